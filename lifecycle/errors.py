@@ -130,9 +130,9 @@ class CancelExecution(Exception):  # noqa: N818 -- Huey's name, kept
 
 
 class RetryTask(Exception):  # noqa: N818 -- Huey's name, kept
-    """Raise it in a task to have it run again, at `eta` or after `delay` (seconds or timedelta); else at once.
+    """Raise it in a task to have it run again, at `eta` or after `delay` (seconds or timedelta).
 
-    It costs none of the task's retries, and sends no `error`.
+    With neither it waits as its own retry policy says. It costs none of the task's retries, and sends no `error`.
     """
 
     def __init__(

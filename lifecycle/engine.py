@@ -1,0 +1,243 @@
+"""What the public objects share: one queue's store, functions, signals and hooks, and the moves that it announces.
+
+Persist, then announce: every method here that moves a task commits first, then tells its handlers, then lets the task
+go for the next claim.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+import attrs
+
+from lifecycle import policies
+from lifecycle.clock import Clock
+from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
+from lifecycle.heartbeat import Heart
+from lifecycle.policies import WAITING, Revocation
+from lifecycle.serializer import Serializer
+from lifecycle.signals import SIGNAL_ENQUEUED, Signals
+from lifecycle.storage import Storage
+from lifecycle.storage.base import Actor, Settlement, Target
+from lifecycle.table import ENQUEUE, LIFECYCLE
+from lifecycle.task import Task
+
+__all__ = ["Engine", "Function", "Hooks"]
+
+H = TypeVar("H", bound=Callable[..., object])
+
+log = logging.getLogger("lifecycle")
+
+_SIGNAL: Final = {state.name: state.signal for state in LIFECYCLE.states}
+_PRIORITIES: Final = range(-(2**31), 2**31)
+
+
+@attrs.frozen
+class Function:
+    """A registered function, as a worker calls it."""
+
+    name: str
+    call: Callable[..., object]
+    context: bool
+    """Wants the task as its keyword argument ``task``."""
+    is_async: bool
+    parameters: tuple[str, ...]
+    """The names of its positional parameters, for errors that name an argument."""
+
+
+class Hooks:
+    """What a queue's users want done around tasks and workers, each by name, in the order of registration."""
+
+    def __init__(self) -> None:
+        self.pre_execute: dict[str, Callable[[Task], object]] = {}
+        self.post_execute: dict[str, Callable[[Task, object, BaseException | None], object]] = {}
+        self.on_startup: dict[str, Callable[[], object]] = {}
+        self.on_shutdown: dict[str, Callable[[], object]] = {}
+
+    def register(self, kind: str, name: str | None) -> Callable[[H], H]:
+        """Decorator that adds a hook of that kind, under its own name if none is given; the same name replaces."""
+
+        def add(hook: H) -> H:
+            key = name or getattr(hook, "__qualname__", None) or repr(hook)
+            # Replaced, not changed: workers may be going through the old one.
+            setattr(self, kind, {**getattr(self, kind), key: hook})
+            return hook
+
+        return add
+
+    def unregister(self, kind: str, hook: Callable[..., object] | str) -> bool:
+        """Remove a hook, by itself or its name; False if it was not there."""
+        hooks = getattr(self, kind)
+        left = {name: known for name, known in hooks.items() if name != hook and known is not hook}
+        setattr(self, kind, left)
+        return len(left) < len(hooks)
+
+
+class Engine:
+    """One queue, without its public face."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        serializer: Serializer,
+        *,
+        lease: float,
+        max_interruptions: int,
+        intermediate_errors: bool,
+    ) -> None:
+        """`lease`: seconds; the rest as in `TaskQueue`."""
+        self.storage, self.clock, self.serializer = storage, clock, serializer
+        self.lease, self.max_interruptions, self.intermediate_errors = lease, max_interruptions, intermediate_errors
+        self.signals = Signals()
+        self.hooks = Hooks()
+        self.functions: dict[str, Function] = {}
+        self.after_enqueue: Callable[[], object] | None = None
+        """Immediate mode runs what is due here."""
+        self.heart = Heart(self._beat, lease / 3)
+        self._triggers = LIFECYCLE.machine().triggers
+        self._name, self._pid = "", 0
+
+    @property
+    def name(self) -> str:
+        """This process, as it stands in histories; another one after a fork."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"
+        return self._name
+
+    def _beat(self, workers: Iterable[str]) -> None:
+        self.storage.extend(list(workers), self.clock.now() + self.lease)
+
+    # Tasks -------------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, tasks: Sequence[Task]) -> None:
+        """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
+        now = self.clock.now()
+        for task in tasks:
+            self._prepare(task)
+        # Held only for those who listen: nobody else could see a later signal overtake `enqueued`.
+        hold = now + self.lease if SIGNAL_ENQUEUED in self.signals.heard else None
+        self.storage.enqueue(tasks, now, Actor(self.name, hold))
+        for task in tasks:
+            self.announce(task, (ENQUEUE,))
+        if hold is not None:
+            self.release(tasks)
+        if self.after_enqueue is not None:
+            self.after_enqueue()
+
+    def _prepare(self, task: Task) -> None:
+        """Check what the caller could have set, and serialize the arguments; raises before anything is stored."""
+        if task.priority not in _PRIORITIES:
+            raise ConfigurationError(f"{task}: priority {task.priority!r} is no whole number of 32 bits")
+        if not isinstance(task.retries, int) or task.retries < 0:
+            raise ConfigurationError(f"{task}: retries={task.retries!r}: it takes a whole number, 0 or more")
+        if task.state is not None:
+            raise ConfigurationError(f"{task} was enqueued before: make a new one, or retry that one by its id")
+        try:
+            task.payload = self.serializer.dumps(task.call)
+        except Unserializable as error:
+            raise Unserializable(error.reason, self._argument(task, error.path)) from None
+
+    def _argument(self, task: Task, path: str) -> str:
+        """The serializer's path into ``(args, kwargs)``, in the caller's words: ``argument 'b'['when'] of add``."""
+        head, _, rest = path.removeprefix("[0][").removeprefix("[1][").partition("]")
+        function = self.functions.get(task.name)
+        if path.startswith("[0]") and function is not None and int(head) < len(function.parameters):
+            head = repr(function.parameters[int(head)])
+        return f"argument {head}{rest} of {task.name}"
+
+    def get(self, task_id: str) -> Task:
+        """A copy of a stored task; raises `UnknownTask`."""
+        task = self.storage.get(task_id)
+        if task is None:
+            raise UnknownTask(f"no task {task_id} in the store: was it pruned, or is this another queue's id?")
+        return self.bind(task)
+
+    def bind(self, task: Task) -> Task:
+        """Teach a task from the store to decode its arguments."""
+        task.loads = self.serializer.loads
+        return task
+
+    def retry(self, task_id: str) -> None:
+        """An operator's second chance. Raises `UnknownTask`, or `IllegalTransition` unless it rests in an outcome."""
+        while True:
+            task, now = self.get(task_id), self.clock.now()
+            move = policies.retry(task, now, worker=self.name, hold=now + self.lease)
+            (took,), _ = self.storage.exchange([Settlement(task, move)], None)
+            if took:  # else it moved between the two calls: look again
+                break
+        self.announce(task, move.path)
+        self.release([task])
+        if self.after_enqueue is not None:
+            self.after_enqueue()
+
+    def recover(self, now: float | None = None) -> int:
+        """Put back what workers that are gone have left, and say so; returns how many tasks moved."""
+        now = self.clock.now() if now is None else now
+        actor = Actor(self.name, now + self.lease)
+        moved = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
+        for task, move in moved:
+            log.warning("%s was interrupted: the lease of its worker has lapsed", task)
+            self.announce(self.bind(task), move.path)
+            self.release([task])
+        return len(moved)
+
+    def revoke(self, target: Target, revocation: Revocation) -> None:
+        """See `Storage.revoke`."""
+        self.storage.revoke(target, revocation, self.clock.now())
+
+    def restore(self, target: Target) -> bool:
+        """See `Storage.restore`."""
+        return self.storage.restore(target, self.clock.now())
+
+    def is_revoked(self, target: Target) -> bool:
+        """Would it be stopped now?"""
+        revocation = self.storage.revocation(target)
+        return revocation is not None and revocation.holds(self.clock.now())
+
+    # Announcing --------------------------------------------------------------------------------------------------------
+
+    def announce(self, task: Task, path: tuple[str, ...], error: BaseException | None = None) -> bool:
+        """Take a task through the states of a committed path, and send each one's signal.
+
+        False, and not a word, if the task was held meanwhile beyond its lease and has been taken over: its signals are
+        somebody else's now.
+        """
+        if task.lease is not None and task.lease <= self.clock.now() and self._lost(task):
+            log.warning("%s was taken over by another worker while this one was frozen; it says nothing more", task)
+            return False
+        heard = self.signals.heard
+        for trigger in path:
+            if task.state is None:
+                task.state = LIFECYCLE.initial.name
+            else:
+                self._triggers[trigger](task)
+            signal = _SIGNAL[task.state]
+            if signal in heard:  # spares the call for signals that nobody listens to
+                self.signals.send(signal, task, error)
+        return True
+
+    def _lost(self, task: Task) -> bool:
+        stored = self.storage.get(task.id)
+        return stored is None or (stored.version, stored.worker, stored.seq) != (task.version, task.worker, task.seq)
+
+    def release(self, tasks: Sequence[Task]) -> None:
+        """Let go of waiting tasks that were held until they were announced."""
+        held = [task for task in tasks if task.lease is not None and task.state in WAITING]
+        if held:
+            try:
+                self.storage.release(held, self.clock.now())
+            except StorageError as error:
+                log.warning("%d tasks stay held until their lease ends: %s", len(held), error)
+            for task in held:
+                task.lease = None
+
+    def hold(self, state: str | None, path: tuple[str, ...], now: float) -> float | None:
+        """Until when to hold a task on this path: not at all if nobody here listens to any of its signals."""
+        heard = self.signals.heard
+        if heard and any(entered.signal in heard for entered in LIFECYCLE.walk(state, path)):
+            return now + self.lease
+        return None

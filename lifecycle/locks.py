@@ -1,0 +1,97 @@
+"""Locks: one holder at a time, on every host that shares the store."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar, cast
+
+from lifecycle.attempt import current_task
+from lifecycle.engine import Engine
+from lifecycle.errors import TaskLockedException
+from lifecycle.storage.base import Lock
+
+__all__ = ["TaskLock"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskLock:
+    """A context manager, and a decorator. Not re-entrant: whoever holds it and asks again is told that it is taken.
+
+    Taken in a task, it is freed when the attempt ends, however it ends; a killed worker's locks go with its lease.
+    Taken elsewhere, this process keeps it alive while it lives. With a `ttl` it is free after so many seconds, whoever
+    holds it and whatever they do.
+    """
+
+    def __init__(self, engine: Engine, name: str, ttl: float | None = None) -> None:
+        """`ttl`: seconds; ``None``: as long as it is held by somebody alive."""
+        self._engine, self.name, self._ttl = engine, name, ttl
+        self._held: list[tuple[str, str | None]] = []
+
+    def acquire(self) -> bool:
+        """Take it; False if somebody has it. Give it back with `release`."""
+        engine, task = self._engine, current_task.get()
+        now = engine.clock.now()
+        owner = os.urandom(12).hex()
+        # In a task it lives and dies with the lease of the worker, elsewhere with this process's heartbeat.
+        keeper = None if self._ttl is not None else task.worker if task is not None else engine.name
+        until = now + (engine.lease if self._ttl is None else self._ttl)
+        taken = engine.storage.lock(Lock(self.name, owner, until, keeper, task.id if task is not None else None), now)
+        if taken:
+            kept = engine.name if keeper is not None and task is None else None
+            if kept is not None:
+                engine.heart.keep(kept)
+            self._held.append((owner, kept))
+        return taken
+
+    def release(self) -> bool:
+        """Give it back; False if it was not held by this object any more."""
+        if not self._held:
+            return False
+        owner, kept = self._held.pop()
+        if kept is not None:
+            self._engine.heart.drop(kept)
+        return self._engine.storage.unlock(self.name, owner)
+
+    def is_locked(self) -> bool:
+        """Does anybody hold it now?"""
+        return any(lock.name == self.name for lock in self._engine.storage.locks(self._engine.clock.now()))
+
+    def clear(self) -> bool:
+        """Free it, whoever holds it; False if nobody did."""
+        return bool(self._engine.storage.flush_locks([self.name]))
+
+    def __enter__(self) -> Self:
+        if not self.acquire():
+            raise TaskLockedException(f"the lock {self.name!r} is taken")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """`function`, run under the lock; raises `TaskLockedException` instead if it is taken."""
+
+        def anew() -> TaskLock:
+            return TaskLock(self._engine, self.name, self._ttl)  # calls may overlap, and each holds its own
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def locked_async(*args: P.args, **kwargs: P.kwargs) -> object:
+                with anew():
+                    return await function(*args, **kwargs)
+
+            return cast("Callable[P, R]", locked_async)
+
+        @functools.wraps(function)
+        def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with anew():
+                return function(*args, **kwargs)
+
+        return locked

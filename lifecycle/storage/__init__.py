@@ -1,0 +1,64 @@
+"""Where tasks are kept: one protocol, an adapter for each store, and the URL that names them."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from lifecycle.errors import ConfigurationError
+from lifecycle.storage.base import Storage
+from lifecycle.storage.memory import MemoryStorage
+from lifecycle.storage.sqlite import SQLiteStorage
+
+__all__ = ["SCHEMES", "MemoryStorage", "SQLiteStorage", "Storage", "open_storage"]
+
+
+def _memory(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
+    del queue  # nobody else can see it
+    if url.netloc or url.path or options:
+        raise ConfigurationError("memory:// takes neither a path nor options: each queue has a memory of its own")
+    return MemoryStorage()
+
+
+def _sqlite(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
+    path = unquote(url.path.removeprefix("/"))
+    if url.netloc or not path:
+        raise ConfigurationError(
+            "sqlite: three slashes and a file (sqlite:///app.db), four for an absolute path (sqlite:////var/lib/app.db)"
+        )
+    if path == ":memory:":
+        raise ConfigurationError("sqlite:///:memory: could be seen by one connection only: use memory://")
+    timeout = options.pop("timeout", "60")
+    try:
+        seconds = float(timeout)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ConfigurationError(f"timeout={timeout!r} in a sqlite URL: it takes seconds, 0 or more")
+    synchronous = options.pop("synchronous", "normal")
+    if options:
+        raise ConfigurationError(f"no option {', '.join(options)} in a sqlite URL: there are synchronous and timeout")
+    return SQLiteStorage(path, queue, synchronous=synchronous.lower(), timeout=seconds)
+
+
+SCHEMES: Final[Mapping[str, Callable[[SplitResult, str, dict[str, str]], Storage]]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+}
+"""URL scheme → what opens such a store, given the URL, the queue's name and the URL's options."""
+
+
+def open_storage(url: str, queue: str) -> Storage:
+    """The store that a URL names. Nothing is connected, or made, before its first use.
+
+    Raises `ConfigurationError` if it cannot be right. An error never repeats a URL: it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=True, keep_blank_values=True)) if parts.query else {}
+    except ValueError as error:
+        raise ConfigurationError(f"this is no URL of a store: {error}") from None
+    if parts.scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        what = f"unknown scheme {parts.scheme}://" if parts.scheme else "the URL of the store has no scheme"
+        raise ConfigurationError(f"{what}: there are {known}, as in sqlite:///app.db")
+    return SCHEMES[parts.scheme](parts, queue, options)

@@ -1,0 +1,226 @@
+"""The storage protocol: what every adapter must do, and what it may rely on.
+
+An adapter makes moves durable, or refuses them; it has no rules of its own. What may happen is decided by the pure
+functions of `lifecycle.policies`, with the adapter's rows as their arguments, inside the adapter's transaction. Each
+operation is atomic: it happens whole, or not at all, whatever dies meanwhile. One adapter object serves one queue of a
+store, any number of threads at once, and any number of other processes may use the same store.
+
+**Holding.** A row is *held* while it has a lease. A running task is held by its worker. A waiting task may be held too,
+for as long as it takes to announce how it came there: until `release`, or the lease's end, no claim looks at it, and so
+no later signal can overtake those.
+
+**Fencing.** Every committed transition adds one to the row's version. `exchange` and `release` take the task as their
+caller knows it, and do nothing unless state and version are still so.
+"""
+
+from collections.abc import Collection, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from lifecycle.policies import Move, Revocation
+from lifecycle.task import Record, Task
+
+__all__ = ["Actor", "Channel", "Claim", "Claimant", "Lock", "Outlook", "Settlement", "Storage", "Target"]
+
+
+class Channel(Enum):
+    """What one can wait for."""
+
+    WORK = "work"
+    """There may be something to claim, or the moment when there will be has changed."""
+    OUTCOME = "outcome"
+    """An attempt has ended."""
+
+
+class Actor(NamedTuple):
+    """Who makes a transition."""
+
+    worker: str
+    hold: float | None = None
+    """Until when to hold what is left waiting, to announce it first (UTC seconds); ``None``: do not."""
+
+
+class Claim(NamedTuple):
+    """What a claim (or a recovery) did to one task."""
+
+    task: Task
+    """As it is now, but for its state: that is still the one before the move, and moves with each announcement."""
+    move: Move
+
+
+class Claimant(NamedTuple):
+    """Who wants work."""
+
+    worker: str
+    now: float
+    """UTC seconds."""
+    lease: float
+    """Seconds that a started task is held for."""
+    hold: bool = False
+    """Hold a task that was scheduled, too, until it is released."""
+    limit: int = 1
+    """How many tasks to take at the most."""
+
+
+class Settlement(NamedTuple):
+    """What a worker has to say about a task that it holds."""
+
+    task: Task
+    """As the worker knows it: id, state and version are compared with the store's."""
+    move: Move
+
+
+class Target(NamedTuple):
+    """What a revocation is about: one task by its id, or all tasks of a function by its name."""
+
+    function: bool
+    key: str
+
+
+class Lock(NamedTuple):
+    """A lock as it is asked for."""
+
+    name: str
+    owner: str
+    """Only whoever knows it can unlock."""
+    until: float
+    """UTC seconds; then it is free, whether or not it was given back."""
+    worker: str | None = None
+    """Whose heartbeat (`extend`) keeps it; ``None``: nobody's, `until` is its end."""
+    task: str | None = None
+    """The id of the task in whose attempt it was taken: freed when that attempt is interrupted."""
+
+
+class Outlook(NamedTuple):
+    """What a result handle sees of a task."""
+
+    state: str
+    result: bytes | None
+    """Of the last attempt that left one."""
+
+
+class Storage(Protocol):
+    """A store of tasks. All moments are UTC seconds, as told by the caller; an adapter reads no clock."""
+
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+        """Write new tasks, all or none, in this order, and bring the objects up to date, all but their state.
+
+        Raises `DuplicateTask` if an id is taken, `StorageFull`, `StorageUnavailable`; then nothing was written.
+        """
+        ...
+
+    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+        """Settle what is done and claim what is next, in one transaction: a busy worker's only call. (An operator's
+        retry of a task at rest is a settlement like any other.)
+
+        For each settlement: whether it took. It does not if the task is gone, was settled or recovered by somebody else,
+        or moved since the caller read it; then it changes nothing, and the others are not affected. Moves and follow-ups are
+        committed with their history. A settled task's object is brought up to date, all but its state.
+
+        Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
+        then age; `admit` says what happens to each; at the most `limit` of them move. At most `RIPEN` scheduled tasks
+        become due in one call, the earliest first. A one-time revocation that stopped a task is spent with it.
+        """
+        ...
+
+    def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
+        """Stop holding waiting tasks. For each: whether it was still held; else it is somebody else's by now."""
+        ...
+
+    def extend(self, workers: Collection[str], until: float) -> int:
+        """Prolong all that these workers hold, tasks and locks; versions are not touched. Returns how many tasks."""
+        ...
+
+    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+        """Deal with leases that lapsed: `policies.recover` for what ran, `release` for what waited.
+
+        Returns the moves made (a released task makes none), at most `limit` in a call. Frees the locks that were taken
+        in the attempts.
+        """
+        ...
+
+    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+        """Remember that `target` shall not run. A task that waits is dealt with by the next claim."""
+        ...
+
+    def restore(self, target: Target, now: float) -> bool:
+        """Forget that `target` shall not run. False if it was not revoked, or is already `revoked` for good."""
+        ...
+
+    def revocation(self, target: Target) -> Revocation | None:
+        """What was said about `target`, if anything and if it is not spent."""
+        ...
+
+    def lock(self, lock: Lock, now: float) -> bool:
+        """Take a lock; False if somebody else has it at `now`."""
+        ...
+
+    def unlock(self, name: str, owner: str) -> bool:
+        """Give a lock back; False if it was not the owner's any more."""
+        ...
+
+    def locks(self, now: float) -> list[Lock]:
+        """The locks that are taken at `now`, by name."""
+        ...
+
+    def flush_locks(self, names: Collection[str] | None = None) -> int:
+        """Free locks, whoever has them; all if no names are given. Returns how many were there."""
+        ...
+
+    def get(self, task_id: str) -> Task | None:
+        """A copy of the task as it is now."""
+        ...
+
+    def history(self, task_id: str) -> list[Record] | None:
+        """The states it entered, oldest first; ``None`` if there is no such task."""
+        ...
+
+    def outlook(self, task_id: str) -> Outlook | None:
+        """State and result, read together; ``None`` if there is no such task. Destroys nothing."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """How many tasks are in each state; states without any are left out."""
+        ...
+
+    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+        """Tasks, the newest first, at most `limit`; `before`: only those with a smaller `seq` (the next page)."""
+        ...
+
+    def next_due(self) -> float | None:
+        """The moment from which a claim may find something: ``-inf`` if it may now, ``None`` if nothing waits.
+
+        Counts tasks that are held as due when their hold ends.
+        """
+        ...
+
+    def prune(self, before: float, limit: int = 1000) -> int:
+        """Delete up to `limit` tasks that came to rest before that moment, oldest first. Returns how many."""
+        ...
+
+    def flush(self) -> None:
+        """Empty this queue: tasks, revocations and locks."""
+        ...
+
+    def stamp(self, channel: Channel) -> int:
+        """How far the store has come; for `wait`."""
+        ...
+
+    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+        """Block until something happened since `stamp` was taken, in any process, or `timeout` seconds are over.
+
+        True if something happened. It may return early; look again.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Make all that wait in this process look again."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and threads. What was committed stays; any later call raises `StorageError`."""
+        ...
+
+
+RIPEN = 1000
+"""How many scheduled tasks one claim makes ready at the most: a crowd that is due at once stalls no worker."""

@@ -1,0 +1,373 @@
+"""The memory adapter: the same rules without durability. For tests, for immediate mode, and for a single process.
+
+It hands out copies, as a database does: nobody can change a stored task by changing an object.
+"""
+
+import threading
+from collections.abc import Collection, Sequence
+from heapq import heappop, heappush
+from typing import cast
+
+import attrs
+
+from lifecycle.errors import DuplicateTask
+from lifecycle.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
+from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
+from lifecycle.table import INTERRUPT, REVOKE
+from lifecycle.task import Record, Task, read_history
+
+__all__ = ["MemoryStorage"]
+
+
+@attrs.define(eq=False)
+class _Row:
+    """A stored task: its fields as last committed, and what only the store knows."""
+
+    task: Task
+    rank: int | None = None
+    due: float | None = None
+    ended: float | None = None
+    result: bytes | None = None
+    history: str = ""
+
+
+class MemoryStorage:
+    """Tasks in this process's memory; gone with it."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
+        self._stamps = dict.fromkeys(Channel, 0)
+        self._seq = 0
+        self._empty()
+
+    def _empty(self) -> None:
+        self._rows: dict[str, _Row] = {}
+        # Entries of both heaps stay behind when a row moves on: one counts only while the row agrees with it.
+        self._ready: list[tuple[int, int, str]] = []
+        self._later: list[tuple[float, int, str]] = []
+        self._held: dict[str, _Row] = {}
+        self._revocations: dict[Target, Revocation] = {}
+        self._locks: dict[str, Lock] = {}
+
+    # Moves -------------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+        """See `Storage.enqueue`."""
+        with self._mutex:
+            new: set[str] = set()
+            for task in tasks:
+                if task.id in self._rows or task.id in new:
+                    raise DuplicateTask(task.id)
+                new.add(task.id)
+            for task in tasks:
+                self._insert(task, now, *actor)
+
+    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+        """See `Storage.exchange`."""
+        with self._mutex:
+            took = [self._settle(*settlement) for settlement in done]
+            return took, self._claim(claimant) if claimant is not None else []
+
+    def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
+        """See `Storage.release`."""
+        with self._mutex:
+            return [self._release(task, now) for task in tasks]
+
+    def extend(self, workers: Collection[str], until: float) -> int:
+        """See `Storage.extend`."""
+        with self._mutex:
+            held = [row.task for row in self._held.values() if row.task.worker in workers]
+            for task in held:
+                task.lease = until
+            for name, lock in self._locks.items():
+                if lock.worker in workers:
+                    self._locks[name] = lock._replace(until=until)
+            return len(held)
+
+    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+        """See `Storage.recover`."""
+        with self._mutex:
+            lapsed = sorted(
+                (row for row in self._held.values() if cast(float, row.task.lease) <= now),
+                key=lambda row: (row.task.lease, row.task.seq),
+            )
+            claims = []
+            for row in lapsed[:limit]:
+                if row.task.state in WAITING:
+                    self._let_go(row, now)
+                else:
+                    move = recover(
+                        row.task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions
+                    )
+                    claims.append(self._move(row, move))
+            return claims
+
+    def _release(self, task: Task, now: float) -> bool:
+        row = self._rows.get(task.id)
+        if row is None or row.task.lease is None or row.task.state not in WAITING or not _same(row.task, task):
+            return False
+        self._let_go(row, now)
+        return True
+
+    def _insert(self, task: Task, now: float, worker: str, hold: float | None) -> None:
+        self._seq += 1
+        task.seq = self._seq
+        row = self._rows[task.id] = _Row(attrs.evolve(task, loads=None, call=None))
+        move = enqueued(task, now, worker, hold)
+        self._move(row, move)
+        move.apply(task)
+
+    def _settle(self, task: Task, move: Move) -> bool:
+        row = self._rows.get(task.id)
+        if row is None or not _same(row.task, task):
+            return False
+        self._move(row, move)
+        move.apply(task)
+        for follow_up in move.follow_ups:
+            if follow_up.id not in self._rows:
+                self._insert(follow_up, move.at, move.worker, move.hold)
+        return True
+
+    def _claim(self, claimant: Claimant) -> list[Claim]:
+        worker, now, lease, hold, limit = claimant
+        for _ in range(RIPEN):
+            if (row := self._earliest()) is None or cast(float, row.due) > now:
+                break
+            self._rank(row, row.task.priority, None)
+        claims: list[Claim] = []
+        while len(claims) < limit and (row := self._foremost()) is not None:
+            task = row.task
+            own = self._revocations.get(Target(function=False, key=task.id))
+            of_function = self._revocations.get(Target(function=True, key=task.name))
+            trigger = admit(task, own, of_function, now)
+            if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
+                self._rank(row, *visibility(task, own, now))
+                continue
+            if trigger == REVOKE and not stopped(task, own, now) and of_function is not None and of_function.once:
+                del self._revocations[Target(function=True, key=task.name)]
+            claims.append(self._move(row, claimed(task, trigger, worker, now, lease, hold=hold)))
+        return claims
+
+    def _move(self, row: _Row, move: Move) -> Claim:
+        """Commit a move: the only place where a stored state changes."""
+        task = row.task
+        before = task.state
+        move.apply(task)
+        task.state = move.state.name
+        row.history += move.history
+        row.ended = move.ended
+        if move.result is not None:
+            row.result = move.result
+        if move.path[-1] == REVOKE:
+            self._revocations.pop(Target(function=False, key=task.id), None)
+        elif move.path[0] == INTERRUPT:
+            self._locks = {name: lock for name, lock in self._locks.items() if lock.task != task.id}
+        if task.lease is None:
+            self._let_go(row, move.at)
+        else:
+            self._held[task.id] = row
+            self._rank(row, None, None)
+        if move.result is not None or move.ended is not None:
+            self._notify(Channel.OUTCOME)
+        return Claim(attrs.evolve(task, state=before), move)
+
+    # Readiness ---------------------------------------------------------------------------------------------------------
+
+    def _let_go(self, row: _Row, now: float) -> None:
+        """Nobody holds the row any more: put it where claims find it, if it waits."""
+        row.task.lease = None
+        self._held.pop(row.task.id, None)
+        own = self._revocations.get(Target(function=False, key=row.task.id))
+        self._rank(row, *visibility(row.task, own, now))
+
+    def _rank(self, row: _Row, rank: int | None, due: float | None) -> None:
+        row.rank, row.due = rank, due
+        seq = cast(int, row.task.seq)
+        if rank is not None:
+            heappush(self._ready, (-rank, seq, row.task.id))
+        elif due is not None:
+            heappush(self._later, (due, seq, row.task.id))
+        else:
+            return
+        self._notify(Channel.WORK)
+
+    def _foremost(self) -> _Row | None:
+        """The row that a claim has to look at first."""
+        while self._ready:
+            rank, _, task_id = self._ready[0]
+            row = self._rows.get(task_id)
+            if row is not None and row.rank == -rank:
+                return row
+            heappop(self._ready)
+        return None
+
+    def _earliest(self) -> _Row | None:
+        """The row that becomes ready first."""
+        while self._later:
+            due, _, task_id = self._later[0]
+            row = self._rows.get(task_id)
+            if row is not None and row.due == due:
+                return row
+            heappop(self._later)
+        return None
+
+    # Revocations and locks ---------------------------------------------------------------------------------------------
+
+    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+        """See `Storage.revoke`."""
+        with self._mutex:
+            self._revocations[target] = revocation
+            self._look_again(target, now)
+
+    def restore(self, target: Target, now: float) -> bool:
+        """See `Storage.restore`."""
+        with self._mutex:
+            if self._revocations.pop(target, None) is None:
+                return False
+            self._look_again(target, now)
+            return True
+
+    def revocation(self, target: Target) -> Revocation | None:
+        """See `Storage.revocation`."""
+        return self._revocations.get(target)
+
+    def _look_again(self, target: Target, now: float) -> None:
+        row = None if target.function else self._rows.get(target.key)
+        if row is not None and row.task.state in WAITING and row.task.lease is None:
+            self._let_go(row, now)
+
+    def lock(self, lock: Lock, now: float) -> bool:
+        """See `Storage.lock`."""
+        with self._mutex:
+            held = self._locks.get(lock.name)
+            if held is not None and held.until > now:
+                return False
+            self._locks[lock.name] = lock
+            return True
+
+    def unlock(self, name: str, owner: str) -> bool:
+        """See `Storage.unlock`."""
+        with self._mutex:
+            held = self._locks.get(name)
+            if held is None or held.owner != owner:
+                return False
+            del self._locks[name]
+            return True
+
+    def locks(self, now: float) -> list[Lock]:
+        """See `Storage.locks`."""
+        with self._mutex:
+            return sorted(lock for lock in self._locks.values() if lock.until > now)
+
+    def flush_locks(self, names: Collection[str] | None = None) -> int:
+        """See `Storage.flush_locks`."""
+        with self._mutex:
+            gone = [name for name in self._locks if names is None or name in names]
+            for name in gone:
+                del self._locks[name]
+            return len(gone)
+
+    # Look-ups ----------------------------------------------------------------------------------------------------------
+
+    def get(self, task_id: str) -> Task | None:
+        """See `Storage.get`."""
+        with self._mutex:
+            row = self._rows.get(task_id)
+            return attrs.evolve(row.task) if row is not None else None
+
+    def history(self, task_id: str) -> list[Record] | None:
+        """See `Storage.history`."""
+        row = self._rows.get(task_id)
+        return read_history(row.history) if row is not None else None
+
+    def outlook(self, task_id: str) -> Outlook | None:
+        """See `Storage.outlook`."""
+        with self._mutex:
+            row = self._rows.get(task_id)
+            return Outlook(cast(str, row.task.state), row.result) if row is not None else None
+
+    def counts(self) -> dict[str, int]:
+        """See `Storage.counts`."""
+        with self._mutex:
+            counts: dict[str, int] = {}
+            for row in self._rows.values():
+                state = cast(str, row.task.state)
+                counts[state] = counts.get(state, 0) + 1
+            return counts
+
+    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+        """See `Storage.tasks`."""
+        with self._mutex:
+            found: list[Task] = []
+            for row in reversed(self._rows.values()):  # the order of insertion is that of seq
+                if len(found) == limit:
+                    break
+                if (states is None or row.task.state in states) and (
+                    before is None or cast(int, row.task.seq) < before
+                ):
+                    found.append(attrs.evolve(row.task))
+            return found
+
+    def next_due(self) -> float | None:
+        """See `Storage.next_due`."""
+        with self._mutex:
+            if self._foremost() is not None:
+                return float("-inf")
+            earliest = self._earliest()
+            moments = [cast(float, row.task.lease) for row in self._held.values() if row.task.state in WAITING]
+            if earliest is not None:
+                moments.append(cast(float, earliest.due))
+            return min(moments, default=None)
+
+    # Keeping house -----------------------------------------------------------------------------------------------------
+
+    def prune(self, before: float, limit: int = 1000) -> int:
+        """See `Storage.prune`."""
+        with self._mutex:
+            ended = sorted(
+                (row.ended, row.task.seq, row.task.id) for row in self._rows.values() if row.ended is not None
+            )
+            gone = [task_id for moment, _, task_id in ended if moment < before][:limit]
+            for task_id in gone:
+                del self._rows[task_id]
+                self._revocations.pop(Target(function=False, key=task_id), None)
+            return len(gone)
+
+    def flush(self) -> None:
+        """See `Storage.flush`."""
+        with self._mutex:
+            self._empty()
+            self._notify(*Channel)
+
+    def stamp(self, channel: Channel) -> int:
+        """See `Storage.stamp`."""
+        return self._stamps[channel]
+
+    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+        """See `Storage.wait`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._stamps[channel] != stamp, timeout)
+
+    def wake(self) -> None:
+        """See `Storage.wake`."""
+        with self._mutex:
+            self._notify(*Channel)
+
+    def close(self) -> None:
+        """See `Storage.close`. There is nothing to let go of."""
+
+    def _notify(self, *channels: Channel) -> None:
+        for channel in channels:
+            self._stamps[channel] += 1
+        self._changed.notify_all()
+
+
+def _same(stored: Task, known: Task) -> bool:
+    """Has nothing happened to the task since `known` was read? (`seq` and `worker`: an id may have been used before.)"""
+    return (
+        stored.version == known.version
+        and stored.state == known.state
+        and stored.worker == known.worker
+        and stored.seq == known.seq
+    )

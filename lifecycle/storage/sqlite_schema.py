@@ -1,0 +1,118 @@
+"""The SQLite file: its schema, its version, and how a file is told to be ours.
+
+The states and the edges in it are filled in from the table, and the database refuses what is not in them, hand-typed
+SQL included.
+"""
+
+import sqlite3
+from typing import Final
+
+from lifecycle.errors import StorageUnusable
+from lifecycle.table import LIFECYCLE
+
+__all__ = ["APPLICATION_ID", "VERSION", "create", "is_new"]
+
+APPLICATION_ID: Final = 0x4C696679
+"""Marks the file as ours ("Lify")."""
+VERSION: Final = 1
+"""Of the schema; a file with a greater one was written by a newer release."""
+
+_STEPS: Final = [
+    (source or "", target.name) for source, targets in LIFECYCLE.steps.items() for target in sorted(targets)
+]
+
+_SCHEMA: Final = """
+create table queue(id integer primary key, name text not null unique) strict;
+
+create table task(
+  seq integer primary key,                 -- age
+  queue integer not null references queue(id),
+  id text not null,
+  name text not null,
+  payload blob not null,
+  state text not null,
+  eta real,
+  expires real,
+  priority integer not null,
+  retries integer not null check (retries >= 0),
+  policy text,                             -- what is not default in the retry policy, as JSON
+  timeout real,
+  attempt integer not null,
+  interruptions integer not null,
+  worker text not null,
+  version integer not null,                -- how many lines the history has
+  lease real,                              -- until when it is held
+  rank integer,                            -- to be looked at by a claim now: higher first
+  due real,                                -- gets a rank then
+  ended real,                              -- when it came to rest
+  result blob,
+  history text not null,
+  unique (queue, id)
+) strict;
+
+-- Each index holds only the rows that it is asked for: a finished task costs a claim nothing.
+create index task_ready on task(queue, rank desc, seq) where rank is not null;
+create index task_due on task(queue, due, seq) where due is not null;
+create index task_held on task(queue, lease) where lease is not null;
+create index task_ended on task(queue, ended) where ended is not null;
+
+create table revocation(
+  queue integer not null, function integer not null, key text not null, until real, once integer not null,
+  primary key (queue, function, key)
+) strict, without rowid;
+
+create table lock(
+  queue integer not null, name text not null, owner text not null, until real not null, worker text, task text,
+  primary key (queue, name)
+) strict, without rowid;
+
+-- What one commit may do to a state; '' is a task that is not there yet.
+create table step(source text not null, target text not null, primary key (source, target)) strict, without rowid;
+
+create trigger task_born before insert on task
+when not exists (select 1 from step where source = '' and target = new.state)
+begin select raise(abort, 'illegal transition: no task is born in that state'); end;
+
+create trigger task_moves before update of state on task
+when not exists (select 1 from step where source = old.state and target = new.state)
+begin select raise(abort, 'illegal transition: the table has no such step'); end;
+"""
+
+
+def is_new(db: sqlite3.Connection, path: str) -> bool:
+    """Is the file still empty? Raises `StorageUnusable` if it is not ours, or newer than we are. Changes nothing."""
+    application: int = db.execute("pragma application_id").fetchone()[0]
+    version: int = db.execute("pragma user_version").fetchone()[0]
+    tables = [
+        name for (name,) in db.execute("select name from sqlite_master where type = 'table' order by name limit 4")
+    ]
+    if application == APPLICATION_ID:
+        if version > VERSION:
+            raise StorageUnusable(
+                f"{path} has schema version {version}, this release knows {VERSION}: use the newer release that wrote it"
+            )
+        return False
+    if application or version or tables:
+        what = f"tables {', '.join(tables)}" if tables else f"application id {application:#x}"
+        raise StorageUnusable(f"{path} is another program's database ({what}): name a file of its own for the queue")
+    return True
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Lay out an empty file, within the caller's transaction."""
+    # Not executescript(): it would commit the caller's transaction first.
+    for statement in _statements(_SCHEMA):
+        db.execute(statement)
+    db.executemany("insert into step(source, target) values (?, ?)", _STEPS)
+    db.execute(f"pragma application_id = {APPLICATION_ID}")
+    db.execute(f"pragma user_version = {VERSION}")
+
+
+def _statements(script: str) -> list[str]:
+    statements, rest = [], ""
+    for piece in script.split(";"):
+        rest += piece + ";"
+        if sqlite3.complete_statement(rest):
+            statements.append(rest)
+            rest = ""
+    return statements

@@ -1,0 +1,148 @@
+"""A task: what was called, how it may be retried, and where it stands. Data only; nothing here decides anything."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Final, cast
+
+import attrs
+
+from lifecycle.table import LIFECYCLE
+
+__all__ = ["Record", "RetryPolicy", "Task", "new_id"]
+
+Call = tuple[tuple[object, ...], dict[str, object]]
+"""Positional and keyword arguments."""
+
+_VARIANT: Final = "89ab"
+
+
+def new_id(now: float) -> str:
+    """A new task id: a UUID of version 7 (RFC 9562) without its dashes, 32 hexadecimal digits.
+
+    Ids made later sort later, to the millisecond, so that a million of them stay cheap to index.
+    """
+    noise = os.urandom(10).hex()
+    return f"{int(now * 1000):012x}7{noise[:3]}{_VARIANT[ord(noise[19]) & 3]}{noise[3:18]}"
+
+
+@attrs.frozen
+class RetryPolicy:
+    """How long to wait before a retry; all in seconds."""
+
+    delay: float = 0.0
+    """Before the first retry."""
+    backoff: float = 0.0
+    """Each later retry waits this many times longer than the one before; 0 and 1: all wait alike."""
+    max_delay: float = 86_400.0
+    """No retry waits longer."""
+    jitter: float = 0.0
+    """Up to this share of the wait is added at random (0.1: up to ten per cent), so that a crowd spreads out."""
+
+
+NO_DELAY: Final = RetryPolicy()
+
+
+@attrs.define(eq=False)
+class Task:
+    """One call of a function, on its way through the lifecycle.
+
+    What a handler, a hook or a look-up gets is a copy: what it changes there changes nothing in the store. Before it is
+    enqueued a task is yours to change (``task = add.s(1, 2); task.priority = 5; queue.enqueue(task)``).
+    """
+
+    id: str
+    name: str
+    """The function's name in its queue."""
+    payload: bytes = attrs.field(default=b"", repr=False)
+    """The arguments as stored; `args` and `kwargs` decode them."""
+    state: str | None = None
+    """``None`` until it is enqueued."""
+    eta: float | None = None
+    """Not before this moment (UTC seconds)."""
+    expires: float | None = None
+    """From this moment on (UTC seconds) it is not started any more."""
+    priority: int = 0
+    """Higher goes first; the same priority goes by age."""
+    retries: int = 0
+    """Retries left."""
+    retry: RetryPolicy = attrs.field(default=NO_DELAY, repr=False)
+    timeout: float | None = None
+    """Seconds that one attempt may take."""
+    attempt: int = 0
+    """How often it was started."""
+    interruptions: int = 0
+    """How many of these attempts were cut off by the end of their worker."""
+    worker: str | None = None
+    """Who made its last transition: while it runs, its worker."""
+    version: int = attrs.field(default=0, repr=False)
+    """How many transitions it has made. Storage compares it with its own before it accepts another."""
+    lease: float | None = attrs.field(default=None, repr=False)
+    """While somebody holds it: until when (UTC seconds)."""
+    seq: int | None = attrs.field(default=None, repr=False)
+    """Its place in the store, where the store has places."""
+    loads: Callable[[bytes], object] | None = attrs.field(default=None, repr=False)
+    """How to decode the payload; the queue that it belongs to sets it."""
+    _call: Call | None = attrs.field(default=None, repr=False)
+
+    @property
+    def call(self) -> Call:
+        """Positional and keyword arguments. Raises `Undecodable` if the stored ones cannot be read."""
+        if self._call is None:
+            # Decoded late: a task that is revoked or expired never pays for it.
+            args, kwargs = cast(Call, self.loads(self.payload)) if self.loads else ((), {})
+            self._call = (args, kwargs)
+        return self._call
+
+    @property
+    def args(self) -> tuple[object, ...]:
+        """Positional arguments; raises `Undecodable`, see `call`."""
+        return self.call[0]
+
+    @property
+    def kwargs(self) -> dict[str, object]:
+        """Keyword arguments; raises `Undecodable`, see `call`."""
+        return self.call[1]
+
+    @property
+    def retry_delay(self) -> float:
+        """Seconds before the first retry."""
+        return self.retry.delay
+
+    def __str__(self) -> str:
+        return f"task {self.id} ({self.name})"
+
+
+@attrs.frozen
+class Record:
+    """A line of a task's history: a state it entered."""
+
+    state: str
+    at: float
+    """When (UTC seconds, by the clock of whoever made the transition)."""
+    worker: str
+    """Who made the transition: a worker, or the process that enqueued, retried or recovered it."""
+    attempt: int
+    """How often the task had been started by then."""
+
+
+# History is stored as text that is appended to, in the row that is written anyway: it costs no write of its own, and
+# can be read in any database shell. One line a record: state, time, attempt, worker; separated by tabs.
+
+
+def history_line(state: str, at: float, attempt: int, worker: str) -> str:
+    """A record as it is stored."""
+    return f"{state}\t{at!r}\t{attempt}\t{worker}\n"
+
+
+def read_history(text: str) -> list[Record]:
+    """The records of a stored history, oldest first."""
+    records = []
+    for line in text.splitlines():
+        state, at, attempt, worker = line.split("\t")
+        records.append(Record(LIFECYCLE.state(state).name, float(at), worker, int(attempt)))
+    return records
+
+
+def policy_fields(policy: RetryPolicy) -> Mapping[str, float]:
+    """The fields of a policy that differ from the default's, by name."""
+    return attrs.asdict(policy, filter=lambda attribute, value: value != attribute.default)
