@@ -48,7 +48,6 @@ from lifecycle.signals import (
 from lifecycle.table import LIFECYCLE, Kind, Lifecycle, State, Transition
 from lifecycle.task import Record, Task
 
-
 __all__ = [
     "LIFECYCLE",
     "SIGNALS",

@@ -111,7 +111,7 @@ class Engine:
     def _beat(self, workers: Iterable[str]) -> None:
         self.storage.extend(list(workers), self.clock.now() + self.lease)
 
-    # Tasks -------------------------------------------------------------------------------------------------------------
+    # Tasks ---------------------------------------------------------------------------------------------------------
 
     def enqueue(self, tasks: Sequence[Task]) -> None:
         """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
@@ -198,7 +198,7 @@ class Engine:
         revocation = self.storage.revocation(target)
         return revocation is not None and revocation.holds(self.clock.now())
 
-    # Announcing --------------------------------------------------------------------------------------------------------
+    # Announcing ----------------------------------------------------------------------------------------------------
 
     def announce(self, task: Task, path: tuple[str, ...], error: BaseException | None = None) -> bool:
         """Take a task through the states of a committed path, and send each one's signal.

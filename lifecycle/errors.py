@@ -114,10 +114,10 @@ class TaskException(LifecycleError):
         return type(self), (self.metadata,)
 
 
-# What a task, or a hook, raises to steer its own fate ------------------------------------------------------------------
+# What a task, or a hook, raises to steer its own fate -------------------------------------------------------------
 
 
-class CancelExecution(Exception):  # noqa: N818 -- Huey's name, kept
+class CancelExecution(Exception):
     """Raise it in a pre-execute hook or a task: the task ends `canceled`.
 
     `retry`: ``True`` retries even if no retry is left, ``False`` never does, ``None`` (default) retries if one is left.
@@ -129,7 +129,7 @@ class CancelExecution(Exception):  # noqa: N818 -- Huey's name, kept
         self.retry = retry
 
 
-class RetryTask(Exception):  # noqa: N818 -- Huey's name, kept
+class RetryTask(Exception):
     """Raise it in a task to have it run again, at `eta` or after `delay` (seconds or timedelta).
 
     With neither it waits as its own retry policy says. It costs none of the task's retries, and sends no `error`.
@@ -147,12 +147,12 @@ class RetryTask(Exception):  # noqa: N818 -- Huey's name, kept
         self.delay = delay
 
 
-class TaskLockedException(Exception):  # noqa: N818 -- Huey's name, kept
+class TaskLockedException(Exception):
     """The lock that was asked for is held by somebody else. Raised within a task, it ends the attempt `locked`."""
 
 
-class RateLimitExceeded(Exception):  # noqa: N818 -- Huey's name, kept
-    """Ends the attempt `rate-limited`. `delay`: seconds until there is room again; `retry`: try again then, at no cost."""
+class RateLimitExceeded(Exception):
+    """Ends the attempt `rate-limited`. `delay`: seconds until there is room; `retry`: try again then, at no cost."""
 
     def __init__(self, key: str, delay: float, retry: bool = True) -> None:
         """`key`: which limit it was."""
@@ -163,7 +163,7 @@ class RateLimitExceeded(Exception):  # noqa: N818 -- Huey's name, kept
         return f"rate limit {self.key!r} exceeded, room in {self.delay:.1f} s"
 
 
-class TaskTimeout(Exception):  # noqa: N818 -- Huey's name, kept
+class TaskTimeout(Exception):
     """The attempt took longer than its `timeout`; it ends in `timeout`. A worker raises it in the task's body."""
 
 

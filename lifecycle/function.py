@@ -111,13 +111,13 @@ class TaskFunction(Generic[P, R]):
         return self._enqueue(task)
 
     def map(self, calls: Iterable[object]) -> list[Result[R]]:
-        """Enqueue a call for each item, all or none: a tuple holds the positional arguments, anything else is the only one."""
+        """Enqueue a call for each item, all or none: a tuple is its arguments, anything else its only argument."""
         tasks = [self._make(call if isinstance(call, tuple) else (call,), {}) for call in calls]
         self._engine.enqueue(tasks)
         return [Result(self._engine, task.id) for task in tasks]
 
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
-        """Run no task of this function: for good, until a moment (or so many seconds from now), or just not the next."""
+        """Run no task of this function: for good, until a moment (or seconds from now), or just not the next."""
         until = due_at(revoke_until, self._engine.clock.now())
         self._engine.revoke(self._target, Revocation(until, revoke_once))
 
@@ -130,7 +130,7 @@ class TaskFunction(Generic[P, R]):
         return self._engine.is_revoked(self._target)
 
     def call_local(self, *args: P.args, **kwargs: P.kwargs) -> object:
-        """Call the plain function here and now, with no task, and return what it returns (a coroutine, if it is `async`)."""
+        """Call the plain function here and now, with no task; what it returns (a coroutine, if it is `async`)."""
         return self._function(*args, **kwargs)
 
     @property

@@ -1,19 +1,19 @@
 """A `transitions.Machine` that looks a trigger up where the library's own path would do nothing but change the state.
 
-It knows nothing about task queues, and is the only module here that imports `transitions`. Its machines are built,
-extended, inspected and pickled as the library documents (https://github.com/pytransitions/transitions, 0.9); what
-differs is how long a trigger takes where nothing is attached to it, and the type of the error where it is illegal.
+This module knows no task queues; no other one imports `transitions`. Its machines are built, extended, inspected
+and pickled as that library documents (https://github.com/pytransitions/transitions, 0.9). What differs is how long a
+trigger takes that nothing is attached to, and the type of the error if it is illegal.
 
-Each event keeps a table from the model's state to the next one. A pair is entered the first time it is triggered, if
-nothing is attached to it and nothing that the library calls on its way is overridden. All that was looked at for this
-(machine, event, transition, states, their lists) knows the table, and drops it whenever it changes.
+Each event has a table from state to next state. A pair is entered when it is first triggered, if nothing is attached to
+it, and nothing overridden that the library calls on the way. All that was looked at for this (machine, event,
+transition, states, their lists) knows the table, and drops it when it changes.
 
 Not promised on the looked-up path: log records; a second reading of `model.state` (the library reads what it set, and
 objects if that is no state); a model that is a list or tuple (the library sets the state of its items). Not noticed:
 what goes around the object (``vars(state)["on_enter"] = ...``, ``list.append(state.on_enter, f)``), a class patched
-later, a shallow copy of an event. Not looked up, so as slow and as right as ever: machines with a queue, another
-`model_attribute` or methods of their own; internal transitions; `State` and `Transition` objects of other classes than
-the machine's; and what holds a list that the caller made, and may still change: so ``clear()`` a list, or set the
+later, a shallow copy of an event. Never looked up, which takes the library's time and 1 µs: machines with a queue,
+another `model_attribute` or methods of their own; internal transitions; `State` and `Transition` objects of other
+classes than these; what holds a list that the caller made and may still change: ``clear()`` a list, or set the
 machine's to `None`, rather than to ``[]``. A dict assigned to `machine.states` or `event.transitions` is copied.
 """
 
@@ -30,7 +30,7 @@ from transitions.core import listify
 __all__ = ["CompiledEvent", "CompiledMachine", "CompiledState", "CompiledTransition", "IllegalTransition"]
 
 
-class IllegalTransition(MachineError):  # noqa: N818 -- it names what was tried
+class IllegalTransition(MachineError):
     """A trigger that the state does not allow. Nothing was changed.
 
     `.state` (`None` if there is none), `.trigger`, `.allowed` (what this state does allow, in order of definition;
@@ -43,8 +43,7 @@ class IllegalTransition(MachineError):  # noqa: N818 -- it names what was tried
         super().__init__(f"{where}{state or 'no state'}: cannot {trigger}{instead}")
         self.state, self.trigger, self.allowed, self.subject = state, trigger, allowed, subject
 
-    def __str__(self) -> str:
-        return self.value
+    __str__ = Exception.__str__  # the library's is a repr
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...], dict[str, object]]:
         return type(self), (self.state, self.trigger, self.allowed, self.subject), vars(self)
@@ -52,11 +51,10 @@ class IllegalTransition(MachineError):  # noqa: N818 -- it names what was tried
 
 # An event's table, in a list that all it was compiled from share. A change does not empty the table but puts a new one
 # there, so that a thread that is still compiling writes into one that nobody reads. Plain data: it copies and pickles.
-# Its keys are the state's type, then the state: a member of a StrEnum equals a string, and is no such state to the
-# library. Its values are the next state, or `None` where it takes the library's path.
+# State's type (to the library a member of a StrEnum is not the string it equals), state: next one, `None` for its path.
 _Cell = list[dict[type, dict[object, object]]]
-_CHANGES = {"append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse", "popitem", "update", "setdefault"}
-_CHANGES |= {"__setitem__", "__delitem__", "__iadd__", "__imul__", "__ior__"}
+_CHANGES = {"append", "extend", "insert", "__setitem__", "__delitem__", "__iadd__", "__imul__", "__ior__", "update"}
+_CHANGES |= {"pop", "popitem", "remove", "clear", "setdefault", "sort", "reverse"}
 
 
 def _forget(readers: list[_Cell]) -> None:
@@ -120,9 +118,14 @@ class _Watched:
                 setattr(self, name, self._own(_List(made)))
 
     def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
-        if name in self._decides:
+        decides = name in self._decides
+        super().__setattr__(name, self._kept(name, value) if decides else value)
+        if decides:
             _forget(self._readers)
+
+    def _kept(self, name: str, value: Any) -> object:  # noqa: ARG002
+        """What to keep as this attribute: the value, or a container of ours where the library would make one."""
+        return value
 
     def _own(self, container: _Telling) -> _Telling:
         container.readers = self._readers
@@ -171,58 +174,52 @@ class CompiledEvent(_Watched, Event):
         self._cell: _Cell = [{}]
         super().__init__(name, machine)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "transitions":  # remove_transition() puts a new dict there
-            value = self._own(_Transitions(list, {source: self._own(_List(found)) for source, found in value.items()}))
-        super().__setattr__(name, value)
+    def _kept(self, name: str, value: Any) -> object:
+        if name != "transitions":
+            return value
+        return self._own(_Transitions(list, {source: self._own(_List(found)) for source, found in value.items()}))
 
     def trigger(self, model: object, *args: object, **kwargs: object) -> bool:
-        """Do what `transitions.Event.trigger` does, callback for callback, with its results and its errors.
-
-        Raises `IllegalTransition` where the state does not allow the trigger and invalid triggers are not ignored. What
-        is not promised is in the module's docstring.
-        """
+        """Do, return and raise what `transitions.Event.trigger` does; `IllegalTransition` if it is not allowed here."""
         try:  # free of charge unless it fails, where a check is paid for every time
             state = model.state  # type: ignore[attr-defined]  # not getattr(): a call
-            dest = self._cell[0][type(state)][state]  # not .get(): calls; these are bytecodes for plain lists and dicts
+            value = self._cell[0][type(state)][state]  # not .get(): calls; for these there are bytecodes
         except (AttributeError, KeyError, TypeError):  # not compiled yet; or no state, or an unhashable one
-            dest = self._compile(model)
-        if dest is None:
+            value = self._compile(model)
+        if value is None:
             return super().trigger(model, *args, **kwargs)
-        model.state = dest  # type: ignore[attr-defined]
+        model.state = value  # type: ignore[attr-defined]
         return True  # no EventData, no partial, no walk through empty lists
 
-    def _compile(self, model: object) -> object:
+    def _compile(self, model: Any) -> object:
         """Enter in the table what the trigger does in the model's state, and return it."""
-        table = self._cell[0]  # from here on a change replaces it: see _Cell
+        table, machine = self._cell[0], self.machine  # from here on a change replaces the table: see _Cell
         try:
-            state: Any = model.state  # type: ignore[attr-defined]
-            source = self.machine.states[state.name if isinstance(state, Enum) else state]
+            state: Any = model.state if machine.model_attribute == "state" else None
+            source = machine.states[state.name if isinstance(state, Enum) else state]
         except (AttributeError, KeyError, TypeError):
             return None  # the library's path says what is wrong with it
-        # A state with an equality of its own making might find another one's entry.
-        dest = self._next(source) if type(state).__eq__ in (str.__eq__, object.__eq__) else None
-        table.setdefault(type(state), {})[state] = dest
-        return dest
+        # An equality of another making might find another state's entry.
+        value = self._next(source) if type(state).__eq__ in (str.__eq__, object.__eq__) else None  # type: ignore[comparison-overlap]
+        table.setdefault(type(state), {})[state] = value
+        return value
 
     def _next(self, source: State) -> object:
         """The next state's value if the library's path would only set it, or `None`. The first obstacle is enough."""
 
-        def plain(part: object) -> bool:
-            return isinstance(part, _Watched) and part._is_plain(self._cell)  # noqa: SLF001
+        def plain(part: Any) -> bool:
+            return isinstance(part, _Watched) and part._is_plain(self._cell)
 
         machine: Any = self.machine
-        if not (plain(machine) and plain(self) and plain(source)) or machine._queued or machine._transition_queue:  # noqa: SLF001
+        if not (plain(machine) and plain(self) and plain(source)) or machine.has_queue or machine._transition_queue:
             return None
-        if machine.model_attribute != "state" or machine._queued
-        found = self.transitions.get(source.name)  # if the first has no conditions, those after it are not tried
-        if not (found and self._owns(found) and plain(found[0])):
+        found = self.transitions.get(source.name)
+        if not (found and self._owns(found) and plain(found[0])):  # without conditions the first is the only one tried
             return None
-        start, end = found[0].source, found[0].dest
-        dest: Any = machine.states.get(end) if type(start) is type(end) is str else None
-        if not (end and plain(dest) and dest.name == end and machine.states.get(start) is source):
-            return None
-        return dest.value if machine._is_idle("on_final") or not dest.final else None  # noqa: SLF001
+        start, end, states = found[0].source, found[0].dest, machine.states
+        dest = states.get(end) if type(start) is type(end) is str and states.get(start) is source else None
+        only_set = end and plain(dest) and dest.name == end and (not dest.final or machine._is_idle("on_final"))
+        return dest.value if only_set else None
 
     def _is_valid_source(self, state: State) -> bool:
         try:
@@ -237,17 +234,14 @@ class CompiledMachine(_Watched, Machine):
     state_cls, transition_cls, event_cls = CompiledState, CompiledTransition, CompiledEvent
     _lists = ("prepare_event", "before_state_change", "after_state_change", "finalize_event", "on_exception")
     _properties = (*_lists, "on_final")  # which matters where the next state is final
-    _calls = ("_process", "callbacks", "get_state", "get_model_state", "set_state", "has_queue")
-    _decides = frozenset(
-        {"states", "model_attribute", "_queued", *_calls, *_properties, *("_" + x for x in _properties)}
-    )
+    _calls = ("_process", "callbacks", "get_state", "get_model_state", "set_state", "has_queue", "_queued")
+    _decides = frozenset({*_calls, "model_attribute", "states", *_properties, *("_" + name for name in _properties)})
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _kept(self, name: str, value: Any) -> object:
         if name == "states":
-            value = self._own(_States(value))
-        elif name in self._properties and listify(value) is not value:  # else it is the caller's own list
-            value = self._own(_List(listify(value)))
-        super().__setattr__(name, value)
+            return self._own(_States(value))
+        made = listify(value) if name in self._properties else value
+        return value if made is value else self._own(_List(made))
 
     @property
     def triggers(self) -> Mapping[str, Callable[[object], bool]]:

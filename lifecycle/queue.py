@@ -8,13 +8,11 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import ParamSpec, Protocol, TypeVar, overload
-
-import attrs
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from lifecycle.clock import Clock, SystemClock, timestamp
 from lifecycle.engine import Engine
-from lifecycle.errors import ConfigurationError, UnknownTask
+from lifecycle.errors import ConfigurationError
 from lifecycle.function import Options, TaskFunction, name_of
 from lifecycle.locks import TaskLock
 from lifecycle.moments import due_at, duration
@@ -70,8 +68,8 @@ class TaskQueue:
 
         :param url: ``sqlite:///file.db``, ``memory://``; default: ``$LIFECYCLE_URL``, else ``sqlite:///lifecycle.db``.
         :param name: separates queues that share a store.
-        :param immediate: run tasks in the caller as they are enqueued, through the same steps and with the same signals
-            (what is scheduled runs with the first call after its ETA); in memory, unless `url` says otherwise.
+        :param immediate: run tasks in the caller as they are enqueued, through the same steps and with the same
+            signals (what is scheduled runs with the first call after its ETA); in memory, unless `url` says otherwise.
         :param serializer: of arguments and results; default: `MsgpackSerializer`.
         :param lease: seconds after which the tasks of a consumer that gives no sign of life are put back.
         :param retention: seconds that a task which came to rest is kept, with its result and history; ``None``: for good.
@@ -102,7 +100,7 @@ class TaskQueue:
         self._callers = threading.local()
         self._numbers = itertools.count(1)
 
-    # Declaring ---------------------------------------------------------------------------------------------------------
+    # Declaring -----------------------------------------------------------------------------------------------------
 
     def task(
         self,
@@ -188,12 +186,12 @@ class TaskQueue:
                     call = function(value, *args, **kwargs) if as_argument else function(*args, **kwargs)
                     return await call  # type: ignore[misc]  # R is awaitable here
 
-            chosen = within_async if inspect.iscoroutinefunction(function) else within
+            chosen: Callable[..., Any] = within_async if inspect.iscoroutinefunction(function) else within
             if as_argument:  # callers do not pass the first parameter
                 signature = inspect.signature(function)
                 parameters = list(signature.parameters.values())[1:]
                 chosen.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-            return decorate(chosen)  # type: ignore[return-value]
+            return cast("TaskFunction[..., R]", decorate(chosen))
 
         return wrap
 
@@ -247,7 +245,7 @@ class TaskQueue:
         """As `unregister_pre_execute`."""
         return self._engine.hooks.unregister("on_shutdown", hook)
 
-    # Calling and running -----------------------------------------------------------------------------------------------
+    # Calling and running -------------------------------------------------------------------------------------------
 
     def enqueue(self, task: Task) -> Result[object]:
         """Enqueue a task that was made with ``function.s(…)``.
@@ -267,9 +265,9 @@ class TaskQueue:
     def run_next(self, now: datetime | float | None = None) -> Task | None:
         """Claim and run the next due task in this thread, as a consumer's worker does, signals and all.
 
-        Returns the task, in the state that it came to: a task that is revoked or has expired is dealt with and returned,
-        too. ``None`` if none is due; tasks met before their ETA have become `scheduled` then. Leases that have lapsed are
-        recovered first. `now`: the moment to go by (a datetime, or UTC seconds) instead of the clock's.
+        Returns the task, in the state that it came to: one that is revoked or has expired is dealt with and returned,
+        too. ``None`` if none is due; tasks met before their ETA have become `scheduled` then. Leases that have lapsed
+        are recovered first. `now`: the moment to go by (a datetime, or UTC seconds) instead of the clock's.
         """
         moment = timestamp(now) if isinstance(now, datetime) else now
         worker: Worker | None = getattr(self._callers, "worker", None)
@@ -289,7 +287,7 @@ class TaskQueue:
         while self.run_next() is not None:
             pass
 
-    # Revoking ----------------------------------------------------------------------------------------------------------
+    # Revoking ------------------------------------------------------------------------------------------------------
 
     def revoke(self, task: Task | Result[object], revoke_until: When | None = None, revoke_once: bool = False) -> None:
         """Do not run this task (again): see `revoke_by_id`."""
@@ -333,7 +331,7 @@ class TaskQueue:
         task_id = what if isinstance(what, str) else what.id
         return self._engine.is_revoked(Target(function=False, key=task_id))
 
-    # Locks -------------------------------------------------------------------------------------------------------------
+    # Locks ---------------------------------------------------------------------------------------------------------
 
     def lock_task(self, name: str, ttl: float | timedelta | None = None) -> TaskLock:
         """A lock, as a decorator (under ``@queue.task()``) or a context manager. Taken, it ends an attempt `locked`.
@@ -353,7 +351,7 @@ class TaskQueue:
         self._engine.storage.flush_locks(gone)
         return gone
 
-    # Looking and acting ------------------------------------------------------------------------------------------------
+    # Looking and acting --------------------------------------------------------------------------------------------
 
     def result(self, id: str, blocking: bool = False, timeout: float | timedelta | None = None) -> object:  # noqa: A002
         """What the task of this id returned: ``handle(id).get(blocking, timeout)``."""
@@ -389,7 +387,10 @@ class TaskQueue:
         return [self._engine.bind(task) for task in found]
 
     def retry(self, id: str) -> Result[object]:  # noqa: A002
-        """Run a task that rests in an outcome once more, whatever its retries. Raises `UnknownTask`, `IllegalTransition`."""
+        """Run a task that rests in an outcome once more, whatever its retries; its handle.
+
+        Raises `UnknownTask`, or `IllegalTransition` if it rests in none.
+        """
         self._engine.retry(id)
         return self.handle(id)
 

@@ -87,7 +87,7 @@ class Result(Generic[R]):
         return False, None
 
     def reset(self) -> None:
-        """Forget the outcome that this handle has given out: it waits for the next attempt's, and shows that one no more."""
+        """Forget the outcome that this handle has given out: it waits for the next one, and shows that one no more."""
         self._forget = self._shown
 
     @property

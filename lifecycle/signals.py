@@ -33,7 +33,7 @@ SIGNALS: Final = tuple(state.signal for state in LIFECYCLE.states)
 """Every signal there is, in the table's order."""
 
 Handler = Callable[..., object]
-"""Called as ``handler(signal, task)``, for `SIGNAL_ERROR` as ``handler(signal, task, exc)``; what it returns is ignored."""
+"""Called as ``handler(signal, task)``, for `SIGNAL_ERROR` as ``handler(signal, task, exc)``; its result is ignored."""
 
 log = logging.getLogger("lifecycle.signals")
 
@@ -63,7 +63,7 @@ class Signals:
         names = set(check_signals(signals) or SIGNALS)
         for known, wanted in self._handlers:
             if known == handler:
-                wanted -= names
+                wanted.difference_update(names)
         self._handlers = [entry for entry in self._handlers if entry[1]]
         self._index()
 

@@ -225,7 +225,7 @@ def _reach(ways: Mapping[str | None, set[str]], start: str | None) -> set[str]:
     return reached
 
 
-# The states ----------------------------------------------------------------------------------------------------------
+# The states -------------------------------------------------------------------------------------------------------
 
 _CLAIMER: Final = "a worker that claims it"
 _RETRIER: Final = "a retry, if any is left, or an operator's"
@@ -255,7 +255,7 @@ INTERRUPTED: Final = State(
 )
 RETRYING: Final = State("retrying", "retrying", Kind.PASSING, "the same commit that entered it")
 
-# The triggers --------------------------------------------------------------------------------------------------------
+# The triggers ------------------------------------------------------------------------------------------------------
 
 ENQUEUE: Final = "enqueue"
 SCHEDULE: Final = "schedule"
@@ -272,7 +272,7 @@ INTERRUPT: Final = "interrupt"
 RETRY: Final = "retry"
 RECOVER: Final = "recover"
 
-# The table -----------------------------------------------------------------------------------------------------------
+# The table ---------------------------------------------------------------------------------------------------------
 
 LIFECYCLE: Final = Lifecycle(
     states=(

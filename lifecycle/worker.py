@@ -12,9 +12,9 @@ from lifecycle.clock import monotonic
 from lifecycle.engine import Engine
 from lifecycle.errors import StorageError, TaskInterrupted
 from lifecycle.policies import WAITING, Move, Outcome
+from lifecycle.signals import SIGNAL_SCHEDULED
 from lifecycle.storage.base import Claim, Claimant, Settlement
 from lifecycle.table import INTERRUPT, SCHEDULE, START
-from lifecycle.signals import SIGNAL_SCHEDULED
 from lifecycle.task import Task
 
 __all__ = ["Worker"]
@@ -43,8 +43,8 @@ class Worker:
     def __init__(self, engine: Engine, name: str, wait: Callable[[StorageError], bool] = give_up) -> None:
         """`name`: as it stands in leases and histories; no other worker of the store has it.
 
-        `wait`: called when an outcome could not be stored; it waits, and says whether to try again. If not, the error is
-        raised, and the task is recovered when its lease has lapsed.
+        `wait`: called when an outcome could not be stored; it waits, and says whether to try again. If not, the error
+        is raised, and the task is recovered when its lease has lapsed.
         """
         self.engine, self.name = engine, name
         self.attempts = Attempts(engine)
@@ -85,7 +85,7 @@ class Worker:
             # A copy: the worker's thread still has hold of its task, and must not see it move.
             self._settle(copy(task), Outcome(INTERRUPT), None, never, None)
 
-    # One task ----------------------------------------------------------------------------------------------------------
+    # One task ------------------------------------------------------------------------------------------------------
 
     def _claim(self, now: float | None = None) -> Claim | None:
         _, claims = self.engine.storage.exchange((), self._claimant(now))
@@ -97,7 +97,7 @@ class Worker:
         return Claimant(self.name, moment, engine.lease, SIGNAL_SCHEDULED in engine.signals.heard)
 
     def _take(self, claim: Claim, go_on: Callable[[], bool], now: float | None) -> Claim | None:
-        """Announce a claim, run and settle its task if it was started; what was claimed along with that, if anything."""
+        """Announce a claim, run and settle its task if it was started; what was claimed along with that, if any."""
         task, move = claim
         engine = self.engine
         engine.bind(task)

@@ -9,8 +9,12 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 _OFFSETS = st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59))
-_ZONES = st.none() | st.just(UTC) | _OFFSETS.map(timezone) | st.integers(-14, 14).map(lambda h: timezone(timedelta(hours=h)))
-_EDGES = [sign * (1 << bits) + more for bits in (7, 8, 31, 32, 63, 64, 65, 71, 72) for more in (-1, 0, 1) for sign in (1, -1)]
+_ZONES = (
+    st.none() | st.just(UTC) | _OFFSETS.map(timezone) | st.integers(-14, 14).map(lambda h: timezone(timedelta(hours=h)))
+)
+_EDGES = [
+    sign * (1 << bits) + more for bits in (7, 8, 31, 32, 63, 64, 65, 71, 72) for more in (-1, 0, 1) for sign in (1, -1)
+]
 
 
 def _folded(moments):

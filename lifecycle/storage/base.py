@@ -110,8 +110,9 @@ class Storage(Protocol):
         ...
 
     def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
-        """Settle what is done and claim what is next, in one transaction: a busy worker's only call. (An operator's
-        retry of a task at rest is a settlement like any other.)
+        """Settle what is done and claim what is next, in one transaction: a busy worker's only call.
+
+        An operator's retry of a task at rest is a settlement like any other.
 
         For each settlement: whether it took. It does not if the task is gone, was settled or recovered by somebody else,
         or moved since the caller read it; then it changes nothing, and the others are not affected. Moves and follow-ups are

@@ -50,7 +50,7 @@ class MemoryStorage:
         self._revocations: dict[Target, Revocation] = {}
         self._locks: dict[str, Lock] = {}
 
-    # Moves -------------------------------------------------------------------------------------------------------------
+    # Moves ---------------------------------------------------------------------------------------------------------
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
         """See `Storage.enqueue`."""
@@ -172,7 +172,7 @@ class MemoryStorage:
             self._notify(Channel.OUTCOME)
         return Claim(attrs.evolve(task, state=before), move)
 
-    # Readiness ---------------------------------------------------------------------------------------------------------
+    # Readiness -----------------------------------------------------------------------------------------------------
 
     def _let_go(self, row: _Row, now: float) -> None:
         """Nobody holds the row any more: put it where claims find it, if it waits."""
@@ -212,7 +212,7 @@ class MemoryStorage:
             heappop(self._later)
         return None
 
-    # Revocations and locks ---------------------------------------------------------------------------------------------
+    # Revocations and locks -----------------------------------------------------------------------------------------
 
     def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
         """See `Storage.revoke`."""
@@ -268,7 +268,7 @@ class MemoryStorage:
                 del self._locks[name]
             return len(gone)
 
-    # Look-ups ----------------------------------------------------------------------------------------------------------
+    # Look-ups ------------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
         """See `Storage.get`."""
@@ -320,7 +320,7 @@ class MemoryStorage:
                 moments.append(cast(float, earliest.due))
             return min(moments, default=None)
 
-    # Keeping house -----------------------------------------------------------------------------------------------------
+    # Keeping house -------------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000) -> int:
         """See `Storage.prune`."""

@@ -1,0 +1,223 @@
+"""The command line. A mistake of its user gets one line and exit code 2, never a traceback."""
+
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from consumer.consumer import WORKER_TYPES, Consumer
+from consumer.demo import run_demo
+from consumer.load import load_queue
+from lifecycle import LIFECYCLE, IllegalTransition, LifecycleError, Record, Task, TaskQueue
+
+__all__ = ["main"]
+
+FOUND_WRONG: Final = 1
+BAD_USAGE: Final = 2
+
+app = typer.Typer(
+    name="lifecycle",
+    help="A task queue whose every task is an explicit finite-state machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+Target = Annotated[str | None, typer.Argument(metavar="[MODULE:QUEUE]", help="The queue, as in tasks:queue.")]
+Url = Annotated[str | None, typer.Option("--url", help="The store instead of a queue; default: $LIFECYCLE_URL.")]
+Name = Annotated[str, typer.Option("--name", help="With --url: the queue's name in the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
+
+
+@app.command()
+def run(
+    target: Annotated[str, typer.Argument(metavar="MODULE:QUEUE", help="The queue, as in tasks:queue.")],
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="How many tasks run at once.")] = 1,
+    kind: Annotated[str, typer.Option("--worker-type", "-k", help=" or ".join(WORKER_TYPES) + ".")] = WORKER_TYPES[0],
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that interrupted tasks have to clean up.")] = 2.0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log everything.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
+) -> None:
+    """Run a consumer: its workers run the queue's tasks until it is stopped.
+
+    SIGINT (Ctrl-C) finishes what runs, SIGTERM interrupts it and puts it back; a second signal means now.
+    """
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    handler: logging.Handler = RichHandler(console=err, show_path=False, rich_tracebacks=False)
+    if not err.is_terminal:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    Consumer(load_queue(target), workers, kind, grace=grace).run()
+
+
+@app.command()
+def demo(
+    real: Annotated[
+        bool, typer.Option("--real", help="The delays of the documentation (10 s) instead of short ones.")
+    ] = False,
+    folder: Annotated[Path | None, typer.Option(help="Keep the queue's file in this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch real tasks go through every scenario of the lifecycle, in consumers of their own, on a fresh SQLite file.
+
+    Some consumers are killed or frozen on the way. Each task's signals are printed as they arrive, and held against the
+    table; exit code 1 if one is out of order.
+    """
+    if folder is not None and not folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {folder}")
+    if not run_demo(out, real=real, folder=folder, as_json=as_json):
+        raise typer.Exit(FOUND_WRONG)
+
+
+@app.command("list")
+def list_tasks(
+    target: Target = None,
+    url: Url = None,
+    name: Name = "default",
+    state: Annotated[
+        list[str] | None, typer.Option("--state", "-s", help="Only tasks in this state; may be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at the most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List tasks, the newest first."""
+    tasks = _queue(target, url, name).tasks(state or None, limit)
+    if as_json:
+        _print_json([_fields(task) for task in tasks])
+        return
+    table = Table("id", "task", "state", "attempt", "retries", "eta", box=None, header_style="bold")
+    for task in tasks:
+        table.add_row(
+            task.id, task.name, task.state, str(task.attempt), str(task.retries), _time(task.eta) if task.eta else ""
+        )
+    out.print(table)
+
+
+@app.command()
+def show(
+    task_id: TaskId, target: Target = None, url: Url = None, name: Name = "default", as_json: AsJson = False
+) -> None:
+    """Show a task: its fields and its history."""
+    queue = _queue(target, url, name)
+    task, records = queue.get(task_id), queue.history(task_id)
+    if as_json:
+        _print_json(_fields(task) | {"history": [_record(record) for record in records]})
+        return
+    table = Table(box=None, show_header=False)
+    for field, value in _fields(task).items():
+        table.add_row(field, "" if value is None else str(value))
+    out.print(table)
+    _print_history(records)
+
+
+@app.command()
+def history(
+    task_id: TaskId, target: Target = None, url: Url = None, name: Name = "default", as_json: AsJson = False
+) -> None:
+    """Show the states that a task entered, and when."""
+    records = _queue(target, url, name).history(task_id)
+    if as_json:
+        _print_json([_record(record) for record in records])
+    else:
+        _print_history(records)
+
+
+@app.command()
+def stats(target: Target = None, url: Url = None, name: Name = "default", as_json: AsJson = False) -> None:
+    """Count the tasks in each state."""
+    counts = _queue(target, url, name).counts()
+    if as_json:
+        _print_json(counts)
+        return
+    table = Table("state", "tasks", box=None, header_style="bold")
+    for state in LIFECYCLE.states:
+        if state in counts:
+            table.add_row(state.name, str(counts[state.name]))
+    out.print(table)
+
+
+@app.command()
+def retry(task_id: TaskId, target: Target = None, url: Url = None, name: Name = "default") -> None:
+    """Run a task that rests in an outcome (error, timeout, …) once more."""
+    _queue(target, url, name).retry(task_id)
+    out.print(f"task {task_id} is queued again")
+
+
+@app.command()
+def revoke(task_id: TaskId, target: Target = None, url: Url = None, name: Name = "default") -> None:
+    """Do not run a task (again)."""
+    queue = _queue(target, url, name)
+    queue.get(task_id)  # an id that is not there is more likely mistyped than meant for later
+    queue.revoke_by_id(task_id)
+    out.print(f"task {task_id} will not run again")
+
+
+def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:
+    """The queue that the command is about."""
+    if target is not None and url is not None:
+        raise typer.BadParameter("give a queue (tasks:queue) or --url, not both")
+    if target is not None:
+        return load_queue(target)
+    if url is not None and url.startswith("sqlite:"):
+        path = Path(unquote(urlsplit(url).path.removeprefix("/")))
+        if not path.exists():  # to look at a queue is no reason to make one
+            raise typer.BadParameter(f"there is no file {path}")
+    return TaskQueue(url, name=name)
+
+
+def _fields(task: Task) -> dict[str, object]:
+    return {
+        "id": task.id, "name": task.name, "state": task.state, "attempt": task.attempt, "retries": task.retries,
+        "priority": task.priority, "eta": task.eta, "expires": task.expires, "worker": task.worker,
+        "interruptions": task.interruptions,
+    }  # fmt: skip
+
+
+def _record(record: Record) -> dict[str, object]:
+    return {"state": record.state, "at": record.at, "worker": record.worker, "attempt": record.attempt}
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def _print_history(records: list[Record]) -> None:
+    table = Table("state", "at", "attempt", "by", box=None, header_style="bold")
+    for record in records:
+        table.add_row(record.state, _time(record.at), str(record.attempt), record.worker)
+    out.print(table)
+
+
+def _time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).astimezone().isoformat(sep=" ", timespec="milliseconds")
+
+
+def main(command: Callable[[], object] = app) -> None:
+    """The entry point: runs the command line, and turns what is the user's to mend into one line and an exit code."""
+    try:
+        command()
+    except IllegalTransition as error:
+        _fail(str(error), FOUND_WRONG)
+    except LifecycleError as error:
+        _fail(str(error), BAD_USAGE)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    err.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True, markup=True)
+    raise SystemExit(code)

@@ -1,0 +1,296 @@
+"""A consumer: workers that run a queue's tasks, and the one who looks after them."""
+
+import logging
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+from typing import Final
+
+from lifecycle import ConfigurationError, StorageError, TaskQueue
+from lifecycle.clock import monotonic
+from lifecycle.storage.base import Channel
+from lifecycle.worker import Worker
+
+__all__ = ["WORKER_TYPES", "Consumer"]
+
+log = logging.getLogger("lifecycle.consumer")
+
+WORKER_TYPES: Final = ("thread",)
+
+IDLE: Final = 1.0
+"""Seconds after which an idle worker looks anyway, should the host's clock have been set."""
+SOON: Final = 0.01
+"""The least that it waits: what was due a moment ago may be held, or another worker's by now."""
+ASKED: Final = 128
+"""Added to a request to stop, to tell it from the number of a signal."""
+PRUNE: Final = 500
+"""How many old tasks are deleted at a time."""
+
+
+class Stop(IntEnum):
+    """How urgently the consumer is to stop."""
+
+    NOT = 0
+    DRAIN = 1
+    """Claim nothing more, finish what runs."""
+    INTERRUPT = 2
+    """Put back what runs, after a grace period."""
+    NOW = 3
+    """Put back what runs at once."""
+
+
+class Consumer:
+    """Runs the tasks of one queue in workers of its own, until it is told to stop."""
+
+    def __init__(self, queue: TaskQueue, workers: int = 1, worker_type: str = "thread", *, grace: float = 2.0) -> None:
+        """Raises `ConfigurationError`.
+
+        :param workers: how many tasks run at once.
+        :param worker_type: ``"thread"``.
+        :param grace: seconds that interrupted tasks have to clean up before they are put back without their consent.
+        """
+        if worker_type not in WORKER_TYPES:
+            raise ConfigurationError(f"worker_type={worker_type!r}: there are {', '.join(WORKER_TYPES)}")
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ConfigurationError(f"workers={workers!r}: it takes a whole number, 1 or more")
+        self.queue, self._engine = queue, queue.engine
+        self._count, self._grace = workers, grace
+        self._engine.clock.on_step(self._look_again)
+        self._attendant: threading.Thread | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._crew: list[_Hand] = []
+        self._numbers = 0
+        self._stop = Stop.NOT
+        self._deadline = 0.0
+        self._away = False
+        self._baton = threading.Lock()
+        self._stopping = threading.Event()
+        # Requests come through a socket: a signal handler may not touch a lock that its own thread may hold.
+        self._bell, self._ringer = socket.socketpair()
+        self._ringer.setblocking(False)
+        self._bell.setblocking(False)
+
+    # Life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until stopped, by `stop` or, in a program's main thread, by a signal.
+
+        ``SIGINT`` finishes what runs; ``SIGTERM`` interrupts it: the tasks are put back, and the next consumer runs
+        them. A second signal means now.
+        """
+        with self._signals():
+            self._begin()
+            self._attend()
+
+    def start(self) -> None:
+        """The same in the background: returns at once; `stop` ends it."""
+        self._begin()
+        self._attendant = threading.Thread(target=self._attend, name="lifecycle-consumer", daemon=True)
+        self._attendant.start()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop, and return when that is done. `graceful` finishes what runs, else it is interrupted and put back.
+
+        A task that cannot be interrupted runs on in its thread; its outcome will be refused.
+        """
+        self._ring(Stop.DRAIN if graceful else Stop.INTERRUPT)
+        if self._attendant is not None:
+            self._attendant.join()
+            self._attendant = None
+
+    def _begin(self) -> None:
+        engine = self._engine
+        engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
+        functions = ", ".join(sorted(engine.functions)) or "none: was the module that declares them imported?"
+        log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, self._count, self.queue.name, functions)
+        for _ in range(self._count):
+            self._hire()
+
+    def _hire(self) -> None:
+        self._numbers += 1
+        hand = _Hand(self, Worker(self._engine, f"{self._engine.name}/{self._numbers}", self._wait_for_store))
+        self._crew.append(hand)
+        hand.start()
+
+    def _ring(self, stop: Stop) -> None:
+        try:
+            self._ringer.send(bytes([ASKED + stop]))
+        except OSError:  # stopped already, or so many requests that one more says nothing new
+            log.debug("a request to stop was not needed any more")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        asked = {signal.SIGINT: Stop.DRAIN, signal.SIGTERM: Stop.INTERRUPT}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            del frame
+            self._ring(asked[signal.Signals(number)])
+
+        before = {number: signal.signal(number, ask) for number in asked}
+        # Without it a signal would be noticed only when select() returns by itself.
+        descriptor = signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # Looking after the workers -------------------------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        """Recover, prune and replace until the last worker has gone home."""
+        tick = min(0.5, self._engine.lease / 4)
+        try:
+            while not self._over():
+                for stop in self._requests(tick if self._stop is Stop.NOT else SOON):
+                    self._heed(stop)
+                if self._stop is Stop.NOT:
+                    self._replace()
+                if self._stop < Stop.INTERRUPT:
+                    self._keep_house()
+        finally:
+            self._bell.close()
+            self._ringer.close()
+            self._reset()
+            log.info("consumer %s has stopped", self._engine.name)
+
+    def _requests(self, timeout: float) -> list[Stop]:
+        ready, _, _ = select.select([self._bell], [], [], timeout)
+        asked = self._bell.recv(4096) if ready else b""
+        # The interpreter writes the signal's own number there, too, to end the wait; what it means came separately.
+        return [Stop(number - ASKED) for number in asked if number >= ASKED]
+
+    def _heed(self, stop: Stop) -> None:
+        if self._stop is Stop.NOT:
+            self._stop = stop
+        else:  # asked again: sooner
+            self._stop = Stop.INTERRUPT if max(self._stop, stop) is Stop.DRAIN else Stop.NOW
+        log.info("consumer %s: %s", self._engine.name, _SAYING[self._stop])
+        self._stopping.set()
+        self._engine.storage.wake()
+        if self._stop >= Stop.INTERRUPT:
+            self._deadline = monotonic() + (self._grace if self._stop is Stop.INTERRUPT else 0.0)
+            for hand in self._crew:
+                hand.worker.interrupt()
+
+    def _over(self) -> bool:
+        if self._stop is Stop.NOT:
+            return False
+        alive = [hand for hand in self._crew if hand.is_alive()]
+        if self._stop >= Stop.INTERRUPT and monotonic() >= self._deadline:
+            for hand in alive:
+                try:
+                    hand.worker.put_back()
+                except StorageError as error:
+                    log.warning("what %s runs is put back when its lease ends: %s", hand.worker.name, error)
+            return True
+        return not alive
+
+    def _replace(self) -> None:
+        for hand in [hand for hand in self._crew if not hand.is_alive()]:
+            log.error("worker %s has died; another takes its place, and its task is put back", hand.worker.name)
+            self._crew.remove(hand)
+            self._hire()
+
+    def _keep_house(self) -> None:
+        engine = self._engine
+        try:
+            engine.recover()
+            if self.queue.retention is not None:
+                engine.storage.prune(engine.clock.now() - self.queue.retention, PRUNE)
+        except StorageError as error:
+            self._missing(error)
+        else:
+            self._found()
+
+    def _look_again(self) -> None:
+        self._engine.storage.wake()
+
+    # A store that is away ------------------------------------------------------------------------------------------
+
+    def _missing(self, error: StorageError) -> None:
+        if not self._away:
+            self._away = True
+            log.error("the store cannot be used, its tasks wait and this consumer tries again: %s", error)
+
+    def _found(self) -> None:
+        if self._away:
+            self._away = False
+            log.info("the store can be used again")
+
+    def _wait_for_store(self, error: StorageError) -> bool:
+        """An outcome could not be stored: keep it, and try again until told to stop at once."""
+        self._missing(error)
+        threading.Event().wait(0.2)
+        return self._stop < Stop.INTERRUPT
+
+
+_SAYING: Final = {
+    Stop.DRAIN: "stopping; what runs is finished first (again: it is interrupted)",
+    Stop.INTERRUPT: "stopping; what runs is interrupted and put back",
+    Stop.NOW: "stopping now",
+}
+
+
+class _Hand(threading.Thread):
+    """A thread and its worker."""
+
+    def __init__(self, consumer: Consumer, worker: Worker) -> None:
+        # A daemon: a task that cannot be interrupted must not keep the process from ending.
+        super().__init__(name=f"lifecycle-{worker.name.rpartition('/')[2]}", daemon=True)
+        self._consumer, self.worker = consumer, worker
+
+    def run(self) -> None:
+        """Work until told to stop; a failure of the worker itself is logged, and ends it."""
+        engine, worker = self._consumer._engine, self.worker
+        engine.heart.keep(worker.name)
+        try:
+            _call_all(engine.hooks.on_startup, "on_startup")
+            while not self._consumer._stopping.is_set():
+                self._turn()
+        except BaseException:
+            log.exception("worker %s", worker.name)
+        finally:
+            engine.heart.drop(worker.name)
+            _call_all(engine.hooks.on_shutdown, "on_shutdown")
+            worker.attempts.close()
+
+    def _turn(self) -> None:
+        """Run what there is, then wait for more."""
+        consumer, storage = self._consumer, self._consumer._engine.storage
+        # Taken before looking for work: what comes between the look and the wait ends the wait at once.
+        stamp = storage.stamp(Channel.WORK)
+        try:
+            self.worker.work(self._go_on)
+            # One idle worker watches the store. When it goes to look, the next one takes over, and so on: a single task
+            # wakes one worker, not all.
+            with consumer._baton:
+                if self._go_on():
+                    due = storage.next_due()
+                    left = IDLE if due is None else due - consumer._engine.clock.now()
+                    storage.wait(Channel.WORK, stamp, min(max(left, SOON), IDLE))
+        except StorageError as error:
+            consumer._missing(error)
+            consumer._stopping.wait(0.2)
+
+    def _go_on(self) -> bool:
+        return not self._consumer._stopping.is_set()
+
+
+def _call_all(hooks: dict[str, Callable[[], object]], kind: str) -> None:
+    for name, hook in hooks.items():
+        try:
+            hook()
+        except Exception:
+            log.exception("%s hook %s raised; the worker goes on", kind, name)

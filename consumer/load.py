@@ -1,0 +1,56 @@
+"""Finding the queue that a command line names."""
+
+import difflib
+import importlib
+import sys
+import traceback
+from pathlib import Path
+
+from lifecycle import ConfigurationError, TaskQueue
+
+__all__ = ["load_queue"]
+
+
+def load_queue(target: str) -> TaskQueue:
+    """The queue in ``module:attribute`` (``:queue`` may be left out), seen from the current folder.
+
+    Raises `ConfigurationError` with one line that says what was looked for, and where.
+    """
+    module_name, _, attribute = target.partition(":")
+    attribute = attribute or "queue"
+    if not module_name or not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise ConfigurationError(f"{target!r} does not name a queue: write module:attribute, as in tasks:queue")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise ConfigurationError(f"there is no module {error.name!r}, neither in {here} nor installed") from None
+        raise ConfigurationError(f"{module_name!r} cannot be imported: {_where(error)}") from error
+    except Exception as error:
+        raise ConfigurationError(f"{module_name!r} cannot be imported: {_where(error)}") from error
+    found: object = module
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise ConfigurationError(f"{module_name!r} has no {attribute!r}{_like(found, name)}")
+        found = getattr(found, name)
+    if not isinstance(found, TaskQueue):
+        raise ConfigurationError(f"{target} is a {type(found).__name__}, not a TaskQueue{_like(module, attribute)}")
+    return found
+
+
+def _like(found: object, name: str) -> str:
+    """What could have been meant: the queues there are, and what is spelt nearly so."""
+    queues = [other for other, value in vars(found).items() if isinstance(value, TaskQueue)]
+    near = queues or difflib.get_close_matches(name, vars(found), n=1)
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def _where(error: BaseException) -> str:
+    """The error, and the place in the user's code that it comes from."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error}"
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"

@@ -1,0 +1,202 @@
+"""An SQLite file as a queue uses it: opened late, written through one connection, safe to keep across a fork.
+
+Writes go through one connection for each process, since SQLite takes one writer at a time anyway; reads through
+another, so that they never queue behind a write that waits for another process. Other processes are noticed by SQLite's
+`data_version` (see `lifecycle.storage.watch`).
+"""
+
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, cast
+
+from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.storage import sqlite_schema
+from lifecycle.storage.base import Channel
+from lifecycle.storage.watch import Watch
+
+__all__ = ["SYNCHRONOUS", "SQLiteFile", "Transaction"]
+
+SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
+"""What a commit waits for. `normal` (the default) loses no task when a process or the consumer dies; a power cut may
+take the last commits with it, and leaves the file sound. `full` waits for the disk at each commit."""
+
+_live: "weakref.WeakSet[SQLiteFile]" = weakref.WeakSet()
+
+
+class SQLiteFile:
+    """One file, and one queue in it; opened, and made if it is not there, at the first use."""
+
+    def __init__(self, path: str, queue: str, synchronous: str, timeout: float) -> None:
+        """`timeout`: seconds to wait for other processes' writes before `StorageUnavailable` is raised."""
+        if synchronous not in SYNCHRONOUS:
+            raise ConfigurationError(f"synchronous={synchronous!r}: there are {', '.join(SYNCHRONOUS)}")
+        self.path, self._queue, self._synchronous, self._timeout = path, queue, synchronous, timeout
+        self._closed = False
+        self.forget()
+        _live.add(self)
+
+    def forget(self) -> None:
+        """Start anew, without touching what there was: a connection must not be used, or closed, across a fork."""
+        self.mutex = threading.RLock()
+        self._reading = threading.Lock()
+        self._opening = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self.queue_id = 0
+        self.watch = Watch(self._connect_watch)
+        self.work = self.outcome = False
+        """What the transaction that holds the mutex has changed, for whoever waits."""
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StorageError(f"the queue on {self.path} was closed")
+        try:
+            db = sqlite3.connect(
+                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=64
+            )
+            db.execute(f"pragma synchronous = {self._synchronous}")
+        except sqlite3.Error as error:
+            raise _translated(error, self.path) from error
+        return db
+
+    def _connect_watch(self) -> sqlite3.Connection:
+        self.writer()
+        return self._connect()
+
+    def _open(self) -> None:
+        if sqlite3.sqlite_version_info < (3, 37):
+            raise StorageUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
+        path = Path(self.path)
+        if path.is_dir():
+            raise StorageUnusable(f"{path} is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise StorageUnusable(f"there is no folder {path.parent}: make it first, or name another file")
+        db = self._connect()
+        try:
+            new = sqlite_schema.is_new(db, self.path)
+            # Only now that the file is known to be ours, or nobody's, is anything about it changed.
+            db.execute("pragma journal_mode = wal")
+            db.execute("begin immediate")
+            if new and sqlite_schema.is_new(db, self.path):  # nobody was faster
+                sqlite_schema.create(db)
+            db.execute("insert into queue(name) values (?) on conflict do nothing", (self._queue,))
+            (self.queue_id,) = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
+            db.execute("commit")
+        except sqlite3.Error as error:
+            db.close()
+            raise _translated(error, self.path) from error
+        except StorageError:
+            db.close()
+            raise
+        self._reader = self._connect()
+        self._writer = db
+
+    def writer(self) -> sqlite3.Connection:
+        """The connection that writes; only for whoever holds the mutex."""
+        if self._writer is None:
+            with self._opening:
+                if self._writer is None:
+                    self._open()
+        return cast(sqlite3.Connection, self._writer)
+
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """The rows of a query, as they were last committed."""
+        self.writer()
+        with self._reading:
+            try:
+                return cast(sqlite3.Connection, self._reader).execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise _translated(error, self.path) from error
+
+    def close(self) -> None:
+        """Close the connections; the file is not opened again."""
+        self._closed = True
+        self.watch.close()
+        with self._opening, self.mutex, self._reading:
+            for db in (self._reader, self._writer):
+                if db is not None:
+                    db.close()
+            self._reader = self._writer = None
+
+
+class Transaction:
+    """A write, whole or not at all, and the news of it afterwards. A generator in its place would cost 1 µs."""
+
+    __slots__ = ("_db", "_file")
+
+    def __init__(self, file: SQLiteFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> sqlite3.Connection:
+        file = self._file
+        file.mutex.acquire()
+        try:
+            self._db = file.writer()
+            # Takes the write lock at once: a transaction that read first could be refused it later.
+            self._db.execute("begin immediate")
+        except sqlite3.Error as error:
+            file.mutex.release()
+            raise _translated(error, file.path) from error
+        except BaseException:
+            file.mutex.release()
+            raise
+        file.work = file.outcome = False
+        return self._db
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        file, db = self._file, self._db
+        try:
+            if error is None:
+                try:
+                    db.execute("commit")
+                except sqlite3.Error as failure:
+                    error = failure
+            if error is not None:
+                if db.in_transaction:  # SQLite may have rolled back by itself, when the disk is full, say
+                    db.execute("rollback")
+                if isinstance(error, sqlite3.Error):
+                    raise _translated(error, file.path) from error
+                return
+            work, outcome = file.work, file.outcome
+        finally:
+            file.mutex.release()
+        if work:
+            file.watch.notify(Channel.WORK)
+        if outcome:
+            file.watch.notify(Channel.OUTCOME)
+
+
+_UNUSABLE: Final = (
+    sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
+)  # fmt: skip
+
+
+def _translated(error: sqlite3.Error, path: str) -> StorageError:
+    """The same in our words: what is wrong with which file, and what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its details
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull(
+            f"{path}: no space left for the write ({error}); nothing was changed: make room and try again"
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageUnavailable(
+            f"{path} is kept locked by another program; nothing was changed, it can be tried again"
+        )
+    if code in _UNUSABLE:
+        return StorageUnusable(f"{path} cannot be used as a queue: {error}")
+    return StorageError(f"{path}: {error}")
+
+
+def _after_fork() -> None:
+    for file in list(_live):
+        file.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

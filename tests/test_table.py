@@ -1,0 +1,506 @@
+"""The table is the law, held against a copy typed by hand; and no table exists that is not sound."""
+
+import copy
+import itertools
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import transitions
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import STATES, lifecycles, of_kind, patient, tables
+
+import lifecycle
+from lifecycle.errors import ConfigurationError
+from lifecycle.machine import IllegalTransition
+from lifecycle.table import LIFECYCLE, Kind, Lifecycle, State, Transition
+
+RETRY = "a retry, if any is left, or an operator's"
+LAW = {  # state: its signal, who moves it on
+    "queued": ("enqueued", "a worker that claims it"),
+    "scheduled": ("scheduled", "a worker, once its ETA has come"),
+    "executing": (
+        "executing",
+        "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+    ),
+    "complete": ("complete", "nobody"),
+    "revoked": ("revoked", "nobody"),
+    "expired": ("expired", "nobody"),
+    "error": ("error", RETRY),
+    "timeout": ("timeout", RETRY),
+    "locked": ("locked", RETRY),
+    "rate-limited": ("rate-limited", RETRY),
+    "canceled": ("canceled", RETRY),
+    "interrupted": ("interrupted", "recovery puts it back; after too many interruptions, only an operator"),
+    "retrying": ("retrying", "the same commit that entered it"),
+}
+MOVES = {  # trigger: from, to
+    "enqueue": ((None, "retrying"), "queued"),
+    "schedule": (("queued", "retrying"), "scheduled"),
+    "start": (("queued", "scheduled"), "executing"),
+    "revoke": (("queued", "scheduled"), "revoked"),
+    "expire": (("queued", "scheduled"), "expired"),
+    "complete": (("executing",), "complete"),
+    "fail": (("executing",), "error"),
+    "time_out": (("executing",), "timeout"),
+    "lock_out": (("executing",), "locked"),
+    "rate_limit": (("executing",), "rate-limited"),
+    "cancel": (("executing",), "canceled"),
+    "interrupt": (("executing",), "interrupted"),
+    "retry": (("error", "timeout", "locked", "rate-limited", "canceled", "interrupted", "executing"), "retrying"),
+    "recover": (("interrupted",), "queued"),
+}
+EDGES = {(source, trigger): target for trigger, (sources, target) in MOVES.items() for source in sources}
+EVERYWHERE = (None, *LAW)
+COMMITS = {  # what one commit may make of a stored task
+    None: {"queued"},
+    "queued": {"scheduled", "executing", "revoked", "expired"},
+    "scheduled": {"executing", "revoked", "expired"},
+    "executing": {"complete", *of_kind("outcome"), "queued", "scheduled"},
+    **{state: {"queued", "scheduled"} for state in (*of_kind("outcome"), "retrying")},
+    **{state: set() for state in of_kind("final")},
+}
+
+
+def follow(edges, state, path):
+    """The states on a path, and the trigger that leads nowhere, if one does: the plain way to read a table."""
+    entered = []
+    for trigger in path:
+        if (state, trigger) not in edges:
+            return entered, state, trigger
+        state = edges[state, trigger]
+        entered.append(state)
+    return entered, state, None
+
+
+def edges_of(table):
+    return {(row.source and str(row.source), row.trigger): str(row.target) for row in table.transitions}
+
+
+def allowed_in(table, state):
+    return tuple(row.trigger for row in table.transitions if row.source == state)
+
+
+def refusal(table, state, trigger):
+    """How the table refuses a trigger; fails if it does not."""
+    with pytest.raises(IllegalTransition) as caught:
+        table.next(state, trigger)
+    return caught.value
+
+
+# The law ---------------------------------------------------------------------------------------------------------------
+
+
+def test_states():
+    """The states are those of the law, in its order, each with its signal, its kind and who moves it on."""
+    assert {state: (state.signal, state.moved_by) for state in LIFECYCLE.states} == LAW
+    assert [(state.name, state.kind.value) for state in LIFECYCLE.states] == list(STATES.items())
+    assert list(LAW) == list(STATES)
+    assert LIFECYCLE.initial is LIFECYCLE.state("queued")
+
+
+def test_rows():
+    """The rows are those of the law, no more, each with the reason why it is there."""
+    assert edges_of(LIFECYCLE) == EDGES
+    assert len(LIFECYCLE.transitions) == len(EDGES) == 25
+    assert LIFECYCLE.triggers == tuple(MOVES)
+    assert all(row.why.strip() == row.why != "" and "\n" not in row.why for row in LIFECYCLE.transitions)
+    assert repr(LIFECYCLE) == "<Lifecycle of 13 states and 25 transitions>"
+
+
+@pytest.mark.parametrize("state", EVERYWHERE)
+def test_every_pair(state):
+    """In each state each trigger leads where the law says, or is refused with all that one needs to know."""
+    allowed = tuple(trigger for trigger in MOVES if (state, trigger) in EDGES)
+    assert set(LIFECYCLE.allowed(state)) == set(allowed)
+    assert LIFECYCLE.allowed(state) == allowed_in(LIFECYCLE, state)
+    for trigger in MOVES:
+        if (state, trigger) in EDGES:
+            target = LIFECYCLE.next(state, trigger)
+            assert target is LIFECYCLE.state(EDGES[state, trigger])
+        else:
+            refused = refusal(LIFECYCLE, state, trigger)
+            assert (refused.state, refused.trigger, refused.allowed) == (state, trigger, LIFECYCLE.allowed(state))
+            message = str(refused)
+            assert message.startswith(f"{state or 'no state'}: cannot {trigger} (")
+            assert all(name in message for name in allowed)
+            assert message.endswith("(final)") == (state in of_kind("final"))
+
+
+@patient
+@given(st.sampled_from(EVERYWHERE), st.text())
+def test_no_other_trigger(state, trigger):
+    """No other word is a trigger, not even a state's name."""
+    for word in {trigger, *LAW} - set(MOVES):
+        assert refusal(LIFECYCLE, state, word).trigger == word
+
+
+@patient
+@given(st.text())
+def test_no_other_state(word):
+    """A name that is no state's is refused wherever a state is asked for; the message lists those there are."""
+    for name in {word, *MOVES} - set(LAW):
+        for ask in (
+            LIFECYCLE.state,
+            LIFECYCLE.allowed,
+            lambda name: LIFECYCLE.next(name, "start"),
+            lambda name: LIFECYCLE.walk(name, ("start", "complete")),
+            lambda name: LIFECYCLE.walk(name, ()),
+        ):
+            with pytest.raises(ConfigurationError) as caught:
+                ask(name)
+            assert all(state in str(caught.value) for state in LAW)
+            assert repr(name) in str(caught.value)
+
+
+def test_signals():
+    """The thirteen `SIGNAL_*` constants are the signals of the law, as plain strings."""
+    constants = {name: value for name, value in vars(lifecycle).items() if name.startswith("SIGNAL_")}
+    assert constants == {f"SIGNAL_{signal.upper().replace('-', '_')}": signal for signal, _ in LAW.values()}
+    assert all(type(value) is str for value in constants.values())
+    assert lifecycle.SIGNALS == tuple(signal for signal, _ in LAW.values())
+
+
+def test_steps():
+    """One commit takes a task from a stored state only where the law's rows lead through outcomes and passing states."""
+    assert {start: set(ends) for start, ends in LIFECYCLE.steps.items()} == COMMITS
+    with pytest.raises(TypeError):
+        LIFECYCLE.steps["complete"] = frozenset({LIFECYCLE.initial})
+
+
+@patient
+@given(st.sampled_from(EVERYWHERE), st.lists(st.sampled_from(list(MOVES)), max_size=8))
+def test_walk(state, path):
+    """A path is walked row by row, and refused at the first trigger that is not allowed where it stands."""
+    entered, at, refused = follow(EDGES, state, path)
+    for _ in range(2):  # what is remembered is the same
+        if refused is None:
+            assert LIFECYCLE.walk(state, tuple(path)) == tuple(entered)
+        else:
+            with pytest.raises(IllegalTransition) as caught:
+                LIFECYCLE.walk(state, tuple(path))
+            assert (caught.value.state, caught.value.trigger) == (at, refused)
+            assert caught.value.allowed == LIFECYCLE.allowed(at)
+
+
+def test_walk_along_every_path():
+    """Every path of up to six rows from a task's birth is walked, and no other of up to three triggers is."""
+    for length in range(1, 4):
+        for path in itertools.product(MOVES, repeat=length):
+            entered, _, refused = follow(EDGES, None, path)
+            if refused is None:
+                assert LIFECYCLE.walk(None, path) == tuple(entered)
+            else:
+                with pytest.raises(IllegalTransition):
+                    LIFECYCLE.walk(None, path)
+    todo = [((), None)]
+    for path, state in todo:
+        onward = [(*path, trigger) for trigger in MOVES if (state, trigger) in EDGES and len(path) < 6]
+        todo += [(longer, LIFECYCLE.walk(None, longer)[-1]) for longer in onward]
+        assert LIFECYCLE.walk(None, path) == tuple(follow(EDGES, None, path)[0])
+
+
+# Its machine -----------------------------------------------------------------------------------------------------------
+
+
+def moves_of(machine):
+    """All that a machine can do, as the library itself tells."""
+    return sorted((row.source, name, row.dest) for name in machine.events for row in machine.get_transitions(name))
+
+
+def moves_in(edges):
+    """The same of a table's rows; a machine begins where a task is born already."""
+    return sorted((source, trigger, target) for (source, trigger), target in edges.items() if source is not None)
+
+
+def agree(table, machine, model, trigger_by):
+    """Try every trigger in every state of a machine: it does what the table does, and says what the table says."""
+    for state, trigger in itertools.product(table.states, machine.events):
+        machine.set_state(state.name, model)
+        if trigger in table.allowed(state):
+            assert trigger_by(model, trigger)
+            assert model.state == table.next(state, trigger)
+        else:
+            with pytest.raises(IllegalTransition) as caught:
+                trigger_by(model, trigger)
+            assert (caught.value.state, caught.value.trigger) == (state, trigger)
+            assert set(caught.value.allowed) == set(table.allowed(state))
+            if table is LIFECYCLE:
+                assert str(caught.value) == str(refusal(table, state, trigger))
+            assert model.state == state
+
+
+def test_machine():
+    """The machine is one of `transitions`, with the law's states and rows, and no way from any state to any other."""
+    model = SimpleNamespace()
+    machine = LIFECYCLE.machine(model)
+    assert isinstance(machine, transitions.Machine)
+    assert moves_of(machine) == moves_in(EDGES)
+    assert list(machine.states) == list(LAW)
+    assert model.state == machine.initial == "queued"
+    assert not any(name.startswith("to_") for name in dir(model))
+
+
+def test_machine_obeys():
+    """A model moves as the law says, by its methods, by name, and by the machine's own triggers; else nothing moves."""
+    model = SimpleNamespace()
+    machine = LIFECYCLE.machine(model)
+    agree(LIFECYCLE, machine, model, lambda model, trigger: getattr(model, trigger)())
+    agree(LIFECYCLE, machine, model, lambda model, trigger: model.trigger(trigger))
+    bare = LIFECYCLE.machine()
+    assert bare.models == []
+    agree(LIFECYCLE, bare, model, lambda model, trigger: bare.triggers[trigger](model))
+
+
+def test_machine_is_yours():
+    """Each call makes a machine of its own: callbacks on one are not called by another; a list of models is welcome."""
+    mine, yours = [SimpleNamespace(), SimpleNamespace()], SimpleNamespace()
+    heard = []
+    LIFECYCLE.machine(mine).after_state_change.append(lambda: heard.append("mine"))
+    LIFECYCLE.machine(yours)
+    yours.start()
+    assert heard == []
+    assert mine[1].start()
+    assert (heard, mine[0].state, mine[1].state) == (["mine"], "queued", "executing")
+
+
+# Any table -------------------------------------------------------------------------------------------------------------
+
+
+@patient
+@given(lifecycles())
+def test_any_table(table):
+    """A sound table exists, and answers every question as its rows do."""
+    edges = edges_of(table)
+    assert len(edges) == len(table.transitions)
+    for state in (None, *table.states):
+        assert table.allowed(state) == allowed_in(table, state)
+        for trigger in table.triggers:
+            if (state, trigger) in edges:
+                assert table.next(state, trigger) == edges[state, trigger]
+            else:
+                assert refusal(table, state, trigger).allowed == table.allowed(state)
+    assert edges[None, *table.allowed(None)] == table.initial
+    assert set(table.triggers) == {row.trigger for row in table.transitions}
+    assert len(set(table.triggers)) == len(table.triggers)
+    for kinds in itertools.combinations(Kind, 2):
+        assert table.of_kind(*kinds) == tuple(state for state in table.states if state.kind in kinds)
+    assert table.of_kind() == ()
+    assert all(table.state(state.name) is state for state in table.states)
+    assert table == table != Lifecycle(table.states, table.transitions)  # noqa: PLR0124 -- by identity
+
+
+@patient
+@given(lifecycles())
+def test_steps_of_any_table(table):
+    """The commits of any table are what a search through all its paths finds."""
+    edges, kinds = edges_of(table), {state.name: state.kind for state in table.states}
+
+    def ends(state, through):
+        for (source, _), target in edges.items():
+            if source == state and target not in through:
+                if kinds[target] is not Kind.PASSING:
+                    yield target
+                if kinds[target] in (Kind.OUTCOME, Kind.PASSING):
+                    yield from ends(target, {*through, target})
+
+    assert table.steps == {state: set(ends(state, set())) for state in (None, *kinds)}
+
+
+@patient
+@given(lifecycles())
+def test_machine_of_any_table(table):
+    """The machine of any table does what the table does."""
+    model = SimpleNamespace()
+    machine = table.machine(model)
+    assert set(machine.events) == {row.trigger for row in table.transitions if row.source is not None}
+    agree(table, machine, model, lambda model, trigger: model.trigger(trigger))
+    assert moves_of(machine) == moves_in(edges_of(table))
+
+
+# What is no table ------------------------------------------------------------------------------------------------------
+
+
+def refused(states, rows, *culprits):
+    """Neither a list nor an iterator of such states and rows makes a table; the error names each culprit."""
+    for given_as in (list, iter):
+        with pytest.raises(ConfigurationError) as caught:
+            Lifecycle(given_as(states), given_as(rows))
+        message = str(caught.value)
+        assert message.startswith("no lifecycle: ")
+        assert all(culprit in message for culprit in culprits), (message, culprits)
+
+
+def new(name, kind=Kind.WAITING):
+    """A state that no generated table has: their names have no capitals."""
+    return State(name, f"{name}!", kind, "somebody")
+
+
+def go(source, target, trigger="GO"):
+    return Transition(trigger, source, target, "a test")
+
+
+def pick(data, states, *, final=None):
+    return data.draw(st.sampled_from([one for one in states if final is None or (one.kind is Kind.FINAL) == final]))
+
+
+broken = given(tables(min_open=1), st.data())
+
+
+@patient
+@given(tables(), st.data())
+def test_a_state_twice(table, data):
+    """No two states have one name."""
+    states, rows = table
+    twin = pick(data, states)
+    refused([*states, State(twin.name, "TWIN", twin.kind, "")], rows, f"state {twin.name!r} stands there twice")
+
+
+@patient
+@broken
+def test_a_signal_twice(table, data):
+    """No two states send one signal."""
+    states, rows = table
+    one, other = data.draw(st.permutations(states))[:2]
+    twin = State(other.name, one.signal, other.kind, "")
+    now = {**{state: state for state in states}, None: None, other: twin}
+    rows = [row._replace(source=now[row.source], target=now[row.target]) for row in rows]
+    refused([now[state] for state in states], rows, f"signal {one.signal!r} stands there twice")
+
+
+@patient
+@given(tables(), st.data())
+def test_a_row_twice(table, data):
+    """No state and trigger lead to two targets, nor twice to the same."""
+    states, rows = table
+    row = data.draw(st.sampled_from(rows))
+    again = row._replace(target=pick(data, states))
+    refused([*states], [*rows, again], f"{row.trigger!r} from {row.source or '(new)'} stands there twice")
+
+
+@patient
+@broken
+def test_a_stranger(table, data):
+    """No row names a state that the table does not have."""
+    states, rows = table
+    known = pick(data, states, final=False)
+    refused(states, [*rows, go(known, new("STRANGER"))], "'GO'", "STRANGER")
+    refused(states, [*rows, go(new("STRANGER"), known)], "'GO'", "STRANGER")
+
+
+@patient
+@broken
+def test_an_impostor(table, data):
+    """No row leads to a state that only shares the name of one of the table's."""
+    states, rows = table
+    real = pick(data, states)
+    row = go(pick(data, states, final=False), State(real.name, "FAKE", real.kind, ""))
+    try:
+        assert Lifecycle(states, [*rows, row]).next(row.source, "GO") is real
+    except ConfigurationError as error:
+        assert real.name in str(error)
+
+
+@patient
+@broken
+def test_unreachable(table, data):
+    """No state is out of reach, be it alone or in a ring of its own."""
+    states, rows = table
+    way_out = go(new("ISLAND"), pick(data, states, final=True))
+    refused([*states, new("ISLAND")], [*rows, way_out], "ISLAND cannot be reached")
+    ring = [go(new("ISLAND"), new("REEF")), go(new("REEF"), new("ISLAND"))]
+    refused([*states, new("ISLAND"), new("REEF")], [*rows, way_out._replace(trigger="LEAVE"), *ring],
+            "ISLAND cannot be reached", "REEF cannot be reached")  # fmt: skip
+    refused([*states, new("END", Kind.FINAL)], rows, "END cannot be reached")
+
+
+@patient
+@broken
+def test_final_means_final(table, data):
+    """No final state has a way out, not even to itself."""
+    states, rows = table
+    end, target = pick(data, states, final=True), pick(data, states)
+    refused(states, [*rows, go(end, target)], f"{end} is final but leads to {target}")
+    refused(states, [*rows, go(end, end)], f"{end} is final but leads to {end}")
+
+
+@patient
+@broken
+def test_a_trap(table, data):
+    """No state that is not final is without a way out."""
+    states, rows = table
+    trap = new("TRAP", data.draw(st.sampled_from([kind for kind in Kind if kind is not Kind.FINAL])))
+    refused([*states, trap], [*rows, go(pick(data, states, final=False), trap)], "TRAP is a trap")
+
+
+@patient
+@broken
+def test_no_end(table, data):
+    """No state leads round and round, with no end to be reached."""
+    states, rows = table
+    way_in = go(pick(data, states, final=False), new("WHEEL"))
+    refused(
+        [*states, new("WHEEL")], [*rows, way_in, go(new("WHEEL"), new("WHEEL"))], "no end can be reached from WHEEL"
+    )
+    ring = [go(new("WHEEL"), new("MILL")), go(new("MILL"), new("WHEEL"))]
+    refused([*states, new("WHEEL"), new("MILL")], [*rows, way_in, *ring],
+            "no end can be reached from WHEEL", "no end can be reached from MILL")  # fmt: skip
+
+
+@patient
+@given(tables(), st.data())
+def test_one_birth(table, data):
+    """Exactly one row creates a task: not none, and not two, wherever they lead."""
+    states, rows = table
+    refused(states, [row for row in rows if row.source is not None], "0 rows create a task")
+    refused(states, [*rows, go(None, pick(data, states))], "2 rows create a task")
+
+
+@patient
+@broken
+def test_every_fault(table, data):
+    """A table that is wrong in several ways is refused for all of them at once."""
+    states, rows = table
+    start, end = pick(data, states, final=False), pick(data, states, final=True)
+    refused([*states, new("TRAP"), new("ISLAND")], [*rows, go(start, new("TRAP")), go(new("ISLAND"), end), go(end, start)],
+            "TRAP is a trap", "ISLAND cannot be reached", f"{end} is final")  # fmt: skip
+
+
+# A state ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", LIFECYCLE.states, ids=str)
+def test_a_state_is_its_name(state):
+    """A state is the string of its name, to whoever compares, prints, looks up or stores it."""
+    assert isinstance(state, str)
+    assert state == state.name == str(state) == f"{state}"
+    assert type(state.name) is str
+    assert {state: 1}[state.name] == {state.name: 1}[state] == 1
+    assert {state, state.name} == {state.name}
+    assert hash(state) == hash(state.name)
+
+
+@pytest.mark.parametrize("state", LIFECYCLE.states, ids=str)
+def test_a_state_travels(state):
+    """A copy of a state, pickled or not, knows what the state knows."""
+    pickled = [pickle.loads(pickle.dumps(state, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+    for other in (copy.copy(state), copy.deepcopy(state), *pickled):
+        assert type(other) is State
+        assert (other, other.name, other.signal, other.kind, other.moved_by) == (
+            state, state.name, state.signal, state.kind, state.moved_by,
+        )  # fmt: skip
+
+
+@patient
+@given(st.sampled_from(EVERYWHERE), st.sampled_from(list(MOVES)), st.none() | st.text(min_size=1))
+def test_a_refusal_travels(state, trigger, subject):
+    """The error of an illegal transition is one of `transitions`', and comes through a pickle whole."""
+    error = IllegalTransition(state=state, trigger=trigger, allowed=LIFECYCLE.allowed(state), subject=subject)
+    assert isinstance(error, transitions.MachineError)
+    other = pickle.loads(pickle.dumps(error))
+    assert type(other) is IllegalTransition
+    assert (str(other), other.state, other.trigger, other.allowed, other.subject) == (
+        str(error), state, trigger, error.allowed, subject,
+    )  # fmt: skip
+    assert (subject or "") in str(error)
