@@ -59,7 +59,7 @@ class TaskFunction(Generic[P, R]):
         known = engine.functions.get(name)
         if known is not None and _origin(known.call) != _origin(function):
             raise ConfigurationError(
-                f"two functions are named {name!r}: {_origin(known.call)} and {_origin(function)}; give one of them a name="
+                f"two functions are named {name!r}, {_origin(known.call)} and {_origin(function)}: give one a name="
             )
         names = tuple(p.name for p in positional)
         engine.functions[name] = Function(name, function, context, inspect.iscoroutinefunction(function), names)
@@ -170,7 +170,7 @@ class TaskFunction(Generic[P, R]):
 def name_of(function: Callable[..., object]) -> str:
     """The name of a function's tasks: its module and its own.
 
-    A module that runs as a program is called ``__main__`` there, but by its file's name in the consumer that imports it.
+    A module that runs as a program is called ``__main__`` there, but by its file's name in a consumer.
     """
     module = function.__module__
     if module == "__main__":

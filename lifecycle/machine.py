@@ -217,7 +217,7 @@ class CompiledEvent(_Watched, Event):
         if not (found and self._owns(found) and plain(found[0])):  # without conditions the first is the only one tried
             return None
         start, end, states = found[0].source, found[0].dest, machine.states
-        dest = states.get(end) if type(start) is type(end) is str and states.get(start) is source else None
+        dest: Any = states.get(end) if type(start) is type(end) is str and states.get(start) is source else None
         only_set = end and plain(dest) and dest.name == end and (not dest.final or machine._is_idle("on_final"))
         return dest.value if only_set else None
 

@@ -72,10 +72,10 @@ class TaskQueue:
             signals (what is scheduled runs with the first call after its ETA); in memory, unless `url` says otherwise.
         :param serializer: of arguments and results; default: `MsgpackSerializer`.
         :param lease: seconds after which the tasks of a consumer that gives no sign of life are put back.
-        :param retention: seconds that a task which came to rest is kept, with its result and history; ``None``: for good.
+        :param retention: seconds that a task at rest is kept, with its result and history; ``None``: for good.
         :param clock: where the time comes from; `lifecycle.testing.VirtualClock` for tests.
-        :param max_interruptions: a task that was interrupted more often rests in `interrupted`: it may be what kills its
-            workers.
+        :param max_interruptions: a task that was interrupted more often rests in `interrupted`: it may be what kills
+            its workers.
         :param intermediate_errors: a caller who waits for a result sees failures that will be retried.
         """
         if url is None:

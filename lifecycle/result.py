@@ -38,8 +38,9 @@ class Result(Generic[R]):
     def get(self, blocking: bool = False, timeout: float | timedelta | None = None) -> R | None:
         """What the function returned; ``None`` if it has not ended yet and `blocking` is false.
 
-        `blocking` waits for the outcome, at most `timeout` seconds; a `timeout` alone implies it. Raises `TaskException`
-        if the task did not complete (also if a retry is still to come, unless the queue has
+        `blocking` waits for the outcome, at most `timeout` seconds; a `timeout` implies it.
+
+        Raises `TaskException` if the task did not complete (also if a retry is still to come, unless the queue has
         ``intermediate_errors=False``), `ResultTimeout`, `Undecodable` if the stored value cannot be read, and
         `UnknownTask` if there is no such task (any more).
         """

@@ -111,7 +111,7 @@ class Lifecycle:
         return tuple(state for state in self.states if state.kind in kinds)
 
     def allowed(self, state: str | None) -> tuple[str, ...]:
-        """The triggers that may follow in `state` (``None``: no task yet), in the table's order; empty if it is final."""
+        """The triggers that may follow in `state` (``None``: no task yet), in the table's order; none: it is final."""
         return tuple(self._rows[state and self.state(state).name])
 
     def next(self, state: str | None, trigger: str) -> State:

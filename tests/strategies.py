@@ -1,4 +1,4 @@
-"""Hypothesis strategies that the tests share: tables, tasks, and what decides about them."""
+"""The law, typed by hand, and Hypothesis strategies: what the tests of the core share."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,26 +10,51 @@ from lifecycle.task import RetryPolicy, Task
 patient = settings(deadline=None)
 """As Hypothesis has it, but a slow machine is no failure."""
 
-STATES = {
-    "queued": "waiting", "scheduled": "waiting", "executing": "running", "complete": "final", "revoked": "final",
-    "expired": "final", "error": "outcome", "timeout": "outcome", "locked": "outcome", "rate-limited": "outcome",
-    "canceled": "outcome", "interrupted": "outcome", "retrying": "passing",
-}  # fmt: skip
-"""Typed by hand from the law, as all that a test holds the table against: each state's kind."""
-
-ATTEMPT_ENDS = {
-    "complete": "complete", "fail": "error", "time_out": "timeout", "lock_out": "locked", "rate_limit": "rate-limited",
-    "cancel": "canceled", "interrupt": "interrupted", "retry": "retrying",
-}  # fmt: skip
-"""Typed by hand, too: what ends an attempt, and the state that it leads to."""
+RETRIER = "a retry, if any is left, or an operator's"
+LAW = {  # state: its signal, its kind, who moves it on
+    "queued": ("enqueued", "waiting", "a worker that claims it"),
+    "scheduled": ("scheduled", "waiting", "a worker, once its ETA has come"),
+    "executing": (
+        "executing",
+        "running",
+        "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+    ),
+    "complete": ("complete", "final", "nobody"),
+    "revoked": ("revoked", "final", "nobody"),
+    "expired": ("expired", "final", "nobody"),
+    "error": ("error", "outcome", RETRIER),
+    "timeout": ("timeout", "outcome", RETRIER),
+    "locked": ("locked", "outcome", RETRIER),
+    "rate-limited": ("rate-limited", "outcome", RETRIER),
+    "canceled": ("canceled", "outcome", RETRIER),
+    "interrupted": ("interrupted", "outcome", "recovery puts it back; after too many interruptions, only an operator"),
+    "retrying": ("retrying", "passing", "the same commit that entered it"),
+}
+MOVES = {  # trigger: from, to
+    "enqueue": ((None, "retrying"), "queued"),
+    "schedule": (("queued", "retrying"), "scheduled"),
+    "start": (("queued", "scheduled"), "executing"),
+    "revoke": (("queued", "scheduled"), "revoked"),
+    "expire": (("queued", "scheduled"), "expired"),
+    "complete": (("executing",), "complete"),
+    "fail": (("executing",), "error"),
+    "time_out": (("executing",), "timeout"),
+    "lock_out": (("executing",), "locked"),
+    "rate_limit": (("executing",), "rate-limited"),
+    "cancel": (("executing",), "canceled"),
+    "interrupt": (("executing",), "interrupted"),
+    "retry": (("error", "timeout", "locked", "rate-limited", "canceled", "interrupted", "executing"), "retrying"),
+    "recover": (("interrupted",), "queued"),
+}
+EDGES = {(source, trigger): target for trigger, (sources, target) in MOVES.items() for source in sources}
 
 
 def of_kind(*kinds):
     """The names of the states of these kinds."""
-    return [name for name, kind in STATES.items() if kind in kinds]
+    return [name for name, (_, kind, _) in LAW.items() if kind in kinds]
 
 
-# Tables ----------------------------------------------------------------------------------------------------------------
+# Tables ------------------------------------------------------------------------------------------------------------
 
 _names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=6)
 _OPEN = [kind for kind in Kind if kind is not Kind.FINAL]
@@ -65,7 +90,7 @@ def lifecycles(min_open=0):
     return tables(min_open).map(lambda table: Lifecycle(*table))
 
 
-# Tasks -----------------------------------------------------------------------------------------------------------------
+# Tasks -------------------------------------------------------------------------------------------------------------
 
 few = st.integers(0, 6).map(float)
 """Moments so close together that equal ones are common."""
@@ -73,7 +98,7 @@ moments = few | st.floats(0, 4e9)
 
 
 @st.composite
-def tasks(draw, states=tuple(STATES), times=moments):
+def tasks(draw, states=tuple(LAW), times=moments):
     """A task in one of these states, with whatever else it may carry."""
     state = draw(st.sampled_from(states))
     times = st.none() | times

@@ -114,9 +114,9 @@ class Storage(Protocol):
 
         An operator's retry of a task at rest is a settlement like any other.
 
-        For each settlement: whether it took. It does not if the task is gone, was settled or recovered by somebody else,
-        or moved since the caller read it; then it changes nothing, and the others are not affected. Moves and follow-ups are
-        committed with their history. A settled task's object is brought up to date, all but its state.
+        For each settlement: whether it took. It does not if the task is gone, or has moved since the caller read it;
+        then it changes nothing, and the others are not affected. Moves and follow-ups are committed with their history.
+        A settled task's object is brought up to date, all but its state.
 
         Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
         then age; `admit` says what happens to each; at the most `limit` of them move. At most `RIPEN` scheduled tasks

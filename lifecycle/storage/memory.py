@@ -364,7 +364,8 @@ class MemoryStorage:
 
 
 def _same(stored: Task, known: Task) -> bool:
-    """Has nothing happened to the task since `known` was read? (`seq` and `worker`: an id may have been used before.)"""
+    """Has nothing happened to the task since `known` was read?"""
+    # seq and worker: after a flush the same id may be used again.
     return (
         stored.version == known.version
         and stored.state == known.state

@@ -17,8 +17,8 @@ from lifecycle.task import NO_DELAY, Record, RetryPolicy, Task, policy_fields, r
 __all__ = ["SQLiteStorage"]
 
 _COLUMNS: Final = (
-    "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker, version,"
-    " lease, seq"
+    "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker,"
+    " version, lease, seq"
 )
 _TASK: Final = f"select {_COLUMNS} from task"
 _INSERT: Final = (
@@ -27,8 +27,8 @@ _INSERT: Final = (
 )
 # The one statement that changes a state. The guard is in it: a row that has moved on is not found.
 _MOVE: Final = (
-    "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?, rank=?,"
-    " due=?, ended=?, result=ifnull(?, result), history=history||?"
+    "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?,"
+    " rank=?, due=?, ended=?, result=ifnull(?, result), history=history||?"
     " where seq=? and id=? and version=? and state=? and worker=?"
 )
 # All that a claim has to know, in one look: the foremost task, what is revoked of it and of its function, and when the
@@ -120,7 +120,8 @@ class SQLiteStorage:
         if task.state not in WAITING:
             return False
         freed = db.execute(
-            "update task set lease=null where seq=? and id=? and version=? and state=? and worker=? and lease is not null",
+            "update task set lease=null"
+            " where seq=? and id=? and version=? and state=? and worker=? and lease is not null",
             (task.seq, task.id, task.version, task.state, task.worker),
         ).rowcount
         if freed:

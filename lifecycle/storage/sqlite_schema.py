@@ -89,7 +89,7 @@ def is_new(db: sqlite3.Connection, path: str) -> bool:
     if application == APPLICATION_ID:
         if version > VERSION:
             raise StorageUnusable(
-                f"{path} has schema version {version}, this release knows {VERSION}: use the newer release that wrote it"
+                f"{path} has schema version {version}, this release knows {VERSION}: use the release that wrote it"
             )
         return False
     if application or version or tables:

@@ -19,8 +19,8 @@ AWAY: Final = 0.5
 class Watch:
     """Counts the changes of a store, and wakes those who wait for the next.
 
-    Changes of this process are told to it (`notify`). Those of others are seen in SQLite's ``pragma data_version``, which
-    a thread reads every `POLL` seconds, as long as somebody waits, and only then.
+    Changes of this process are told to it (`notify`). Those of others are seen in SQLite's ``pragma data_version``,
+    which a thread reads every `POLL` seconds, as long as somebody waits, and only then.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
