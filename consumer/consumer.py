@@ -28,6 +28,8 @@ SOON: Final = 0.01
 """The least that it waits: what was due a moment ago may be held, or another worker's by now."""
 ASKED: Final = 128
 """Added to a request to stop, to tell it from the number of a signal."""
+STUCK: Final = 0.25
+"""Seconds after which a worker that took several tasks at once is relieved of those that it has not begun."""
 PRUNE: Final = 500
 """How many old tasks are deleted at a time."""
 
@@ -158,6 +160,7 @@ class Consumer:
                 if self._stop is Stop.NOT:
                     self._replace()
                 if self._stop < Stop.INTERRUPT:
+                    self._relieve()
                     self._keep_house()
         finally:
             self._bell.close()
@@ -202,6 +205,16 @@ class Consumer:
             log.error("worker %s has died; another takes its place, and its task is put back", hand.worker.name)
             self._crew.remove(hand)
             self._hire()
+
+    def _relieve(self) -> None:
+        """A worker that took several quick tasks, and is stuck in one of them, must not keep the others waiting."""
+        for hand in self._crew:
+            worker = hand.worker
+            if worker.burdened and monotonic() - worker.since > STUCK:
+                try:
+                    worker.relieve()
+                except StorageError as error:
+                    self._missing(error)
 
     def _keep_house(self) -> None:
         engine = self._engine

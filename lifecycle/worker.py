@@ -2,16 +2,17 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Final
+from typing import Final, TypeVar
 
 from lifecycle import policies
 from lifecycle.attempt import Attempts
 from lifecycle.clock import monotonic
 from lifecycle.engine import Engine
 from lifecycle.errors import StorageError, TaskInterrupted
-from lifecycle.policies import WAITING, Move, Outcome
+from lifecycle.policies import WAITING, Outcome
 from lifecycle.signals import SIGNAL_SCHEDULED
 from lifecycle.storage.base import Claim, Claimant, Settlement
 from lifecycle.table import INTERRUPT, SCHEDULE, START
@@ -19,8 +20,17 @@ from lifecycle.task import Task
 
 __all__ = ["Worker"]
 
+T = TypeVar("T")
+
 log = logging.getLogger("lifecycle.worker")
 
+BATCH: Final = 8
+"""How many tasks a worker starts in one transaction, if all are of functions that have proved quick. It buys most of
+what a commit costs; a killed worker has so many more to do again."""
+QUICK: Final = 0.0005
+"""Seconds. A function is quick once its recent runs, handlers included, take less."""
+PATIENCE: Final = 0.002
+"""Seconds after which a worker that is in the midst of a batch settles what it has done, rather than at the end."""
 SLOW_HANDLERS: Final = 0.001
 """Seconds. A worker whose handlers last took longer does not claim its next task before they have run: an idle worker
 would have to look on."""
@@ -50,76 +60,149 @@ class Worker:
         self.attempts = Attempts(engine)
         self.running: Task | None = None
         """What it runs now, for whoever has to put that back."""
+        self.since = 0.0
+        """When it began with its present task (`monotonic`)."""
         self._wait = wait
         self._interrupted = False
+        # Deques, since another thread may take from them (`relieve`): each task is taken by one of the two.
+        self._claimed: deque[Claim] = deque()
+        self._done: deque[tuple[Settlement, BaseException | None]] = deque()
+        self._exchanged = 0.0
         self._handlers_took = 0.0
+        self._pace: dict[str, float] = {}
+        self._quick: set[str] = set()
 
     def work(self, go_on: Callable[[], bool]) -> None:
         """Run what is due, until nothing is or `go_on` says no.
 
-        Between two tasks it makes one call to the store: it settles the one and claims the next.
+        Between two tasks it makes one call to the store: it settles the one and claims the next. While all it meets are
+        of quick functions, it does so for several at once.
         """
-        claim = self._claim()
-        while claim is not None:
-            claim = self._take(claim, go_on, None)
-            if claim is None and go_on():
-                claim = self._claim()
+        while True:
+            if not self._claimed:
+                self._exchange(go_on, None)
+                if not self._claimed:
+                    return
+            self._next(None)
+            if self._claimed and self._done and monotonic() - self._exchanged > PATIENCE:
+                self._exchange(never, None)
 
     def run_next(self, now: float | None = None) -> Task | None:
         """Deal with the next due task: the task, or ``None`` if none is due. See `TaskQueue.run_next`."""
-        while (claim := self._claim(now)) is not None:
-            self._take(claim, never, now)
-            if claim.move.path != (SCHEDULE,):  # one that was put off was not due yet
-                return claim.task
+        while claims := self.engine.storage.exchange((), self._claimant(now, 1))[1]:
+            self._claimed.extend(claims)
+            error = self._next(now)
+            self._exchange(never, now)
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+            task, move = claims[0]
+            if move.path != (SCHEDULE,):  # one that was put off was not due yet
+                return task
         return None
 
+    # From other threads ----------------------------------------------------------------------------------------------
+
     def interrupt(self) -> None:
-        """Tell it from another thread to stop: what it runs is interrupted, what it has just claimed is not begun."""
+        """Tell it to stop: what it runs is interrupted, what it has claimed is not begun."""
         self._interrupted = True
         self.attempts.guard.throw(TaskInterrupted)
 
     def put_back(self) -> None:
         """Interrupt, on behalf of a worker that does not come to it, what it runs; its own outcome is refused then."""
+        self.relieve()
         task = self.running
         if task is not None:
             # A copy: the worker's thread still has hold of its task, and must not see it move.
-            self._settle(copy(task), Outcome(INTERRUPT), None, never, None)
+            self._settle([self._outcome(copy(task), Outcome(INTERRUPT), None, None)], never, None)
 
-    # One task ------------------------------------------------------------------------------------------------------
+    def relieve(self) -> None:
+        """Take from a worker that is held up what it has done and not settled, and put back what it has not begun."""
+        if done := _drain(self._done):
+            self._settle(done, never, None)
+        for task, move in _drain(self._claimed):
+            if self.engine.announce(self.engine.bind(task), move.path):
+                if move.path == (START,):
+                    self._settle([self._outcome(task, Outcome(INTERRUPT), None, None)], never, None)
+                else:
+                    self.engine.release((task,))
 
-    def _claim(self, now: float | None = None) -> Claim | None:
-        _, claims = self.engine.storage.exchange((), self._claimant(now))
-        return claims[0] if claims else None
+    @property
+    def burdened(self) -> bool:
+        """Has it done or claimed anything besides what it runs?"""
+        return bool(self._done or self._claimed)
 
-    def _claimant(self, now: float | None) -> Claimant:
+    # One exchange with the store, and one task -----------------------------------------------------------------------
+
+    def _claimant(self, now: float | None, limit: int) -> Claimant:
         engine = self.engine
         moment = engine.clock.now() if now is None else now
-        return Claimant(self.name, moment, engine.lease, SIGNAL_SCHEDULED in engine.signals.heard)
+        hold = SIGNAL_SCHEDULED in engine.signals.heard
+        return Claimant(self.name, moment, engine.lease, hold, limit, self._quick)
 
-    def _take(self, claim: Claim, go_on: Callable[[], bool], now: float | None) -> Claim | None:
-        """Announce a claim, run and settle its task if it was started; what was claimed along with that, if any."""
-        task, move = claim
-        engine = self.engine
-        engine.bind(task)
-        if not engine.announce(task, move.path):
-            return None
-        if move.path != (START,):
-            engine.release((task,))
-            return None
-        self.running = task
-        try:
-            outcome, error = (Outcome(INTERRUPT), None) if self._interrupted else self.attempts.run(task)
-            following = self._settle(task, outcome, error, go_on, now)
-        finally:
-            self.running = None
-        if isinstance(error, KeyboardInterrupt):
-            raise error
-        return following
+    def _exchange(self, go_on: Callable[[], bool], now: float | None) -> None:
+        """Settle and announce what is done, and claim what is next, if `go_on`."""
+        fused = self._handlers_took < SLOW_HANDLERS or not self._done
+        self._settle(_drain(self._done), go_on if fused else never, now)
+        if not fused:
+            self._settle((), go_on, now)
+        self._exchanged = monotonic()
 
     def _settle(
-        self, task: Task, outcome: Outcome, error: BaseException | None, go_on: Callable[[], bool], now: float | None
-    ) -> Claim | None:
-        """Commit an outcome, and announce it if it was accepted; what was claimed along with it, if anything."""
+        self, done: Sequence[tuple[Settlement, BaseException | None]], go_on: Callable[[], bool], now: float | None
+    ) -> None:
+        """Commit outcomes, claim what is next in the same transaction, if `go_on`, and announce what was accepted."""
+        engine = self.engine
+        settlements = [settlement for settlement, _ in done]
+        while True:
+            claimant = self._claimant(now, BATCH) if go_on() else None
+            if not done and claimant is None:
+                return
+            try:
+                took, claims = engine.storage.exchange(settlements, claimant)
+                break
+            except StorageError as failure:
+                if not done or not self._wait(failure):
+                    raise
+        self._claimed.extend(claims)  # before handlers run: if they are slow, somebody may relieve this worker of them
+        started = monotonic()
+        for (settlement, error), taken in zip(done, took, strict=True):
+            task, move = settlement
+            if not taken:
+                log.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
+                continue
+            engine.announce(task, move.path, error)
+            if move.lease is not None:
+                engine.release((task,))
+        self._handlers_took = monotonic() - started
+
+    def _next(self, now: float | None) -> BaseException | None:
+        """Announce the next claim, and run its task if it was started; returns what the function raised."""
+        try:
+            task, move = self._claimed.popleft()
+        except IndexError:  # relieved
+            return None
+        engine = self.engine
+        engine.bind(task)
+        began = self.since = monotonic()
+        error = None
+        self.running = task
+        try:
+            if not engine.announce(task, move.path):
+                return None
+            if move.path != (START,):
+                engine.release((task,))
+                return None
+            outcome, error = (Outcome(INTERRUPT), None) if self._interrupted else self.attempts.run(task)
+            self._done.append(self._outcome(task, outcome, error, now))
+        finally:
+            self.running = None
+        self._learn(task.name, monotonic() - began)
+        return error
+
+    def _outcome(
+        self, task: Task, outcome: Outcome, error: BaseException | None, now: float | None
+    ) -> tuple[Settlement, BaseException | None]:
+        """What is to be committed of an outcome."""
         engine = self.engine
         moment = engine.clock.now() if now is None else now
         move = policies.settle(
@@ -130,27 +213,25 @@ class Worker:
             jitter=random.random() if task.retry.jitter else 0.0,  # noqa: S311 -- spreads retries, hides nothing
             max_interruptions=engine.max_interruptions,
         )
-        if move.state in WAITING:  # the next attempt must not announce itself before this one has
+        if move.states[-1].name in WAITING:  # the next attempt must not announce itself before this one has
             move.lease = move.hold = engine.hold(task.state, move.path, moment)
-        took, following = self._commit(task, move, go_on, now)
-        if not took:
-            log.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
-            return following
-        started = monotonic()
-        engine.announce(task, move.path, error)
-        engine.release((task,))
-        self._handlers_took = monotonic() - started
-        return following
+        return Settlement(task, move), error
 
-    def _commit(
-        self, task: Task, move: Move, go_on: Callable[[], bool], now: float | None
-    ) -> tuple[bool, Claim | None]:
-        while True:
-            claimant = self._claimant(now) if self._handlers_took < SLOW_HANDLERS and go_on() else None
-            try:
-                (took,), claims = self.engine.storage.exchange((Settlement(task, move),), claimant)
-            except StorageError as failure:
-                if not self._wait(failure):
-                    raise
-            else:
-                return took, claims[0] if claims else None
+    def _learn(self, function: str, took: float) -> None:
+        """Is a function quick? One slow run says no; it takes some 70 quick ones to say yes (again)."""
+        slowest = self._pace.get(function, 1.0)
+        self._pace[function] = pace = took if took > slowest else slowest * 0.9 + took * 0.1
+        if pace < QUICK:
+            self._quick.add(function)
+        else:
+            self._quick.discard(function)
+
+
+def _drain(entries: deque[T]) -> list[T]:
+    """Take all that is there; safe while another thread does the same."""
+    taken = []
+    while True:
+        try:
+            taken.append(entries.popleft())
+        except IndexError:
+            return taken

@@ -13,7 +13,7 @@ no later signal can overtake those.
 caller knows it, and do nothing unless state and version are still so.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -60,6 +60,8 @@ class Claimant(NamedTuple):
     """Hold a task that was scheduled, too, until it is released."""
     limit: int = 1
     """How many tasks to take at the most."""
+    ahead: Container[str] | None = None
+    """The functions whose tasks may be started together; ``None``: those of all."""
 
 
 class Settlement(NamedTuple):
@@ -119,7 +121,8 @@ class Storage(Protocol):
         A settled task's object is brought up to date, all but its state.
 
         Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
-        then age; `admit` says what happens to each; at the most `limit` of them move. At most `RIPEN` scheduled tasks
+        then age; `admit` says what happens to each; at the most `limit` of them move. The claim ends with the start of a
+        task whose function is not in `ahead`, or before it, if another was started. At most `RIPEN` scheduled tasks
         become due in one call, the earliest first. A one-time revocation that stopped a task is spent with it.
         """
         ...

@@ -13,7 +13,7 @@ import attrs
 from lifecycle.errors import DuplicateTask
 from lifecycle.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
-from lifecycle.table import INTERRUPT, REVOKE
+from lifecycle.table import INTERRUPT, REVOKE, START
 from lifecycle.task import Record, Task, read_history
 
 __all__ = ["MemoryStorage"]
@@ -130,12 +130,13 @@ class MemoryStorage:
         return True
 
     def _claim(self, claimant: Claimant) -> list[Claim]:
-        worker, now, lease, hold, limit = claimant
+        worker, now, lease, hold, limit, ahead = claimant
         for _ in range(RIPEN):
             if (row := self._earliest()) is None or cast(float, row.due) > now:
                 break
             self._rank(row, row.task.priority, None)
         claims: list[Claim] = []
+        started = False
         while len(claims) < limit and (row := self._foremost()) is not None:
             task = row.task
             own = self._revocations.get(Target(function=False, key=task.id))
@@ -144,9 +145,15 @@ class MemoryStorage:
             if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
                 self._rank(row, *visibility(task, own, now))
                 continue
+            alone = trigger == START and ahead is not None and task.name not in ahead
+            if alone and started:
+                break
+            started = started or trigger == START
             if trigger == REVOKE and not stopped(task, own, now) and of_function is not None and of_function.once:
                 del self._revocations[Target(function=True, key=task.name)]
             claims.append(self._move(row, claimed(task, trigger, worker, now, lease, hold=hold)))
+            if alone:
+                break
         return claims
 
     def _move(self, row: _Row, move: Move) -> Claim:

@@ -11,7 +11,7 @@ from lifecycle.errors import DuplicateTask
 from lifecycle.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
 from lifecycle.storage.sqlite_file import SQLiteFile, Transaction
-from lifecycle.table import INTERRUPT, REVOKE
+from lifecycle.table import INTERRUPT, REVOKE, START
 from lifecycle.task import NO_DELAY, Record, RetryPolicy, Task, policy_fields, read_history
 
 __all__ = ["SQLiteStorage"]
@@ -31,15 +31,15 @@ _MOVE: Final = (
     " rank=?, due=?, ended=?, result=ifnull(?, result), history=history||?"
     " where seq=? and id=? and version=? and state=? and worker=?"
 )
-# All that a claim has to know, in one look: the foremost task, what is revoked of it and of its function, and when the
-# next scheduled task becomes due.
+# All that a claim has to know, in one look: the foremost tasks, what is revoked of them and of their functions, and when
+# the next scheduled task becomes due.
 _FOREMOST: Final = (
     "select t." + _COLUMNS.replace(", ", ", t.") + ", o.once, o.until, f.once, f.until,"
     " (select d.due from task d where d.queue=t.queue and d.due is not null order by d.due limit 1)"
     " from task t"
     " left join revocation o on o.queue=t.queue and o.function=0 and o.key=t.id"
     " left join revocation f on f.queue=t.queue and f.function=1 and f.key=t.name"
-    " where t.queue=? and t.rank is not null order by t.rank desc, t.seq limit 1"
+    " where t.queue=? and t.rank is not null order by t.rank desc, t.seq limit ?"
 )
 _RIPEN: Final = (
     "update task set rank=priority, due=null where seq in"
@@ -161,32 +161,38 @@ class SQLiteStorage:
         return True
 
     def _claim(self, db: sqlite3.Connection, claimant: Claimant) -> list[Claim]:
-        worker, now, lease, hold, limit = claimant
+        worker, now, lease, hold, limit, ahead = claimant
         claims: list[Claim] = []
-        ripened = False
+        started = ripened = False
         while len(claims) < limit:
-            row = db.execute(_FOREMOST, (self._file.queue_id,)).fetchone()
-            next_due = row[-1] if row is not None else self._next_due(db)
+            rows = db.execute(_FOREMOST, (self._file.queue_id, limit - len(claims))).fetchall()
+            next_due = rows[0][-1] if rows else self._next_due(db)
             if next_due is not None and next_due <= now and not ripened:
                 db.execute(_RIPEN, (self._file.queue_id, now, RIPEN))
                 ripened = True
                 continue
-            if row is None:
+            for row in rows:
+                task = _task(row)
+                own, of_function = _revocation(row[16:18]), _revocation(row[18:20])
+                trigger = admit(task, own, of_function, now)
+                if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
+                    self._rank(db, task, *visibility(task, own, now))
+                    continue
+                alone = trigger == START and ahead is not None and task.name not in ahead
+                if alone and started:
+                    return claims
+                started = started or trigger == START
+                move = claimed(task, trigger, worker, now, lease, hold=hold)
+                self._move(db, task, move)
+                move.apply(task)
+                claims.append(Claim(task, move))
+                if alone:
+                    return claims
+                if trigger == REVOKE and of_function is not None and of_function.once and not stopped(task, own, now):
+                    self._forget_revocation(db, Target(function=True, key=task.name))
+                    break  # the other rows were read before it was spent
+            if len(rows) < limit:
                 break
-            task = _task(row)
-            own_once, own_until, function_once, function_until = row[16:20]
-            own = None if own_once is None else Revocation(own_until, bool(own_once))
-            of_function = None if function_once is None else Revocation(function_until, bool(function_once))
-            trigger = admit(task, own, of_function, now)
-            if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
-                self._rank(db, task, *visibility(task, own, now))
-                continue
-            if trigger == REVOKE and function_once and not stopped(task, own, now):
-                self._forget_revocation(db, Target(function=True, key=task.name))
-            move = claimed(task, trigger, worker, now, lease, hold=hold)
-            self._move(db, task, move)
-            move.apply(task)
-            claims.append(Claim(task, move))
         return claims
 
     def _move(self, db: sqlite3.Connection, task: Task, move: Move) -> bool:
@@ -384,8 +390,8 @@ _REVOCATION: Final = "select once, until from revocation where queue=? and funct
 _FORGET: Final = "delete from revocation where queue=? and function=? and key=?"
 
 
-def _revocation(row: tuple[object, ...] | None) -> Revocation | None:
-    return None if row is None else Revocation(cast("float | None", row[1]), bool(row[0]))
+def _revocation(row: tuple[Any, ...] | None) -> Revocation | None:
+    return None if row is None or row[0] is None else Revocation(row[1], bool(row[0]))
 
 
 def _task(row: tuple[Any, ...]) -> Task:
