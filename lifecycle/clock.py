@@ -5,10 +5,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "monotonic", "seconds", "timestamp"]
+__all__ = ["Clock", "SystemClock", "monotonic", "pause", "seconds", "timestamp"]
 
 monotonic = time.monotonic
 """Seconds that only grow, for measuring how long something took; never stored."""
+
+
+pause = time.sleep
+"""Wait for seconds, and for nothing else: it costs a thread half of what a wait for an event costs."""
 
 
 class Clock(Protocol):

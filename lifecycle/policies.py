@@ -110,7 +110,8 @@ class Move:
     @property
     def history(self) -> str:
         """What it adds to the task's history, as stored."""
-        return "".join([history_line(state.name, self.at, self.attempt, self.worker) for state in self.states])
+        lines = [history_line(state.name, self.at, self.attempt, self.worker) for state in self.states]
+        return "".join(lines) if len(lines) > 1 else lines[0]
 
     @property
     def ended(self) -> float | None:

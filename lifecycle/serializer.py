@@ -86,7 +86,7 @@ _SCALARS: Final[dict[Any, tuple[int, Callable[[Any], bytes], _Unpack]]] = {
 
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})  # written as they are; but see `dumps`
 _DEEPEST: Final = 100  # containers in one another: fits in Python's stack, and leaves most of it to the program
-_FAULTS: Final = (ArithmeticError, LookupError, MemoryError, RuntimeError, struct.error, TypeError, ValueError)
+_FAULTS: Final = (ArithmeticError, LookupError, RuntimeError, struct.error, TypeError, ValueError)
 
 
 def _shown(key: object) -> str:
@@ -230,7 +230,7 @@ class PickleSerializer:
         """`value` pickled and signed. Raises `Unserializable`, without a path, for what pickle refuses."""
         try:
             body = pickle.dumps(value)
-        except TaskTimeout:  # no fault of the value's: it comes out of the blue, to end the task that called
+        except (MemoryError, TaskTimeout):  # no fault of the value's: this one comes from outside, to end the task
             raise
         except Exception as error:  # the value's own methods run here and may raise anything
             raise Unserializable(f"it cannot be pickled: {type(error).__name__}: {error}") from error
@@ -243,7 +243,7 @@ class PickleSerializer:
             raise Undecodable("signature does not match: another secret, or the payload was changed")
         try:
             return pickle.loads(body)  # noqa: S301 -- see above
-        except TaskTimeout:
+        except (MemoryError, TaskTimeout):
             raise
         except Exception as error:
             raise Undecodable(f"signed, but cannot be unpickled here: {type(error).__name__}: {error}") from error

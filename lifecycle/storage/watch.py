@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from lifecycle.clock import pause
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
 
 __all__ = ["POLL", "Watch"]
 
-POLL: Final = 0.003
+POLL: Final = 0.004
 """Seconds between two looks at `data_version` while somebody waits: half of it is the mean delay of a wake-up."""
 AWAY: Final = 0.5
 """The same, while the store cannot be read."""
@@ -71,7 +72,8 @@ class Watch:
     def _look(self) -> None:
         seen: int | None = None
         db: sqlite3.Connection | None = None
-        while self._wanted.wait() and not self._closed.wait(POLL):
+        while self._wanted.wait() and not self._closed.is_set():
+            pause(POLL)
             try:
                 db = db or self._connect()
                 (version,) = db.execute("pragma data_version").fetchone()

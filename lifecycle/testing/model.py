@@ -7,7 +7,7 @@ is said here a second time, independently.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -17,10 +17,10 @@ from lifecycle.errors import DuplicateTask
 from lifecycle.machine import IllegalTransition
 from lifecycle.policies import Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
-from lifecycle.table import INTERRUPT, LIFECYCLE, REVOKE, REVOKED, Kind
+from lifecycle.table import INTERRUPT, LIFECYCLE, REVOKE, REVOKED, START, Kind
 from lifecycle.task import Record, Task
 
-__all__ = ["FIELDS", "Law", "Model", "Row", "fields"]
+__all__ = ["FIELDS", "Model", "Row", "fields", "is_at_rest", "is_waiting"]
 
 FIELDS: Final = (
     "id", "name", "payload", "state", "eta", "expires", "priority", "retries", "retry", "timeout", "attempt",
@@ -80,7 +80,7 @@ class Model:
         """The row of that id."""
         return next((row for row in self.rows if row.task.id == task_id), None)
 
-    # Moves -------------------------------------------------------------------------------------------------------------
+    # Moves -------------------------------------------------------------------------------------------------------
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
         """All or none; a task that has a state was born before, and cannot be again."""
@@ -153,12 +153,13 @@ class Model:
         return True
 
     def _claim(self, claimant: Claimant) -> list[Claim]:
-        worker, now, lease, hold, limit = claimant
+        worker, now, lease, hold, limit, ahead = claimant
         due = [(row.due, row.task.seq, row) for row in self.rows if row.due is not None and row.due <= now]
         for _, _, row in sorted(due, key=lambda entry: entry[:2])[:RIPEN]:
             row.rank, row.due = row.task.priority, None
         claims: list[Claim] = []
-        while len(claims) < limit and (ready := self._ready()):
+        started = over = False
+        while len(claims) < limit and not over and (ready := self._ready()):
             row = ready[0]
             task = row.task
             own = self.revocations.get(Target(function=False, key=task.id))
@@ -167,6 +168,11 @@ class Model:
             if trigger is None:  # it was ready, and the clock stepped back: it is not ready now
                 row.rank, row.due = visibility(task, own, now)
                 continue
+            if trigger == START:
+                over = ahead is not None and task.name not in ahead
+                if over and started:
+                    break
+                started = True
             if trigger == REVOKE and of_function is not None and of_function.once and not stopped(task, own, now):
                 del self.revocations[Target(function=True, key=task.name)]
             claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold=hold)))
@@ -179,7 +185,7 @@ class Model:
         )
 
     def _fresh(self, known: Task) -> Row | None:
-        """The row of a task, if nothing has happened to it since it was read: not to a namesake, not in another state."""
+        """The row of a task, if nothing has happened to it since it was read; a namesake's is another one."""
         row = self.row(known.id)
         if row is None or row.task.seq != known.seq:
             return None
@@ -217,7 +223,7 @@ class Model:
         if is_waiting(row.task):
             self.woken.add(Channel.WORK)
 
-    # Revocations and locks ---------------------------------------------------------------------------------------------
+    # Revocations and locks ---------------------------------------------------------------------------------------
 
     def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
         """The last word counts."""
@@ -299,7 +305,7 @@ class Model:
         held = [row.task.lease for row in self.rows if is_waiting(row.task)]
         return min((moment for moment in (*held, *(row.due for row in self.rows)) if moment is not None), default=None)
 
-    # Keeping house -----------------------------------------------------------------------------------------------------
+    # Keeping house -----------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000) -> int:
         """Who came to rest first goes first, and what was said about it with it."""
@@ -321,54 +327,3 @@ def _update(known: Task, stored: Task) -> None:
     """Bring a caller's object up to date, all but its state."""
     for name in ("attempt", "retries", "interruptions", "eta", "worker", "version", "lease"):
         setattr(known, name, getattr(stored, name))
-
-
-@attrs.define
-class Law:
-    """What no store may break, whatever it is asked: checked on what it shows, without the model's help.
-
-    It counts what it has seen: `taken`, how often each row of the table was gone through.
-    """
-
-    taken: Counter[tuple[str | None, str, str]]
-    """(source, trigger, target) → how often."""
-    _seen: dict[int, tuple[tuple[object, ...], tuple[Record, ...]]] = attrs.field(factory=dict)
-    _grants: set[tuple[int, int]] = attrs.field(factory=set)
-    _verdicts: set[tuple[int, int]] = attrs.field(factory=set)
-
-    def granted(self, birth: int, version: int) -> str:
-        """A worker got a task, which has that version then: nobody else got it (P1)."""
-        fault = f"the task of version {version} was given to two workers" if (birth, version) in self._grants else ""
-        self._grants.add((birth, version))
-        return fault
-
-    def settled(self, birth: int, version: int) -> str:
-        """An outcome was accepted from one who knew the task in that version: none was before (P1)."""
-        fault = f"two outcomes were accepted for version {version}" if (birth, version) in self._verdicts else ""
-        self._verdicts.add((birth, version))
-        return fault
-
-    def faults(self, shown: dict[int, tuple[Task, Sequence[Record]]], *, emptied: bool) -> Iterable[str]:
-        """What is wrong with what a store shows now, by birth; `emptied`: it was told to delete something."""
-        edges = {(row.source and row.source.name, row.target.name): row.trigger for row in LIFECYCLE.transitions}
-        if not emptied:  # P4
-            yield from (f"task {self._seen[birth][0][0]} is gone" for birth in self._seen if birth not in shown)
-        seen, self._seen = self._seen, {}
-        for birth, (task, history) in shown.items():
-            before, known = seen.get(birth, ((), ()))
-            now, records = fields(task), tuple(history)
-            self._seen[birth] = (now, records)
-            if now == before and records == known:
-                continue
-            if records[: len(known)] != known:
-                yield f"{task}: its history was rewritten"
-            if known and LIFECYCLE.state(known[-1].state).kind is Kind.FINAL:  # P6
-                yield f"{task}: it was {known[-1].state}, which is final, and changed"
-            states = [None, *(record.state for record in records)]
-            for edge in list(zip(states, states[1:], strict=False))[len(known) :]:  # P2
-                if edge in edges:
-                    self.taken[edge[0], edges[edge], str(edge[1])] += 1
-                else:
-                    yield f"{task}: from {edge[0] or 'nowhere'} to {edge[1]}, which is no row of the table"
-            if (states[-1], len(records)) != (task.state, task.version):  # P3
-                yield f"{task}: its history of {len(records)} ends in {states[-1]}, but it is {task.state} v{task.version}"

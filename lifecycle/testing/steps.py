@@ -16,8 +16,8 @@ from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LOCK_OUT, RATE_LI
 from lifecycle.task import NO_DELAY, RetryPolicy, Task
 
 __all__ = [
-    "ENDINGS", "FUNCTIONS", "IDS", "LEASE", "WORKERS", "Call", "Copy", "End", "Until", "Wish", "calls", "ends", "targets",
-    "untils", "wishes",
+    "ENDINGS", "FUNCTIONS", "IDS", "LEASE", "WORKERS", "Call", "Copy", "End", "Until", "Wish", "calls", "ends",
+    "targets", "untils", "wishes",
 ]  # fmt: skip
 
 IDS: Final = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -95,10 +95,11 @@ class Wish(_Brief):
     worker: str
     limit: int = 1
     hold: bool = False
+    ahead: tuple[str, ...] | None = None
 
     def claimant(self, now: float) -> Claimant:
         """The same, now."""
-        return Claimant(self.worker, now, LEASE, self.hold, self.limit)
+        return Claimant(self.worker, now, LEASE, self.hold, self.limit, self.ahead)
 
 
 @attrs.frozen(repr=False)
@@ -171,7 +172,11 @@ ends: Final = st.builds(
 )
 
 wishes: Final = st.builds(
-    Wish, worker=st.sampled_from(WORKERS), limit=st.sampled_from((1, 1, 2, 3)), hold=st.booleans()
+    Wish,
+    worker=st.sampled_from(WORKERS),
+    limit=st.sampled_from((1, 1, 2, 3)),
+    hold=st.booleans(),
+    ahead=st.sampled_from((None, None, ("add",), ())),
 )
 
 targets: Final = st.builds(Target, st.just(value=False), st.sampled_from(IDS)) | st.builds(
@@ -179,4 +184,3 @@ targets: Final = st.builds(Target, st.just(value=False), st.sampled_from(IDS)) |
 )
 
 untils: Final = st.builds(Until, seconds=st.sampled_from((None, None, 5.0, 20.0, 0.0)), once=st.booleans())
-

@@ -1,0 +1,146 @@
+"""The tests that `StorageSpec.TestCase` consists of."""
+
+import threading
+import unittest
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from lifecycle import policies
+from lifecycle.errors import StorageError
+from lifecycle.policies import Outcome, Revocation
+from lifecycle.storage.base import RIPEN, Actor, Channel, Claimant, Lock, Settlement, Storage, Target
+from lifecycle.table import COMPLETE, SCHEDULED
+from lifecycle.task import Task
+from lifecycle.testing.law import demand
+from lifecycle.testing.lockstep import Lockstep
+
+__all__ = ["StorageProof", "TestCaseOf"]
+
+_PATIENCE: Final = 60.0
+"""Seconds after which a waiter that should have been woken is taken for one that sleeps on."""
+_ACTOR: Final = Actor("producer")
+
+
+class StorageProof(unittest.TestCase):
+    """What holds for each adapter."""
+
+    spec: ClassVar[type[Lockstep]]
+    settings: ClassVar[settings]
+
+    def opened(self) -> Storage:
+        """An empty store, closed after the test."""
+        storage = self.spec.open_storage()
+        self.addCleanup(storage.close)
+        return storage
+
+    def test_adapter_and_model_agree(self) -> None:
+        """Whatever is asked of adapter and model, in whatever order, they show the same, and the law is kept."""
+        run_state_machine_as_test(self.spec, settings=self.settings)
+
+    def test_every_transition_was_taken(self) -> None:
+        """The runs have gone through each row of the table, and ended attempts in each way there is."""
+        if not self.spec.taken:
+            self.test_adapter_and_model_agree()
+        missing = self.spec.missing()
+        demand(not missing, "the runs never came to: " + "; ".join(missing))
+
+    def test_a_crowd_that_is_due_at_once(self) -> None:
+        """One claim makes the earliest `RIPEN` of the due tasks ready, and the next one the others."""
+        storage = self.opened()
+        # The oldest is due last: it goes first as soon as it is seen.
+        storage.enqueue([Task(str(n), "add", eta=9000.0 - n) for n in range(RIPEN + 1)], 1.0, _ACTOR)
+        storage.exchange((), Claimant("w", 1.0, 10.0, limit=RIPEN + 1))
+        demand(storage.counts() == {SCHEDULED.name: RIPEN + 1}, "all are scheduled")
+        for task_id in "1", "0", "2":
+            _, [(task, _)] = storage.exchange((), Claimant("w", 9999.0, 10.0))
+            demand(task.id == task_id, f"task {task_id} is next, not {task.id}")
+
+    def test_waiters_are_woken(self) -> None:
+        """Whoever waits for work, or for an outcome, is woken by what another thread does."""
+        storage = self.opened()
+        task = Task("a", "add")
+
+        def settle() -> None:
+            _, [(started, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+            started.state = move.state.name
+            done = policies.settle(started, Outcome(COMPLETE), 3.0, worker="w")
+            storage.exchange([Settlement(started, done)], None)
+
+        self._wakes(storage, Channel.WORK, lambda: storage.enqueue([task], 1.0, _ACTOR))
+        self._wakes(storage, Channel.OUTCOME, settle)
+        for channel in Channel:
+            self._wakes(storage, channel, storage.wake)
+            self._wakes(storage, channel, storage.flush)
+
+    def _wakes(self, storage: Storage, channel: Channel, act: Callable[[], object]) -> None:
+        before = storage.stamp(channel)
+        woken = threading.Event()
+
+        def wait() -> None:
+            while not woken.is_set():
+                storage.wait(channel, before, _PATIENCE)
+                if storage.stamp(channel) != before:
+                    woken.set()
+
+        waiter = threading.Thread(target=wait, daemon=True)
+        waiter.start()
+        act()
+        demand(woken.wait(_PATIENCE), f"who waits for {channel.name} sleeps on")
+        waiter.join()
+
+    def test_closed_for_good(self) -> None:
+        """A closed store answers each call with `StorageError`, as often as it is closed, and no wait goes on."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+        storage.close()
+        storage.close()
+        for call in _calls(storage):
+            self.assertRaises(StorageError, call)  # noqa: PT027 -- not everybody has pytest
+
+
+def _calls(storage: Storage) -> Iterator[Callable[[], object]]:
+    """Everything that one can ask of a store."""
+    target = Target(function=False, key="a")
+    yield lambda: storage.enqueue([Task("b", "add")], 1.0, _ACTOR)
+    yield lambda: storage.exchange((), Claimant("w", 1.0, 10.0))
+    yield lambda: storage.release([Task("a", "add")], 1.0)
+    yield lambda: storage.extend(["w"], 1.0)
+    yield lambda: storage.recover(1.0, _ACTOR)
+    yield lambda: storage.revoke(target, Revocation(), 1.0)
+    yield lambda: storage.restore(target, 1.0)
+    yield lambda: storage.revocation(target)
+    yield lambda: storage.lock(Lock("L", "x", 9.0), 1.0)
+    yield lambda: storage.unlock("L", "x")
+    yield lambda: storage.locks(1.0)
+    yield storage.flush_locks
+    yield lambda: storage.get("a")
+    yield lambda: storage.history("a")
+    yield lambda: storage.outlook("a")
+    yield storage.counts
+    yield storage.tasks
+    yield storage.next_due
+    yield lambda: storage.prune(9.0)
+    yield storage.flush
+    yield lambda: storage.wait(Channel.WORK, storage.stamp(Channel.WORK), _PATIENCE)
+
+
+class TestCaseOf:
+    """Makes the test case of a machine's class: one for each, so that its ``settings`` can be changed."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._made: dict[type[Lockstep], type[StorageProof]] = {}
+
+    def __get__(self, machine: Lockstep | None, spec: type[Lockstep]) -> type[StorageProof]:
+        if spec not in self._made:
+            # Made late, so that Hypothesis's profile is the one that counts.
+            chosen = settings(
+                deadline=None, max_examples=100, stateful_step_count=50, suppress_health_check=list(HealthCheck)
+            )
+            body = {"spec": spec, "settings": chosen, "__module__": spec.__module__, "__doc__": spec.__doc__}
+            self._made[spec] = type(f"{spec.__name__}.TestCase", (StorageProof,), body)
+        return self._made[spec]

@@ -1,0 +1,177 @@
+"""How fast tasks go in and out, beside Huey on the same store, in the same run.
+
+    python tests/benchmarks/queues.py [--tasks 4000] [--rounds 5] [--json FILE] [SYSTEM …]
+
+A system is measured in a process of its own each time; within a round the systems take turns, so that a busy machine
+slows all of them. The task adds two numbers; results are stored. `enqueue` is one producer, one call at a time;
+`bulk` enqueues 1,000 a call; `drain` runs from the first task's start to the last one's end in the system's own
+consumer with one worker thread, or four (`drain4`); `latency` is the time from a call to its result in the caller, with an
+idle consumer in the same process. Medians of the rounds; machines are noisy, ratios within one run are not.
+Needs the extra `bench`.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SYNCHRONOUS = ("off", "normal", "full")
+
+
+class Clock:
+    """Counts the tasks that ran, and when the first began and the last ended."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended, self.count, self.target = 0.0, 0.0, 0, 0
+        self.reached = threading.Event()
+        self._mutex = threading.Lock()
+
+    def expect(self, target: int) -> None:
+        self.begun, self.count, self.target = 0.0, 0, target
+        self.reached.clear()
+
+    def add(self, a: int, b: int) -> int:
+        if not self.begun:
+            self.begun = time.perf_counter()
+        total = a + b
+        with self._mutex:
+            self.count += 1
+            if self.count == self.target:
+                self.ended = time.perf_counter()
+                self.reached.set()
+        return total
+
+
+def lifecycle_system(url: str) -> Callable[[Clock], tuple[object, ...]]:
+    def build(clock: Clock) -> tuple[object, ...]:
+        from consumer import Consumer
+        from lifecycle import TaskQueue
+
+        queue = TaskQueue(url)
+        add = queue.task(name="add")(clock.add)
+
+        def start(workers: int) -> Callable[[], None]:
+            consumer = Consumer(queue, workers)
+            consumer.start()
+            return consumer.stop
+
+        def bulk(n: int) -> None:
+            queue.enqueue_many([add.s(i, i) for i in range(n)])
+
+        return add, bulk, lambda a, b: add(a, b).get(blocking=True, timeout=60), start
+
+    return build
+
+
+def huey_system(kind: str) -> Callable[[Clock], tuple[object, ...]]:
+    def build(clock: Clock) -> tuple[object, ...]:
+        from huey import MemoryHuey, SqliteHuey
+
+        logging.disable(logging.CRITICAL)
+        huey = MemoryHuey() if kind == "memory" else SqliteHuey(filename="huey.db", fsync=kind == "full")
+        add = huey.task(name="add")(clock.add)
+
+        def start(workers: int) -> Callable[[], None]:
+            consumer = huey.create_consumer(workers=workers, periodic=False, initial_delay=0.001)
+            consumer.start()
+            return lambda: consumer.stop(graceful=True)
+
+        def bulk(n: int) -> None:
+            for i in range(n):  # it has no call for many
+                add(i, i)
+
+        return add, bulk, lambda a, b: add(a, b).get(blocking=True, timeout=60), start
+
+    return build
+
+
+SYSTEMS: dict[str, Callable[[Clock], tuple[object, ...]]] = {
+    "lifecycle-memory": lifecycle_system("memory://"),
+    "huey-memory": huey_system("memory"),
+    **{f"lifecycle-sqlite-{sync}": lifecycle_system(f"sqlite:///q.db?synchronous={sync}") for sync in SYNCHRONOUS},
+    "huey-sqlite-off": huey_system("off"),
+    "huey-sqlite-full": huey_system("full"),
+}
+
+
+def measure(system: str, tasks: int) -> dict[str, float]:
+    """All figures of one system, in this process and folder."""
+    clock = Clock()
+    add, bulk, wait, start = SYSTEMS[system](clock)
+    figures: dict[str, float] = {}
+    clock.expect(tasks)
+    began = time.perf_counter()
+    for i in range(tasks):
+        add(i, i)
+    figures["enqueue /s"] = tasks / (time.perf_counter() - began)
+    for workers, name in ((1, "drain /s"), (4, "drain4 /s")):
+        if workers == 4:
+            clock.expect(tasks)
+            began = time.perf_counter()
+            for _ in range(0, tasks, 1000):
+                bulk(min(1000, tasks))
+            figures["bulk /s"] = tasks / (time.perf_counter() - began)
+        cpu = time.process_time()
+        stop = start(workers)
+        if not clock.reached.wait(300):
+            raise TimeoutError(f"{system}: {clock.count} of {tasks} tasks ran")
+        if workers == 1:
+            figures["CPU us/task"] = (time.process_time() - cpu) / tasks * 1e6
+        figures[name] = tasks / (clock.ended - clock.begun)
+        stop()
+    stop = start(1)
+    samples = []
+    for i in range(100):
+        began = time.perf_counter()
+        wait(i, i)
+        samples.append(time.perf_counter() - began)
+    stop()
+    samples.sort()
+    figures["p50 ms"], figures["p99 ms"] = samples[50] * 1e3, samples[98] * 1e3
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=", ".join(SYSTEMS))
+    parser.add_argument("--tasks", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.tasks)))
+        sys.stdout.flush()
+        os._exit(0)  # some clients keep threads alive; the measurement is over
+    unknown = [name for name in options.systems if name not in SYSTEMS]
+    if unknown:
+        parser.error(f"no system {', '.join(unknown)}: there are {', '.join(SYSTEMS)}")
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in options.systems or SYSTEMS}
+    for number in range(options.rounds):
+        for name, figures in runs.items():
+            command = [sys.executable, str(Path(__file__).resolve()), "--measure", name, "--tasks", str(options.tasks)]
+            with tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {number + 1}: {name}", file=sys.stderr)
+    medians = {name: {key: statistics.median(f[key] for f in figures) for key in figures[0]} for name, figures in runs.items()}
+    columns = list(next(iter(medians.values())))
+    print(f"| {'':24} | " + " | ".join(f"{column:>11}" for column in columns) + " |")
+    print("|" + "-" * 26 + ("|" + "-" * 13) * len(columns) + "|")
+    for name, figures in medians.items():
+        cells = (f"{figures[c]:11,.0f}" if c.endswith("/s") else f"{figures[c]:11.2f}" for c in columns)
+        print(f"| {name:24} | " + " | ".join(cells) + " |")
+    if options.json:
+        options.json.write_text(json.dumps({"medians": medians, "runs": runs}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
