@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Final
 
 from lifecycle import ConfigurationError, StorageError, TaskQueue
-from lifecycle.clock import monotonic
+from lifecycle.clock import monotonic, pause
+from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel
 from lifecycle.worker import Worker
 
@@ -30,6 +31,8 @@ ASKED: Final = 128
 """Added to a request to stop, to tell it from the number of a signal."""
 STUCK: Final = 0.25
 """Seconds after which a worker that took several tasks at once is relieved of those that it has not begun."""
+AWAY: Final = 0.2
+"""Seconds between two attempts to reach a store that cannot be used."""
 PRUNE: Final = 500
 """How many old tasks are deleted at a time."""
 
@@ -63,7 +66,7 @@ class Consumer:
         self.queue, self._engine = queue, queue.engine
         self._count, self._grace = workers, grace
         self._engine.clock.on_step(self._look_again)
-        self._attendant: threading.Thread | None = None
+        self._begun = False
         self._reset()
 
     def _reset(self) -> None:
@@ -72,8 +75,10 @@ class Consumer:
         self._stop = Stop.NOT
         self._deadline = 0.0
         self._away = False
+        # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
         self._baton = threading.Lock()
         self._stopping = threading.Event()
+        self._ended = threading.Event()
         # Requests come through a socket: a signal handler may not touch a lock that its own thread may hold.
         self._bell, self._ringer = socket.socketpair()
         self._ringer.setblocking(False)
@@ -94,24 +99,29 @@ class Consumer:
     def start(self) -> None:
         """The same in the background: returns at once; `stop` ends it."""
         self._begin()
-        self._attendant = threading.Thread(target=self._attend, name="lifecycle-consumer", daemon=True)
-        self._attendant.start()
+        threading.Thread(target=self._attend, name="lifecycle-consumer", daemon=True).start()
 
     def stop(self, graceful: bool = True) -> None:
         """Stop, and return when that is done. `graceful` finishes what runs, else it is interrupted and put back.
 
-        A task that cannot be interrupted runs on in its thread; its outcome will be refused.
+        A task that cannot be interrupted runs on in its thread; its outcome will be refused. A consumer that does not
+        run is left alone; one that was stopped can be started again.
         """
-        self._ring(Stop.DRAIN if graceful else Stop.INTERRUPT)
-        if self._attendant is not None:
-            self._attendant.join()
-            self._attendant = None
+        if self._begun:
+            ended = self._ended
+            self._ring(Stop.DRAIN if graceful else Stop.INTERRUPT)
+            ended.wait()
 
     def _begin(self) -> None:
         engine = self._engine
+        if self._begun:
+            raise ConfigurationError("this consumer runs already")
         engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
         functions = ", ".join(sorted(engine.functions)) or "none: was the module that declares them imported?"
         log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, self._count, self.queue.name, functions)
+        if isinstance(engine.storage, MemoryStorage):
+            log.warning("the queue is in this process's memory: nothing that other processes enqueue will come here")
+        self._begun = True
         for _ in range(self._count):
             self._hire()
 
@@ -163,10 +173,13 @@ class Consumer:
                     self._relieve()
                     self._keep_house()
         finally:
+            ended = self._ended
+            self._begun = False
             self._bell.close()
             self._ringer.close()
             self._reset()
             log.info("consumer %s has stopped", self._engine.name)
+            ended.set()
 
     def _requests(self, timeout: float) -> list[Stop]:
         ready, _, _ = select.select([self._bell], [], [], timeout)
@@ -245,7 +258,7 @@ class Consumer:
     def _wait_for_store(self, error: StorageError) -> bool:
         """An outcome could not be stored: keep it, and try again until told to stop at once."""
         self._missing(error)
-        threading.Event().wait(0.2)
+        pause(AWAY)
         return self._stop < Stop.INTERRUPT
 
 
@@ -262,7 +275,8 @@ class _Hand(threading.Thread):
     def __init__(self, consumer: Consumer, worker: Worker) -> None:
         # A daemon: a task that cannot be interrupted must not keep the process from ending.
         super().__init__(name=f"lifecycle-{worker.name.rpartition('/')[2]}", daemon=True)
-        self._consumer, self.worker = consumer, worker
+        self.worker = worker
+        self._consumer, self._stopping, self._baton = consumer, consumer._stopping, consumer._baton
 
     def run(self) -> None:
         """Work until told to stop; a failure of the worker itself is logged, and ends it."""
@@ -270,7 +284,7 @@ class _Hand(threading.Thread):
         engine.heart.keep(worker.name)
         try:
             _call_all(engine.hooks.on_startup, "on_startup")
-            while not self._consumer._stopping.is_set():
+            while self._go_on():
                 self._turn()
         except BaseException:
             log.exception("worker %s", worker.name)
@@ -288,17 +302,17 @@ class _Hand(threading.Thread):
             self.worker.work(self._go_on)
             # One idle worker watches the store. When it goes to look, the next one takes over, and so on: a single task
             # wakes one worker, not all.
-            with consumer._baton:
+            with self._baton:
                 if self._go_on():
                     due = storage.next_due()
                     left = IDLE if due is None else due - consumer._engine.clock.now()
                     storage.wait(Channel.WORK, stamp, min(max(left, SOON), IDLE))
         except StorageError as error:
             consumer._missing(error)
-            consumer._stopping.wait(0.2)
+            self._stopping.wait(AWAY)
 
     def _go_on(self) -> bool:
-        return not self._consumer._stopping.is_set()
+        return not self._stopping.is_set()
 
 
 def _call_all(hooks: dict[str, Callable[[], object]], kind: str) -> None:

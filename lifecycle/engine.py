@@ -8,12 +8,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Final, TypeVar
 
 import attrs
 
 from lifecycle import policies
-from lifecycle.clock import Clock
+from lifecycle.clock import Clock, timestamp
 from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
 from lifecycle.heartbeat import Heart
 from lifecycle.policies import WAITING, Revocation
@@ -134,6 +135,7 @@ class Engine:
             raise ConfigurationError(f"{task}: priority {task.priority!r} is no whole number of 32 bits")
         if not isinstance(task.retries, int) or task.retries < 0:
             raise ConfigurationError(f"{task}: retries={task.retries!r}: it takes a whole number, 0 or more")
+        task.eta, task.expires = _moment(task, "eta", task.eta), _moment(task, "expires", task.expires)
         if task.state is not None:
             raise ConfigurationError(f"{task} was enqueued before: make a new one, or retry that one by its id")
         try:
@@ -241,3 +243,12 @@ class Engine:
         if heard and any(entered.signal in heard for entered in LIFECYCLE.walk(state, path)):
             return now + self.lease
         return None
+
+
+def _moment(task: Task, field: str, value: object) -> float | None:
+    """A field that the caller may have set, to a datetime too, in UTC seconds."""
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if value is None or (isinstance(value, int | float) and value - value == 0):
+        return value
+    raise ConfigurationError(f"{task}: {field}={value!r} is no moment: set it to a datetime, or to UTC seconds")

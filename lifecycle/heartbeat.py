@@ -1,9 +1,11 @@
 """Heartbeats: one thread that prolongs, in one call, all that this process's workers hold."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection
 
+from lifecycle.clock import pause
 from lifecycle.errors import StorageError
 
 __all__ = ["Heart"]
@@ -12,28 +14,32 @@ log = logging.getLogger("lifecycle.heartbeat")
 
 
 class Heart:
-    """Beats while somebody holds something, and rests otherwise."""
+    """Beats for whoever holds something; its thread starts with the first, and then lives as long as the process."""
 
     def __init__(self, beat: Callable[[Collection[str]], object], interval: float) -> None:
-        """`beat`: called with the workers' names every `interval` seconds."""
+        """`beat`: called with the workers' names every `interval` seconds, if there are any."""
         self._beat, self._interval = beat, interval
+        self._forget()
+
+    def _forget(self) -> None:
         self._workers: dict[str, int] = {}
-        self._changed = threading.Condition()
+        self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
 
     def keep(self, worker: str) -> None:
         """Prolong what `worker` holds from now on. Counts: as many `drop` calls end it."""
-        with self._changed:
+        if self._pid != os.getpid():  # after a fork: those others are the parent's to keep alive
+            self._forget()
+        with self._mutex:
             self._workers[worker] = self._workers.get(worker, 0) + 1
-            if self._thread is None or not self._thread.is_alive():  # a fork leaves the thread behind
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lifecycle-heartbeat", daemon=True)
                 self._thread.start()
-            elif len(self._workers) == 1:
-                self._changed.notify()
 
     def drop(self, worker: str) -> None:
         """Undo one `keep`."""
-        with self._changed:
+        with self._mutex:
             left = self._workers.get(worker, 0) - 1
             if left > 0:
                 self._workers[worker] = left
@@ -42,11 +48,9 @@ class Heart:
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._workers:
-                    self._changed.wait()
-                # A first beat right away would buy nothing: what is held was just taken.
-                self._changed.wait(self._interval)
+            # Whoever comes meanwhile has just taken what it holds, for three times as long.
+            pause(self._interval)
+            with self._mutex:
                 workers = list(self._workers)
             if workers:
                 try:

@@ -129,6 +129,8 @@ class TaskQueue:
         :param context: pass the task to the function, as its keyword argument ``task``.
         :param name: of the function in the queue; default: its module and name.
         """
+        if callable(retries):
+            raise ConfigurationError("task() takes options: write @queue.task(), with parentheses")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ConfigurationError(f"retries={retries!r}: it takes a whole number, 0 or more")
         if not 0 <= retry_jitter <= 1:
@@ -271,8 +273,10 @@ class TaskQueue:
         """
         moment = timestamp(now) if isinstance(now, datetime) else now
         worker: Worker | None = getattr(self._callers, "worker", None)
-        if worker is None or not worker.name.startswith(self._engine.name):  # also after a fork
-            worker = self._callers.worker = Worker(self._engine, f"{self._engine.name}/caller-{next(self._numbers)}")
+        # Another one after a fork, and for a task that itself calls this.
+        if worker is None or worker.running is not None or not worker.name.startswith(self._engine.name):
+            worker = Worker(self._engine, f"{self._engine.name}/caller-{next(self._numbers)}")
+            self._callers.worker = worker
         keep = isinstance(self._engine.clock, SystemClock)  # a virtual clock's leases end when the test says so
         if keep:
             self._engine.heart.keep(worker.name)
