@@ -2,8 +2,7 @@
 
 `MsgpackSerializer`, the default, writes MessagePack: plain values come back equal and of the same type, anything else
 is refused where it is handed in, and reading never runs code. `PickleSerializer`, opt-in, writes signed pickle: nearly
-anything, for queues whose every writer may run code in every worker anyhow. No other module pickles, signs, or turns a
-payload into anything with msgspec.
+anything, for queues whose every writer may run code in every worker anyhow. No other module does any of this.
 """
 
 import hmac
@@ -16,6 +15,7 @@ from operator import attrgetter
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from msgspec import MsgspecError
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from lifecycle.errors import TaskTimeout, Undecodable, Unserializable
@@ -59,8 +59,9 @@ def _moment(kind: Any, layout: str, *names: str) -> tuple[Callable[[Any], bytes]
         return parts.pack(*read(value)) + (b"" if delta is None else offset.pack(delta // timedelta(microseconds=1)))
 
     def unpack(data: memoryview) -> object:
-        *fields, fold = parts.unpack(data[: parts.size])
-        if rest := data[parts.size :]:
+        raw = bytes(data)  # a slice of the view itself is wrong in msgspec up to 0.19 (its issue 835)
+        *fields, fold = parts.unpack(raw[: parts.size])
+        if rest := raw[parts.size :]:
             fields.append(timezone(timedelta(microseconds=offset.unpack(rest)[0])))  # of 0, it is timezone.utc itself
         return kind(*fields, fold=fold)
 
@@ -83,10 +84,9 @@ _SCALARS: Final[dict[Any, tuple[int, Callable[[Any], bytes], _Unpack]]] = {
     UUID: (12, attrgetter("bytes"), lambda data: UUID(bytes=bytes(data))),  # its 16 bytes
     complex: (13, *_fields(complex, ">dd", "real", "imag")),
 }
-
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})  # written as they are; but see `dumps`
 _DEEPEST: Final = 100  # containers in one another: fits in Python's stack, and leaves most of it to the program
-_FAULTS: Final = (ArithmeticError, LookupError, RuntimeError, struct.error, TypeError, ValueError)
+_FAULTS: Final = (ArithmeticError, LookupError, MsgspecError, RuntimeError, struct.error, TypeError, ValueError)
 
 
 def _shown(key: object) -> str:
@@ -220,11 +220,11 @@ class PickleSerializer:
 
     def __init__(self, secret: str | bytes) -> None:
         """`secret`: the same in every process; ValueError if it has less than 16 bytes. 32 random ones are best."""
-        secret = secret.encode() if isinstance(secret, str) else secret
-        if len(secret) < _SHORTEST:
+        key = secret.encode() if isinstance(secret, str) else secret
+        if len(key) < _SHORTEST:
             raise ValueError(f"PickleSerializer needs a secret of {_SHORTEST} bytes at least: try secrets.token_hex()")
         # A key of its own: what another program signed with this secret is no payload.
-        self._key = hmac.digest(secret, b"lifecycle.PickleSerializer", "sha256")
+        self._key = hmac.digest(key, b"lifecycle.PickleSerializer", "sha256")
 
     def dumps(self, value: object) -> bytes:
         """`value` pickled and signed. Raises `Unserializable`, without a path, for what pickle refuses."""

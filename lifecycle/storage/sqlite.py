@@ -1,5 +1,6 @@
 """The SQLite adapter: one file, no server, any number of processes on one machine."""
 
+import logging
 import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Any, Final, cast
@@ -15,6 +16,8 @@ from lifecycle.table import INTERRUPT, REVOKE, START
 from lifecycle.task import NO_DELAY, Record, RetryPolicy, Task, policy_fields, read_history
 
 __all__ = ["SQLiteStorage"]
+
+log = logging.getLogger("lifecycle.storage")
 
 _COLUMNS: Final = (
     "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker,"
@@ -396,6 +399,13 @@ def _revocation(row: tuple[Any, ...] | None) -> Revocation | None:
 
 def _task(row: tuple[Any, ...]) -> Task:
     """The task in a row that begins with `_COLUMNS`: they stand in the order of its fields."""
-    policy = row[8]
-    retry = NO_DELAY if policy is None else msgspec.json.decode(policy, type=RetryPolicy)
+    retry = NO_DELAY if row[8] is None else _policy(row[8])
     return Task(*row[:8], retry, *row[9:16])  # type: ignore[call-arg]  # mypy counts each * as any number
+
+
+def _policy(text: str) -> RetryPolicy:
+    try:
+        return msgspec.json.decode(text, type=RetryPolicy)
+    except msgspec.MsgspecError as error:  # changed by hand: one such row must not stop the claims of all others
+        log.warning("a retry policy in the store cannot be read, its task is retried without a delay: %s", error)
+        return NO_DELAY
