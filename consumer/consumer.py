@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Final
 
 from lifecycle import ConfigurationError, StorageError, TaskQueue
-from lifecycle.clock import monotonic, pause
+from lifecycle.clock import monotonic
+from lifecycle.moments import duration
 from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel
 from lifecycle.worker import Worker
@@ -64,25 +65,23 @@ class Consumer:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ConfigurationError(f"workers={workers!r}: it takes a whole number, 1 or more")
         self.queue, self._engine = queue, queue.engine
-        self._count, self._grace = workers, grace
+        self._count, self._grace = workers, duration(grace, "grace")
         self._engine.clock.on_step(self._look_again)
         self._begun = False
+        self._telling = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
         self._crew: list[_Hand] = []
-        self._numbers = 0
+        self._attendant: threading.Thread | None = None
         self._stop = Stop.NOT
         self._deadline = 0.0
-        self._away = False
+        self._away: set[object] = set()
         # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
         self._baton = threading.Lock()
         self._stopping = threading.Event()
+        self._urgent = threading.Event()
         self._ended = threading.Event()
-        # Requests come through a socket: a signal handler may not touch a lock that its own thread may hold.
-        self._bell, self._ringer = socket.socketpair()
-        self._ringer.setblocking(False)
-        self._bell.setblocking(False)
 
     # Life ----------------------------------------------------------------------------------------------------------
 
@@ -92,12 +91,14 @@ class Consumer:
         ``SIGINT`` finishes what runs; ``SIGTERM`` interrupts it: the tasks are put back, and the next consumer runs
         them. A second signal means now.
         """
+        self._open()
         with self._signals():
             self._begin()
             self._attend()
 
     def start(self) -> None:
         """The same in the background: returns at once; `stop` ends it."""
+        self._open()
         self._begin()
         threading.Thread(target=self._attend, name="lifecycle-consumer", daemon=True).start()
 
@@ -107,16 +108,23 @@ class Consumer:
         A task that cannot be interrupted runs on in its thread; its outcome will be refused. A consumer that does not
         run is left alone; one that was stopped can be started again.
         """
+        ended = self._ended  # before the look: it is another one once the run is over
         if self._begun:
-            ended = self._ended
             self._ring(Stop.DRAIN if graceful else Stop.INTERRUPT)
-            ended.wait()
+            if threading.current_thread() not in (self._attendant, *self._crew):  # they cannot wait for themselves
+                ended.wait()
+
+    def _open(self) -> None:
+        if self._begun:
+            raise ConfigurationError("this consumer runs already")
+        self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
+        # Requests come through a socket: a signal handler may not touch a lock that its own thread may hold.
+        self._bell, self._ringer = socket.socketpair()
+        self._ringer.setblocking(False)
+        self._bell.setblocking(False)
 
     def _begin(self) -> None:
         engine = self._engine
-        if self._begun:
-            raise ConfigurationError("this consumer runs already")
-        engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
         functions = ", ".join(sorted(engine.functions)) or "none: was the module that declares them imported?"
         log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, self._count, self.queue.name, functions)
         if isinstance(engine.storage, MemoryStorage):
@@ -126,8 +134,7 @@ class Consumer:
             self._hire()
 
     def _hire(self) -> None:
-        self._numbers += 1
-        hand = _Hand(self, Worker(self._engine, f"{self._engine.name}/{self._numbers}", self._wait_for_store))
+        hand = _Hand(self, f"{self._engine.name}/{next(self._engine.workers)}")
         self._crew.append(hand)
         hand.start()
 
@@ -162,6 +169,7 @@ class Consumer:
 
     def _attend(self) -> None:
         """Recover, prune and replace until the last worker has gone home."""
+        self._attendant = threading.current_thread()
         tick = min(0.5, self._engine.lease / 4)
         try:
             while not self._over():
@@ -170,8 +178,11 @@ class Consumer:
                 if self._stop is Stop.NOT:
                     self._replace()
                 if self._stop < Stop.INTERRUPT:
-                    self._relieve()
-                    self._keep_house()
+                    try:
+                        self._relieve()
+                        self._keep_house()
+                    except BaseException:  # of a handler: it may end its worker, but not the one who looks after all
+                        log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
         finally:
             ended = self._ended
             self._begun = False
@@ -196,6 +207,7 @@ class Consumer:
         self._stopping.set()
         self._engine.storage.wake()
         if self._stop >= Stop.INTERRUPT:
+            self._urgent.set()
             self._deadline = monotonic() + (self._grace if self._stop is Stop.INTERRUPT else 0.0)
             for hand in self._crew:
                 hand.worker.interrupt()
@@ -210,6 +222,8 @@ class Consumer:
                     hand.worker.put_back()
                 except StorageError as error:
                     log.warning("what %s runs is put back when its lease ends: %s", hand.worker.name, error)
+                except BaseException:
+                    log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
             return True
         return not alive
 
@@ -217,6 +231,7 @@ class Consumer:
         for hand in [hand for hand in self._crew if not hand.is_alive()]:
             log.error("worker %s has died; another takes its place, and its task is put back", hand.worker.name)
             self._crew.remove(hand)
+            self._found(hand)
             self._hire()
 
     def _relieve(self) -> None:
@@ -227,7 +242,7 @@ class Consumer:
                 try:
                     worker.relieve()
                 except StorageError as error:
-                    self._missing(error)
+                    self._missing(self, error)
 
     def _keep_house(self) -> None:
         engine = self._engine
@@ -236,30 +251,28 @@ class Consumer:
             if self.queue.retention is not None:
                 engine.storage.prune(engine.clock.now() - self.queue.retention, PRUNE)
         except StorageError as error:
-            self._missing(error)
+            self._missing(self, error)
         else:
-            self._found()
+            self._found(self)
 
     def _look_again(self) -> None:
         self._engine.storage.wake()
 
     # A store that is away ------------------------------------------------------------------------------------------
 
-    def _missing(self, error: StorageError) -> None:
-        if not self._away:
-            self._away = True
-            log.error("the store cannot be used, its tasks wait and this consumer tries again: %s", error)
+    def _missing(self, who: object, error: StorageError) -> None:
+        with self._telling:
+            if not self._away:
+                log.error("the store cannot be used, its tasks wait and this consumer tries again: %s", error)
+            self._away.add(who)
 
-    def _found(self) -> None:
-        if self._away:
-            self._away = False
-            log.info("the store can be used again")
-
-    def _wait_for_store(self, error: StorageError) -> bool:
-        """An outcome could not be stored: keep it, and try again until told to stop at once."""
-        self._missing(error)
-        pause(AWAY)
-        return self._stop < Stop.INTERRUPT
+    def _found(self, who: object) -> None:
+        if self._away:  # spares the lock
+            with self._telling:
+                if who in self._away:
+                    self._away.discard(who)
+                    if not self._away:
+                        log.info("the store can be used again")
 
 
 _SAYING: Final = {
@@ -272,11 +285,12 @@ _SAYING: Final = {
 class _Hand(threading.Thread):
     """A thread and its worker."""
 
-    def __init__(self, consumer: Consumer, worker: Worker) -> None:
+    def __init__(self, consumer: Consumer, name: str) -> None:
         # A daemon: a task that cannot be interrupted must not keep the process from ending.
-        super().__init__(name=f"lifecycle-{worker.name.rpartition('/')[2]}", daemon=True)
-        self.worker = worker
-        self._consumer, self._stopping, self._baton = consumer, consumer._stopping, consumer._baton
+        super().__init__(name=f"lifecycle-{name.rpartition('/')[2]}", daemon=True)
+        self.worker = Worker(consumer._engine, name, self._wait_for_store)
+        self._consumer, self._baton = consumer, consumer._baton
+        self._stopping, self._urgent = consumer._stopping, consumer._urgent
 
     def run(self) -> None:
         """Work until told to stop; a failure of the worker itself is logged, and ends it."""
@@ -300,6 +314,7 @@ class _Hand(threading.Thread):
         stamp = storage.stamp(Channel.WORK)
         try:
             self.worker.work(self._go_on)
+            consumer._found(self)
             # One idle worker watches the store. When it goes to look, the next one takes over, and so on: a single task
             # wakes one worker, not all.
             with self._baton:
@@ -308,11 +323,17 @@ class _Hand(threading.Thread):
                     left = IDLE if due is None else due - consumer._engine.clock.now()
                     storage.wait(Channel.WORK, stamp, min(max(left, SOON), IDLE))
         except StorageError as error:
-            consumer._missing(error)
+            consumer._missing(self, error)
             self._stopping.wait(AWAY)
 
     def _go_on(self) -> bool:
         return not self._stopping.is_set()
+
+    def _wait_for_store(self, error: StorageError) -> bool:
+        """An outcome could not be stored: keep it, and try again until told to stop at once."""
+        self._consumer._missing(self, error)
+        self._urgent.wait(AWAY)
+        return not self._urgent.is_set()
 
 
 def _call_all(hooks: dict[str, Callable[[], object]], kind: str) -> None:

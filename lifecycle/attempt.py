@@ -114,11 +114,19 @@ class Attempts:
             return value
         if self._loop is None:
             self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
-        return self._loop.run(_awaited(value))
+        return self._loop.run(self._awaited(value))
 
-
-async def _awaited(value: Awaitable[object]) -> object:
-    return await value
+    async def _awaited(self, value: Awaitable[object]) -> object:
+        task, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
+        guard.cancel = lambda: loop.call_soon_threadsafe(task.cancel) if task else None
+        try:
+            return await value
+        except asyncio.CancelledError:
+            if guard.thrown is not None:
+                raise guard.thrown from None
+            raise
+        finally:
+            guard.cancel = None
 
 
 def _quietly(name: str, hook: Callable[..., object], *args: object) -> None:

@@ -4,6 +4,7 @@ Persist, then announce: every method here that moves a task commits first, then 
 go for the next claim.
 """
 
+import itertools
 import logging
 import os
 import socket
@@ -98,6 +99,8 @@ class Engine:
         self.after_enqueue: Callable[[], object] | None = None
         """Immediate mode runs what is due here."""
         self.heart = Heart(self._beat, lease / 3)
+        self.workers = itertools.count(1)
+        """Numbers for the names of workers: no two of a process have the same."""
         self._triggers = LIFECYCLE.machine().triggers
         self._name, self._pid = "", 0
 

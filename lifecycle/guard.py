@@ -6,6 +6,7 @@ An exception is raised in the thread that runs the body, between two of its byte
 
 import ctypes
 import threading
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
@@ -27,20 +28,27 @@ class Guard:
         self._thread: int | None = None
         self._run = 0
         self._thrown = False
+        self.thrown: type[BaseException] | None = None
+        """What was thrown last into the body that runs."""
+        self.cancel: Callable[[], object] | None = None
+        """Wakes up a body that awaits, and throws there."""
+        self._interrupted: type[BaseException] | None = None
 
     def arm(self, timeout: float | None, error: type[BaseException]) -> None:
         """The body starts now, in this thread; throw `error` after `timeout` seconds, if that is not ``None``."""
         with self._mutex:
+            if self._interrupted is not None:
+                raise self._interrupted
             self._run += 1
             self._thread = threading.get_ident()
-            self._thrown = False
+            self._thrown, self.thrown = False, None
         if timeout is not None:
             _alarms.set(monotonic() + timeout, self, self._run, error)
 
     def disarm(self) -> None:
         """The body is over: once this returns, nothing will be raised in the thread any more."""
         with self._mutex:
-            thread, self._thread = self._thread, None
+            thread, self._thread, self.cancel = self._thread, None, None
             if self._thrown and thread is not None:
                 _raise_in(thread, None)
 
@@ -49,9 +57,18 @@ class Guard:
         with self._mutex:
             if self._thread is None or (run is not None and run != self._run):
                 return False
+            self.thrown = error
+            if self.cancel is not None:
+                self.cancel()
+                return True
             self._thrown = True
             _raise_in(self._thread, error)
             return True
+
+    def interrupt(self, error: type[BaseException]) -> None:
+        """Raise `error` in the body that runs, and in any that is to start."""
+        self._interrupted = error
+        self.throw(error)
 
 
 class _Alarms:

@@ -235,7 +235,7 @@ class CompiledMachine(_Watched, Machine):
     _lists = ("prepare_event", "before_state_change", "after_state_change", "finalize_event", "on_exception")
     _properties = (*_lists, "on_final")  # which matters where the next state is final
     _calls = ("_process", "callbacks", "get_state", "get_model_state", "set_state", "has_queue", "_queued")
-    _decides = frozenset({*_calls, "model_attribute", "states", *_properties, *("_" + name for name in _properties)})
+    _decides = frozenset({*_calls, "model_attribute", "states", *_properties})
 
     def _kept(self, name: str, value: Any) -> object:
         if name == "states":

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import itertools
 import os
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -98,7 +97,6 @@ class TaskQueue:
         if immediate:
             self._engine.after_enqueue = self._run_due
         self._callers = threading.local()
-        self._numbers = itertools.count(1)
 
     # Declaring -----------------------------------------------------------------------------------------------------
 
@@ -275,7 +273,7 @@ class TaskQueue:
         worker: Worker | None = getattr(self._callers, "worker", None)
         # Another one after a fork, and for a task that itself calls this.
         if worker is None or worker.running is not None or not worker.name.startswith(self._engine.name):
-            worker = Worker(self._engine, f"{self._engine.name}/caller-{next(self._numbers)}")
+            worker = Worker(self._engine, f"{self._engine.name}/caller-{next(self._engine.workers)}")
             self._callers.worker = worker
         keep = isinstance(self._engine.clock, SystemClock)  # a virtual clock's leases end when the test says so
         if keep:

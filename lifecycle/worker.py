@@ -15,7 +15,7 @@ from lifecycle.errors import StorageError, TaskInterrupted
 from lifecycle.policies import WAITING, Outcome
 from lifecycle.signals import SIGNAL_SCHEDULED
 from lifecycle.storage.base import Claim, Claimant, Settlement
-from lifecycle.table import INTERRUPT, SCHEDULE, START
+from lifecycle.table import EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.task import Task
 
 __all__ = ["Worker"]
@@ -105,15 +105,14 @@ class Worker:
     def interrupt(self) -> None:
         """Tell it to stop: what it runs is interrupted, what it has claimed is not begun."""
         self._interrupted = True
-        self.attempts.guard.throw(TaskInterrupted)
+        self.attempts.guard.interrupt(TaskInterrupted)
 
     def put_back(self) -> None:
         """Interrupt, on behalf of a worker that does not come to it, what it runs; its own outcome is refused then."""
         self.relieve()
-        task = self.running
-        if task is not None:
-            # A copy: the worker's thread still has hold of its task, and must not see it move.
-            self._settle([self._outcome(copy(task), Outcome(INTERRUPT), None, None)], never, None)
+        task = copy(self.running)  # the worker's thread still has hold of its task, and must not see it move
+        if task is not None and task.state == EXECUTING:  # else it only tells what was decided
+            self._settle([self._outcome(task, Outcome(INTERRUPT), None, None)], never, None)
 
     def relieve(self) -> None:
         """Take from a worker that is held up what it has done and not settled, and put back what it has not begun."""

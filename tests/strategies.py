@@ -1,13 +1,18 @@
 """The law, typed by hand, and Hypothesis strategies: what the tests of the core share."""
 
-from hypothesis import settings
+import copy
+from datetime import UTC, timedelta, timezone
+from decimal import Decimal
+
+import attrs
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from lifecycle.policies import Revocation
+from lifecycle.policies import Outcome, Revocation
 from lifecycle.table import Kind, Lifecycle, State, Transition
-from lifecycle.task import RetryPolicy, Task
+from lifecycle.task import Record, RetryPolicy, Task, read_history
 
-patient = settings(deadline=None)
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """As Hypothesis has it, but a slow machine is no failure."""
 
 RETRIER = "a retry, if any is left, or an operator's"
@@ -47,6 +52,8 @@ MOVES = {  # trigger: from, to
     "recover": (("interrupted",), "queued"),
 }
 EDGES = {(source, trigger): target for trigger, (sources, target) in MOVES.items() for source in sources}
+ENDINGS = [trigger for state, trigger in EDGES if state == "executing"]
+"""The triggers that end an attempt."""
 
 
 def of_kind(*kinds):
@@ -95,6 +102,7 @@ def lifecycles(min_open=0):
 few = st.integers(0, 6).map(float)
 """Moments so close together that equal ones are common."""
 moments = few | st.floats(0, 4e9)
+maybe = st.none() | moments
 
 
 @st.composite
@@ -114,7 +122,7 @@ def tasks(draw, states=tuple(LAW), times=moments):
         retry=draw(retry_policies()),
         timeout=draw(times),
         attempt=draw(st.integers(0, 50)),
-        interruptions=draw(st.integers(0, 12)),
+        interruptions=draw(st.sampled_from([0, 9, 10]) | st.integers(0, 12)),
         worker=draw(st.none() | st.just("before")),
         version=draw(st.integers(0, 200)),
         lease=draw(times),
@@ -136,3 +144,92 @@ def retry_policies():
 def revocations(times=moments):
     """What is revoked of a task or its function, if anything."""
     return st.none() | st.builds(Revocation, until=st.none() | times, once=st.booleans())
+
+
+endings = st.builds(
+    Outcome,
+    trigger=st.sampled_from(ENDINGS),
+    result=st.none() | st.binary(max_size=3),
+    retry=st.none() | st.booleans(),
+    free=st.booleans(),
+    delay=st.none() | few | st.floats(-10, 1e9),
+    eta=st.none() | moments,
+)
+"""How an attempt may end."""
+
+
+records = st.builds(
+    Record,
+    state=st.sampled_from(list(LAW)),
+    at=st.floats(allow_nan=False),
+    worker=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")),
+    attempt=st.integers(0),
+)
+"""Lines of a history; workers may have any name that is one line."""
+
+# What users and their tasks come up with ---------------------------------------------------------------------------
+
+zones = st.none() | st.just(UTC) | st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
+NO_NUMBERS = [True, False, "5", b"5", Decimal(5), [5], object(), float("nan"), float("inf"), float("-inf"), 10**400]
+"""What is no moment and no duration."""
+
+
+class Broken(Exception):
+    """Cannot tell what it is."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+ODD = type("Odd", (Exception,), {"__repr__": lambda self: 5, "__module__": 5})
+BROKEN_ERRORS = [Broken(), ODD(), SyntaxError("x", ("file", 1, 1, 5))]
+"""Exceptions that cannot describe themselves."""
+
+
+def storable(text):
+    """A text as it is after a way through UTF-8: lone surrogates are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def damaged(whole):
+    """Bytes, and what is left of `whole` when one byte is another and the end is cut off."""
+    places = st.integers(0, len(whole))
+    return st.binary() | st.builds(
+        lambda at, byte, end: (whole[:at] + byte + whole[at + 1 :])[:end], places, st.binary(max_size=1), places
+    )
+
+
+# Moves -------------------------------------------------------------------------------------------------------------
+
+
+def moved(task, move):
+    """The task as it is after a move, as storage and announcement leave it; the move itself leaves it alone."""
+    after = copy.copy(task)
+    move.apply(after)
+    assert after.state == task.state, "the state moves as the move is announced, not before"
+    after.state = move.state.name
+    return after
+
+
+def unchanged(task, after, *but):
+    """All fields of two tasks agree, but for these, and those that every move changes."""
+    skip = {"state", "version", "worker", "lease", *but}
+    known = [field.name for field in attrs.fields(Task) if field.name not in skip]
+    return all(getattr(task, name) == getattr(after, name) for name in known)
+
+
+def legal(task, move, path):
+    """The move takes the task along this path of the law, to where it may rest or wait; nothing else is written."""
+    assert move.path == path
+    state, entered = task.state, []
+    for trigger in path:
+        state = EDGES[state, trigger]
+        entered.append(state)
+    assert list(move.states) == entered
+    assert move.state == state
+    assert state not in of_kind("passing")
+    assert move.ended == (move.at if state in of_kind("outcome", "final") else None)
+    assert moved(task, move).version == task.version + len(path)
+    lines = [Record(state, move.at, move.worker, move.attempt) for state in entered]
+    assert read_history(move.history) == lines
+    return True

@@ -121,8 +121,8 @@ class Storage(Protocol):
         A settled task's object is brought up to date, all but its state.
 
         Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
-        then age; `admit` says what happens to each; at the most `limit` of them move. The claim ends with the start of a
-        task whose function is not in `ahead`, or before it, if another was started. At most `RIPEN` scheduled tasks
+        then age; `admit` says what happens to each; at the most `limit` of them move. The claim ends with the start of
+        a task whose function is not in `ahead`, or before it, if another was started. At most `RIPEN` scheduled tasks
         become due in one call, the earliest first. A one-time revocation that stopped a task is spent with it.
         """
         ...

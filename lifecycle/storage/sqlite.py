@@ -34,8 +34,8 @@ _MOVE: Final = (
     " rank=?, due=?, ended=?, result=ifnull(?, result), history=history||?"
     " where seq=? and id=? and version=? and state=? and worker=?"
 )
-# All that a claim has to know, in one look: the foremost tasks, what is revoked of them and of their functions, and when
-# the next scheduled task becomes due.
+# All that a claim has to know, in one look: the foremost tasks, what is revoked of them and of their functions, and
+# when the next scheduled task becomes due.
 _FOREMOST: Final = (
     "select t." + _COLUMNS.replace(", ", ", t.") + ", o.once, o.until, f.once, f.until,"
     " (select d.due from task d where d.queue=t.queue and d.due is not null order by d.due limit 1)"

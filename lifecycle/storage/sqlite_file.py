@@ -47,7 +47,7 @@ class SQLiteFile:
         self._opening = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self.queue_id = 0
+        self._queue_id = 0
         self.watch = Watch(self._connect_watch)
         self.work = self.outcome = False
         """What the transaction that holds the mutex has changed, for whoever waits."""
@@ -85,7 +85,7 @@ class SQLiteFile:
             if new and sqlite_schema.is_new(db, self.path):  # nobody was faster
                 sqlite_schema.create(db)
             db.execute("insert into queue(name) values (?) on conflict do nothing", (self._queue,))
-            (self.queue_id,) = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
+            (self._queue_id,) = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
             db.execute("commit")
         except sqlite3.Error as error:
             db.close()
@@ -103,6 +103,13 @@ class SQLiteFile:
                 if self._writer is None:
                     self._open()
         return cast(sqlite3.Connection, self._writer)
+
+    @property
+    def queue_id(self) -> int:
+        """The queue's number in the file; opens it."""
+        if self._writer is None:
+            self.writer()
+        return self._queue_id
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """The rows of a query, as they were last committed."""

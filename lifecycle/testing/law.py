@@ -79,5 +79,5 @@ class Law:
         last = history[-1].state if history else None
         demand(  # P3
             (last, len(history)) == (task.state, task.version),
-            f"{task}: its history has {len(history)} lines up to {last}, but it is {task.state}, version {task.version}",
+            f"{task}: {len(history)} lines of history up to {last}, but it is {task.state}, version {task.version}",
         )

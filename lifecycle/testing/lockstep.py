@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy as copied
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -25,11 +26,14 @@ _TARGETS: Final = (
     *(Target(function=False, key=task_id) for task_id in IDS),
     *(Target(function=True, key=name) for name in FUNCTIONS),
 )
+_IDLE: Final = 2
+"""How many steps in a row may move no task."""
 
 
 def same(what: str, actual: object, expected: object) -> None:
     """Raise `AssertionError` unless adapter and model say the same."""
-    demand(actual == expected, f"{what}: the adapter says {actual!r}, the model {expected!r}")
+    if actual != expected:
+        demand(holds=False, fault=f"{what}: the adapter says {actual!r}, the model {expected!r}")
 
 
 def _same_task(what: str, task: Task | None, twin: Task | None) -> None:
@@ -97,6 +101,9 @@ class Lockstep(RuleBasedStateMachine):
         self.emptied = False
         """Was the store told to delete something?"""
         self.agreed = False
+        self.idle = 0
+        """Steps since a task moved."""
+        self._moves: tuple[int, list[int]] = (0, [])
 
     # Asking --------------------------------------------------------------------------------------------------------
 
@@ -106,27 +113,19 @@ class Lockstep(RuleBasedStateMachine):
         self.turn += 1
         storage = self.handles[self.turn % len(self.handles)]
         stamps = {channel: storage.stamp(channel) for channel in Channel}
-        due = self._next_due()
         self.model.woken.clear()
         expected, refused = _tried(getattr(self.model, call), arguments if twins is None else twins, options)
         actual, error = _tried(getattr(storage, call), arguments, options)
         if error is not None and refused is None:
             raise error
         same(f"{call}: what is raised", type(error), type(refused))
-        if self._next_due() < due and call != "extend":  # which moves the end of a hold, if the clock stepped back
-            self.model.woken.add(Channel.WORK)
         for channel in self.model.woken:
             demand(storage.stamp(channel) != stamps[channel], f"{call}: who waits for {channel.name} was not told")
         return actual, expected
 
-    def _next_due(self) -> float:
-        """When a worker will have something to do; if that comes to be earlier, it has to know."""
-        due = self.model.next_due()
-        return float("inf") if due is None else max(due, self.now)
-
     def write(self, tasks: list[Task], *, hold: bool) -> list[Copy]:
         """Enqueue them, and announce them."""
-        twins = [attrs.evolve(task) for task in tasks]
+        twins = [copied(task) for task in tasks]
         actor = Actor("producer", self.until(hold))
         self.both("enqueue", tasks, self.now, actor, twins=(twins, self.now, actor))
         copies = []
@@ -144,20 +143,42 @@ class Lockstep(RuleBasedStateMachine):
         twins = {id(copy): copy.twin() for copy, _ in done}
         known = [(copy.birth, copy.task.version) for copy, _ in done]
         settlements = [Settlement(copy.task, move) for copy, move in done]
-        moves = [attrs.evolve(move, follow_ups=tuple(map(attrs.evolve, move.follow_ups))) for _, move in done]
+        moves = [attrs.evolve(move, follow_ups=tuple(map(copied, move.follow_ups))) for _, move in done]
         expected = [Settlement(twins[id(copy)], move) for (copy, _), move in zip(done, moves, strict=True)]
         (took, claims), (taken, theirs) = self.both("exchange", settlements, claimant, twins=(expected, claimant))
         same("exchange: which settlements took", took, taken)
-        for accepted, version, (copy, move), twin in zip(took, known, done, expected, strict=True):
+        for (copy, move), twin in zip(done, expected, strict=True):
             _same_task("exchange: the settled object", copy.task, twin.task)
             for follow_up, other in zip(move.follow_ups, twin.move.follow_ups, strict=True):
                 _same_task("exchange: the follow-up's object", follow_up, other)
-                if other.seq is not None:
-                    self._announce(Copy(follow_up, other.seq), LIFECYCLE.initial)
+        for accepted, version, (copy, move), twin in zip(took, known, done, expected, strict=True):
             if accepted:
                 self.law.settle(*version)
                 self._announce(copy, move.state)
+                for follow_up, other in zip(move.follow_ups, twin.move.follow_ups, strict=True):
+                    if other.seq is not None:
+                        self._announce(Copy(follow_up, other.seq), LIFECYCLE.initial)
         return took, self.received("exchange", claims, theirs)
+
+    def finish(
+        self,
+        ends: Sequence[tuple[Copy, End]],
+        claimant: Claimant | None,
+        *,
+        hold: bool = False,
+        follow_ups: Sequence[Call] = (),
+        tampered: bool = False,
+    ) -> list[Copy]:
+        """Settle what a worker believes to run, in one exchange, and count what was accepted; see `received`."""
+        done, ways = [], []
+        for copy, end in ends:
+            self.running.pop(copy.task.id, None)
+            move = self.ending(copy, end, hold=hold, follow_ups=follow_ups)
+            done.append((copy.tampered() if tampered else copy, move))
+            ways.append((end.trigger, copy.task.retries > 0))
+        took, claimed = self.swap(done, claimant)
+        self.ended.update(itertools.compress(ways, took))
+        return claimed
 
     def received(self, call: str, claims: Sequence[Claim], expected: Sequence[Claim]) -> list[Copy]:
         """Announce claims; copies of what was claimed, as somebody may have made them before that, and after."""
@@ -224,6 +245,22 @@ class Lockstep(RuleBasedStateMachine):
 
     # What there is to choose from ----------------------------------------------------------------------------------
 
+    def spare(self) -> bool:
+        """Is this the time for steps that move no task? Else those that do would be far between."""
+        return bool(self.model.rows) and self.idle < _IDLE
+
+    def ripe(self) -> bool:
+        """Would a claim find something?"""
+        return any(row.rank is not None or (row.due or self.now + 1) <= self.now for row in self.model.rows)
+
+    def sleepy(self) -> bool:
+        """Has nobody anything to do before time has passed?"""
+        return bool(self.model.rows) and self.idle < 2 * _IDLE and not self.ripe() and not self.running
+
+    def leases(self) -> list[float]:
+        """When what is held is free again."""
+        return [row.task.lease for row in self.model.rows if row.task.lease is not None]
+
     def free(self) -> tuple[str, ...]:
         """The ids that no task has."""
         return tuple(task_id for task_id in IDS if self.model.row(task_id) is None)
@@ -245,6 +282,7 @@ class Lockstep(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         """All that the adapter shows is what the model shows, and breaks no law."""
+        self.agreed = False
         storage, model = self.handles[(self.turn + 1) % len(self.handles)], self.model
         shown: dict[int, tuple[Task, Sequence[Record]]] = {}
         for task_id in IDS:
@@ -264,7 +302,9 @@ class Lockstep(RuleBasedStateMachine):
             same(f"revocation({target})", storage.revocation(target), model.revocation(target))
         self._agree_on_places(shown, found)
         self.law.look(shown, emptied=self.emptied)
-        self.emptied, self.agreed = False, True
+        moves = (self.model.births, [row.task.version for row in self.model.rows])
+        self.idle = self.idle + 1 if moves == self._moves else 0
+        self._moves, self.emptied, self.agreed = moves, False, True
 
     def _agree_on_places(self, shown: dict[int, tuple[Task, Sequence[Record]]], found: Sequence[Task]) -> None:
         """A task keeps its `seq`, and each new one gets a greater one."""

@@ -8,6 +8,7 @@ is said here a second time, independently.
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from copy import copy
 from operator import attrgetter
 from typing import Final
 
@@ -78,7 +79,10 @@ class Model:
 
     def row(self, task_id: str) -> Row | None:
         """The row of that id."""
-        return next((row for row in self.rows if row.task.id == task_id), None)
+        for row in self.rows:
+            if row.task.id == task_id:
+                return row
+        return None
 
     # Moves -------------------------------------------------------------------------------------------------------
 
@@ -135,7 +139,7 @@ class Model:
         move = enqueued(task, now, actor.worker, actor.hold)
         self.births += 1
         task.seq = self.births
-        row = Row(attrs.evolve(task))
+        row = Row(copy(task))
         self.rows.append(row)
         self._commit(row, move)
         _update(task, row.task)
@@ -214,7 +218,9 @@ class Model:
             row.rank = row.due = None
         if row.ended is not None or move.result is not None:
             self.woken.add(Channel.OUTCOME)
-        return Claim(attrs.evolve(task, state=before), move)
+        known = copy(task)
+        known.state = before
+        return Claim(known, move)
 
     def _let_go(self, row: Row, now: float) -> None:
         """Nobody holds the row any more; if it waits, claims see it again."""
@@ -271,17 +277,17 @@ class Model:
         self.taken = [lock for lock in self.taken if lock not in gone]
         return len(gone)
 
-    # Look-ups ----------------------------------------------------------------------------------------------------------
+    # Look-ups ----------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
-        """A copy."""
+        """As it is now."""
         row = self.row(task_id)
-        return None if row is None else attrs.evolve(row.task)
+        return None if row is None else row.task
 
     def history(self, task_id: str) -> list[Record] | None:
         """All of it."""
         row = self.row(task_id)
-        return None if row is None else list(row.history)
+        return None if row is None else row.history
 
     def outlook(self, task_id: str) -> Outlook | None:
         """What a result handle sees."""
@@ -296,7 +302,7 @@ class Model:
         """Newest first."""
         found = [row.task for row in reversed(self.rows)]
         found = [task for task in found if before is None or (task.seq or 0) < before]
-        return [attrs.evolve(task) for task in found if states is None or task.state in states][:limit]
+        return [task for task in found if states is None or task.state in states][:limit]
 
     def next_due(self) -> float | None:
         """Now, when something becomes due, or when a hold ends."""

@@ -4,16 +4,18 @@ Everything is drawn from small pools, so that ids meet again, ranks tie, and mom
 to the machine's clock.
 """
 
+from copy import copy
 from functools import lru_cache
 from typing import Final
 
 import attrs
 from hypothesis import strategies as st
+from hypothesis.vendor.pretty import RepresentationPrinter
 
 from lifecycle.policies import Outcome, Revocation
 from lifecycle.storage.base import Claimant, Target
 from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
-from lifecycle.task import NO_DELAY, RetryPolicy, Task
+from lifecycle.task import NO_DELAY, RetryPolicy, Task, policy_fields
 
 __all__ = [
     "ENDINGS", "FUNCTIONS", "IDS", "LEASE", "WORKERS", "Call", "Copy", "End", "Until", "Wish", "calls", "ends",
@@ -29,16 +31,29 @@ LEASE: Final = 10.0
 """Seconds that anything is held for."""
 
 
+def _brief(value: object) -> str:
+    if isinstance(value, RetryPolicy):
+        return f"RetryPolicy({', '.join(f'{name}={number}' for name, number in policy_fields(value).items())})"
+    return repr(value)
+
+
+@attrs.frozen(repr=False)
 class _Brief:
     """Shown with the fields that differ from their defaults."""
 
     def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
         shown = [
-            f"{field.name}={getattr(self, field.name)!r}"
+            f"{field.name}={_brief(values[field.name])}"
             for field in attrs.fields(type(self))
-            if getattr(self, field.name) != field.default
+            if values[field.name] != field.default
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
+        """Hypothesis would print all fields."""
+        del cycle
+        printer.text(repr(self))
 
 
 @attrs.frozen(repr=False)
@@ -79,7 +94,7 @@ class End(_Brief):
     free: bool = False
     delay: float | None = None
     eta: float | None = None
-    patience: int = 10
+    patience: int = 0
     """How many interruptions are forgiven."""
 
     def outcome(self, now: float) -> Outcome:
@@ -124,11 +139,13 @@ class Copy:
 
     def snapshot(self) -> "Copy":
         """The same as it is now, whatever becomes of this one."""
-        return Copy(attrs.evolve(self.task), self.birth)
+        return Copy(copy(self.task), self.birth)
 
     def twin(self) -> Task:
         """The task as the model knows it."""
-        return attrs.evolve(self.task, seq=self.birth)
+        twin = copy(self.task)
+        twin.seq = self.birth
+        return twin
 
     def tampered(self) -> "Copy":
         """The same in the hands of somebody who changes what is not theirs to change."""
@@ -139,48 +156,80 @@ class Copy:
         return f"<{self.task.id} {self.task.state} v{self.task.version}>"
 
 
-_POLICIES: Final = (
-    NO_DELAY, NO_DELAY, RetryPolicy(5.0), RetryPolicy(2.0, backoff=2.0, max_delay=7.0, jitter=0.5),
-)  # fmt: skip
+# Composed, not built with `builds`: Hypothesis then prints values as they print themselves.
 
 
 @lru_cache
 def calls(ids: tuple[str, ...]) -> st.SearchStrategy[Call]:
-    """A call for one of these ids; now and then overdue, expired at once, or to expire before its ETA."""
-    return st.builds(
-        Call,
-        id=st.sampled_from(ids),
-        function=st.sampled_from(FUNCTIONS),
-        priority=st.sampled_from((0, 0, 1, -1)),
-        eta=st.sampled_from((None, None, None, 3.0, 10.0, 25.0, 0.0, -4.0)),
-        expires=st.sampled_from((None, None, None, None, 2.0, 6.0, 15.0, 0.0)),
-        retries=st.sampled_from((0, 1, 2)),
-        retry=st.sampled_from(_POLICIES),
-        timeout=st.sampled_from((None, 1.5)),
+    """Calls for these ids; now and then overdue, expired at once, or to expire before their ETA."""
+    return _call(st.sampled_from(ids))
+
+
+@st.composite
+def _call(draw: st.DrawFn, ids: st.SearchStrategy[str]) -> Call:
+    return Call(
+        draw(ids),
+        function=draw(_functions),
+        priority=draw(_priorities),
+        eta=draw(_etas),
+        expires=draw(_expiries),
+        retries=draw(_retries),
+        retry=draw(_policies),
+        timeout=draw(_timeouts),
     )
 
 
-ends: Final = st.builds(
-    End,
-    trigger=st.sampled_from(ENDINGS),
-    result=st.sampled_from((None, b"1", b"2")),
-    retry=st.sampled_from((None, None, None, True, False)),
-    free=st.booleans(),
-    delay=st.sampled_from((None, None, 0.0, 5.0)),
-    eta=st.sampled_from((None, None, None, 3.0, 0.0, -1.0)),
-    patience=st.sampled_from((10, 1, 0)),
+_functions: Final = st.sampled_from(FUNCTIONS)
+_priorities: Final = st.sampled_from((0, 0, 1, -1))
+_etas: Final = st.sampled_from((None, None, None, 3.0, 10.0, 25.0, 0.0, -4.0))
+_expiries: Final = st.sampled_from((None, None, None, None, None, 2.0, 15.0, 0.0))
+_retries: Final = st.sampled_from((0, 0, 1, 2))
+_policies: Final = st.sampled_from(
+    (NO_DELAY, NO_DELAY, RetryPolicy(5.0), RetryPolicy(2.0, backoff=2.0, max_delay=7.0, jitter=0.5))
 )
+_timeouts: Final = st.sampled_from((None, 1.5))
 
-wishes: Final = st.builds(
-    Wish,
-    worker=st.sampled_from(WORKERS),
-    limit=st.sampled_from((1, 1, 2, 3)),
-    hold=st.booleans(),
-    ahead=st.sampled_from((None, None, ("add",), ())),
+
+@st.composite
+def ends(draw: st.DrawFn, triggers: tuple[str, ...]) -> End:
+    """How an attempt can end."""
+    return End(
+        draw(st.sampled_from(triggers)),
+        result=draw(_results),
+        retry=draw(_again),
+        free=draw(st.booleans()),
+        delay=draw(_delays),
+        eta=draw(_retry_etas),
+        patience=draw(_patiences),
+    )
+
+
+_results: Final = st.sampled_from((None, b"1", b"2"))
+_again: Final = st.sampled_from((None, None, None, True, False))
+_delays: Final = st.sampled_from((None, None, 0.0, 5.0))
+_retry_etas: Final = st.sampled_from((None, None, None, 3.0, 0.0, -1.0))
+_patiences: Final = st.sampled_from((0, 10, 1))
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> Wish:
+    """Any worker, for one task or a few."""
+    return Wish(draw(_workers), limit=draw(_limits), hold=draw(st.booleans()), ahead=draw(_ahead))
+
+
+_workers: Final = st.sampled_from(WORKERS)
+_limits: Final = st.sampled_from((1, 1, 2, 3))
+_ahead: Final = st.sampled_from((None, None, ("add",), ()))
+
+
+@st.composite
+def untils(draw: st.DrawFn) -> Until:
+    """Revocations: for good, for a while, or over before they begin; the first only, or all."""
+    return Until(draw(_seconds), once=draw(st.booleans()))
+
+
+_seconds: Final = st.sampled_from((None, None, 5.0, 20.0, 0.0))
+
+targets: Final = st.sampled_from(
+    (*(Target(function=False, key=task_id) for task_id in IDS), *(Target(function=True, key=f) for f in FUNCTIONS * 2))
 )
-
-targets: Final = st.builds(Target, st.just(value=False), st.sampled_from(IDS)) | st.builds(
-    Target, st.just(value=True), st.sampled_from(FUNCTIONS)
-)
-
-untils: Final = st.builds(Until, seconds=st.sampled_from((None, None, 5.0, 20.0, 0.0)), once=st.booleans())

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, multiple, precondition, rule
 
 from lifecycle import policies
+from lifecycle.policies import Revocation
 from lifecycle.storage.base import Actor, Lock, Storage, Target
-from lifecycle.table import LIFECYCLE, Kind
+from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT, Kind
 from lifecycle.testing import steps
 from lifecycle.testing.lockstep import Lockstep, same
+from lifecycle.testing.model import fields
 from lifecycle.testing.proof import TestCaseOf
-from lifecycle.testing.steps import IDS, LEASE, WORKERS, Call, Copy, End, Until, Wish
+from lifecycle.testing.steps import ENDINGS, IDS, LEASE, WORKERS, Call, Copy, End, Until, Wish
 
 __all__ = ["StorageSpec"]
 
@@ -28,6 +30,37 @@ _HANDLES: Final = 3
 def _among(choose: "Callable[[StorageSpec], Sequence[T]]") -> st.SearchStrategy[T]:
     """One of what the machine has at that moment; the rule's precondition says that it has any."""
     return st.runner().flatmap(lambda machine: st.sampled_from(choose(machine)))
+
+
+copies: Final[Bundle[Copy]] = Bundle("copies")
+"""All that anybody remembers of tasks."""
+
+
+def _settling(name: str, trigger: str) -> Callable[..., MultipleResults[Copy]]:
+    """The rule by which attempts end in one way."""
+
+    def settle(
+        self: "StorageSpec", task: str, end: End, hold: bool, follow_ups: list[Call], then: Wish | None, tampered: bool
+    ) -> MultipleResults[Copy]:
+        copy = self.running[task]
+        claimant = then.claimant(self.now) if then else None
+        claimed = self.finish([(copy, end)], claimant, hold=hold, follow_ups=follow_ups, tampered=tampered)
+        return multiple(*claimed)
+
+    settle.__name__ = name
+    settle.__doc__ = (
+        f"An attempt ends with `{trigger}`, as its worker believes; a careless task may have changed its copy."
+    )
+    made = rule(
+        target=copies,
+        task=_among(lambda self: sorted(self.running)),
+        end=steps.ends((trigger,)),
+        hold=st.booleans(),
+        follow_ups=st.lists(steps.calls(IDS), max_size=2),
+        then=st.none() | steps.wishes(),
+        tampered=st.booleans(),
+    )(settle)
+    return precondition(lambda self: self.running)(made)  # type: ignore[return-value]  # a target takes several
 
 
 def _by_id(ids: Sequence[str]) -> list[Target]:
@@ -70,8 +103,6 @@ class StorageSpec(Lockstep):
 
     TestCase = TestCaseOf()  # type: ignore[assignment]  # it has more tests than Hypothesis's
 
-    copies: Bundle[Copy] = Bundle("copies")
-
     @classmethod
     def open_storage(cls) -> Storage:
         """A new, empty store."""
@@ -83,74 +114,96 @@ class StorageSpec(Lockstep):
         del storage
         raise NotImplementedError
 
-    # Producers ---------------------------------------------------------------------------------------------------
+    # Producers -----------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.free())
+    @rule(target=copies, call=st.runner().flatmap(lambda self: steps.calls(self.free())))
+    def enqueue(self, call: Call) -> MultipleResults[Copy]:
+        """A task whose id is free."""
+        return multiple(*self.write([call.task(self.now)], hold=False))
+
+    @precondition(lambda self: self.free())
+    @rule(target=copies, call=st.runner().flatmap(lambda self: steps.calls(self.free())))
+    def enqueue_and_hold(self, call: Call) -> MultipleResults[Copy]:
+        """The same, and nobody shall have it before that is announced."""
+        return multiple(*self.write([call.task(self.now)], hold=True))
 
     @precondition(lambda self: self.free())
     @rule(
         target=copies,
         calls=st.runner().flatmap(
-            lambda self: st.lists(steps.calls(self.free()), min_size=1, max_size=3, unique_by=lambda call: call.id)
+            lambda self: st.lists(steps.calls(self.free()), min_size=1, max_size=4, unique_by=lambda call: call.id)
         ),
         hold=st.booleans(),
     )
-    def enqueue(self, calls: list[Call], hold: bool) -> MultipleResults[Copy]:
-        """One task or several, whose ids are free."""
+    def enqueue_together(self, calls: list[Call], hold: bool) -> MultipleResults[Copy]:
+        """Several in one call."""
         return multiple(*self.write([call.task(self.now) for call in calls], hold=hold))
 
+    @precondition(Lockstep.spare)
     @rule(calls=st.lists(steps.calls(IDS), min_size=1, max_size=2), again=steps.calls(IDS))
     def enqueue_what_is_there(self, calls: list[Call], again: Call) -> None:
         """With an id that is taken, or stands there twice, none is enqueued."""
-        taken = self.ids()
-        last = again if again.id in taken else calls[0]
+        last = again if again.id in self.ids() else calls[0]
         self.write([call.task(self.now) for call in (*calls, last)], hold=False)
 
-    @precondition(lambda self: len(self.free()) > 1)
+    @precondition(lambda self: self.spare() and len(self.free()) > 1)
     @rule(call=st.runner().flatmap(lambda self: steps.calls(self.free())), state=st.sampled_from(_STORED))
     def enqueue_what_has_a_state(self, call: Call, state: str) -> None:
         """What was enqueued before is not enqueued again, nor is what stands before it in the same call."""
-        calls = (call, Call(next(task_id for task_id in self.free() if task_id != call.id)))
-        tasks = [call.task(self.now) for call in calls]
-        tasks[1].state = state
-        self.write(tasks, hold=False)
+        used = Call(next(task_id for task_id in self.free() if task_id != call.id)).task(self.now)
+        used.state = state
+        self.write([call.task(self.now), used], hold=False)
 
-    # Workers -----------------------------------------------------------------------------------------------------
+    # Workers -------------------------------------------------------------------------------------------------------
 
-    @rule(target=copies, wish=steps.wishes)
-    def claim(self, wish: Wish) -> MultipleResults[Copy]:
+    @precondition(lambda self: self.ripe() or (self.spare() and self.ids(Kind.WAITING)))
+    @rule(target=copies, worker=st.sampled_from(WORKERS))
+    def claim(self, worker: str) -> MultipleResults[Copy]:
         """A worker asks for work."""
+        return multiple(*self.swap((), Wish(worker).claimant(self.now))[1])
+
+    @precondition(lambda self: self.ripe() or (self.spare() and self.ids(Kind.WAITING)))
+    @rule(target=copies, wish=steps.wishes())
+    def claim_together(self, wish: Wish) -> MultipleResults[Copy]:
+        """A worker asks for as much as it can get, and to announce what it puts off, perhaps."""
         return multiple(*self.swap((), wish.claimant(self.now))[1])
 
-    @precondition(lambda self: self.running)
-    @rule(
-        target=copies,
-        task=_among(lambda self: sorted(self.running)),
-        end=steps.ends,
-        hold=st.booleans(),
-        follow_ups=st.lists(steps.calls(IDS), max_size=2),
-        then=st.none() | steps.wishes,
-        tampered=st.booleans(),
-    )
-    def settle(
-        self, task: str, end: End, hold: bool, follow_ups: list[Call], then: Wish | None, tampered: bool
-    ) -> MultipleResults[Copy]:
-        """A worker settles what it believes to run, and may ask for more; a careless task may have changed its copy."""
-        copy = self.running.pop(task)
-        left = copy.task.retries > 0
-        move = self.ending(copy, end, hold=hold, follow_ups=follow_ups)
-        known = copy.tampered() if tampered else copy
-        (took,), claimed = self.swap([(known, move)], then.claimant(self.now) if then else None)
-        if took:
-            self.ended[end.trigger, left] += 1
-        return multiple(*claimed)
+    @precondition(Lockstep.ripe)
+    @rule(worker=st.sampled_from(WORKERS), ends=st.lists(steps.ends(ENDINGS), min_size=1, max_size=3))
+    def work(self, worker: str, ends: list[End]) -> None:
+        """A busy worker: each call to the store settles one task and claims the next."""
+        self.work_in_batches(Wish(worker), ends)
+
+    @precondition(Lockstep.ripe)
+    @rule(wish=steps.wishes(), ends=st.lists(steps.ends(ENDINGS), min_size=1, max_size=4))
+    def work_in_batches(self, wish: Wish, ends: list[End]) -> None:
+        """The same with several tasks at once."""
+        self.swap((), wish.claimant(self.now))
+        while ends and (
+            mine := [copy for copy in self.running.values() if copy.task.worker == wish.worker][: len(ends)]
+        ):
+            self.agree()
+            now, ends = ends[: len(mine)], ends[len(mine) :]
+            self.finish(list(zip(mine, now, strict=True)), wish.claimant(self.now))
+
+    complete = _settling("complete", COMPLETE)
+    fail = _settling("fail", FAIL)
+    time_out = _settling("time_out", TIME_OUT)
+    lock_out = _settling("lock_out", LOCK_OUT)
+    rate_limit = _settling("rate_limit", RATE_LIMIT)
+    cancel = _settling("cancel", CANCEL)
+    interrupt = _settling("interrupt", INTERRUPT)
+    ask_for_retry = _settling("ask_for_retry", RETRY)
 
     @precondition(lambda self: self.running)
     @rule(
         target=copies,
         task=_among(lambda self: sorted(self.running)),
         late=copies,
-        end=steps.ends,
+        end=steps.ends(ENDINGS),
         again=st.booleans(),
-        then=st.none() | steps.wishes,
+        then=st.none() | steps.wishes(),
     )
     def settle_together(self, task: str, late: Copy, end: End, again: bool, then: Wish | None) -> MultipleResults[Copy]:
         """Several settlements in one call: what runs (twice, perhaps), and something from long ago."""
@@ -162,7 +215,7 @@ class StorageSpec(Lockstep):
         return multiple(*self.swap(done + done[-1:] * again, then.claimant(self.now) if then else None)[1])
 
     @precondition(lambda self: self.running)
-    @rule(task=_among(lambda self: sorted(self.running)), end=steps.ends)
+    @rule(task=_among(lambda self: sorted(self.running)), end=steps.ends(ENDINGS))
     def settle_twice(self, task: str, end: End) -> None:
         """A worker that does not note that it has settled a task settles it once more."""
         copy = self.running.pop(task)
@@ -173,7 +226,8 @@ class StorageSpec(Lockstep):
         self.swap([(copy, move)])
         copy.task.state = after
 
-    @rule(copy=copies, end=steps.ends)
+    @precondition(Lockstep.spare)
+    @rule(copy=copies, end=steps.ends(ENDINGS))
     def come_late(self, copy: Copy, end: End) -> None:
         """Somebody comes back with an old copy, to settle it or to let go of it."""
         copy = copy.snapshot()
@@ -190,12 +244,13 @@ class StorageSpec(Lockstep):
         copy = copy.tampered() if tampered else copy
         self.let_go([copy, late.snapshot(), copy])
 
+    @precondition(lambda self: self.spare() and (self.model.taken or self.leases()))
     @rule(workers=st.lists(st.sampled_from((*WORKERS, "producer")), max_size=2), by=st.sampled_from((LEASE, 1.0)))
     def extend(self, workers: list[str], by: float) -> None:
         """Heartbeats."""
         same("extend", *self.both("extend", workers, self.now + by))
 
-    @precondition(lambda self: any(row.task.lease for row in self.model.rows))
+    @precondition(lambda self: any(lease <= self.now for lease in self.leases()) or (self.spare() and self.leases()))
     @rule(
         target=copies,
         hold=st.booleans(),
@@ -208,6 +263,7 @@ class StorageSpec(Lockstep):
         claims, expected = self.both("recover", self.now, actor, max_interruptions=patience, limit=limit)
         return multiple(*self.received("recover", claims, expected))
 
+    @precondition(lambda self: self.spare() and (self.running or self.held))
     @rule(worker=st.sampled_from(WORKERS))
     def crash(self, worker: str) -> None:
         """A worker dies, and all that it knew with it."""
@@ -215,7 +271,7 @@ class StorageSpec(Lockstep):
             for task_id in [id_ for id_, copy in known.items() if copy.task.worker == worker]:
                 del known[task_id]
 
-    @precondition(lambda self: self._reopens and len(self.handles) < _HANDLES)
+    @precondition(lambda self: self.spare() and self._reopens and len(self.handles) < _HANDLES)
     @rule()
     def another_process(self) -> None:
         """Opens the same store."""
@@ -236,17 +292,25 @@ class StorageSpec(Lockstep):
         self.swap([(copy, move)])
         return multiple(copy.snapshot())
 
-    @rule(what=steps.targets, until=steps.untils)
+    @precondition(lambda self: self.spare() and self.ids(Kind.WAITING))
+    @rule(task=_among(lambda self: self.ids(Kind.WAITING)), until=steps.untils())
+    def call_off(self, task: str, until: Until) -> None:
+        """A task that waits is revoked by itself."""
+        self.both("revoke", Target(function=False, key=task), until.revocation(self.now), self.now)
+
+    @precondition(Lockstep.spare)
+    @rule(what=steps.targets, until=steps.untils())
     def revoke(self, what: Target, until: Until) -> None:
         """A task (waiting, running, over, or not there yet), or a function."""
         self.both("revoke", what, until.revocation(self.now), self.now)
 
-    @precondition(lambda self: self.model.revocations or self.ids(Kind.FINAL))
+    @precondition(lambda self: self.spare() and (self.model.revocations or self.ids(Kind.FINAL)))
     @rule(what=_among(lambda self: [*self.model.revocations, *_by_id(self.ids(Kind.FINAL))]))
     def restore(self, what: Target) -> None:
         """What was revoked, or cannot be any more."""
         same("restore", *self.both("restore", what, self.now))
 
+    @precondition(Lockstep.spare)
     @rule(
         name=st.sampled_from("LM"),
         owner=st.sampled_from("xy"),
@@ -258,23 +322,25 @@ class StorageSpec(Lockstep):
         """Somebody wants a lock."""
         same("lock", *self.both("lock", Lock(name, owner, self.now + seconds, worker, task), self.now))
 
+    @precondition(lambda self: self.spare() and self.model.taken)
     @rule(name=st.sampled_from("LM"), owner=st.sampled_from("xy"))
     def unlock(self, name: str, owner: str) -> None:
         """Somebody gives a lock back, or believes so."""
         same("unlock", *self.both("unlock", name, owner))
 
-    @precondition(lambda self: self.model.taken)
+    @precondition(lambda self: self.spare() and self.model.taken)
     @rule(names=st.none() | st.lists(st.sampled_from("LM"), max_size=2))
     def flush_locks(self, names: list[str] | None) -> None:
         """An operator frees locks."""
         same("flush_locks", *self.both("flush_locks", names))
 
-    @precondition(lambda self: self.model.rows)
+    @precondition(Lockstep.spare)
     @rule(target=copies, task=_among(lambda self: self.ids()))
     def get(self, task: str) -> Copy:
         """Somebody looks at a task, and remembers it."""
         return self.look(task)
 
+    @precondition(Lockstep.spare)
     @rule(
         states=st.none() | st.lists(st.sampled_from(_STORED), max_size=4),
         limit=st.integers(0, 3),
@@ -286,8 +352,9 @@ class StorageSpec(Lockstep):
         place = None if birth is None else self.places[birth]
         found, expected = self.both("tasks", states, limit, place, twins=(states, limit, birth))
         same("tasks", list(map(fields, found)), list(map(fields, expected)))
+        same("exchange of nothing", *self.both("exchange", (), None))
 
-    @precondition(lambda self: self.ids(Kind.FINAL, Kind.OUTCOME))
+    @precondition(lambda self: self.ids(Kind.FINAL, Kind.OUTCOME) and (self.spare() or not self.free()))
     @rule(
         before=_among(lambda self: sorted({r.ended + more for r in self.model.rows if r.ended for more in (0, 1)})),
         limit=st.sampled_from((1000, 1000, 1)),
@@ -304,34 +371,47 @@ class StorageSpec(Lockstep):
         self.emptied = True
         self.both("flush")
 
-    @rule()
-    def exchange_nothing(self) -> None:
-        """Somebody has nothing to say, and wants nothing."""
-        same("exchange", *self.both("exchange", (), None))
-
     # Time --------------------------------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.spare() or self.sleepy())
     @rule(seconds=st.sampled_from((1.0, 3.0, 3.0, 11.0, 30.0, -1.0, -5.0)))
     def pass_time(self, seconds: float) -> None:
         """The clock goes on, or steps back."""
         self.now += seconds
 
-    @precondition(lambda self: self.moments())
+    @precondition(lambda self: self.moments() and (self.spare() or self.sleepy()))
     @rule(moment=_among(lambda self: self.moments()), seconds=st.sampled_from((0.0, 0.0, -0.5)))
     def wait_for(self, moment: float, seconds: float) -> None:
         """It is exactly the moment when something comes, ends or lapses, or just before it."""
         self.now = moment + seconds
 
-    # The end ---------------------------------------------------------------------------------------------------------
+    # The end -------------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
-        """Claim all that is left, in the right order: now, and once all leases have lapsed and all ETAs have come."""
+        """Bring all that is left to an end, in the right order, and close the store."""
         try:
-            for seconds in (0.0, 100.0) if self.agreed else ():
-                self.now += seconds
-                self.received("recover", *self.both("recover", self.now, Actor("recoverer")))
-                self.swap((), Wish("w1", 100).claimant(self.now))
-                self.agree()
+            if self.agreed:
+                self._clear_up()
         finally:
             for storage in self.handles:
                 storage.close()
+
+    def _clear_up(self) -> None:
+        """Claim all that is due, end it in one way or another, try it again; then the same when everything is due.
+
+        No run is too short to end some tasks, and so all runs together end them in each way there is.
+        """
+        for seconds in (0.0, 100.0, 100.0):
+            self.now += seconds
+            self.received("recover", *self.both("recover", self.now, Actor("recoverer")))
+            self.swap((), Wish("w1", 100).claimant(self.now))
+            self.agree()
+            ends = [(copy, End(ENDINGS[(copy.birth + self.turn) % len(ENDINGS)])) for copy in self.running.values()]
+            self.finish(ends, None)
+            self.agree()
+            for task_id in self.ids(Kind.OUTCOME):
+                copy = self.look(task_id)
+                self.swap([(copy, policies.retry(copy.task, self.now, worker="operator"))])
+            for task_id in self.ids(Kind.WAITING)[::2]:
+                self.both("revoke", Target(function=False, key=task_id), Revocation(), self.now)
+            self.agree()

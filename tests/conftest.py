@@ -1,0 +1,144 @@
+"""What the tests of the public API share: queues on each store that needs no server, and an ear for their signals."""
+
+import itertools
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from lifecycle import LIFECYCLE, TaskException, TaskQueue
+from lifecycle.testing import VirtualClock
+
+KINDS = ("memory", "sqlite")
+PATIENCE = 30.0
+"""Seconds after which what is awaited is taken for lost, on a machine that is busy."""
+
+
+class Heard(list):
+    """What a queue has announced, in order: ``(signal, id of the task, the task's state when it was told)``."""
+
+    def __init__(self, queue, *signals):
+        super().__init__()
+        queue.signal(*signals)(self.note)
+
+    def note(self, signal, task, exc=None):
+        self.append((signal, task.id, task.state))
+
+    def of(self, task):
+        """The signals of one task."""
+        return [signal for signal, task_id, _ in self if task_id == task.id]
+
+    def story(self, task):
+        """The same as a text, held against the task's history."""
+        history = [LIFECYCLE.state(record.state) for record in task.history()]
+        assert [entry for entry in self if entry[1] == task.id] == [(at.signal, task.id, at) for at in history]
+        return " ".join(self.of(task))
+
+
+def states(result):
+    """The states that a task entered, as a text."""
+    return " ".join(record.state for record in result.history())
+
+
+def failure(result, **options):
+    """The metadata of the exception that reading a result raises."""
+    with pytest.raises(TaskException) as caught:
+        result.get(**options)
+    return caught.value.metadata
+
+
+def drain(queue):
+    """Run all that is due; the tasks, in order."""
+    return list(iter(queue.run_next, None))
+
+
+def spin(seen, patience=PATIENCE):
+    """Stay in Python, where a thread can be interrupted, until `seen` is set; fails if it never is."""
+    for _ in range(int(patience / 0.005)):
+        if seen.wait(0.005):
+            return
+    raise AssertionError("nobody came")
+
+
+@contextmanager
+def another_thread(work):
+    """Do `work()` in a thread meanwhile; what it raises is raised at the end."""
+    raised = []
+
+    def run():
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield thread
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "the other thread hangs"
+    if raised:
+        raise raised[0]
+
+
+
+
+@pytest.fixture(scope="session")
+def new(tmp_path_factory):
+    """Opens a queue on a virtual clock: ``with new(kind, …) as queue``. Those on SQLite share a file, not a name."""
+    file = tmp_path_factory.mktemp("queues") / "queues.db"
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{file}?synchronous=off"}
+    numbers = itertools.count()
+
+    @contextmanager
+    def opened(kind, **options):
+        queue = TaskQueue(urls[kind], **({"clock": VirtualClock(), "name": f"q{next(numbers)}"} | options))
+        try:
+            yield queue
+        finally:
+            queue.close()
+
+    return opened
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    """The stores that need no server."""
+    return request.param
+
+
+@pytest.fixture
+def clock():
+    """Stands still until it is moved."""
+    return VirtualClock()
+
+
+@pytest.fixture
+def url(kind, tmp_path):
+    """Of a store of the test's own."""
+    return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/app.db?synchronous=off"}[kind]
+
+
+@pytest.fixture
+def make(url, clock):
+    """Makes queues on that store and clock, and closes them."""
+    queues = []
+
+    def made(**options):
+        queues.append(TaskQueue(url, **({"clock": clock} | options)))
+        return queues[-1]
+
+    yield made
+    for queue in queues:
+        queue.close()
+
+
+@pytest.fixture
+def queue(make):
+    """An empty queue on a virtual clock."""
+    return make()
+
+
+@pytest.fixture
+def heard(queue):
+    """What the queue announces."""
+    return Heard(queue)

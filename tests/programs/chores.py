@@ -1,0 +1,200 @@
+"""Chores: tasks of every kind. A consumer of them tells what it hears and does on the descriptor that it was given."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from lifecycle import SIGNAL_COMPLETE, SIGNAL_ERROR, CancelExecution, RetryTask, TaskException, TaskQueue
+
+setting = json.loads(os.environ["PROGRAM"])
+queue = TaskQueue(setting["url"], **setting["queue"])
+gate = Path(setting["folder"], "gate")
+
+
+def tell(**what):
+    """A line is written at once, so that those of several processes do not mix."""
+    if setting["wire"] is not None:
+        os.write(setting["wire"], json.dumps({"pid": os.getpid(), **what}).encode() + b"\n")
+
+
+def wait_at_the_gate():
+    while not gate.exists():
+        time.sleep(0.005)
+
+
+@queue.task()
+def add(a, b):
+    return a + b
+
+
+@queue.task(retries=2, retry_delay=setting["delay"], context=True)
+def flaky(task=None):
+    if task.attempt == 1:
+        raise ValueError("uh-oh")
+    return "OK"
+
+
+@queue.task(retries=1, context=True)
+def hasty(task=None):
+    if task.attempt == 1:
+        raise ValueError("uh-oh")
+    return "OK"
+
+
+@queue.task()
+def hopeless():
+    raise ValueError("never")
+
+
+@queue.task(context=True)
+def polite(task=None):
+    if task.attempt == 1:
+        raise RetryTask("not ready yet")
+    return "OK"
+
+
+@queue.task()
+def unwanted():
+    """Is called off by a hook."""
+
+
+@queue.task()
+@queue.lock_task("chores")
+def locked():
+    """Needs a lock."""
+
+
+@queue.task(timeout=0.2)
+def endless():
+    while True:
+        time.sleep(0.005)
+
+
+@queue.task(context=True)
+def linger(task=None):
+    """Stays until the gate is open, and cleans up; does not stay at a later attempt."""
+    if task.attempt == 1:
+        tell(id=task.id, note="begun")
+        try:
+            wait_at_the_gate()
+        finally:
+            tell(id=task.id, note="left")
+    return task.attempt
+
+
+@queue.task(context=True)
+def stubborn(task=None):
+    """Does not let itself be interrupted, until the gate is open; does not stay at a later attempt."""
+    if task.attempt == 1:
+        tell(id=task.id, note="begun")
+        while not gate.exists():
+            try:
+                wait_at_the_gate()
+            except BaseException:
+                tell(id=task.id, note="swallowed")
+    return task.attempt
+
+
+@queue.task(context=True)
+def asleep(task=None):
+    """Waits where no exception reaches it; does not at a later attempt."""
+    if task.attempt == 1:
+        tell(id=task.id, note="begun")
+        time.sleep(3600)
+    return task.attempt
+
+
+@queue.task(context=True)
+def hoard(task=None):
+    """Takes a lock and never gives it back."""
+    taken = queue.lock_task("hoard").acquire()
+    tell(id=task.id, note="begun", taken=taken)
+    if task.attempt == 1:
+        wait_at_the_gate()
+    return taken
+
+
+@queue.task()
+def celebrated():
+    """Has a handler that takes its time once it is complete."""
+
+
+# What is run by consumers that are killed all the time: whoever comes to the end of a task writes that down.
+
+
+def finish(name):
+    file = os.open(Path(setting["folder"], "finished"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.write(file, f"{name}\n".encode())
+    os.close(file)
+
+
+@queue.task()
+def quick(number):
+    finish(f"quick-{number}")
+    return number
+
+
+@queue.task(retries=2)
+def steady(number, seconds):
+    time.sleep(seconds)
+    finish(f"steady-{number}")
+    return number
+
+
+@queue.task(retries=2, retry_delay=0.05, context=True)
+def shaky(number, seconds, task=None):
+    """Fails at the first attempt that comes so far."""
+    time.sleep(seconds)
+    if task.retries == 2:
+        raise ValueError("uh-oh")
+    finish(f"shaky-{number}")
+    return number
+
+
+@queue.task(retries=2)
+def doomed(number, seconds):
+    time.sleep(seconds)
+    raise ValueError("never")
+
+
+# Hooks and handlers --------------------------------------------------------------------------------------------------
+
+
+@queue.pre_execute()
+def call_off(task):
+    if task.name == unwanted.name:
+        raise CancelExecution("nobody wants it")
+
+
+if setting["wire"] is not None:  # in a consumer
+
+    @queue.on_startup()
+    def up():
+        tell(note="up")
+
+    @queue.on_shutdown()
+    def down():
+        tell(note="down")
+
+    @queue.signal()
+    def report(signal, task, exc=None):
+        tell(id=task.id, signal=signal, **outcome(signal, task, exc))
+
+    @queue.signal(SIGNAL_COMPLETE)
+    def celebrate(signal, task):
+        if task.name == celebrated.name:
+            tell(id=task.id, note="celebrating")
+            wait_at_the_gate()
+
+
+def outcome(signal, task, exc):
+    """What a handler can read of it."""
+    if signal == SIGNAL_COMPLETE:
+        return {"value": queue.result(task.id)}
+    if signal == SIGNAL_ERROR:
+        try:
+            queue.result(task.id)
+        except TaskException as error:
+            return {"error": error.metadata["error"], "exc": repr(exc)}
+    return {}

@@ -1,0 +1,460 @@
+"""The command line: what it says, to people and to programs, and how it takes mistakes."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from processes import PATIENCE, environment, states, until
+
+from consumer import cli as commands
+from consumer.cli import main
+from lifecycle import LIFECYCLE, StorageUnavailable, TaskQueue
+
+TASKS = """
+from lifecycle import TaskQueue
+queue = TaskQueue({url!r})
+@queue.task()
+def add(a, b):
+    return a + b
+@queue.task()
+def hopeless():
+    raise ValueError("never")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that the commands are given in, with a `tasks.py` whose queue is in a file there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIFECYCLE_URL", raising=False)
+    (tmp_path / "tasks.py").write_text(TASKS.format(url=f"sqlite:///{tmp_path}/tasks.db"))
+    return tmp_path
+
+
+@pytest.fixture
+def cli(folder, monkeypatch, capsys):
+    """Gives a command in this process: its exit code, and what it wrote to stdout and stderr."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    queues, queue_of = [], commands._queue
+    monkeypatch.setattr(commands, "_queue", lambda *given: queues.append(queue_of(*given)) or queues[-1])
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lifecycle", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    yield run
+    for queue in queues:
+        queue.close()
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def queue(folder):
+    """The queue of `tasks.py`, with a task in each of five states; they are in `queue.in_state`."""
+    queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
+    add = queue.task(name="tasks.add")(lambda a, b: a + b)
+    hopeless = queue.task(name="tasks.hopeless")(lambda: 1 / 0)
+    queue.in_state = {"complete": add(1, 2), "error": hopeless(), "scheduled": add.schedule((1, 2), delay=3600)}
+    while queue.run_next():
+        pass
+    doomed = add(3, 4)
+    doomed.revoke()
+    queue.run_next()
+    queue.in_state |= {"revoked": doomed, "queued": add(5, 6)}
+    assert {state: result.state for state, result in queue.in_state.items()} == {state: state for state in queue.in_state}
+    yield queue
+    queue.close()
+
+
+def process(*arguments, **options):
+    """A command in a process of its own: its exit code, and what it wrote to stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "consumer", *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        **options,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def is_one_line(text, *parts):
+    """Is it one line, about an error, and has it all these parts?"""
+    return text.startswith("error: ") and text.count("\n") == 1 and all(part in text for part in parts)
+
+
+# Looking -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["target", "url", "environment"])
+def where(request, folder, monkeypatch):
+    """The ways to say which queue is meant."""
+    url = f"sqlite:///{folder}/tasks.db"
+    if request.param == "environment":
+        monkeypatch.setenv("LIFECYCLE_URL", url)
+        return []
+    return ["tasks:queue"] if request.param == "target" else ["--url", url]
+
+
+def test_look_ups(cli, queue, where):
+    """`list`, `show`, `history` and `stats` print JSON for programs, whichever way the queue is named."""
+    code, out, err = cli("list", *where, "--json")
+    assert (code, err) == (0, "")
+    listed = json.loads(out)
+    assert [(task["id"], task["state"]) for task in listed] == [
+        (queue.in_state[state].id, state) for state in ("queued", "revoked", "scheduled", "error", "complete")
+    ]
+    result = queue.in_state["error"]
+    code, out, err = cli("show", result.id, *where, "--json")
+    assert (code, err) == (0, "")
+    shown = json.loads(out)
+    assert shown.pop("history") == [
+        {"state": one.state, "at": one.at, "worker": one.worker, "attempt": one.attempt} for one in result.history()
+    ]
+    assert shown == listed[3]
+    assert (shown["name"], shown["attempt"], shown["retries"], shown["eta"]) == ("tasks.hopeless", 1, 0, None)
+    code, out, err = cli("history", result.id, *where, "--json")
+    assert (code, err) == (0, "")
+    assert [one["state"] for one in json.loads(out)] == ["queued", "executing", "error"]
+    code, out, err = cli("stats", *where, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == queue.counts()
+    assert sum(json.loads(out).values()) == 5
+
+
+def test_look_ups_for_people(cli, queue):
+    """The same, as tables: nothing that identifies a task is cut or folded, however narrow the output."""
+    code, out, err = cli("list", "tasks")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == 6
+    for state, result in queue.in_state.items():
+        (line,) = [line for line in lines if result.id in line]
+        assert {state, result.task.name} <= set(line.split())
+    result = queue.in_state["complete"]
+    for command in ("show", "history"):
+        code, out, err = cli(command, result.id, "tasks")
+        assert (code, err) == (0, "")
+        assert [line.split()[0] for line in out.splitlines()[-3:]] == ["queued", "executing", "complete"]
+        assert result.task.worker in out
+    code, out, err = cli("stats", "tasks")
+    assert (code, err) == (0, "")
+    counts = dict(line.split() for line in out.splitlines()[1:])
+    assert counts == {state: str(count) for state, count in queue.counts().items()}
+
+
+def test_list_some(cli, queue):
+    """`list` may be told which states, and how many tasks at the most."""
+    code, out, _ = cli("list", "tasks", "--json", "-s", "error", "--state", "queued")
+    assert code == 0
+    assert {task["state"] for task in json.loads(out)} == {"error", "queued"}
+    code, out, _ = cli("list", "tasks", "--json", "-n", "2")
+    assert [task["state"] for task in json.loads(out)] == ["queued", "revoked"]
+    code, _, err = cli("list", "tasks", "-s", "finished")
+    assert code == 2
+    assert is_one_line(err, "finished", *LIFECYCLE.states)
+
+
+def test_another_name(cli, folder):
+    """With `--url`, `--name` says which queue of the store is meant."""
+    url = f"sqlite:///{folder}/both.db"
+    both = [TaskQueue(url, name=name) for name in ("default", "other")]
+    results = [queue.task(name="add")(lambda: 1)() for queue in both]
+    for queue, result, options in zip(both, results, ([], ["--name", "other"]), strict=True):
+        code, out, _ = cli("list", "--url", url, "--json", *options)
+        assert code == 0
+        assert [task["id"] for task in json.loads(out)] == [result.id]
+        queue.close()
+
+
+def test_odd_names(cli, folder):
+    """Ids and names are printed as they are, whatever they look like to the library that prints them."""
+    queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
+    queue.task(name="[bold]add[/bold]")(lambda: 1).schedule(id="order[7]")
+    queue.task(name="[/]")(lambda: 1).schedule(id="[/]")
+    queue.close()
+    code, out, _ = cli("list", "tasks")
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["[/]", "[/]"], ["order[7]", "[bold]add[/bold]"]]
+    for command in ("show", "revoke"):
+        code, out, err = cli(command, "[/]", "tasks")
+        assert (code, err) == (0, "")
+        assert "[/]" in out
+    code, _, err = cli("show", "[/red]", "tasks")
+    assert code == 2
+    assert is_one_line(err, "[/red]")
+
+
+# Acting --------------------------------------------------------------------------------------------------------------
+
+
+def test_retry(cli, queue, where):
+    """`retry` runs once more what rests in an outcome."""
+    result = queue.in_state["error"]
+    code, out, err = cli("retry", result.id, *where)
+    assert (code, err) == (0, "")
+    assert result.id in out
+    assert states(result) == "queued executing error retrying queued"
+
+
+@pytest.mark.parametrize("state", ["complete", "revoked", "queued", "scheduled"])
+def test_retry_what_cannot_be(cli, queue, state):
+    """`retry` of anything else is refused with exit code 1: what is so, and what could be done instead."""
+    result = queue.in_state[state]
+    before = result.history()
+    code, out, err = cli("retry", result.id, "tasks")
+    assert (code, out) == (1, "")
+    assert is_one_line(err, f"task {result.id} is {state}: cannot retry", *LIFECYCLE.allowed(state))
+    assert ("(final)" in err) == (not LIFECYCLE.allowed(state))
+    assert result.history() == before
+
+
+def test_revoke(cli, queue, where):
+    """`revoke` keeps a task from running; the next free worker says so."""
+    result = queue.in_state["scheduled"]
+    code, out, err = cli("revoke", result.id, *where)
+    assert (code, err) == (0, "")
+    assert result.id in out
+    queue.run_next()
+    assert states(result) == "queued scheduled revoked"
+
+
+@pytest.mark.parametrize("command", ["show", "history", "retry", "revoke"])
+def test_unknown_ids(cli, queue, where, command):
+    """An id that is not there is a mistake: one line, exit code 2, and nothing is remembered of it."""
+    code, out, err = cli(command, "4711", *where)
+    assert (code, out) == (2, "")
+    assert is_one_line(err, "no task 4711")
+    assert not queue.is_revoked("4711")
+
+
+# Mistakes ------------------------------------------------------------------------------------------------------------
+
+MODULES = {
+    "raises": "\nx = 1\nraise ValueError('uh-oh\\nand more')\n",
+    "typo": "queue = = 1\n",
+    "leaves": "import sys\nsys.exit(0)\n",
+    "needy": "import os\nimport not_there.at_all\n",
+    "deep.er": "import not_there\n",
+    "unknown": "from lifecycle import TaskQueue\nqueue = TaskQueue('mysql://localhost')\n",
+    "folderly": TASKS.format(url="sqlite:///folder"),
+    "foreign": TASKS.format(url="sqlite:///foreign.db"),
+    "textual": TASKS.format(url="sqlite:///notes.txt"),
+    "nowhere": TASKS.format(url="sqlite:///not/there.db"),
+}
+MISTAKES = {
+    "no such module": (["taks:queue"], ["'taks'", "no module"]),
+    "no such module in a package": (["deep.est:queue"], ["'deep.est'", "no module"]),
+    "a name that is none": (["tasks.py:queue!"], ["'tasks.py:queue!'", "tasks:queue"]),
+    "no name": ([":queue"], ["':queue'", "tasks:queue"]),
+    "no such attribute": (["tasks:qeue"], ["'qeue'", "did you mean queue?"]),
+    "no queue": (["tasks:add"], ["tasks:add", "TaskFunction", "did you mean queue?"]),
+    "a module that raises": (["raises:queue"], ["'raises'", "ValueError: uh-oh", "raises.py, line 3"]),
+    "a module with a typo": (["typo:queue"], ["'typo'", "SyntaxError", "typo.py, line 1"]),
+    "a module that leaves": (["leaves:queue"], ["'leaves'", "SystemExit", "leaves.py, line 2"]),
+    "a module that lacks one": (["needy:queue"], ["'needy'", "not_there", "needy.py, line 2"]),
+    "a module in a package that lacks one": (["deep.er:queue"], ["'deep.er'", "not_there", "er.py, line 1"]),
+    "a scheme that is none": (["unknown:queue"], ["'unknown'", "mysql", "sqlite", "unknown.py, line 2"]),
+    "a folder for a file": (["folderly:queue"], ["folder", "name a file in it"]),
+    "another program's file": (["foreign:queue"], ["foreign.db", "another program's", "album"]),
+    "a text": (["textual:queue"], ["notes.txt", "not a database"]),
+    "no such folder": (["nowhere:queue"], ["no folder", "not"]),
+    "no workers": (["tasks:queue", "-w", "0"], ["-w", "0"]),
+    "half a worker": (["tasks:queue", "-w", "1.5"], ["-w", "1.5"]),
+    "no such kind of worker": (["tasks:queue", "-k", "fiber"], ["fiber", "thread"]),
+    "less than no grace": (["tasks:queue", "--grace", "-1"], ["--grace", "-1"]),
+}
+
+
+@pytest.fixture
+def mistakes(folder):
+    """Modules that are no good, in a folder with a name that looks like markup."""
+    where = folder / "a [/b] c"
+    (where / "folder").mkdir(parents=True)
+    (where / "deep").mkdir()
+    for name, text in (MODULES | {"tasks": (folder / "tasks.py").read_text()}).items():
+        (where / f"{name.replace('.', '/')}.py").write_text(text)
+    (where / "notes.txt").write_text("Buy milk, and a longer text than that, so that it is no header.\n" * 20)
+    db = sqlite3.connect(where / "foreign.db")
+    db.execute("create table album(title)")
+    db.close()
+    return where
+
+
+@pytest.mark.parametrize(("arguments", "parts"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(mistakes, arguments, parts):
+    """Whatever is wrong with the queue or an option of `run` takes one line that names it, and exit code 2."""
+    before = {file: file.read_bytes() for file in mistakes.rglob("*.*") if file.suffix != ".pyc"}
+    code, out, err = process("run", *arguments, cwd=mistakes)
+    assert (code, out) == (2, "")
+    assert is_one_line(err, *parts), err
+    assert {file: file.read_bytes() for file in mistakes.rglob("*.*") if file.suffix != ".pyc"} == before
+
+
+def test_where_it_looked(mistakes):
+    """If there is no such module, the error says where it was looked for."""
+    assert str(mistakes) in process("run", "taks:queue", cwd=mistakes)[2]
+
+
+def test_where_it_went_wrong(mistakes):
+    """If a module cannot be imported, the error names the full path of the file that is to be mended."""
+    assert str(mistakes / "raises.py") in process("run", "raises:queue", cwd=mistakes)[2]
+
+
+@pytest.mark.parametrize("command", ["list", "stats"])
+def test_no_file(cli, folder, command):
+    """To look at a queue is no reason to make one: a file that is not there is a mistake."""
+    for more in (["--url", f"sqlite:///{folder}/none.db"], ["--url", "sqlite:///none.db?synchronous=full"], []):
+        code, out, err = cli(command, *more)
+        assert (code, out) == (2, "")
+        assert is_one_line(err, "no file", "none.db" if more else "lifecycle.db")
+    assert sorted(path.name for path in folder.iterdir()) == ["tasks.py"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["list", "tasks:queue", "--url", "sqlite:///tasks.db"], ["not both"]),
+        (["list", "--url", "mysql://localhost"], ["mysql://", "sqlite://"]),
+        (["list", "--url", "tasks.db"], ["scheme", "sqlite:///"]),
+        (["list", "-n", "0"], ["-n", "0"]),
+        (["lists"], ["lists"]),
+        (["show"], ["ID"]),
+        (["stats", "--jsn"], ["--jsn"]),
+        (["demo", "--folder", "not/there"], ["no folder", "not/there"]),
+    ],
+)
+def test_bad_usage(cli, queue, arguments, parts):
+    """Bad usage of any command takes one line, and exit code 2."""
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert is_one_line(err, *parts), err
+
+
+def test_interrupted(capsys):
+    """Ctrl-C ends a command without a traceback."""
+
+    def command():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 130
+    assert is_one_line(capsys.readouterr().err, "interrupted")
+
+
+def test_interrupted_while_it_imports(folder):
+    """So it does while a module is imported, which may take its time."""
+    (folder / "slow.py").write_text("import time\nopen('here', 'w').close()\ntime.sleep(3600)\n")
+    started = subprocess.Popen(
+        [sys.executable, "-m", "consumer", "run", "slow:queue"],
+        cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: (folder / "here").exists(), "the import")
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=PATIENCE)
+    assert started.returncode == 130
+    assert is_one_line(err, "interrupted")
+
+
+def test_a_store_that_is_away(cli, queue, monkeypatch):
+    """A store that fails is told in one line, too."""
+
+    def fail(self):
+        raise StorageUnavailable("tasks.db is kept locked")
+
+    monkeypatch.setattr(type(queue.storage), "counts", fail)
+    code, out, err = cli("stats", "tasks")
+    assert (code, out) == (2, "")
+    assert is_one_line(err, "tasks.db is kept locked")
+
+
+def test_a_reader_that_leaves(folder, queue):
+    """Whoever reads the output may stop doing so (`lifecycle list | head`): that is no error to speak of."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "consumer", "list", "tasks"],
+        cwd=folder, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.stderr == ""
+
+
+# Help ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "list", "show", "history", "stats", "retry", "revoke"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(cli, command, flag):
+    """Each command says what it does and what it takes."""
+    code, out, err = cli(command, flag)
+    assert (code, err) == (0, "")
+    assert f"lifecycle {command}" in out
+    assert "--help" in out
+    assert (command in ("run", "demo")) != ("--url" in out)
+    assert ("--json" in out) == (command in ("demo", "list", "show", "history", "stats"))
+
+
+def test_overall_help(cli):
+    """Without a command, and with `--help`, all of them are listed."""
+    for arguments in (["--help"], []):
+        _, out, err = cli(*arguments)
+        for command in ("run", "demo", "list", "show", "history", "stats", "retry", "revoke"):
+            assert f" {command} " in out + err
+
+
+def test_as_a_module(folder, queue):
+    """`python -m consumer` is the command line, too, and sees the modules of the current folder."""
+    code, out, err = process("stats", "tasks:queue", "--json", cwd=folder)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == queue.counts()
+
+
+# run -----------------------------------------------------------------------------------------------------------------
+
+
+def test_run(folder, queue):
+    """`run` runs the tasks of a queue until it is stopped, and logs its beginning and its end."""
+    consumer = subprocess.Popen(
+        [sys.executable, "-m", "consumer", "run", "tasks", "-w", "2"],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert queue.in_state["queued"].get(timeout=PATIENCE) == 11
+    consumer.send_signal(signal.SIGTERM)
+    out, err = consumer.communicate(timeout=PATIENCE)
+    assert (consumer.returncode, out) == (0, "")
+    for part in ("2 workers", "'default'", "tasks.add, tasks.hopeless", "stopping", "has stopped"):
+        assert part in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("flag", "levels"), [("-q", set()), ("-v", {"INFO", "DEBUG"})])
+def test_run_as_loud_as_wanted(folder, flag, levels):
+    """`-q` leaves out news, `-v` nothing at all."""
+    (folder / "talkative.py").write_text(
+        TASKS.format(url="sqlite:///talk.db") + "import logging\nqueue.on_startup()(lambda: logging.debug('up'))\n"
+    )
+    with (folder / "log").open("w") as log:
+        consumer = subprocess.Popen(
+            [sys.executable, "-m", "consumer", "run", "talkative", flag], cwd=folder, env=environment(), stderr=log
+        )
+    queue = TaskQueue(f"sqlite:///{folder}/talk.db")
+    assert queue.task(name="talkative.add")(lambda a, b: 0)(1, 2).get(timeout=PATIENCE) == 3
+    consumer.send_signal(signal.SIGTERM)
+    assert consumer.wait(PATIENCE) == 0
+    queue.close()
+    text = (folder / "log").read_text()
+    assert {level for level in ("DEBUG", "INFO", "WARNING", "ERROR") if f" {level} " in text} == levels
+    assert time.strftime("%Y") in text or not levels
