@@ -1,6 +1,7 @@
 """The command line. A mistake of its user gets one line and exit code 2, never a traceback."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,16 +14,20 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from rich.text import Text
 
 from consumer.consumer import WORKER_TYPES, Consumer
 from consumer.demo import run_demo
 from consumer.load import load_queue
 from lifecycle import LIFECYCLE, IllegalTransition, LifecycleError, Record, Task, TaskQueue
+from lifecycle.queue import DEFAULT_URL, URL_VARIABLE
 
 __all__ = ["main"]
 
 FOUND_WRONG: Final = 1
 BAD_USAGE: Final = 2
+INTERRUPTED: Final = 130
+_UsageError: Final = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="lifecycle",
@@ -32,7 +37,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
+# What goes to a file or a program is not folded to the width of a terminal that nobody looks at.
+out = Console() if sys.stdout.isatty() else Console(width=10_000)
 err = Console(stderr=True)
 
 Target = Annotated[str | None, typer.Argument(metavar="[MODULE:QUEUE]", help="The queue, as in tasks:queue.")]
@@ -99,12 +105,10 @@ def list_tasks(
     if as_json:
         _print_json([_fields(task) for task in tasks])
         return
-    table = Table("id", "task", "state", "attempt", "retries", "eta", box=None, header_style="bold")
-    for task in tasks:
-        table.add_row(
-            task.id, task.name, task.state, str(task.attempt), str(task.retries), _time(task.eta) if task.eta else ""
-        )
-    out.print(table)
+    _print_table(
+        ["id", "task", "state", "attempt", "retries", "eta"],
+        [[task.id, task.name, task.state, task.attempt, task.retries, task.eta and _time(task.eta)] for task in tasks],
+    )
 
 
 @app.command()
@@ -117,10 +121,7 @@ def show(
     if as_json:
         _print_json(_fields(task) | {"history": [_record(record) for record in records]})
         return
-    table = Table(box=None, show_header=False)
-    for field, value in _fields(task).items():
-        table.add_row(field, "" if value is None else str(value))
-    out.print(table)
+    _print_table([], [list(pair) for pair in _fields(task).items()])
     _print_history(records)
 
 
@@ -143,18 +144,14 @@ def stats(target: Target = None, url: Url = None, name: Name = "default", as_jso
     if as_json:
         _print_json(counts)
         return
-    table = Table("state", "tasks", box=None, header_style="bold")
-    for state in LIFECYCLE.states:
-        if state in counts:
-            table.add_row(state.name, str(counts[state.name]))
-    out.print(table)
+    _print_table(["state", "tasks"], [[state.name, counts[state]] for state in LIFECYCLE.states if state in counts])
 
 
 @app.command()
 def retry(task_id: TaskId, target: Target = None, url: Url = None, name: Name = "default") -> None:
     """Run a task that rests in an outcome (error, timeout, …) once more."""
     _queue(target, url, name).retry(task_id)
-    out.print(f"task {task_id} is queued again")
+    out.print(f"task {task_id} is queued again", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -163,7 +160,7 @@ def revoke(task_id: TaskId, target: Target = None, url: Url = None, name: Name =
     queue = _queue(target, url, name)
     queue.get(task_id)  # an id that is not there is more likely mistyped than meant for later
     queue.revoke_by_id(task_id)
-    out.print(f"task {task_id} will not run again")
+    out.print(f"task {task_id} will not run again", markup=False, highlight=False, soft_wrap=True)
 
 
 def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:
@@ -172,7 +169,8 @@ def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:
         raise typer.BadParameter("give a queue (tasks:queue) or --url, not both")
     if target is not None:
         return load_queue(target)
-    if url is not None and url.startswith("sqlite:"):
+    url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    if url.startswith("sqlite:"):
         path = Path(unquote(urlsplit(url).path.removeprefix("/")))
         if not path.exists():  # to look at a queue is no reason to make one
             raise typer.BadParameter(f"there is no file {path}")
@@ -196,9 +194,15 @@ def _print_json(value: object) -> None:
 
 
 def _print_history(records: list[Record]) -> None:
-    table = Table("state", "at", "attempt", "by", box=None, header_style="bold")
-    for record in records:
-        table.add_row(record.state, _time(record.at), str(record.attempt), record.worker)
+    rows = [[record.state, _time(record.at), record.attempt, record.worker] for record in records]
+    _print_table(["state", "at", "attempt", "by"], rows)
+
+
+def _print_table(head: list[str], rows: list[list[object]]) -> None:
+    table = Table(*head, box=None, show_header=bool(head), header_style="bold")
+    for row in rows:
+        # Text, since a string would be read as markup.
+        table.add_row(*[Text("" if value is None else str(value)) for value in row])
     out.print(table)
 
 
@@ -206,18 +210,26 @@ def _time(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).astimezone().isoformat(sep=" ", timespec="milliseconds")
 
 
-def main(command: Callable[[], object] = app) -> None:
+def main(command: Callable[..., object] = app) -> None:
     """The entry point: runs the command line, and turns what is the user's to mend into one line and an exit code."""
     try:
-        command()
+        code = command(standalone_mode=False)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            raise SystemExit(BAD_USAGE) from None
+        _fail(error.format_message(), BAD_USAGE)
     except IllegalTransition as error:
         _fail(str(error), FOUND_WRONG)
     except LifecycleError as error:
         _fail(str(error), BAD_USAGE)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", INTERRUPTED)
+    if code == INTERRUPTED:  # typer has caught the interrupt, and says nothing
+        _fail("interrupted", INTERRUPTED)
+    raise SystemExit(code)
 
 
 def _fail(message: str, code: int) -> None:
-    err.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True, markup=True)
+    err.print(Text.assemble(("error:", "bold red"), " ", " ".join(message.split())), soft_wrap=True)
     raise SystemExit(code)

@@ -5,10 +5,14 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from typing import Final
 
+import lifecycle
 from lifecycle import ConfigurationError, TaskQueue
 
 __all__ = ["load_queue"]
+
+_LIBRARY: Final = Path(lifecycle.__file__).parent
 
 
 def load_queue(target: str) -> TaskQueue:
@@ -29,7 +33,7 @@ def load_queue(target: str) -> TaskQueue:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             raise ConfigurationError(f"there is no module {error.name!r}, neither in {here} nor installed") from None
         raise ConfigurationError(f"{module_name!r} cannot be imported: {_where(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(f"{module_name!r} cannot be imported: {_where(error)}") from error
     found: object = module
     for name in attribute.split("."):
@@ -50,7 +54,10 @@ def _like(found: object, name: str) -> str:
 
 def _where(error: BaseException) -> str:
     """The error, and the place in the user's code that it comes from."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error}"
-    *_, last = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
+    last = (ours or frames)[-1]
+    return f"{text} ({last.filename}, line {last.lineno})"

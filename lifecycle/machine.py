@@ -10,11 +10,11 @@ transition, states, their lists) knows the table, and drops it when it changes.
 
 Not promised on the looked-up path: log records; a second reading of `model.state` (the library reads what it set, and
 objects if that is no state); a model that is a list or tuple (the library sets the state of its items). Not noticed:
-what goes around the object (``vars(state)["on_enter"] = ...``, ``list.append(state.on_enter, f)``), a class patched
-later, a shallow copy of an event. Never looked up, which takes the library's time and 1 µs: machines with a queue,
-another `model_attribute` or methods of their own; internal transitions; `State` and `Transition` objects of other
-classes than these; what holds a list that the caller made and may still change: ``clear()`` a list, or set the
-machine's to `None`, rather than to ``[]``. A dict assigned to `machine.states` or `event.transitions` is copied.
+what goes around the object (``vars(state)["on_enter"] = ...``, ``list.append(state.on_enter, f)``, ``machine._on_final
+= [f]``), a class patched later, a shallow copy of an event. Never looked up, which takes the library's time and 1 or
+2 µs: machines with a queue, another `model_attribute` or methods of their own; internal transitions; `State` and
+`Transition` objects of other classes than these; what holds a list that the caller made and may still change: ``clear``
+it, or set the machine's to `None`, not ``[]``. A dict assigned to `machine.states` or `event.transitions` is copied.
 """
 
 from collections import OrderedDict, defaultdict

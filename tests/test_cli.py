@@ -270,10 +270,10 @@ MISTAKES = {
     "another program's file": (["foreign:queue"], ["foreign.db", "another program's", "album"]),
     "a text": (["textual:queue"], ["notes.txt", "not a database"]),
     "no such folder": (["nowhere:queue"], ["no folder", "not"]),
-    "no workers": (["tasks:queue", "-w", "0"], ["-w", "0"]),
-    "half a worker": (["tasks:queue", "-w", "1.5"], ["-w", "1.5"]),
+    "no workers": (["tasks:queue", "-w", "0"], ["-w", "1"]),
+    "half a worker": (["tasks:queue", "-w", "1.5"], ["-w", "integer"]),
     "no such kind of worker": (["tasks:queue", "-k", "fiber"], ["fiber", "thread"]),
-    "less than no grace": (["tasks:queue", "--grace", "-1"], ["--grace", "-1"]),
+    "less than no grace": (["tasks:queue", "--grace", "-1"], ["--grace", "0"]),
 }
 
 
@@ -328,7 +328,7 @@ def test_no_file(cli, folder, command):
         (["list", "tasks:queue", "--url", "sqlite:///tasks.db"], ["not both"]),
         (["list", "--url", "mysql://localhost"], ["mysql://", "sqlite://"]),
         (["list", "--url", "tasks.db"], ["scheme", "sqlite:///"]),
-        (["list", "-n", "0"], ["-n", "0"]),
+        (["list", "-n", "0"], ["-n", "1"]),
         (["lists"], ["lists"]),
         (["show"], ["ID"]),
         (["stats", "--jsn"], ["--jsn"]),
@@ -345,7 +345,7 @@ def test_bad_usage(cli, queue, arguments, parts):
 def test_interrupted(capsys):
     """Ctrl-C ends a command without a traceback."""
 
-    def command():
+    def command(**options):
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as ended:

@@ -668,6 +668,18 @@ def test_the_library_is_entered_while_something_is_attached(attach, detach):
     assert not enters_library(machine, model)
 
 
+def test_a_trigger_is_looked_into_once():
+    """Whether a trigger can be looked up is found out once, whatever the answer, until something changes."""
+    machine, model = make()
+    for attach in (list, lambda: machine.on_enter_b(nothing)):
+        attach()
+        with mock.patch.object(CompiledEvent, "_next", autospec=True, side_effect=CompiledEvent._next) as spy:
+            for _ in range(3):
+                model.state = "a"
+                machine.events["go"].trigger(model)
+        assert spy.call_count == 1
+
+
 @pytest.mark.parametrize("how", [*MACHINE_LISTS[:5], *STATE_LISTS])
 def test_what_is_attached_from_the_start_is_called(how):
     """A callback that a machine or a state is made with is called, and the rest is looked up once it is taken away."""
@@ -880,7 +892,7 @@ def test_a_state_kept_under_another_name_is_the_library_s_to_judge():
 def test_a_queue_that_is_switched_off_while_it_is_full_refuses():
     """A trigger that would overtake a queued one is refused, as by the library."""
     machine, model = make(queued=True)
-    other = SimpleNamespace(state="b")
+    other = SimpleNamespace(state="c")
 
     def switch_off():
         machine._queued = False
@@ -889,7 +901,7 @@ def test_a_queue_that_is_switched_off_while_it_is_full_refuses():
 
     machine.on_enter_b(switch_off)
     assert machine.events["go"].trigger(model) is True
-    assert (model.state, other.state) == ("b", "b")
+    assert (model.state, other.state) == ("b", "c")
 
 
 def test_an_event_given_to_another_machine_serves_that_one():
@@ -1072,6 +1084,27 @@ def test_a_state_that_equals_everything_is_not_looked_up():
     assert spy.called
 
 
+@pytest.mark.parametrize("state", [AttributeError, KeyError, TypeError, ["a"], "zz"])
+def test_a_machine_may_find_the_state_in_its_own_way(state):
+    """A subclass that knows a state where the library knows none is asked for it, whatever is wrong with it."""
+
+    class Lenient(CompiledMachine):
+        def get_model_state(self, model):
+            return self.get_state("a")
+
+    class Odd:
+        @property
+        def state(self):
+            if isinstance(state, type):
+                raise state
+            return state
+
+    machine, _ = make(cls=Lenient)
+    with mock.patch.object(Transition, "_change_state", autospec=True) as change_state:  # it reads the state again
+        assert machine.events["go"].trigger(Odd()) is True
+    assert change_state.called
+
+
 @pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, Boom])
 def test_errors_of_the_model_are_raised(error):
     """An error of the model's own, when its state is read or set, is raised as the library raises it."""
@@ -1180,6 +1213,23 @@ def test_what_is_attached_while_a_thread_compiles_is_called(attach, detach, mome
     assert 1 <= turn < 20  # it was tried after each call, and there were some
 
 
+def test_what_is_compiled_during_a_change_is_forgotten_after_it():
+    """A trigger between the beginning and the end of a change does not hide the change from the next one."""
+
+    class Nosy:
+        def __setattr__(self, name, value):
+            if name == "_queued" and value:
+                assert not enters_library(*pair)
+            super().__setattr__(name, value)
+
+    machine, model = pair = make(cls=type("NosyMachine", (CompiledMachine, Nosy), {}))
+    machine.after_state_change.extend(nothing for _ in [1] if not enters_library(machine, model))
+    assert enters_library(machine, model)
+    machine.after_state_change.clear()
+    machine._queued = True
+    assert enters_library(machine, model)
+
+
 def test_threads_that_drop_a_table_at_once_both_succeed():
     """A change that finds the table dropped by another thread in the meantime is no error."""
     machine, model = make()
@@ -1241,6 +1291,7 @@ def test_an_illegal_trigger_says_what_is_allowed():
             machine.events["stay"].trigger(model)
         assert (caught.value.state, caught.value.trigger, caught.value.allowed) == ("b", "stay", ("go",))
         assert caught.value.subject is caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
         assert model.state == "b"
     machine.remove_transition("go", "b")
     with pytest.raises(MachineError, match=r"^b: cannot stay \(final\)$"):

@@ -96,8 +96,9 @@ UNSUPPORTED = [
     type("Day", (date,), {})(2024, 1, 1), type("Hour", (time,), {})(1), type("Delta", (timedelta,), {})(1),
     type("Amount", (Decimal,), {})(1), type("Id", (UUID,), {})(int=1), type("Plane", (complex,), {})(1), Data(),
     Attrs(), Struct(), object(), len, int, lambda: None, (item for item in ()), range(3), slice(1), memoryview(b"view"),
-    Ellipsis, NotImplemented, ValueError("an error"), pathlib.Path("path"), fractions.Fraction(1, 3), UTC, threading.Lock(), sys,
-    msgspec.msgpack.Ext(1, b"\x90"), msgspec.Raw(b"\x01"), msgspec.UNSET, {}.keys(), {1: 2}.keys(), {1: 2}.items(),
+    Ellipsis, NotImplemented, ValueError("an error"), pathlib.Path("path"), fractions.Fraction(1, 3), UTC,
+    threading.Lock(), sys, msgspec.msgpack.Ext(1, b"\x90"), msgspec.Raw(b"\x01"), msgspec.UNSET, {}.keys(), {1: 2}.keys(),
+    {1: 2}.items(),
 ]  # fmt: skip
 
 simple_keys = st.one_of(
@@ -317,6 +318,9 @@ def test_lone_surrogates(bad, data):
 
 @seldom
 @given(st.text(st.characters(min_codepoint=0xD000, max_codepoint=0x11FFF), max_size=5))
+@example("\ud7ff")
+@example("\ue000")
+@example("\U00010000")
 def test_text_is_carried(text):
     """Every str that is text is carried, those next to the surrogates too."""
     assume(not any("\ud800" <= character <= "\udfff" for character in text))
@@ -704,7 +708,7 @@ def test_a_class_that_is_gone(monkeypatch):
 
 @pytest.mark.parametrize("error", [TaskTimeout, MemoryError])
 def test_what_passes(error):
-    """A timeout that ends the task, and a lack of memory, pass through a serializer: no payload is to blame for them."""
+    """A timeout that ends the task, and a lack of memory, pass through a serializer: no payload is to blame."""
 
     class Slow(tzinfo):
         def utcoffset(self, moment):

@@ -1,6 +1,8 @@
 """Signals: who hears of what, in which order, and that nobody silences anybody."""
 
+import gc
 import logging
+import weakref
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ task = Task("7", "add")
 
 
 class Ear:
-    """A handler that writes down what it hears; two of them are equal if they are one."""
+    """A handler that writes down what it hears, and raises if it shall."""
 
     def __init__(self, heard, name="", raises=None):
         self.heard, self.name, self.raises = heard, name, raises
@@ -27,6 +29,9 @@ class Ear:
         if self.raises is not None:
             raise self.raises
         return "ignored"
+
+    def hear(self, *told):
+        self(*told)
 
     def __repr__(self):
         return f"<ear {self.name}>"
@@ -73,11 +78,25 @@ def test_one_and_all():
 def test_methods():
     """A bound method is disconnected as it was connected, though each look at it makes a new one."""
     heard, signals = [], Signals()
-    signals.connect(heard.append)
-    signals.connect(Ear(heard, "a").__call__)
-    signals.disconnect(heard.append)
-    signals.send("complete", task)
-    assert heard == [("a", "complete", task)]
+    ear, other = Ear(heard, "ear"), Ear(heard, "other")
+    signals.connect(ear.hear)
+    signals.connect(other.hear)
+    signals.disconnect(ear.hear, ["complete"])
+    for signal in ("complete", "locked"):
+        signals.send(signal, task)
+    assert heard == [("other", "complete", task), ("ear", "locked", task), ("other", "locked", task)]
+
+
+def test_gone_is_gone():
+    """A handler that wants nothing any more is let go, not kept for nothing."""
+    signals, ear = Signals(), Ear([])
+    signals.connect(ear, ["complete", "error"])
+    signals.disconnect(ear, ["complete"])
+    signals.disconnect(ear, ["error"])
+    watch = weakref.ref(ear)
+    del ear
+    gc.collect()
+    assert watch() is None
 
 
 def test_each_queue_its_own():

@@ -6,14 +6,14 @@ It hands out copies, as a database does: nobody can change a stored task by chan
 import threading
 from collections.abc import Collection, Sequence
 from heapq import heappop, heappush
-from typing import cast
+from typing import Any, Final, cast
 
 import attrs
 
-from lifecycle.errors import DuplicateTask
+from lifecycle.errors import DuplicateTask, StorageError
 from lifecycle.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
-from lifecycle.table import INTERRUPT, REVOKE, START
+from lifecycle.table import INTERRUPT, REVOKE, REVOKED, START
 from lifecycle.task import Record, Task, read_history
 
 __all__ = ["MemoryStorage"]
@@ -60,8 +60,9 @@ class MemoryStorage:
                 if task.id in self._rows or task.id in new:
                     raise DuplicateTask(task.id)
                 new.add(task.id)
-            for task in tasks:
-                self._insert(task, now, *actor)
+            moves = [enqueued(task, now, *actor) for task in tasks]  # all, before the first is written
+            for task, move in zip(tasks, moves, strict=True):
+                self._insert(task, move)
 
     def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
@@ -110,11 +111,10 @@ class MemoryStorage:
         self._let_go(row, now)
         return True
 
-    def _insert(self, task: Task, now: float, worker: str, hold: float | None) -> None:
+    def _insert(self, task: Task, move: Move) -> None:
         self._seq += 1
         task.seq = self._seq
         row = self._rows[task.id] = _Row(attrs.evolve(task, loads=None, call=None))
-        move = enqueued(task, now, worker, hold)
         self._move(row, move)
         move.apply(task)
 
@@ -126,7 +126,7 @@ class MemoryStorage:
         move.apply(task)
         for follow_up in move.follow_ups:
             if follow_up.id not in self._rows:
-                self._insert(follow_up, move.at, move.worker, move.hold)
+                self._insert(follow_up, enqueued(follow_up, move.at, move.worker, move.hold))
         return True
 
     def _claim(self, claimant: Claimant) -> list[Claim]:
@@ -202,9 +202,9 @@ class MemoryStorage:
     def _foremost(self) -> _Row | None:
         """The row that a claim has to look at first."""
         while self._ready:
-            rank, _, task_id = self._ready[0]
+            rank, seq, task_id = self._ready[0]
             row = self._rows.get(task_id)
-            if row is not None and row.rank == -rank:
+            if row is not None and row.rank == -rank and row.task.seq == seq:
                 return row
             heappop(self._ready)
         return None
@@ -212,9 +212,9 @@ class MemoryStorage:
     def _earliest(self) -> _Row | None:
         """The row that becomes ready first."""
         while self._later:
-            due, _, task_id = self._later[0]
+            due, seq, task_id = self._later[0]
             row = self._rows.get(task_id)
-            if row is not None and row.due == due:
+            if row is not None and row.due == due and row.task.seq == seq:
                 return row
             heappop(self._later)
         return None
@@ -233,11 +233,13 @@ class MemoryStorage:
             if self._revocations.pop(target, None) is None:
                 return False
             self._look_again(target, now)
-            return True
+            row = None if target.function else self._rows.get(target.key)
+            return row is None or row.task.state != REVOKED  # that cannot be taken back
 
     def revocation(self, target: Target) -> Revocation | None:
         """See `Storage.revocation`."""
-        return self._revocations.get(target)
+        with self._mutex:
+            return self._revocations.get(target)
 
     def _look_again(self, target: Target, now: float) -> None:
         row = None if target.function else self._rows.get(target.key)
@@ -285,7 +287,8 @@ class MemoryStorage:
 
     def history(self, task_id: str) -> list[Record] | None:
         """See `Storage.history`."""
-        row = self._rows.get(task_id)
+        with self._mutex:
+            row = self._rows.get(task_id)
         return read_history(row.history) if row is not None else None
 
     def outlook(self, task_id: str) -> Outlook | None:
@@ -362,12 +365,27 @@ class MemoryStorage:
             self._notify(*Channel)
 
     def close(self) -> None:
-        """See `Storage.close`. There is nothing to let go of."""
+        """See `Storage.close`. There is nothing to let go of but those who wait."""
+        if self._mutex is not _SHUT:
+            self.wake()
+            self._mutex = self._changed = cast(Any, _SHUT)
 
     def _notify(self, *channels: Channel) -> None:
         for channel in channels:
             self._stamps[channel] += 1
         self._changed.notify_all()
+
+
+class _Shut:
+    """In the place of a closed store's mutex, that every call takes first."""
+
+    def __enter__(self) -> None:
+        raise StorageError("the queue was closed")
+
+    def __exit__(self, *args: object) -> None: ...
+
+
+_SHUT: Final = _Shut()
 
 
 def _same(stored: Task, known: Task) -> bool:

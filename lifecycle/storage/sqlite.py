@@ -9,10 +9,10 @@ import attrs
 import msgspec
 
 from lifecycle.errors import DuplicateTask
-from lifecycle.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
+from lifecycle.policies import URGENT, WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
 from lifecycle.storage.sqlite_file import SQLiteFile, Transaction
-from lifecycle.table import INTERRUPT, REVOKE, START
+from lifecycle.table import INTERRUPT, REVOKE, REVOKED, START
 from lifecycle.task import NO_DELAY, Record, RetryPolicy, Task, policy_fields, read_history
 
 __all__ = ["SQLiteStorage"]
@@ -32,7 +32,7 @@ _INSERT: Final = (
 _MOVE: Final = (
     "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?,"
     " rank=?, due=?, ended=?, result=ifnull(?, result), history=history||?"
-    " where seq=? and id=? and version=? and state=? and worker=?"
+    " where seq=? and queue=? and id=? and version=? and state=? and worker=?"
 )
 # All that a claim has to know, in one look: the foremost tasks, what is revoked of them and of their functions, and
 # when the next scheduled task becomes due.
@@ -75,14 +75,18 @@ class SQLiteStorage:
 
     def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
-        if not done and not self._anything(cast(Claimant, claimant)):
+        if not done and (claimant is None or not self._anything(claimant)):
             return [], []  # an idle worker reads, and writes nothing
+        births: list[tuple[Task, int, Move]] = []
         with Transaction(self._file) as db:
-            took = [self._settle(db, *settlement) for settlement in done]
+            took = [self._settle(db, *settlement, births) for settlement in done]
             claims = self._claim(db, claimant) if claimant is not None else []
         for settlement, taken in zip(done, took, strict=True):
             if taken:
                 settlement.move.apply(settlement.task)
+        for task, seq, move in births:
+            task.seq = seq
+            move.apply(task)
         return took, claims
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
@@ -124,11 +128,13 @@ class SQLiteStorage:
             return False
         freed = db.execute(
             "update task set lease=null"
-            " where seq=? and id=? and version=? and state=? and worker=? and lease is not null",
-            (task.seq, task.id, task.version, task.state, task.worker),
+            " where seq=? and queue=? and id=? and version=? and state=? and worker=? and lease is not null",
+            (task.seq, self._file.queue_id, task.id, task.version, task.state, task.worker),
         ).rowcount
         if freed:
-            self._rank(db, task, *visibility(task, self._own(db, task.id), now))
+            # Ranked as it is stored: the caller may have changed its copy.
+            stored = _task(db.execute(_TASK + " where seq=?", (task.seq,)).fetchone())
+            self._rank(db, stored, *visibility(stored, self._own(db, task.id), now))
         return bool(freed)
 
     def _insert(
@@ -136,13 +142,16 @@ class SQLiteStorage:
     ) -> tuple[int, Move]:
         move = enqueued(task, now, worker, hold)
         state = move.state.name
-        rank, due = (task.priority, None) if move.lease is None else (None, None)
+        rank = None
+        if move.lease is None:
+            own = self._own(db, task.id)  # the id may have been revoked before there was a task
+            rank = URGENT if stopped(task, own, now) else task.priority
         policy = None if task.retry is NO_DELAY else msgspec.json.encode(policy_fields(task.retry)).decode()
         try:
             cursor = db.execute(
                 _INSERT,
                 (self._file.queue_id, task.id, task.name, task.payload, state, task.eta, task.expires, task.priority,
-                 task.retries, policy, task.timeout, 0, 0, worker, 1, move.lease, rank, due, move.history),
+                 task.retries, policy, task.timeout, 0, 0, worker, 1, move.lease, rank, None, move.history),
             )  # fmt: skip
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
@@ -151,29 +160,30 @@ class SQLiteStorage:
         self._file.work = True
         return cast(int, cursor.lastrowid), move
 
-    def _settle(self, db: sqlite3.Connection, task: Task, move: Move) -> bool:
+    def _settle(self, db: sqlite3.Connection, task: Task, move: Move, births: list[tuple[Task, int, Move]]) -> bool:
         if not self._move(db, task, move):
             return False
         for follow_up in move.follow_ups:
             if not db.execute(
                 "select 1 from task where queue=? and id=?", (self._file.queue_id, follow_up.id)
             ).fetchone():
-                seq, birth = self._insert(db, follow_up, move.at, move.worker, move.hold)
-                follow_up.seq = seq
-                birth.apply(follow_up)
+                births.append((follow_up, *self._insert(db, follow_up, move.at, move.worker, move.hold)))
         return True
 
     def _claim(self, db: sqlite3.Connection, claimant: Claimant) -> list[Claim]:
         worker, now, lease, hold, limit, ahead = claimant
         claims: list[Claim] = []
         started = ripened = False
-        while len(claims) < limit:
-            rows = db.execute(_FOREMOST, (self._file.queue_id, limit - len(claims))).fetchall()
+        more = True
+        while more and len(claims) < limit:
+            wanted = limit - len(claims)
+            rows = db.execute(_FOREMOST, (self._file.queue_id, wanted)).fetchall()
             next_due = rows[0][-1] if rows else self._next_due(db)
             if next_due is not None and next_due <= now and not ripened:
                 db.execute(_RIPEN, (self._file.queue_id, now, RIPEN))
                 ripened = True
                 continue
+            more = len(rows) == wanted
             for row in rows:
                 task = _task(row)
                 own, of_function = _revocation(row[16:18]), _revocation(row[18:20])
@@ -193,9 +203,8 @@ class SQLiteStorage:
                     return claims
                 if trigger == REVOKE and of_function is not None and of_function.once and not stopped(task, own, now):
                     self._forget_revocation(db, Target(function=True, key=task.name))
-                    break  # the other rows were read before it was spent
-            if len(rows) < limit:
-                break
+                    more = True  # the other rows were read before it was spent
+                    break
         return claims
 
     def _move(self, db: sqlite3.Connection, task: Task, move: Move) -> bool:
@@ -203,14 +212,19 @@ class SQLiteStorage:
         state = move.state.name
         rank = due = None
         if move.lease is None and state in WAITING:
-            after = attrs.evolve(task, state=state, eta=move.eta)
+            # Ranked as it is stored: the caller may have changed its copy.
+            stored = db.execute(_TASK + " where seq=?", (task.seq,)).fetchone()
+            if stored is None:
+                return False
+            after = attrs.evolve(_task(stored), state=state, eta=move.eta)
             rank, due = visibility(after, self._own(db, task.id), move.at)
             self._file.work = True
         ended = move.ended
         moved = db.execute(
             _MOVE,
             (state, move.eta, move.retries, move.attempt, move.interruptions, move.worker, len(move.states), move.lease,
-             rank, due, ended, move.result, move.history, task.seq, task.id, task.version, task.state, task.worker),
+             rank, due, ended, move.result, move.history, task.seq, self._file.queue_id, task.id, task.version,
+             task.state, task.worker),
         ).rowcount  # fmt: skip
         if not moved:
             return False
@@ -255,7 +269,10 @@ class SQLiteStorage:
             if not self._forget_revocation(db, target):
                 return False
             self._look_again(db, target, now)
-            return True
+            if target.function:
+                return True
+            gone = "select 1 from task where queue=? and id=? and state=?"  # that cannot be taken back
+            return db.execute(gone, (self._file.queue_id, target.key, REVOKED.name)).fetchone() is None
 
     def revocation(self, target: Target) -> Revocation | None:
         """See `Storage.revocation`."""

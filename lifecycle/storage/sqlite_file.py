@@ -40,8 +40,28 @@ class SQLiteFile:
         self.forget()
         _live.add(self)
 
+    def part(self) -> None:
+        """Let go of all connections, and of the locks only after the fork: a child must not inherit either.
+
+        A child that has a connection open as its parent forked takes SQLite's file locks for held that it does not
+        hold; the parent's next `close` would then delete the log that the child writes to.
+        """
+        self.watch.part()  # first: its thread may be waiting for the others
+        for lock in (self.mutex, self._opening, self._reading):
+            lock.acquire()
+        for db in (self._reader, self._writer):
+            if db is not None:
+                db.close()
+        self._reader = self._writer = None
+
+    def go_on(self) -> None:
+        """In the parent, after the fork."""
+        for lock in (self._reading, self._opening, self.mutex):
+            lock.release()
+        self.watch.go_on()
+
     def forget(self) -> None:
-        """Start anew, without touching what there was: a connection must not be used, or closed, across a fork."""
+        """Start anew, as a child after a fork: threads and whoever held the locks are not there."""
         self.mutex = threading.RLock()
         self._reading = threading.Lock()
         self._opening = threading.Lock()
@@ -96,6 +116,13 @@ class SQLiteFile:
         self._reader = self._connect()
         self._writer = db
 
+    @property
+    def queue_id(self) -> int:
+        """The queue's number in the file, which is opened to know it."""
+        if self._writer is None:
+            self.writer()
+        return self._queue_id
+
     def writer(self) -> sqlite3.Connection:
         """The connection that writes; only for whoever holds the mutex."""
         if self._writer is None:
@@ -104,19 +131,14 @@ class SQLiteFile:
                     self._open()
         return cast(sqlite3.Connection, self._writer)
 
-    @property
-    def queue_id(self) -> int:
-        """The queue's number in the file; opens it."""
-        if self._writer is None:
-            self.writer()
-        return self._queue_id
-
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """The rows of a query, as they were last committed."""
         self.writer()
         with self._reading:
+            if self._reader is None:
+                raise StorageError(f"the queue on {self.path} was closed")
             try:
-                return cast(sqlite3.Connection, self._reader).execute(sql, parameters).fetchall()
+                return self._reader.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
                 raise _translated(error, self.path) from error
 
@@ -124,7 +146,7 @@ class SQLiteFile:
         """Close the connections; the file is not opened again."""
         self._closed = True
         self.watch.close()
-        with self._opening, self.mutex, self._reading:
+        with self.mutex, self._opening, self._reading:  # in the order in which others take them
             for db in (self._reader, self._writer):
                 if db is not None:
                     db.close()
@@ -202,9 +224,26 @@ def _translated(error: sqlite3.Error, path: str) -> StorageError:
     return StorageError(f"{path}: {error}")
 
 
-def _after_fork() -> None:
+_parting: list[SQLiteFile] = []
+
+
+def _before_fork() -> None:
     for file in list(_live):
-        file.forget()
+        file.part()
+        _parting.append(file)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _after_fork(in_child: bool) -> None:
+    while _parting:
+        file = _parting.pop()
+        if in_child:
+            file.forget()
+        else:
+            file.go_on()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=lambda: _after_fork(in_child=False),
+    after_in_child=lambda: _after_fork(in_child=True),
+)

@@ -25,7 +25,7 @@ _SCHEMA: Final = """
 create table queue(id integer primary key, name text not null unique) strict;
 
 create table task(
-  seq integer primary key,                 -- age
+  seq integer primary key autoincrement,   -- age; never used again, or an old copy would pass for a new task
   queue integer not null references queue(id),
   id text not null,
   name text not null,

@@ -33,6 +33,19 @@ class Watch:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._stamps = dict.fromkeys(Channel, 0)
+        self._looking = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+
+    def part(self) -> None:
+        """Let go of the connection, until `go_on`."""
+        self._looking.acquire()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def go_on(self) -> None:
+        """See `part`."""
+        self._looking.release()
 
     def stamp(self, channel: Channel) -> int:
         """How many changes there were."""
@@ -49,6 +62,8 @@ class Watch:
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
         """Block until there is a change after `stamp`, at most `timeout` seconds; whether there was one."""
         with self._changed:
+            if self._closed.is_set():
+                raise StorageError("the queue was closed")
             self._waiting += 1
             self._wanted.set()
             if self._thread is None:
@@ -71,20 +86,23 @@ class Watch:
 
     def _look(self) -> None:
         seen: int | None = None
-        db: sqlite3.Connection | None = None
         while self._wanted.wait() and not self._closed.is_set():
             pause(POLL)
-            try:
-                db = db or self._connect()
-                (version,) = db.execute("pragma data_version").fetchone()
-            except (sqlite3.Error, StorageError):
-                # The store is away. Those who wait shall find out for themselves, and the next look tries again.
-                if db is not None:
-                    db.close()
-                db, version = None, None
+            with self._looking:
+                if self._db is None:
+                    seen = None  # its numbers mean nothing to another connection
+                try:
+                    self._db = self._db or self._connect()
+                    (version,) = self._db.execute("pragma data_version").fetchone()
+                except (sqlite3.Error, StorageError):
+                    # The store is away. Those who wait shall find out for themselves, and the next look tries again.
+                    if self._db is not None:
+                        self._db.close()
+                    self._db, version = None, None
+            if version is None:
                 self._closed.wait(AWAY)
             if version != seen or version is None:
                 seen = version
                 self.notify(*Channel)
-        if db is not None:
-            db.close()
+        if self._db is not None:
+            self._db.close()

@@ -1,0 +1,90 @@
+"""Stores for the tests, and what is done with them over and over."""
+
+import inspect
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+
+from lifecycle import policies
+from lifecycle.policies import Outcome
+from lifecycle.storage import SQLiteStorage
+from lifecycle.storage.base import Actor, Channel, Claimant, Settlement
+from lifecycle.table import COMPLETE, EXECUTING
+from lifecycle.task import Task
+
+PATIENCE = 60.0
+"""Seconds after which what is awaited is taken for lost, on a machine that is busy."""
+PRODUCER = Actor("producer")
+
+HEADER = """
+import sys
+from lifecycle import policies
+from lifecycle.policies import Outcome
+from lifecycle.storage import SQLiteStorage
+from lifecycle.storage.base import Actor, Channel, Claimant, Settlement
+from lifecycle.table import COMPLETE
+from lifecycle.task import Task
+"""
+"""What functions that run in another process may use."""
+
+
+@contextmanager
+def opening(path):
+    """Opens stores on a file, and closes them in the end."""
+    stores = []
+
+    def opens(queue="default", **options):
+        stores.append(SQLiteStorage(path, queue, **({"synchronous": "off"} | options)))
+        return stores[-1]
+
+    try:
+        yield opens
+    finally:
+        for store in stores:
+            store.close()
+
+
+def rows(path, queue=None):
+    """All that is in a file, or of a queue in it."""
+    which = "" if queue is None else f" where queue = (select id from queue where name = '{queue}')"
+    with closing(sqlite3.connect(path)) as db:
+        return [db.execute(f"select * from {table}{which}").fetchall() for table in ("task", "revocation", "lock")]
+
+
+def start(storage, worker="w", now=5.0, **options):
+    """Claim, and announce; the tasks that were started."""
+    _, claims = storage.exchange((), Claimant(worker, now, 10.0, **options))
+    for task, move in claims:
+        task.state = move.state.name
+    return [task for task, _ in claims if task.state == EXECUTING]
+
+
+def settlement(task, trigger=COMPLETE, now=6.0, result=None, follow_ups=(), **options):
+    """What the worker that runs it says of its end."""
+    outcome = Outcome(trigger, result, **options)
+    return Settlement(task, policies.settle(task, outcome, now, worker=task.worker, follow_ups=follow_ups))
+
+
+def await_task(storage, task_id):
+    """Wait until there is such a task; False if a wait was not ended by its coming."""
+    while True:
+        stamp = storage.stamp(Channel.WORK)
+        if storage.get(task_id) is not None:
+            return True
+        if not storage.wait(Channel.WORK, stamp, PATIENCE):
+            return False
+
+
+def elsewhere(function, *arguments, using=()):
+    """Call a function in another process, along with others that it calls."""
+    sources = [inspect.getsource(one) for one in (*using, function)]
+    code = "\n\n".join([HEADER, *sources, f"{function.__name__}(*{arguments!r})"])
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+
+
+def produce(path, *task_ids):
+    """To be called elsewhere: enqueue tasks."""
+    storage = SQLiteStorage(path, synchronous="off")
+    storage.enqueue([Task(task_id, "add") for task_id in task_ids], 1.0, Actor("elsewhere"))
+    storage.close()
