@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -27,7 +27,8 @@ __all__ = ["main"]
 FOUND_WRONG: Final = 1
 BAD_USAGE: Final = 2
 INTERRUPTED: Final = 130
-_UsageError: Final = typer.BadParameter.__bases__[0]
+# The class of all that is wrong with a command line; typer exports only some of its children.
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 app = typer.Typer(
     name="lifecycle",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 __all__ = ["Clock", "SystemClock", "monotonic", "pause", "seconds", "timestamp"]
@@ -43,4 +43,4 @@ def seconds(duration: float | timedelta) -> float:
 
 def timestamp(moment: datetime) -> float:
     """UTC seconds of `moment`; a naive one means local time, as everywhere in the standard library."""
-    return moment.astimezone(UTC).timestamp()
+    return moment.timestamp()

@@ -23,7 +23,7 @@ from lifecycle.serializer import Serializer
 from lifecycle.signals import SIGNAL_ENQUEUED, Signals
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, Settlement, Target
-from lifecycle.table import ENQUEUE, LIFECYCLE
+from lifecycle.table import ENQUEUE, LIFECYCLE, REVOKED, Kind
 from lifecycle.task import Task
 
 __all__ = ["Engine", "Function", "Hooks"]
@@ -199,7 +199,11 @@ class Engine:
         return self.storage.restore(target, self.clock.now())
 
     def is_revoked(self, target: Target) -> bool:
-        """Would it be stopped now?"""
+        """Would it be stopped now, or was it?"""
+        if not target.function:
+            outlook = self.storage.outlook(target.key)
+            if outlook is not None and outlook.state in LIFECYCLE.of_kind(Kind.FINAL):
+                return outlook.state == REVOKED
         revocation = self.storage.revocation(target)
         return revocation is not None and revocation.holds(self.clock.now())
 

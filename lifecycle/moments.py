@@ -1,5 +1,6 @@
 """Moments and durations as users give them, as the seconds that everything inside takes."""
 
+import math
 from datetime import datetime, timedelta
 
 from lifecycle.clock import seconds, timestamp
@@ -16,18 +17,29 @@ def due_at(when: datetime | timedelta | float | None, now: float) -> float | Non
     if when is None:
         return None
     if isinstance(when, datetime):
-        return timestamp(when)
-    if isinstance(when, timedelta) or (isinstance(when, int | float) and not isinstance(when, bool)):
-        moment = now + seconds(when)
-        if moment - moment == 0:  # neither infinite nor nan
-            return moment
+        try:
+            return timestamp(when)
+        except (ValueError, OverflowError) as error:  # naive, at the edge of what has a local time
+            raise ConfigurationError(f"{when!r} is no moment here: {error}") from None
+    moment = now + _seconds(when)
+    if math.isfinite(moment):
+        return moment
     raise ConfigurationError(f"{when!r} is no time: give a datetime, a timedelta or seconds from now")
 
 
 def duration(value: timedelta | float, what: str) -> float:
     """Seconds, 0 or more; raises `ConfigurationError` that names `what` was given."""
-    if isinstance(value, timedelta) or (isinstance(value, int | float) and not isinstance(value, bool)):
-        length = seconds(value)
-        if 0 <= length < float("inf"):
-            return length
+    length = _seconds(value)
+    if 0 <= length < math.inf:
+        return length
     raise ConfigurationError(f"{what}={value!r}: it takes seconds (or a timedelta), 0 or more")
+
+
+def _seconds(value: object) -> float:
+    """Seconds of what may be a duration; nan for what is none."""
+    if isinstance(value, bool) or not isinstance(value, timedelta | int | float):
+        return math.nan
+    try:
+        return seconds(value)
+    except OverflowError:  # an int beyond every float
+        return math.inf

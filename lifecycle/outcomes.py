@@ -40,8 +40,7 @@ def pack_value(attempt: int, body: bytes) -> bytes:
 
 def pack_error(task: Task, state: State, error: BaseException) -> bytes:
     """The outcome of an attempt that ended in `state` because of `error`."""
-    text = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
-    metadata = error_metadata(task, state.name, _repr(error)) | {"traceback": _storable(text[-MAX_TEXT:])}
+    metadata = error_metadata(task, state.name, _repr(error)) | {"traceback": _traceback(error)}
     return _encode((task.attempt, False, _encode(metadata)))
 
 
@@ -61,7 +60,7 @@ def unpack(data: bytes) -> Left:
     """A stored outcome; raises `Undecodable`."""
     try:
         return _decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Undecodable(f"the stored result is damaged: {error}") from None
 
 
@@ -69,7 +68,7 @@ def unpack_error(body: bytes) -> dict[str, object]:
     """The metadata in an error's body; raises `Undecodable`."""
     try:
         return _decode_error(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Undecodable(f"the stored error is damaged: {error}") from None
 
 
@@ -79,6 +78,16 @@ def _repr(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 -- a broken repr of a user's exception must not hide that there was one
         text = f"<{type(error).__name__}, whose repr raises>"
     return _storable(text[:MAX_TEXT])
+
+
+def _traceback(error: BaseException) -> str:
+    if error.__traceback__ is None:
+        return ""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 -- as above: it asks the exception for its text, and more
+        text = "".join(traceback.format_tb(error.__traceback__))
+    return _storable(text[-MAX_TEXT:])
 
 
 def _storable(text: str) -> str:

@@ -15,6 +15,7 @@ from lifecycle.machine import IllegalTransition
 from lifecycle.table import (
     COMPLETE,
     ENQUEUE,
+    EXECUTING,
     EXPIRE,
     INTERRUPT,
     LIFECYCLE,
@@ -216,10 +217,12 @@ def settle(
 ) -> Move:
     """The whole path from an attempt's outcome to where the task rests or waits.
 
-    Raises `IllegalTransition` if the task is in no state that the outcome can follow. `hold`: see `Move`; `jitter`: see
+    Raises `IllegalTransition` if the task is not executing, or no attempt ends so. `hold`: see `Move`; `jitter`: see
     `backoff`.
     """
     trigger = outcome.trigger
+    if task.state != EXECUTING:
+        raise IllegalTransition(state=task.state, trigger=trigger, allowed=LIFECYCLE.allowed(task.state))
     if trigger == COMPLETE:
         move = _move(task, (COMPLETE,), now, worker, hold)
     elif trigger == INTERRUPT:

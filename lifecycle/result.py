@@ -7,7 +7,7 @@ import attrs
 
 from lifecycle.clock import monotonic, seconds
 from lifecycle.engine import Engine
-from lifecycle.errors import ResultTimeout, TaskException, UnknownTask
+from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
 from lifecycle.moments import due_at
 from lifecycle.outcomes import error_metadata, unpack, unpack_error
 from lifecycle.policies import AT_REST, Revocation
@@ -131,6 +131,8 @@ class Result(Generic[R]):
 
         With neither `eta` nor `delay` the copy is due at once. What runs already runs on.
         """
+        if eta is not None and delay is not None:
+            raise ConfigurationError("give eta or delay, not both")
         engine = self._engine
         old, now = engine.get(self.id), engine.clock.now()
         copy = attrs.evolve(
@@ -139,8 +141,8 @@ class Result(Generic[R]):
             priority=old.priority if priority is None else priority,
             call=old.call,
         )  # fmt: skip
+        engine.enqueue([copy])  # first: if that fails, the old one is still there
         self.revoke()
-        engine.enqueue([copy])
         return Result(engine, copy.id)
 
     def __repr__(self) -> str:

@@ -95,7 +95,7 @@ class Lifecycle:
         self._by_name = {state.name: state for state in self.states}
         self._rows: dict[str | None, dict[str, State]] = {name: {} for name in (None, *self._by_name)}
         for row in self.transitions:
-            self._rows[row.source and row.source.name][row.trigger] = row.target
+            self._rows[None if row.source is None else row.source.name][row.trigger] = row.target
         (self.initial,) = self._rows[None].values()
         self._walks: dict[tuple[str | None, tuple[str, ...]], tuple[State, ...]] = {}
 
@@ -112,7 +112,7 @@ class Lifecycle:
 
     def allowed(self, state: str | None) -> tuple[str, ...]:
         """The triggers that may follow in `state` (``None``: no task yet), in the table's order; none: it is final."""
-        return tuple(self._rows[state and self.state(state).name])
+        return tuple(self._from(state))
 
     def next(self, state: str | None, trigger: str) -> State:
         """The state that `trigger` leads to; raises `IllegalTransition` if the table has no such row."""
@@ -128,13 +128,17 @@ class Lifecycle:
             return self._walks[state, path]
         except KeyError:
             at, entered = state, []
+            self._from(at)  # even if the path is empty
             for trigger in path:
-                allowed = self._rows[at and self.state(at).name]
+                allowed = self._from(at)
                 if trigger not in allowed:
                     raise IllegalTransition(state=at, trigger=trigger, allowed=tuple(allowed)) from None
                 entered.append(allowed[trigger])
                 at = allowed[trigger].name
             return self._walks.setdefault((state, path), tuple(entered))
+
+    def _from(self, state: str | None) -> dict[str, State]:
+        return self._rows[None if state is None else self.state(state).name]
 
     @property
     def triggers(self) -> tuple[str, ...]:
@@ -191,7 +195,8 @@ def _faults(states: tuple[State, ...], rows: tuple[Transition, ...]) -> list[str
     ways: dict[str | None, set[str]] = {None: set()} | {state.name: set() for state in states}
     pairs: set[tuple[str | None, str]] = set()
     for trigger, source, target, _why in rows:
-        unknown = [str(end) for end in (source, target) if end is not None and str(end) not in ways]
+        # Of the same name is not enough: an impostor would have another signal, or another kind.
+        unknown = [str(end) for end in (source, target) if end is not None and all(end is not one for one in states)]
         if unknown:
             faults.append(f"{trigger!r} names {', '.join(unknown)}, which is no state of the table")
             continue
@@ -200,8 +205,9 @@ def _faults(states: tuple[State, ...], rows: tuple[Transition, ...]) -> list[str
             faults.append(f"{trigger!r} from {start or '(new)'} stands there twice")
         pairs.add((start, trigger))
         ways[start].add(str(target))
-    if len(ways[None]) != 1:
-        faults.append(f"{len(ways[None])} rows create a task: it takes exactly one")
+    births = [source for _, source, _, _ in rows].count(None)
+    if births != 1:
+        faults.append(f"{births} rows create a task: it takes exactly one")
     faults += [f"{state} cannot be reached" for state in states if state.name not in _reach(ways, None)]
     for state in states:
         if state.kind is Kind.FINAL and ways[state.name]:

@@ -131,14 +131,18 @@ class Record:
 
 def history_line(state: str, at: float, attempt: int, worker: str) -> str:
     """A record as it is stored."""
+    if not worker.isprintable() or "\\" in worker:  # a name of somebody's own making must not look like two lines
+        worker = worker.encode("unicode_escape").decode()
     return f"{state}\t{at!r}\t{attempt}\t{worker}\n"
 
 
 def read_history(text: str) -> list[Record]:
     """The records of a stored history, oldest first."""
     records = []
-    for line in text.splitlines():
+    for line in text.split("\n")[:-1]:
         state, at, attempt, worker = line.split("\t")
+        if "\\" in worker:
+            worker = worker.encode().decode("unicode_escape")
         records.append(Record(LIFECYCLE.state(state).name, float(at), worker, int(attempt)))
     return records
 

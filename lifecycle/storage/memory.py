@@ -6,7 +6,7 @@ It hands out copies, as a database does: nobody can change a stored task by chan
 import threading
 from collections.abc import Collection, Sequence
 from heapq import heappop, heappush
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import attrs
 
@@ -35,7 +35,7 @@ class MemoryStorage:
     """Tasks in this process's memory; gone with it."""
 
     def __init__(self) -> None:
-        self._mutex = threading.RLock()
+        self._mutex: Any = threading.RLock()
         self._changed = threading.Condition(self._mutex)
         self._stamps = dict.fromkeys(Channel, 0)
         self._seq = 0
@@ -366,9 +366,9 @@ class MemoryStorage:
 
     def close(self) -> None:
         """See `Storage.close`. There is nothing to let go of but those who wait."""
-        if self._mutex is not _SHUT:
+        if not isinstance(self._mutex, _Shut):
             self.wake()
-            self._mutex = self._changed = cast(Any, _SHUT)
+            self._mutex = self._changed = cast(Any, _Shut())
 
     def _notify(self, *channels: Channel) -> None:
         for channel in channels:
@@ -383,9 +383,6 @@ class _Shut:
         raise StorageError("the queue was closed")
 
     def __exit__(self, *args: object) -> None: ...
-
-
-_SHUT: Final = _Shut()
 
 
 def _same(stored: Task, known: Task) -> bool:

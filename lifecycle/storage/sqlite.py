@@ -167,7 +167,8 @@ class SQLiteStorage:
             if not db.execute(
                 "select 1 from task where queue=? and id=?", (self._file.queue_id, follow_up.id)
             ).fetchone():
-                births.append((follow_up, *self._insert(db, follow_up, move.at, move.worker, move.hold)))
+                seq, birth = self._insert(db, follow_up, move.at, move.worker, move.hold)
+                births.append((follow_up, seq, birth))
         return True
 
     def _claim(self, db: sqlite3.Connection, claimant: Claimant) -> list[Claim]:

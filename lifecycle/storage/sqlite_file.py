@@ -37,6 +37,9 @@ class SQLiteFile:
             raise ConfigurationError(f"synchronous={synchronous!r}: there are {', '.join(SYNCHRONOUS)}")
         self.path, self._queue, self._synchronous, self._timeout = path, queue, synchronous, timeout
         self._closed = False
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self.watch: Watch
         self.forget()
         _live.add(self)
 
@@ -65,8 +68,7 @@ class SQLiteFile:
         self.mutex = threading.RLock()
         self._reading = threading.Lock()
         self._opening = threading.Lock()
-        self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
+        self._writer = self._reader = None
         self._queue_id = 0
         self.watch = Watch(self._connect_watch)
         self.work = self.outcome = False
