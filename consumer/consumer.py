@@ -201,8 +201,8 @@ class Consumer:
     def _heed(self, stop: Stop) -> None:
         if self._stop is Stop.NOT:
             self._stop = stop
-        else:  # asked again: sooner
-            self._stop = Stop.INTERRUPT if max(self._stop, stop) is Stop.DRAIN else Stop.NOW
+        else:  # asked again: now
+            self._stop = Stop.NOW
         log.info("consumer %s: %s", self._engine.name, _SAYING[self._stop])
         self._stopping.set()
         self._engine.storage.wake()
@@ -276,7 +276,7 @@ class Consumer:
 
 
 _SAYING: Final = {
-    Stop.DRAIN: "stopping; what runs is finished first (again: it is interrupted)",
+    Stop.DRAIN: "stopping; what runs is finished first (again: it is put back now)",
     Stop.INTERRUPT: "stopping; what runs is interrupted and put back",
     Stop.NOW: "stopping now",
 }

@@ -4,15 +4,16 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from typing import Final
 
-from lifecycle.clock import seconds, timestamp
 from lifecycle.engine import Engine
 from lifecycle.errors import (
     CancelExecution,
     RateLimitExceeded,
     RetryTask,
+    StorageError,
     TaskInterrupted,
     TaskLockedException,
     TaskTimeout,
@@ -20,6 +21,7 @@ from lifecycle.errors import (
     Unserializable,
 )
 from lifecycle.guard import Guard
+from lifecycle.moments import duration, moment
 from lifecycle.outcomes import pack_error, pack_value
 from lifecycle.policies import Outcome
 from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
@@ -73,7 +75,10 @@ class Attempts:
                 for name, hook in engine.hooks.pre_execute.items():
                     self._before(name, hook, task)
                 if function.context:
-                    kwargs = {**kwargs, "task": task}
+                    if function.place is not None and function.place <= len(args):
+                        args = (*args[: function.place], task, *args[function.place :])
+                    else:
+                        kwargs = {**kwargs, "task": task}
                 guard.arm(task.timeout, TaskTimeout)
                 try:
                     value = function.call(*args, **kwargs)
@@ -81,14 +86,13 @@ class Attempts:
                         value = self._await(value)
                 finally:
                     guard.disarm()
-                outcome = Outcome(COMPLETE, pack_value(task.attempt, engine.serializer.dumps(value)))
-            except Unserializable as failure:
-                error = Unserializable(failure.reason, f"the result of {task.name}{failure.path}")
-                outcome = _ended(task, error)
+                outcome = Outcome(COMPLETE, pack_value(task.attempt, self._dumps(task, value)))
+            finally:
+                if task.id in engine.taken:
+                    self._free(task)
         except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
             guard.disarm()  # the exception may have come from the guard itself, while it was being disarmed
-            error = failure
-            outcome = _ended(task, failure)
+            outcome, error = _ended(task, failure)
         finally:
             current_task.reset(token)
         for name, after in engine.hooks.post_execute.items():
@@ -101,6 +105,22 @@ class Attempts:
             self._loop.close()
             self._loop = None
 
+    __del__ = close
+
+    def _dumps(self, task: Task, value: object) -> bytes:
+        try:
+            return self._engine.serializer.dumps(value)
+        except Unserializable as failure:
+            raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
+
+    def _free(self, task: Task) -> None:
+        """Give back the locks that the task's function has left behind."""
+        for name, owner in self._engine.taken.pop(task.id, ()):
+            try:
+                self._engine.storage.unlock(name, owner)
+            except StorageError as error:
+                log.warning("%s has left the lock %r behind, until its lease ends: %s", task, name, error)
+
     def _before(self, name: str, hook: Callable[[Task], object], task: Task) -> None:
         try:
             hook(task)
@@ -112,19 +132,29 @@ class Attempts:
     def _await(self, value: object) -> object:
         if not inspect.isawaitable(value):
             return value
-        if self._loop is None:
-            self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
-        return self._loop.run(self._awaited(value))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # as nearly always: there is none
+            if self._loop is None:
+                self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
+            value, error = self._loop.run(self._awaited(value), context=copy_context())
+        else:  # the caller runs in a loop, which has to wait: another thread has to have ours
+            with ThreadPoolExecutor(1) as pool:
+                value, error = pool.submit(copy_context().run, asyncio.run, self._awaited(value)).result()
+        if error is not None:
+            raise error
+        return value
 
-    async def _awaited(self, value: Awaitable[object]) -> object:
+    async def _awaited(self, value: Awaitable[object]) -> tuple[object, BaseException | None]:
+        """What it returns, and what it raises: not raised here, since a loop takes SystemExit for its own."""
         task, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
         guard.cancel = lambda: loop.call_soon_threadsafe(task.cancel) if task else None
         try:
-            return await value
-        except asyncio.CancelledError:
-            if guard.thrown is not None:
-                raise guard.thrown from None
-            raise
+            return await value, None
+        except asyncio.CancelledError as error:
+            return None, error if guard.thrown is None else guard.thrown()
+        except BaseException as error:  # noqa: BLE001 -- raised again outside the loop
+            return None, error
         finally:
             guard.cancel = None
 
@@ -136,17 +166,30 @@ def _quietly(name: str, hook: Callable[..., object], *args: object) -> None:
         log.exception("post-execute hook %s raised after %s; its outcome stands", name, args[0])
 
 
-def _ended(task: Task, error: BaseException) -> Outcome:
-    """What an exception that left a task's function means."""
+def _ended(task: Task, error: BaseException) -> tuple[Outcome, BaseException]:
+    """What an exception that left a task's function means; and what went wrong, if not that, then in it."""
+    try:
+        return _meant(task, error), error
+    except Exception as fault:  # noqa: BLE001 -- it asks for a retry at no time at all, say
+        return Outcome(FAIL, pack_error(task, LIFECYCLE.next(task.state, FAIL), fault)), fault
+
+
+def _meant(task: Task, error: BaseException) -> Outcome:
     trigger = next(trigger for kind, trigger in _ENDINGS if isinstance(error, kind))
     if trigger == INTERRUPT:
         return Outcome(INTERRUPT)
     if isinstance(error, RetryTask):
-        delay = None if error.delay is None else seconds(error.delay)
-        return Outcome(RETRY, delay=delay, eta=None if error.eta is None else timestamp(error.eta))
+        delay = None if error.delay is None else duration(error.delay, "RetryTask(delay)")
+        return Outcome(RETRY, delay=delay, eta=None if error.eta is None else moment(error.eta, "RetryTask(eta)"))
     result = pack_error(task, LIFECYCLE.next(task.state, trigger), error)
     if isinstance(error, CancelExecution):
         return Outcome(CANCEL, result, retry=error.retry)
     if isinstance(error, RateLimitExceeded):
-        return Outcome(RATE_LIMIT, result, retry=True if error.retry else None, free=error.retry, delay=error.delay)
+        return Outcome(
+            RATE_LIMIT,
+            result,
+            retry=True if error.retry else None,
+            free=error.retry,
+            delay=duration(error.delay, "RateLimitExceeded(delay)"),
+        )
     return Outcome(trigger, result)

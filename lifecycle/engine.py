@@ -8,7 +8,8 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -26,7 +27,7 @@ from lifecycle.storage.base import Actor, Settlement, Target
 from lifecycle.table import ENQUEUE, LIFECYCLE, REVOKED, Kind
 from lifecycle.task import Task
 
-__all__ = ["Engine", "Function", "Hooks"]
+__all__ = ["Engine", "Function", "Hooks", "check_priority"]
 
 H = TypeVar("H", bound=Callable[..., object])
 
@@ -43,10 +44,12 @@ class Function:
     name: str
     call: Callable[..., object]
     context: bool
-    """Wants the task as its keyword argument ``task``."""
+    """Wants the task as its argument ``task``."""
     is_async: bool
     parameters: tuple[str, ...]
-    """The names of its positional parameters, for errors that name an argument."""
+    """The names of its positional parameters as its callers see them, for errors that name an argument."""
+    place: int | None
+    """Where among its positional arguments the task goes; ``None``: by keyword."""
 
 
 class Hooks:
@@ -101,6 +104,8 @@ class Engine:
         self.heart = Heart(self._beat, lease / 3)
         self.workers = itertools.count(1)
         """Numbers for the names of workers: no two of a process have the same."""
+        self.taken: dict[str, list[tuple[str, str]]] = {}
+        """Task id → name and owner of the locks that its attempt has taken here and not given back."""
         self._triggers = LIFECYCLE.machine().triggers
         self._name, self._pid = "", 0
 
@@ -124,27 +129,55 @@ class Engine:
             self._prepare(task)
         # Held only for those who listen: nobody else could see a later signal overtake `enqueued`.
         hold = now + self.lease if SIGNAL_ENQUEUED in self.signals.heard else None
-        self.storage.enqueue(tasks, now, Actor(self.name, hold))
-        for task in tasks:
-            self.announce(task, (ENQUEUE,))
-        if hold is not None:
-            self.release(tasks)
+        with self._kept(hold):
+            self.storage.enqueue(tasks, now, Actor(self.name, hold))
+            for task in tasks:
+                self.announce(task, (ENQUEUE,))
+            if hold is not None:
+                self.release(tasks)
         if self.after_enqueue is not None:
             self.after_enqueue()
 
-    def _prepare(self, task: Task) -> None:
+    def _prepare(self, task: object) -> None:
         """Check what the caller could have set, and serialize the arguments; raises before anything is stored."""
-        if task.priority not in _PRIORITIES:
-            raise ConfigurationError(f"{task}: priority {task.priority!r} is no whole number of 32 bits")
-        if not isinstance(task.retries, int) or task.retries < 0:
+        if not isinstance(task, Task):
+            raise ConfigurationError(f"{task!r} is no task: enqueue what function.s(…) makes")
+        check_priority(task.priority, str(task))
+        if isinstance(task.retries, bool) or not isinstance(task.retries, int) or task.retries < 0:
             raise ConfigurationError(f"{task}: retries={task.retries!r}: it takes a whole number, 0 or more")
         task.eta, task.expires = _moment(task, "eta", task.eta), _moment(task, "expires", task.expires)
+        if task.timeout is not None:
+            _seconds(task, task.timeout)
         if task.state is not None:
             raise ConfigurationError(f"{task} was enqueued before: make a new one, or retry that one by its id")
         try:
             task.payload = self.serializer.dumps(task.call)
         except Unserializable as error:
-            raise Unserializable(error.reason, self._argument(task, error.path)) from None
+            path = error.path or self._culprit(task)
+            raise Unserializable(error.reason, self._argument(task, path)) from None
+
+    @contextmanager
+    def _kept(self, hold: float | None) -> Iterator[None]:
+        """Prolong what this process holds while it announces it, however long its handlers take."""
+        if hold is None:
+            yield
+            return
+        name = self.name
+        self.heart.keep(name)
+        try:
+            yield
+        finally:
+            self.heart.drop(name)
+
+    def _culprit(self, task: Task) -> str:
+        """The path of the first argument that cannot be serialized by itself, for serializers that name none."""
+        parts = [(f"[0][{place}]", value) for place, value in enumerate(task.args)]
+        for path, value in [*parts, *((f"[1][{name!r}]", value) for name, value in task.kwargs.items())]:
+            try:
+                self.serializer.dumps(value)
+            except Unserializable:
+                return path
+        return ""
 
     def _argument(self, task: Task, path: str) -> str:
         """The serializer's path into ``(args, kwargs)``, in the caller's words: ``argument 'b'['when'] of add``."""
@@ -152,7 +185,7 @@ class Engine:
         function = self.functions.get(task.name)
         if path.startswith("[0]") and function is not None and int(head) < len(function.parameters):
             head = repr(function.parameters[int(head)])
-        return f"argument {head}{rest} of {task.name}"
+        return f"argument {head}{rest} of {task.name}" if head else f"the arguments of {task.name}"
 
     def get(self, task_id: str) -> Task:
         """A copy of a stored task; raises `UnknownTask`."""
@@ -174,8 +207,9 @@ class Engine:
             (took,), _ = self.storage.exchange([Settlement(task, move)], None)
             if took:  # else it moved between the two calls: look again
                 break
-        self.announce(task, move.path)
-        self.release([task])
+        with self._kept(move.hold):
+            self.announce(task, move.path)
+            self.release([task])
         if self.after_enqueue is not None:
             self.after_enqueue()
 
@@ -184,10 +218,11 @@ class Engine:
         now = self.clock.now() if now is None else now
         actor = Actor(self.name, now + self.lease)
         moved = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
-        for task, move in moved:
-            log.warning("%s was interrupted: the lease of its worker has lapsed", task)
-            self.announce(self.bind(task), move.path)
-            self.release([task])
+        with self._kept(actor.hold if moved else None):
+            for task, move in moved:
+                log.warning("%s was interrupted: the lease of its worker has lapsed", task)
+                self.announce(self.bind(task), move.path)
+                self.release([task])
         return len(moved)
 
     def revoke(self, target: Target, revocation: Revocation) -> None:
@@ -252,10 +287,21 @@ class Engine:
         return None
 
 
+def check_priority(priority: object, what: str) -> None:
+    """Raise `ConfigurationError` unless `priority`, given for `what`, can be one."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in _PRIORITIES:
+        raise ConfigurationError(f"{what}: priority={priority!r}: it takes a whole number of 32 bits")
+
+
+def _seconds(task: Task, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{task}: timeout={value!r}: set it to seconds, 0 or more")
+
+
 def _moment(task: Task, field: str, value: object) -> float | None:
     """A field that the caller may have set, to a datetime too, in UTC seconds."""
     if isinstance(value, datetime):
         return timestamp(value)
-    if value is None or (isinstance(value, int | float) and value - value == 0):
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0):
         return value
     raise ConfigurationError(f"{task}: {field}={value!r} is no moment: set it to a datetime, or to UTC seconds")

@@ -12,7 +12,7 @@ import attrs
 
 from lifecycle.engine import Engine, Function
 from lifecycle.errors import ConfigurationError
-from lifecycle.moments import due_at, duration
+from lifecycle.moments import due_at, duration, moment
 from lifecycle.policies import Revocation
 from lifecycle.result import Result
 from lifecycle.storage.base import Target
@@ -48,13 +48,15 @@ class TaskFunction(Generic[P, R]):
         """Registers the function in its queue; raises `ConfigurationError` if the name is another function's."""
         functools.update_wrapper(self, function)
         self._engine, self.name, self.options, self._function = engine, name, options, function
-        self._signature = inspect.signature(function)
-        self._context = context
-        parameters = self._signature.parameters.values()
-        positional = [p for p in parameters if p.kind in _POSITIONAL and not (context and p.name == "task")]
+        signature = inspect.signature(function)
+        place = _place(signature, name) if context else None
+        # What callers see: the task is not theirs to pass.
+        parameters = [p for p in signature.parameters.values() if not (context and p.name == "task")]
+        self._signature = signature.replace(parameters=parameters)
+        positional = [p for p in parameters if p.kind in _POSITIONAL]
         required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         # How many positional arguments fit without a look at the signature; most calls are of this kind.
-        simple = all(p in positional or (context and p.name == "task") for p in required)
+        simple = all(p in positional for p in required)
         self._fits = range(len([p for p in required if p in positional]), len(positional) + 1) if simple else range(0)
         known = engine.functions.get(name)
         if known is not None and _origin(known.call) != _origin(function):
@@ -62,7 +64,8 @@ class TaskFunction(Generic[P, R]):
                 f"two functions are named {name!r}, {_origin(known.call)} and {_origin(function)}: give one a name="
             )
         names = tuple(p.name for p in positional)
-        engine.functions[name] = Function(name, function, context, inspect.iscoroutinefunction(function), names)
+        is_async = inspect.iscoroutinefunction(function)
+        engine.functions[name] = Function(name, function, context, is_async, names, place)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Enqueue a call of the function, due at once; raises `TypeError` if the arguments do not fit it."""
@@ -74,7 +77,7 @@ class TaskFunction(Generic[P, R]):
 
     def schedule(
         self,
-        args: Iterable[object] | None = None,
+        args: Iterable[object] | datetime | timedelta | float | None = None,
         kwargs: Mapping[str, object] | None = None,
         eta: datetime | None = None,
         delay: float | timedelta | None = None,
@@ -89,13 +92,20 @@ class TaskFunction(Generic[P, R]):
     ) -> Result[R]:
         """Enqueue a call for later, at `eta` or after `delay` seconds, and with options of its own.
 
-        Options that are ``None`` are the function's. With neither `eta` nor `delay` the task is due at once. Raises
+        Options that are ``None`` are the function's. A time in the place of `args` is an `eta` or a `delay`. With neither `eta` nor `delay` the task is due at once. Raises
         `ConfigurationError` if both are given, or an option cannot be.
         """
+        if isinstance(args, int | float | timedelta):  # as Huey has it: schedule(60)
+            args, delay = None, args
+        elif isinstance(args, datetime):
+            args, eta = None, args
         if eta is not None and delay is not None:
             raise ConfigurationError(f"{self.name}: give eta or delay, not both")
         task = self._make(tuple(args or ()), dict(kwargs or {}), id)
-        task.eta = due_at(eta if eta is not None else delay, self._engine.clock.now())
+        if eta is not None:
+            task.eta = moment(eta, "eta")
+        elif delay is not None:
+            task.eta = self._engine.clock.now() + duration(delay, "delay")
         if priority is not None:
             task.priority = priority
         if retries is not None:
@@ -159,7 +169,7 @@ class TaskFunction(Generic[P, R]):
     def _check(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Raise `TypeError`, as a call would, if the arguments do not fit: here, not later in some worker."""
         try:
-            self._signature.bind(*args, **({"task": None} if self._context else {}), **kwargs)
+            self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}(): {error}") from None
 
@@ -172,6 +182,8 @@ def name_of(function: Callable[..., object]) -> str:
 
     A module that runs as a program is called ``__main__`` there, but by its file's name in a consumer.
     """
+    if not hasattr(function, "__qualname__"):
+        raise ConfigurationError(f"{function!r} has no name of its own: give it one, task(name=…)")
     module = function.__module__
     if module == "__main__":
         main = sys.modules["__main__"]
@@ -180,5 +192,16 @@ def name_of(function: Callable[..., object]) -> str:
     return f"{module}.{function.__qualname__}"
 
 
+def _place(signature: inspect.Signature, name: str) -> int | None:
+    """Where the task goes in a function that wants it; raises `ConfigurationError` if it has no place."""
+    parameters = list(signature.parameters.values())
+    for place, parameter in enumerate(parameters):
+        if parameter.name == "task" and parameter.kind in _POSITIONAL:
+            return place
+    if any(p.kind is p.VAR_KEYWORD or (p.name == "task" and p.kind is p.KEYWORD_ONLY) for p in parameters):
+        return None
+    raise ConfigurationError(f"{name}: context=True passes the task as an argument named task; it has none")
+
+
 def _origin(function: Callable[..., object]) -> tuple[str, str]:
-    return function.__module__, function.__qualname__
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))

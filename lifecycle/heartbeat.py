@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Callable, Collection
 
-from lifecycle.clock import pause
 from lifecycle.errors import StorageError
 
 __all__ = ["Heart"]
@@ -14,7 +13,7 @@ log = logging.getLogger("lifecycle.heartbeat")
 
 
 class Heart:
-    """Beats for whoever holds something; its thread starts with the first, and then lives as long as the process."""
+    """Beats for whoever holds something; its thread starts with the first, and lives until `close`."""
 
     def __init__(self, beat: Callable[[Collection[str]], object], interval: float) -> None:
         """`beat`: called with the workers' names every `interval` seconds, if there are any."""
@@ -24,6 +23,7 @@ class Heart:
     def _forget(self) -> None:
         self._workers: dict[str, int] = {}
         self._mutex = threading.Lock()
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
@@ -46,10 +46,13 @@ class Heart:
             else:
                 self._workers.pop(worker, None)
 
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+
     def _run(self) -> None:
-        while True:
-            # Whoever comes meanwhile has just taken what it holds, for three times as long.
-            pause(self._interval)
+        # Whoever comes while it waits has just taken what it holds, for three times as long.
+        while not self._closed.wait(self._interval):
             with self._mutex:
                 workers = list(self._workers)
             if workers:

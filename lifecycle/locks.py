@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar, cast
@@ -29,7 +30,8 @@ class TaskLock:
     def __init__(self, engine: Engine, name: str, ttl: float | None = None) -> None:
         """`ttl`: seconds; ``None``: as long as it is held by somebody alive."""
         self._engine, self.name, self._ttl = engine, name, ttl
-        self._held: list[tuple[str, str | None]] = []
+        # Whose hold it is: threads may share the object, and a ttl may end while one of them still thinks it holds.
+        self._held: dict[tuple[int, str | None], str] = {}
 
     def acquire(self) -> bool:
         """Take it; False if somebody has it. Give it back with `release`."""
@@ -41,20 +43,32 @@ class TaskLock:
         until = now + (engine.lease if self._ttl is None else self._ttl)
         taken = engine.storage.lock(Lock(self.name, owner, until, keeper, task.id if task is not None else None), now)
         if taken:
-            kept = engine.name if keeper is not None and task is None else None
-            if kept is not None:
-                engine.heart.keep(kept)
-            self._held.append((owner, kept))
+            self._held[self._whose()] = owner
+            if task is not None:
+                engine.taken.setdefault(task.id, []).append((self.name, owner))
+            elif self._ttl is None:
+                engine.heart.keep(engine.name)
         return taken
 
     def release(self) -> bool:
-        """Give it back; False if it was not held by this object any more."""
-        if not self._held:
+        """Give it back; False if it was not held by this object, in this thread and task, any more."""
+        engine, task = self._engine, current_task.get()
+        owner = self._held.pop(self._whose(), None)
+        if owner is None:
             return False
-        owner, kept = self._held.pop()
-        if kept is not None:
-            self._engine.heart.drop(kept)
-        return self._engine.storage.unlock(self.name, owner)
+        if task is not None:
+            left = [entry for entry in engine.taken.get(task.id, ()) if entry[1] != owner]
+            if left:
+                engine.taken[task.id] = left
+            else:
+                engine.taken.pop(task.id, None)
+        elif self._ttl is None:
+            engine.heart.drop(engine.name)
+        return engine.storage.unlock(self.name, owner)
+
+    def _whose(self) -> tuple[int, str | None]:
+        task = current_task.get()
+        return threading.get_ident(), None if task is None else task.id
 
     def is_locked(self) -> bool:
         """Does anybody hold it now?"""

@@ -2,11 +2,12 @@
 
 import math
 from datetime import datetime, timedelta
+from typing import cast
 
 from lifecycle.clock import seconds, timestamp
 from lifecycle.errors import ConfigurationError
 
-__all__ = ["due_at", "duration"]
+__all__ = ["due_at", "duration", "moment"]
 
 
 def due_at(when: datetime | timedelta | float | None, now: float) -> float | None:
@@ -21,10 +22,17 @@ def due_at(when: datetime | timedelta | float | None, now: float) -> float | Non
             return timestamp(when)
         except (ValueError, OverflowError) as error:  # naive, at the edge of what has a local time
             raise ConfigurationError(f"{when!r} is no moment here: {error}") from None
-    moment = now + _seconds(when)
-    if math.isfinite(moment):
-        return moment
+    at = now + _seconds(when)
+    if math.isfinite(at):
+        return at
     raise ConfigurationError(f"{when!r} is no time: give a datetime, a timedelta or seconds from now")
+
+
+def moment(when: object, what: str) -> float:
+    """UTC seconds of a datetime; raises `ConfigurationError` that names `what` was given."""
+    if not isinstance(when, datetime):
+        raise ConfigurationError(f"{what}={when!r}: it takes a datetime")
+    return cast(float, due_at(when, 0.0))
 
 
 def duration(value: timedelta | float, what: str) -> float:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from lifecycle.clock import Clock, SystemClock, timestamp
-from lifecycle.engine import Engine
+from lifecycle.engine import Engine, check_priority
 from lifecycle.errors import ConfigurationError
 from lifecycle.function import Options, TaskFunction, name_of
 from lifecycle.locks import TaskLock
@@ -84,6 +84,8 @@ class TaskQueue:
         self.name, self.immediate = name, immediate
         self.retention = None if retention is None else duration(retention, "retention")
         seconds = duration(lease, "lease")
+        if isinstance(max_interruptions, bool) or not isinstance(max_interruptions, int) or max_interruptions < 0:
+            raise ConfigurationError(f"max_interruptions={max_interruptions!r}: it takes a whole number, 0 or more")
         if seconds == 0:
             raise ConfigurationError("lease=0: a task must be held for longer than no time")
         self._engine = Engine(
@@ -131,7 +133,9 @@ class TaskQueue:
             raise ConfigurationError("task() takes options: write @queue.task(), with parentheses")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ConfigurationError(f"retries={retries!r}: it takes a whole number, 0 or more")
-        if not 0 <= retry_jitter <= 1:
+        if priority is not None:
+            check_priority(priority, "task()")
+        if not 0 <= duration(retry_jitter, "retry_jitter") <= 1:
             raise ConfigurationError(f"retry_jitter={retry_jitter!r}: it takes a share, 0 to 1")
         policy = RetryPolicy(
             duration(retry_delay, "retry_delay"),
@@ -282,6 +286,7 @@ class TaskQueue:
             self._engine.recover(moment)
             return worker.run_next(moment)
         finally:
+            worker.attempts.close()  # nobody else would: a caller does not say when it is done
             if keep:
                 self._engine.heart.drop(worker.name)
 
@@ -402,6 +407,7 @@ class TaskQueue:
 
     def close(self) -> None:
         """Let go of the store's connections. What was enqueued stays."""
+        self._engine.heart.close()
         self._engine.storage.close()
 
     @property

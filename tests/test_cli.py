@@ -70,7 +70,7 @@ def queue(folder):
     doomed.revoke()
     queue.run_next()
     queue.in_state |= {"revoked": doomed, "queued": add(5, 6)}
-    assert {state: result.state for state, result in queue.in_state.items()} == {state: state for state in queue.in_state}
+    assert all(result.state == state for state, result in queue.in_state.items())
     yield queue
     queue.close()
 
@@ -361,7 +361,7 @@ def test_interrupted_while_it_imports(folder):
         [sys.executable, "-m", "consumer", "run", "slow:queue"],
         cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(lambda: (folder / "here").exists(), "the import")
+    until((folder / "here").exists, "the import")
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=PATIENCE)
     assert started.returncode == 130

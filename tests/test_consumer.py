@@ -112,6 +112,10 @@ def plus(a, b):
     return a + b
 
 
+def now():
+    return time.time()
+
+
 def hands(consumer):
     """The threads of a consumer's workers that are alive."""
     return [one for one in threading.enumerate() if getattr(one, "_consumer", None) is consumer]
@@ -183,7 +187,7 @@ def test_no_more_than_the_workers(queue):
 
 def test_woken_promptly(queue):
     """An idle worker is woken by a task that another thread enqueues, and does not wait until it would look itself."""
-    note = queue.task()(lambda: time.time())
+    note = queue.task()(now)
     waits = []
     with running(queue, 2):
         for _ in range(9):
@@ -194,7 +198,7 @@ def test_woken_promptly(queue):
 
 def test_waits_for_an_eta(queue):
     """An idle worker starts a task when its ETA has come, not before, and not when it would look itself."""
-    note = queue.task()(lambda: time.time())
+    note = queue.task()(now)
     late = []
     with running(queue, 2):
         for _ in range(5):
@@ -206,7 +210,7 @@ def test_waits_for_an_eta(queue):
 
 def test_an_earlier_task_goes_first(queue):
     """A worker that waits for an ETA is woken by a task that is due before."""
-    note = queue.task()(lambda: time.time())
+    note = queue.task()(now)
     with running(queue):
         waits = []
         for delay in (0.9, 0.91, 0.92):
@@ -316,7 +320,7 @@ def test_handlers_and_hooks_that_raise(queue, caplog):
         assert [result.get(timeout=PATIENCE) for result in results] == [1, 2, 3, 4, 5]
         consumer.stop()
     assert len({result.task.worker for result in results}) == 1
-    for what in ("on_startup hook fail", "pre-execute hook fail", "post-execute hook fail", "handler", "on_shutdown hook"):
+    for what in ("on_startup hook", "pre-execute hook", "post-execute hook", "handler", "on_shutdown hook"):
         assert logged(caplog, logging.ERROR, what)
     assert not logged(caplog, logging.ERROR, "has died")
 
@@ -444,7 +448,8 @@ def test_interrupted(queue):
     assert [states(result) for result in results] == [PUT_BACK, PUT_BACK, "queued"]
     told = [signal for task_id, signal in sent if task_id == results[0].id]
     assert told == ["enqueued", "executing", "interrupted", "enqueued"]
-    assert [(task.interruptions, task.retries) for task in (result.task for result in results)] == [(1, 2), (1, 2), (0, 2)]
+    assert [result.task.interruptions for result in results] == [1, 1, 0]
+    assert [result.task.retries for result in results] == [2, 2, 2]
     gate.open()
     with running(queue, 2):
         assert settled(queue, *results) == ["complete"] * 3
@@ -473,7 +478,7 @@ def swallowing(release):
             while not release.is_set():
                 time.sleep(0.002)
         except BaseException:
-            continue
+            time.sleep(0.002)
 
 
 @pytest.mark.parametrize("body", [in_c, swallowing])
@@ -620,8 +625,7 @@ def test_stopped_by_a_task(queue):
     """A task, or a handler, may stop its own consumer: that asks, and does not wait for itself."""
     add = queue.task()(plus)
     with running(queue, 2) as consumer:
-        stop = queue.task()(lambda: consumer.stop())
-        result = stop()
+        result = queue.task(name="stop")(consumer.stop)()
         assert settled(queue, result) == ["complete"]
         until(lambda: hands(consumer) == [], "the end of the workers")
     assert states(add(1, 2)) == "queued"
@@ -826,7 +830,7 @@ OUTAGES = {
 @on_sqlite
 @pytest.mark.parametrize(("error", "operations"), OUTAGES.values(), ids=OUTAGES)
 def test_an_outage(make, monkeypatch, caplog, error, operations):
-    """While the store fails the consumer says so once, waits, keeps the outcome it could not store, and loses nothing."""
+    """While the store fails the consumer says so once, waits, keeps what it could not store, and loses nothing."""
     caplog.set_level(logging.INFO, "lifecycle.consumer")
     queue, gate, ran = make(), Gate(), []
     wait = queue.task()(lambda number: (gate.pass_through(), ran.append(number))[1])
@@ -872,7 +876,7 @@ def test_each_outage_is_told(make, monkeypatch, caplog):
 
 @on_sqlite
 def test_stopped_in_an_outage(make, monkeypatch, caplog):
-    """A consumer that is told to stop while the store fails ends all the same; its task waits for the end of its lease."""
+    """A consumer that is stopped while the store fails ends all the same; its task waits for the end of its lease."""
     queue, gate = make(lease=LEASE), Gate()
     wait = queue.task()(gate.pass_through)
     outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange", "recover", "extend")

@@ -202,7 +202,7 @@ def test_the_first_command_is_the_readme_s():
 
 
 def test_the_demo_prints_what_the_start_page_shows():
-    """What the start page shows of the demo are scenarios of it, in their order, each with the signals promised for it."""
+    """What the start page shows of the demo are scenarios of it, in order, each with the signals promised for it."""
     shown = next(block.text for block in blocks(DOCS / "index.md") if block.language == "text")
     promised = {scenario.title: scenario.promised for scenario in SCENARIOS}
     scenarios = re.findall(r"^(\S.*)\n((?:  +\d+\.\d\d s  \w{6}  \S+\n)+)  ✓ as promised$", shown, re.MULTILINE)
@@ -284,8 +284,10 @@ def schema():
     """The tables of an empty file."""
     with closing(sqlite3.connect(":memory:")) as db:
         sqlite_schema.create(db)
-        made = [sql for (sql,) in db.execute("select sql from sqlite_master where type = 'table' order by rowid")]
-    return "```sql\n" + "\n\n".join(f"{sql};" for sql in made) + "\n```"
+        made = db.execute(
+            "select sql from sqlite_master where type = 'table' and name not like 'sqlite%' order by rowid"
+        ).fetchall()
+    return "```sql\n" + "\n\n".join(f"{sql};" for (sql,) in made) + "\n```"
 
 
 def command_line():

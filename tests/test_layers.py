@@ -195,7 +195,7 @@ def test_one_module_reads_the_clock(module):
 
 @pytest.mark.parametrize("path", [path for path in TESTS if path.parent.name != "programs"], ids=lambda path: path.name)
 def test_tests_do_not_sleep(path):
-    """No test lets time pass by sleeping: it moves a clock, or waits for an event. (Programs that tests run may.)"""
+    """No test lets time pass by sleeping: it moves a clock, or waits for an event; programs that tests run may."""
     named, slept = {}, []  # what `time` and its `sleep` are called here; where they are called
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import | ast.ImportFrom):

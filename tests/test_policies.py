@@ -436,8 +436,8 @@ def test_a_broken_error_is_kept(error):
 
 @patient
 @given(some.damaged(whole) | some.damaged(outcomes.unpack(whole).body))
-@example(b"\x81\xa1a" + b"\x91" * 1500)
-@example(b"\x94\x01\xc3\xc4\x00" + b"\x91" * 1500)
+@example(b"\x81\xa1a" + b"\x91" * 5000)
+@example(b"\x94\x01\xc3\xc4\x00" + b"\x91" * 5000)
 @example(b"\x81\xa1a\xa1\xff")
 def test_damage(data):
     """Bytes that are no stored outcome, or no stored error, are refused as that, however they are damaged."""

@@ -6,7 +6,22 @@ from signal import SIGCONT, SIGINT, SIGKILL, SIGTERM
 
 import psutil
 import pytest
-from processes import DELAY, LEASE, LONG, NOISE, PATIENCE, end, freeze, is_path, opened, said, settled, signals, states, until
+from processes import (
+    DELAY,
+    LEASE,
+    LONG,
+    NOISE,
+    PATIENCE,
+    end,
+    freeze,
+    is_path,
+    opened,
+    said,
+    settled,
+    signals,
+    states,
+    until,
+)
 
 from lifecycle import LIFECYCLE, SIGNAL_ENQUEUED, TaskException
 
@@ -254,7 +269,8 @@ def test_terminated(works):
     works.wire.hang_up()
     for result in (linger, hoard):
         assert works.wire.signals(result, pid=other.pid) == "executing complete"
-    assert len(works.wire.heard(note="up", pid=consumer.pid)) == len(works.wire.heard(note="down", pid=consumer.pid)) == 2
+    for note in ("up", "down"):
+        assert len(works.wire.heard(note=note, pid=consumer.pid)) == 2
 
 
 @pytest.mark.parametrize("how", [SIGINT, SIGTERM])
@@ -356,7 +372,7 @@ def is_part_of(some, all_):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_storm(tmp_path, seed):
-    """However often consumers are killed, no task is lost, none ends twice, and each history is a way through the table."""
+    """However often consumers are killed, no task is lost, none ends twice, each history is a way through the table."""
     random = Random(seed)
     with opened(tmp_path, lease=1.0, max_interruptions=1000) as works:
         ends = {works.tasks.steady: "complete", works.tasks.shaky: "complete", works.tasks.doomed: "error"}
@@ -365,8 +381,10 @@ def test_storm(tmp_path, seed):
         calls = [(random.choice([*ends]), random.uniform(0.0, 0.03)) for _ in range(300)]
         results = [(function, function(number, seconds)) for number, (function, seconds) in enumerate(calls)]
         for kill in range(10):
+            told = len(works.wire.told)
             works.tasks.quick.map(range(100 * kill, 100 * kill + 100))
-            time.sleep(random.uniform(0.02, 0.5))  # until some moment
+            some = random.randrange(200)  # each of those tasks sends two signals
+            until(lambda told=told, some=some: len(works.wire.told) >= told + some, "some signals")
             victim = works.consumers.pop(random.randrange(2))
             end(victim, SIGKILL)
             works.hire("-w", "2", "-q", wait=random.random() < 0.5)
@@ -406,7 +424,5 @@ def test_storm(tmp_path, seed):
         assert "ERROR" not in works.logs()
         finished = (tmp_path / "finished").read_text().split()
         assert len(set(finished)) == works.queue.counts()["complete"]
-        print(
-            f"seed {seed}: 10 kills, {interrupted} attempts interrupted,"
-            f" {len(finished) - len(set(finished))} bodies finished twice"
-        )
+        twice = len(finished) - len(set(finished))
+        print(f"seed {seed}: 10 kills, {interrupted} attempts interrupted, {twice} bodies finished twice")  # noqa: T201

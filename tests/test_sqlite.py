@@ -330,7 +330,7 @@ def everything(storage, first, second, new, follow_up):
     yield "release", lambda: storage.release(new, 7.0)
     yield "revoke", lambda: storage.revoke(b, Revocation(), 7.0)
     yield "restore", lambda: storage.restore(b, 7.0)
-    yield "lock", lambda: storage.lock(Lock("M", "x", 90.0, "w", "b"), 7.0)
+    yield "lock", lambda: storage.lock(Lock("M", "x", 90.0, "w"), 7.0)
     yield "unlock", lambda: storage.unlock("L", "x")
     yield "recover", lambda: storage.recover(85.0, PRODUCER)
     yield "flush_locks", storage.flush_locks
@@ -339,28 +339,59 @@ def everything(storage, first, second, new, follow_up):
     yield "flush", storage.flush
 
 
-def test_cut_off_anywhere(storage, path):
-    """A write that fails at whatever point changes nothing, in the file or in an object, and can be made again."""
+class CutOff:
+    """A connection that fails before, or after, one of its statements; all but a rollback, and after a commit."""
+
+    def __init__(self, db, statement, error, after):
+        self._db, self._left, self._error, self._after = db, statement, error, after
+
+    def __getattr__(self, name):
+        return getattr(self._db, name)
+
+    def execute(self, sql, *parameters):
+        return self._run(self._db.execute, sql, *parameters)
+
+    def executemany(self, sql, *parameters):
+        return self._run(self._db.executemany, sql, *parameters)
+
+    def _run(self, run, sql, *parameters):
+        if sql == "rollback":
+            return run(sql)
+        self._left -= 1
+        cut = self._left == 0
+        if cut and not self._after:
+            raise self._error
+        result = run(sql, *parameters)
+        if cut and sql != "commit":
+            raise self._error
+        return result
+
+
+CUTS = [(sqlite3.OperationalError("disk I/O error"), False), (KeyboardInterrupt(), False), (KeyboardInterrupt(), True)]
+
+
+@pytest.mark.parametrize(("error", "after"), CUTS, ids=["by an error", "by Ctrl-C", "by Ctrl-C, later"])
+def test_cut_off_anywhere(storage, path, error, after):
+    """A write that is cut off at any statement changes nothing, in the file or in an object, and can be made again."""
     storage.enqueue([Task("a", "add"), Task("b", "add", retries=1)], 1.0, PRODUCER)
     storage.lock(Lock("L", "x", 90.0), 1.0)
     first, second = start(storage, limit=2)
     new, follow_up = [Task("c", "add"), Task("d", "add")], Task("e", "add")
     objects = (first, second, *new, follow_up)
-    writer = storage._file.writer()
+    db = storage._file.writer()
     for name, write in everything(storage, first, second, new, follow_up):
-        before, known, cuts = rows(path), [attrs.astuple(task) for task in objects], 0
-        for steps in itertools.count():
-            left = iter([0] * steps + [1])
-            writer.set_progress_handler(lambda left=left: next(left, 0), 20)  # it cuts off once, and then no more
+        before, known = rows(path), [attrs.astuple(task) for task in objects]
+        for statement in range(1, 100):
+            storage._file._writer = CutOff(db, statement, error, after)
             try:
                 write()
-            except StorageError:
+            except (StorageError, KeyboardInterrupt):
                 assert rows(path) == before, name
                 assert [attrs.astuple(task) for task in objects] == known, name
-                cuts += 1
+                assert not db.in_transaction
             else:
                 break
             finally:
-                writer.set_progress_handler(None, 0)
-        assert cuts, name
+                storage._file._writer = db
+        assert 2 < statement < 99, name
         assert rows(path) != before, name

@@ -41,12 +41,14 @@ def program(tmp_path):
         return process
 
     yield start
+    errors = []
     for process, stderr in started:
         process.kill()
         process.communicate()
         stderr.seek(0)
-        assert stderr.read() == b""
+        errors.append(stderr.read().decode())
         stderr.close()
+    assert "".join(errors) == ""
 
 
 def test_two_and_two(works, program):
@@ -115,9 +117,9 @@ def test_made_at_the_same_moment(tmp_path, program):
     programs = [program("race") for _ in range(4)]
     for one in programs:
         assert one.stdout.readline() == b"ready\n"
-    for number in range(12):
+    for number in range(40):
         url = f"sqlite:///{tmp_path}/{number}.db"
-        line = json.dumps([time.time() + 0.03, url]).encode() + b"\n"
+        line = json.dumps([time.time() + 0.02, url]).encode() + b"\n"
         for one in programs:
             one.stdin.write(line)
             one.stdin.flush()

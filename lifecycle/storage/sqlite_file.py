@@ -100,7 +100,9 @@ class SQLiteFile:
             raise StorageUnusable(f"there is no folder {path.parent}: make it first, or name another file")
         db = self._connect()
         try:
+            db.execute("begin")  # one view for all that is looked at: another process may be making the file
             new = sqlite_schema.is_new(db, self.path)
+            db.execute("commit")
             # Only now that the file is known to be ours, or nobody's, is anything about it changed.
             db.execute("pragma journal_mode = wal")
             db.execute("begin immediate")

@@ -8,7 +8,7 @@ import sqlite3
 from typing import Final
 
 from lifecycle.errors import StorageUnusable
-from lifecycle.table import LIFECYCLE
+from lifecycle.table import LIFECYCLE, Kind
 
 __all__ = ["APPLICATION_ID", "VERSION", "create", "is_new"]
 
@@ -73,6 +73,11 @@ create trigger task_born before insert on task
 when not exists (select 1 from step where source = '' and target = new.state)
 begin select raise(abort, 'illegal transition: no task is born in that state'); end;
 
+-- What is not waiting is nothing for a claim, also if somebody moved it by hand.
+create trigger task_rests after update of state on task
+when new.state not in (WAITING) and (new.rank is not null or new.due is not null)
+begin update task set rank = null, due = null where seq = new.seq; end;
+
 create trigger task_moves before update of state on task
 when not exists (select 1 from step where source = old.state and target = new.state)
 begin select raise(abort, 'illegal transition: the table has no such step'); end;
@@ -101,7 +106,8 @@ def is_new(db: sqlite3.Connection, path: str) -> bool:
 def create(db: sqlite3.Connection) -> None:
     """Lay out an empty file, within the caller's transaction."""
     # Not executescript(): it would commit the caller's transaction first.
-    for statement in _statements(_SCHEMA):
+    waiting = ", ".join(f"'{state}'" for state in LIFECYCLE.of_kind(Kind.WAITING))
+    for statement in _statements(_SCHEMA.replace("WAITING", waiting)):
         db.execute(statement)
     db.executemany("insert into step(source, target) values (?, ?)", _STEPS)
     db.execute(f"pragma application_id = {APPLICATION_ID}")

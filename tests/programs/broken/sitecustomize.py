@@ -1,20 +1,17 @@
 """Breaks the law in the processes that find this on their path, in the way that ``BREAK`` names.
 
-The interpreter imports it by itself. What the demo tells of must break in its consumers, what it makes of that in the
-demo itself; both have this, so each break says where it is.
+The interpreter imports it by itself, in the demo and in its consumers.
 """
 
 import os
+import sys
 
 from consumer import demo
-from lifecycle.engine import Engine
+from lifecycle.result import Result
 from lifecycle.signals import Signals
 from lifecycle.worker import Worker
 
-send, settle = Signals.send, Worker._outcome
-
-demo.PATIENCE = float(os.environ.get("PATIENCE", demo.PATIENCE))
-demo.SCENARIOS = tuple(one for one in demo.SCENARIOS if os.environ.get("ONLY", "") in one.title)
+send, history, outcome = Signals.send, Result.history, Worker._outcome
 
 
 def swap(self, signal, task, exc=None):
@@ -35,22 +32,25 @@ def repeat(self, signal, task, exc=None):
         send(self, signal, task, exc)
 
 
-def zombie(self, task):
-    """Takes no worker for one that was taken over."""
-    return False
+def miscount(self, task, result, *rest):
+    """Stores another number than the function's."""
+    if result.trigger == "complete":
+        result = type(result)(result.trigger, result.result[:-1] + bytes([result.result[-1] + 1]))
+    return outcome(self, task, result, *rest)
 
 
-def miscount(self, task, outcome, error, now):
-    """Stores another result than the function's."""
-    if outcome.trigger == "complete":
-        outcome = type(outcome)(outcome.trigger, outcome.result[:-1] + bytes([outcome.result[-1] + 1]))
-    return settle(self, task, outcome, error, now)
-
-
+demo.PATIENCE = float(os.environ.get("PATIENCE", demo.PATIENCE))
+demo.SCENARIOS = tuple(one for one in demo.SCENARIOS if os.environ.get("ONLY", "") in one.title)
 match os.environ.get("BREAK"):
-    case "swap" | "drop" | "repeat" as name:
-        Signals.send = globals()[name]
+    case "swap":
+        Signals.send = swap
+    case "drop":
+        Signals.send = drop
+    case "repeat":
+        Signals.send = repeat
     case "miscount":
         Worker._outcome = miscount
-    case "silence":
-        Engine.announce = lambda *given: True
+    case "forget":
+        Result.history = lambda self: history(self)[:-1]
+    case "stillborn" if "run" in sys.orig_argv:
+        os._exit(3)
