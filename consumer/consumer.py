@@ -32,6 +32,8 @@ ASKED: Final = 128
 """Added to a request to stop, to tell it from the number of a signal."""
 STUCK: Final = 0.25
 """Seconds after which a worker that took several tasks at once is relieved of those that it has not begun."""
+URGENT: Final = 0.5
+"""Seconds that interrupted tasks have, at most, when a second signal has said: now. A third one leaves none."""
 AWAY: Final = 0.2
 """Seconds between two attempts to reach a store that cannot be used."""
 PRUNE: Final = 500
@@ -199,6 +201,7 @@ class Consumer:
         return [Stop(number - ASKED) for number in asked if number >= ASKED]
 
     def _heed(self, stop: Stop) -> None:
+        again = self._stop is Stop.NOW
         if self._stop is Stop.NOT:
             self._stop = stop
         else:  # asked again: now
@@ -208,7 +211,8 @@ class Consumer:
         self._engine.storage.wake()
         if self._stop >= Stop.INTERRUPT:
             self._urgent.set()
-            self._deadline = monotonic() + (self._grace if self._stop is Stop.INTERRUPT else 0.0)
+            urgent = 0.0 if again else min(self._grace, URGENT)
+            self._deadline = monotonic() + (self._grace if self._stop is Stop.INTERRUPT else urgent)
             for hand in self._crew:
                 hand.worker.interrupt()
 

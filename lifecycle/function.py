@@ -48,7 +48,7 @@ class TaskFunction(Generic[P, R]):
         """Registers the function in its queue; raises `ConfigurationError` if the name is another function's."""
         functools.update_wrapper(self, function)
         self._engine, self.name, self.options, self._function = engine, name, options, function
-        signature = inspect.signature(function)
+        signature = _signature(function)
         place = _place(signature, name) if context else None
         # What callers see: the task is not theirs to pass.
         parameters = [p for p in signature.parameters.values() if not (context and p.name == "task")]
@@ -75,7 +75,7 @@ class TaskFunction(Generic[P, R]):
         """The task of such a call, not enqueued yet; its fields may still be changed (`TaskQueue.enqueue`)."""
         return self._make(args, kwargs)
 
-    def schedule(
+    def schedule(  # noqa: C901 -- one line for each option
         self,
         args: Iterable[object] | datetime | timedelta | float | None = None,
         kwargs: Mapping[str, object] | None = None,
@@ -92,8 +92,8 @@ class TaskFunction(Generic[P, R]):
     ) -> Result[R]:
         """Enqueue a call for later, at `eta` or after `delay` seconds, and with options of its own.
 
-        Options that are ``None`` are the function's. A time in the place of `args` is an `eta` or a `delay`. With neither `eta` nor `delay` the task is due at once. Raises
-        `ConfigurationError` if both are given, or an option cannot be.
+        Options that are ``None`` are the function's. With neither `eta` nor `delay` the task is due at once; a time in
+        the place of `args` is one or the other. Raises `ConfigurationError` if both are given, or an option cannot be.
         """
         if isinstance(args, int | float | timedelta):  # as Huey has it: schedule(60)
             args, delay = None, args
@@ -190,6 +190,14 @@ def name_of(function: Callable[..., object]) -> str:
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
         module = spec.name if spec is not None else Path(file).stem if file else module
     return f"{module}.{function.__qualname__}"
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # some builtins tell nobody: anything may fit
+        kinds = {"args": inspect.Parameter.VAR_POSITIONAL, "kwargs": inspect.Parameter.VAR_KEYWORD}
+        return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds.items()])
 
 
 def _place(signature: inspect.Signature, name: str) -> int | None:

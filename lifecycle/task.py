@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import Final
 
 import attrs
 
+from lifecycle.errors import Undecodable
 from lifecycle.table import LIFECYCLE
 
 __all__ = ["Record", "RetryPolicy", "Task", "new_id"]
@@ -89,8 +90,7 @@ class Task:
         """Positional and keyword arguments. Raises `Undecodable` if the stored ones cannot be read."""
         if self._call is None:
             # Decoded late: a task that is revoked or expired never pays for it.
-            args, kwargs = cast(Call, self.loads(self.payload)) if self.loads else ((), {})
-            self._call = (args, kwargs)
+            self._call = _shaped(self.loads(self.payload)) if self.loads else ((), {})
         return self._call
 
     @property
@@ -110,6 +110,14 @@ class Task:
 
     def __str__(self) -> str:
         return f"task {self.id} ({self.name})"
+
+
+def _shaped(value: object) -> Call:
+    """`value`, if it is arguments and not something else that can be read."""
+    match value:
+        case (tuple() as args, dict() as kwargs) if all(type(name) is str for name in kwargs):
+            return args, kwargs
+    raise Undecodable("the stored arguments are none: another serializer's, or damaged")
 
 
 @attrs.frozen

@@ -66,7 +66,7 @@ ENDINGS = {
 def ending(queue, how, **options):
     """A task whose first attempt ends so."""
 
-    @queue.task(context=True, **options)
+    @queue.task(context=True, name=how, **options)
     def ends(task=None):
         if task.attempt == 1 and ENDINGS[how] is not None:
             raise ENDINGS[how]
@@ -694,7 +694,7 @@ def test_async_timeouts(queue, heard, awaits):
             for _ in range(5000):
                 await asyncio.sleep(0.001)
         else:
-            spin(threading.Event())
+            spin(threading.Event(), 3)
         late.append(1)
 
     @queue.task(timeout=0.02)
@@ -713,7 +713,7 @@ def test_async_timeouts(queue, heard, awaits):
     started = time.monotonic()
     result, other = slow(), later()
     queue.run_next()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 2
     assert heard.story(result) == "enqueued executing timeout"
     assert cleaned == [1]
     queue.run_next()
@@ -833,10 +833,10 @@ def test_timeouts_that_strike_at_the_beginning(new, is_async, timeout, caplog):
         heard = Heard(queue)
 
         async def body_async():
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(1)
 
         def body():
-            spin_until(time.monotonic() + 0.002)
+            spin_until(time.monotonic() + 1)
 
         results = queue.task(timeout=timeout)(body_async if is_async else body).map([()] * 60)
         drain(queue)
@@ -935,14 +935,3 @@ def test_interrupting_an_async_body(queue, heard):
     worker.attempts.close()
     queue.run_next()
     assert result.get() == "done"
-
-
-def test_post_execute_hooks_that_exit(queue, heard):
-    """A hook that ends its thread does not take the task's outcome with it."""
-    queue.post_execute("exit")(lambda task, value, exc: sys.exit())
-    result = queue.task(name="works")(lambda: 5)()
-    try:
-        queue.run_next()
-    except SystemExit:
-        queue.run_next()
-    assert heard.story(result) == "enqueued executing complete"

@@ -1,6 +1,7 @@
 """The consumer in this process: workers that start, share the work, stay apart, stop, and outlive what goes wrong."""
 
 import asyncio
+import gc
 import logging
 import signal
 import threading
@@ -28,6 +29,7 @@ from lifecycle import (
     TaskQueue,
     UnknownTask,
 )
+from lifecycle.storage.base import Claimant
 from lifecycle.testing import VirtualClock
 
 PUT_BACK = "queued executing interrupted queued"
@@ -369,6 +371,23 @@ def test_a_dead_worker_is_replaced(make, caplog, where):
 
 
 @on_sqlite
+def test_a_handler_of_a_recovery(make):
+    """A handler of a recovered task that takes long delays neither the workers nor a stop."""
+    queue, gate, inside = make(lease=LEASE), threading.Event(), []
+    queue.signal(SIGNAL_INTERRUPTED)(lambda signal, task: (inside.append(task.id), gate.wait()))
+    add = queue.task()(plus)
+    lost = add(1, 2)
+    (_, (claim,)) = queue.storage.exchange((), Claimant("somebody who is gone", time.time() - LEASE, LEASE))
+    assert claim.task.id == lost.id
+    with running(queue) as consumer:
+        until(lambda: inside, "the recovery")
+        assert add(3, 4).get(timeout=PATIENCE) == 7
+        ended(stopping(consumer))
+        gate.set()
+        assert hands(consumer) == []
+
+
+@on_sqlite
 def test_its_attendant_survives(make, caplog):
     """A handler that raises `SystemExit` as a task is recovered ends neither the consumer nor its supervision."""
     queue = make(lease=LEASE)
@@ -663,16 +682,15 @@ def test_runs_in_the_main_thread(queue):
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_keeps_nothing_open(queue):
+def test_keeps_nothing_open():
     """A consumer that does not run, any more or yet, holds no file descriptor."""
-    process = psutil.Process()
-    queue.task()(lambda: None)().state  # opens the store
-    with running(queue):
-        pass
+    queue, process = TaskQueue("memory://"), psutil.Process()
+    gc.collect()  # what earlier tests have left
     before = process.num_fds()
     consumers = [Consumer(queue) for _ in range(5)]
     for consumer in consumers[:3]:
         consumer.start()
+        assert process.num_fds() > before
         consumer.stop()
     assert process.num_fds() == before
 

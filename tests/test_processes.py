@@ -179,7 +179,7 @@ def test_locks_of_the_killed(works):
     """The locks that a killed attempt has taken are free once its lease has lapsed."""
     works.hire()
     result = works.tasks.hoard()
-    assert works.wire.wait_for(id=result.id, note="begun")["taken"]
+    works.wire.wait_for(id=result.id, note="begun")
     assert works.queue.is_locked("hoard")
     end(works.consumers[0], SIGKILL)
     assert works.queue.is_locked("hoard")

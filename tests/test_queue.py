@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from textwrap import dedent
 
 import attrs
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import LAW, patient
 
+import lifecycle
 from lifecycle import (
     SIGNAL_COMPLETE,
     SIGNAL_ENQUEUED,
@@ -1125,8 +1127,6 @@ def test_an_operators_retry(make, clock, state):
                 queue.retry(task.id)
         if task.attempt > 1 or state not in ends:
             return
-        import lifecycle  # noqa: PLC0415 -- by name
-
         ending = getattr(lifecycle, ends[state]) if isinstance(ends[state], str) else ends[state]
         raise ending("key", 0, False) if state == "rate-limited" else ending
 
@@ -1338,3 +1338,29 @@ def test_logging_is_quiet(queue, add, caplog):
         add(1, 2), add.schedule((1,), delay=5)
         drain(queue)
     assert caplog.text == ""
+
+
+# Types -------------------------------------------------------------------------------------------------------------
+
+
+def test_typing_api(tmp_path):
+    """Functions, handles, handlers and locks have the types that users expect: mypy, as strict as can be, has no objection."""
+    source = Path(__file__).with_name("typing_api.py")
+    root = Path(lifecycle.__file__).parents[1]
+    env = dict(os.environ)
+    if root.name != "site-packages":  # mypy finds what is installed, and would complain to be told
+        env["MYPYPATH"] = str(root)
+    options = ["--strict", "--config-file=", f"--cache-dir={tmp_path}", "--enable-error-code=ignore-without-code"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, str(source)], capture_output=True, text=True, check=False, env=env,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout == "Success: no issues found in 1 source file\n", done.stdout + done.stderr
+
+
+def test_types_are_looked_at():
+    """The file that is checked has typed uses, and errors that a checker must find, or it would prove nothing."""
+    text = Path(__file__).with_name("typing_api.py").read_text()
+    assert text.count("assert_type(") > 40
+    assert text.count("# type: ignore[") > 10
+    compile(text, "typing_api.py", "exec")

@@ -33,7 +33,7 @@ def _sqlite(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ConfigurationError(f"timeout={timeout!r} in a sqlite URL: it takes seconds, 0 or more")
+        raise ConfigurationError("timeout in a sqlite URL: it takes seconds, 0 or more")
     synchronous = options.pop("synchronous", "normal")
     if options:
         raise ConfigurationError(f"no option {', '.join(options)} in a sqlite URL: there are synchronous and timeout")
@@ -55,8 +55,8 @@ def open_storage(url: str, queue: str) -> Storage:
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True, keep_blank_values=True)) if parts.query else {}
-    except ValueError as error:
-        raise ConfigurationError(f"this is no URL of a store: {error}") from None
+    except ValueError:  # whose message repeats a part of it
+        raise ConfigurationError("this is no URL of a store: it cannot be read, or an option has no value") from None
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         what = f"unknown scheme {parts.scheme}://" if parts.scheme else "the URL of the store has no scheme"

@@ -34,7 +34,7 @@ class SQLiteFile:
     def __init__(self, path: str, queue: str, synchronous: str, timeout: float) -> None:
         """`timeout`: seconds to wait for other processes' writes before `StorageUnavailable` is raised."""
         if synchronous not in SYNCHRONOUS:
-            raise ConfigurationError(f"synchronous={synchronous!r}: there are {', '.join(SYNCHRONOUS)}")
+            raise ConfigurationError(f"synchronous takes one of {', '.join(SYNCHRONOUS)}")
         self.path, self._queue, self._synchronous, self._timeout = path, queue, synchronous, timeout
         self._closed = False
         self._writer: sqlite3.Connection | None = None
@@ -94,9 +94,13 @@ class SQLiteFile:
         if sqlite3.sqlite_version_info < (3, 37):
             raise StorageUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
         path = Path(self.path)
-        if path.is_dir():
+        try:
+            folder, parent = path.is_dir(), path.parent.is_dir()
+        except OSError as error:
+            raise StorageUnusable(f"{path} cannot be used as a queue: {error.strerror}") from None
+        if folder:
             raise StorageUnusable(f"{path} is a folder: name a file in it")
-        if not path.parent.is_dir():
+        if not parent:
             raise StorageUnusable(f"there is no folder {path.parent}: make it first, or name another file")
         db = self._connect()
         try:
@@ -167,16 +171,18 @@ class Transaction:
 
     def __enter__(self) -> sqlite3.Connection:
         file = self._file
+        self._db: sqlite3.Connection | None = None
         file.mutex.acquire()
         try:
             self._db = file.writer()
             # Takes the write lock at once: a transaction that read first could be refused it later.
             self._db.execute("begin immediate")
-        except sqlite3.Error as error:
+        except BaseException as error:  # Ctrl-C can come anywhere
+            if self._db is not None and self._db.in_transaction:
+                self._db.execute("rollback")
             file.mutex.release()
-            raise _translated(error, file.path) from error
-        except BaseException:
-            file.mutex.release()
+            if isinstance(error, sqlite3.Error):
+                raise _translated(error, file.path) from error
             raise
         file.work = file.outcome = False
         return self._db
@@ -184,18 +190,21 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        file, db = self._file, self._db
+        file, db = self._file, cast(sqlite3.Connection, self._db)
         try:
-            if error is None:
+            failure = error
+            if failure is None:
                 try:
                     db.execute("commit")
-                except sqlite3.Error as failure:
-                    error = failure
-            if error is not None:
+                except BaseException as fault:  # noqa: BLE001 -- as above
+                    failure = fault
+            if failure is not None:
                 if db.in_transaction:  # SQLite may have rolled back by itself, when the disk is full, say
                     db.execute("rollback")
-                if isinstance(error, sqlite3.Error):
-                    raise _translated(error, file.path) from error
+                if isinstance(failure, sqlite3.Error):
+                    raise _translated(failure, file.path) from failure
+                if error is None:
+                    raise failure
                 return
             work, outcome = file.work, file.outcome
         finally:

@@ -139,7 +139,7 @@ class TestCaseOf:
         if spec not in self._made:
             # Made late, so that Hypothesis's profile is the one that counts.
             chosen = settings(
-                deadline=None, max_examples=100, stateful_step_count=50, suppress_health_check=list(HealthCheck)
+                deadline=None, max_examples=200, stateful_step_count=50, suppress_health_check=list(HealthCheck)
             )
             body = {"spec": spec, "settings": chosen, "__module__": spec.__module__, "__doc__": spec.__doc__}
             self._made[spec] = type(f"{spec.__name__}.TestCase", (StorageProof,), body)

@@ -18,6 +18,16 @@ def tell(**what):
         os.write(setting["wire"], json.dumps({"pid": os.getpid(), **what}).encode() + b"\n")
 
 
+def is_first(task):
+    """Has no body of this task run before?"""
+    try:
+        os.close(os.open(gate.with_name(task.id), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    tell(id=task.id, note="begun")
+    return True
+
+
 def wait_at_the_gate():
     while not gate.exists():
         time.sleep(0.005)
@@ -73,9 +83,8 @@ def endless():
 
 @queue.task(context=True)
 def linger(task=None):
-    """Stays until the gate is open, and cleans up; does not stay at a later attempt."""
-    if task.attempt == 1:
-        tell(id=task.id, note="begun")
+    """Stays until the gate is open, and cleans up; does not stay when it runs again."""
+    if is_first(task):
         try:
             wait_at_the_gate()
         finally:
@@ -85,9 +94,8 @@ def linger(task=None):
 
 @queue.task(context=True)
 def stubborn(task=None):
-    """Does not let itself be interrupted, until the gate is open; does not stay at a later attempt."""
-    if task.attempt == 1:
-        tell(id=task.id, note="begun")
+    """Does not let itself be interrupted, until the gate is open; does not stay when it runs again."""
+    if is_first(task):
         while not gate.exists():
             try:
                 wait_at_the_gate()
@@ -98,19 +106,17 @@ def stubborn(task=None):
 
 @queue.task(context=True)
 def asleep(task=None):
-    """Waits where no exception reaches it; does not at a later attempt."""
-    if task.attempt == 1:
-        tell(id=task.id, note="begun")
+    """Waits where no exception reaches it; does not when it runs again."""
+    if is_first(task):
         time.sleep(3600)
     return task.attempt
 
 
 @queue.task(context=True)
 def hoard(task=None):
-    """Takes a lock and never gives it back."""
+    """Takes a lock and never gives it back; stays with it until the gate is open, but not when it runs again."""
     taken = queue.lock_task("hoard").acquire()
-    tell(id=task.id, note="begun", taken=taken)
-    if task.attempt == 1:
+    if is_first(task):
         wait_at_the_gate()
     return taken
 
