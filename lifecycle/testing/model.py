@@ -18,7 +18,7 @@ from lifecycle.errors import DuplicateTask
 from lifecycle.machine import IllegalTransition
 from lifecycle.policies import Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
-from lifecycle.table import INTERRUPT, LIFECYCLE, REVOKE, REVOKED, START, Kind
+from lifecycle.table import ENQUEUE, INTERRUPT, LIFECYCLE, REVOKE, REVOKED, START, Kind
 from lifecycle.task import Record, Task
 
 __all__ = ["FIELDS", "Model", "Row", "fields", "is_at_rest", "is_waiting"]
@@ -93,7 +93,7 @@ class Model:
             if task.id in ids:
                 raise DuplicateTask(task.id)
             if task.state is not None:
-                raise IllegalTransition(task.state, "enqueue", LIFECYCLE.allowed(task.state))
+                raise IllegalTransition(task.state, ENQUEUE, LIFECYCLE.allowed(task.state))
             ids.append(task.id)
         for task in tasks:
             self._bear(task, now, actor)
