@@ -6,7 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from typing import Final
+from copy import copy
+from typing import Any, Final, cast
 
 from lifecycle.engine import Engine
 from lifecycle.errors import (
@@ -61,6 +62,13 @@ class Attempts:
 
         Raises nothing itself, whatever the function does.
         """
+        try:
+            return self._run(task)
+        except BaseException as late:  # noqa: BLE001 -- thrown a second time, while the first was dealt with
+            self.guard.disarm()
+            return _ended(task, late)
+
+    def _run(self, task: Task) -> tuple[Outcome, BaseException | None]:  # noqa: PLR0912 -- one thing after the other
         engine, guard = self._engine, self.guard
         value: object = None
         error: BaseException | None = None
@@ -73,19 +81,21 @@ class Attempts:
                     raise UnknownTask(f"no function is registered as {task.name!r}; there are: {known}")
                 args, kwargs = task.call
                 for name, hook in engine.hooks.pre_execute.items():
-                    self._before(name, hook, task)
+                    self._before(name, hook, copy(task))
                 if function.context:
+                    shown = copy(task)  # what the function does to it, the worker goes by its own
                     if function.place is not None and function.place <= len(args):
-                        args = (*args[: function.place], task, *args[function.place :])
+                        args = (*args[: function.place], shown, *args[function.place :])
                     else:
-                        kwargs = {**kwargs, "task": task}
-                guard.arm(task.timeout, TaskTimeout)
-                try:
-                    value = function.call(*args, **kwargs)
-                    if function.is_async:
-                        value = self._await(value)
-                finally:
-                    guard.disarm()
+                        kwargs = {**kwargs, "task": shown}
+                if function.is_async:
+                    value = self._await(task, function.call(*args, **kwargs))
+                else:
+                    guard.arm(task.timeout, TaskTimeout)
+                    try:
+                        value = function.call(*args, **kwargs)
+                    finally:
+                        guard.disarm()
                 outcome = Outcome(COMPLETE, pack_value(task.attempt, self._dumps(task, value)))
             finally:
                 if task.id in engine.taken:
@@ -96,7 +106,7 @@ class Attempts:
         finally:
             current_task.reset(token)
         for name, after in engine.hooks.post_execute.items():
-            _quietly(name, after, task, value, error)
+            _quietly(name, after, copy(task), value, error)
         return outcome, error
 
     def close(self) -> None:
@@ -129,34 +139,35 @@ class Attempts:
         except Exception:
             log.exception("pre-execute hook %s raised before %s; the task runs all the same", name, task)
 
-    def _await(self, value: object) -> object:
-        if not inspect.isawaitable(value):
-            return value
+    def _await(self, task: Task, coroutine: object) -> object:
+        awaited = self._awaited(task, cast("Awaitable[object]", coroutine))
         try:
             asyncio.get_running_loop()
         except RuntimeError:  # as nearly always: there is none
             if self._loop is None:
                 self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
-            value, error = self._loop.run(self._awaited(value), context=copy_context())
+            value, error = self._loop.run(awaited, context=copy_context())
         else:  # the caller runs in a loop, which has to wait: another thread has to have ours
             with ThreadPoolExecutor(1) as pool:
-                value, error = pool.submit(copy_context().run, asyncio.run, self._awaited(value)).result()
+                value, error = pool.submit(copy_context().run, asyncio.run, awaited).result()
         if error is not None:
             raise error
         return value
 
-    async def _awaited(self, value: Awaitable[object]) -> tuple[object, BaseException | None]:
+    async def _awaited(self, task: Task, body: Awaitable[object]) -> tuple[object, BaseException | None]:
         """What it returns, and what it raises: not raised here, since a loop takes SystemExit for its own."""
-        task, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
-        guard.cancel = lambda: loop.call_soon_threadsafe(task.cancel) if task else None
+        running, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
         try:
-            return await value, None
+            guard.arm(task.timeout, TaskTimeout, lambda: loop.call_soon_threadsafe(cast(Any, running).cancel))
+            return await body, None
         except asyncio.CancelledError as error:
             return None, error if guard.thrown is None else guard.thrown()
         except BaseException as error:  # noqa: BLE001 -- raised again outside the loop
             return None, error
         finally:
-            guard.cancel = None
+            guard.disarm()
+            if inspect.iscoroutine(body):
+                body.close()  # had it not begun
 
 
 def _quietly(name: str, hook: Callable[..., object], *args: object) -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -24,7 +25,7 @@ from lifecycle.serializer import Serializer
 from lifecycle.signals import SIGNAL_ENQUEUED, Signals
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, Settlement, Target
-from lifecycle.table import ENQUEUE, LIFECYCLE, REVOKED, Kind
+from lifecycle.table import ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, RECOVER, REVOKED, Kind
 from lifecycle.task import Task
 
 __all__ = ["Engine", "Function", "Hooks", "check_priority"]
@@ -203,7 +204,8 @@ class Engine:
         """An operator's second chance. Raises `UnknownTask`, or `IllegalTransition` unless it rests in an outcome."""
         while True:
             task, now = self.get(task_id), self.clock.now()
-            move = policies.retry(task, now, worker=self.name, hold=now + self.lease)
+            move = policies.retry(task, now, worker=self.name)
+            move.lease = move.hold = self.hold(task.state, move.path, now)
             (took,), _ = self.storage.exchange([Settlement(task, move)], None)
             if took:  # else it moved between the two calls: look again
                 break
@@ -216,7 +218,7 @@ class Engine:
     def recover(self, now: float | None = None) -> int:
         """Put back what workers that are gone have left, and say so; returns how many tasks moved."""
         now = self.clock.now() if now is None else now
-        actor = Actor(self.name, now + self.lease)
+        actor = Actor(self.name, self.hold(EXECUTING.name, (INTERRUPT, RECOVER), now))
         moved = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
         with self._kept(actor.hold if moved else None):
             for task, move in moved:
@@ -250,8 +252,7 @@ class Engine:
         False, and not a word, if the task was held meanwhile beyond its lease and has been taken over: its signals are
         somebody else's now.
         """
-        if task.lease is not None and task.lease <= self.clock.now() and self._lost(task):
-            log.warning("%s was taken over by another worker while this one was frozen; it says nothing more", task)
+        if self._lost(task):
             return False
         heard = self.signals.heard
         for trigger in path:
@@ -260,13 +261,22 @@ class Engine:
             else:
                 self._triggers[trigger](task)
             signal = _SIGNAL[task.state]
-            if signal in heard:  # spares the call for signals that nobody listens to
-                self.signals.send(signal, task, error)
+            if signal in heard:  # spares the copy for signals that nobody listens to
+                if trigger is not path[0] and self._lost(task):  # while the handlers of the one before ran
+                    return False
+                # A copy: whatever a handler does to it, the worker goes by its own.
+                self.signals.send(signal, copy(task), error)
         return True
 
     def _lost(self, task: Task) -> bool:
+        """Has the lease run out, and has somebody else moved the task since?"""
+        if task.lease is None or task.lease > self.clock.now():
+            return False
         stored = self.storage.get(task.id)
-        return stored is None or (stored.version, stored.worker, stored.seq) != (task.version, task.worker, task.seq)
+        if stored is not None and (stored.version, stored.worker, stored.seq) == (task.version, task.worker, task.seq):
+            return False
+        log.warning("%s was taken over by another worker while this one was frozen; it says nothing more", task)
+        return True
 
     def release(self, tasks: Sequence[Task]) -> None:
         """Let go of waiting tasks that were held until they were announced."""

@@ -30,25 +30,29 @@ class Guard:
         self._thrown = False
         self.thrown: type[BaseException] | None = None
         """What was thrown last into the body that runs."""
-        self.cancel: Callable[[], object] | None = None
-        """Wakes up a body that awaits, and throws there."""
+        self._cancel: Callable[[], object] | None = None
         self._interrupted: type[BaseException] | None = None
 
-    def arm(self, timeout: float | None, error: type[BaseException]) -> None:
-        """The body starts now, in this thread; throw `error` after `timeout` seconds, if that is not ``None``."""
+    def arm(
+        self, timeout: float | None, error: type[BaseException], cancel: Callable[[], object] | None = None
+    ) -> None:
+        """The body starts now, in this thread; throw `error` after `timeout` seconds, if that is not ``None``.
+
+        `cancel`: what wakes up a body that awaits, instead of an exception in the midst of its event loop.
+        """
         with self._mutex:
             if self._interrupted is not None:
                 raise self._interrupted
             self._run += 1
             self._thread = threading.get_ident()
-            self._thrown, self.thrown = False, None
+            self._thrown, self.thrown, self._cancel = False, None, cancel
         if timeout is not None:
             _alarms.set(monotonic() + timeout, self, self._run, error)
 
     def disarm(self) -> None:
         """The body is over: once this returns, nothing will be raised in the thread any more."""
         with self._mutex:
-            thread, self._thread, self.cancel = self._thread, None, None
+            thread, self._thread = self._thread, None
             if self._thrown and thread is not None:
                 _raise_in(thread, None)
 
@@ -58,8 +62,8 @@ class Guard:
             if self._thread is None or (run is not None and run != self._run):
                 return False
             self.thrown = error
-            if self.cancel is not None:
-                self.cancel()
+            if self._cancel is not None:
+                self._cancel()
                 return True
             self._thrown = True
             _raise_in(self._thread, error)

@@ -6,7 +6,6 @@ import re
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from enum import IntEnum
 
 import pytest
 from conftest import KINDS, Heard, drain, failure, states
@@ -214,13 +213,9 @@ class Picky(int):
     __hash__ = int.__hash__
 
 
-class Level(IntEnum):
-    HIGH = 5
-
-
-@pytest.mark.parametrize("number", [Level.HIGH, Picky(5)], ids=["enum", "subclass"])
-def test_numbers_of_another_type(queue, add, number):
-    """Whole numbers of types of their own are whole numbers."""
+def test_numbers_of_another_type(queue, add):
+    """Whole numbers of a type of their own, an `IntEnum`'s, say, are whole numbers."""
+    number = Picky(5)
     for result in (
         add.schedule((1,), priority=number, retries=number),
         queue.task(name="high", priority=number, retries=number)(lambda: 1)(),
@@ -368,11 +363,11 @@ BAD_URLS = {
     "sqlite://app.db/": "three slashes",
     "sqlite:app.db": None,
     "sqlite:///:memory:": "use memory://",
-    "sqlite:///app.db?synchronous=never": "synchronous='never': there are off, normal, full, extra",
-    "sqlite:///app.db?timeout=soon": "timeout='soon'",
-    "sqlite:///app.db?timeout=-1": "timeout='-1'",
-    "sqlite:///app.db?timeout=nan": "timeout='nan'",
-    "sqlite:///app.db?timeout=inf": "timeout='inf'",
+    "sqlite:///app.db?synchronous=never": "synchronous.* off, normal, full, extra",
+    "sqlite:///app.db?timeout=soon": "timeout.*seconds",
+    "sqlite:///app.db?timeout=-1": "timeout.*seconds",
+    "sqlite:///app.db?timeout=nan": "timeout.*seconds",
+    "sqlite:///app.db?timeout=inf": "timeout.*seconds",
     "sqlite:///app.db?journal=off": "no option journal.*there are synchronous and timeout",
     "sqlite:///app.db?synchronous": "URL",
     "memory:///path": "memory:// takes neither",
@@ -411,7 +406,8 @@ SECRET_URLS = [
     "postgresql://user:hunter2@host/app", "redis://:hunter2@host:6379/0", "mysql://user:hunter2@host/app",
     "sqlite://user:hunter2@host/app.db", "memory://user:hunter2@", "postgresql://user:hunter2@[::1/app",
     "postgresql://user:hunter2@ho\u2100st/app", "postgresql://user:hunter2@host/app?hunter2",
-    "sqlite:///app.db?password=hunter2", "sqlite:///app.db?hunter2", "user:hunter2@host", "//user:hunter2@host/app", "hunter2",
+    "sqlite:///app.db?password=hunter2", "sqlite:///app.db?hunter2", "sqlite:///app.db?timeout=hunter2",
+    "sqlite:///app.db?synchronous=hunter2", "user:hunter2@host", "//user:hunter2@host/app", "hunter2",
     "postgresql://user:hunter2@host:port/app", "postgres ql://user:hunter2@host/app",
 ]  # fmt: skip
 
@@ -533,7 +529,7 @@ def test_another_serializer(tmp_path):
     """Arguments that another serializer wrote, or another secret signed, end `error`, and run where they can be read."""
     url = f"sqlite:///{tmp_path}/app.db"
     serializers = [
-        MsgpackSerializer(), PickleSerializer("a secret of sixteen bytes"), PickleSerializer("another of that length"),
+        MsgpackSerializer(), PickleSerializer("a secret of sixteen bytes"), PickleSerializer("another one, as long as that"),
     ]  # fmt: skip
     queues = [TaskQueue(url, serializer=serializer, clock=VirtualClock()) for serializer in serializers]
     adds = [queue.task(name="add")(lambda a, b: a + b) for queue in queues]
