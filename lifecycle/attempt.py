@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from copy import copy
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from lifecycle.engine import Engine
 from lifecycle.errors import (
@@ -146,7 +146,11 @@ class Attempts:
         except RuntimeError:  # as nearly always: there is none
             if self._loop is None:
                 self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
-            value, error = self._loop.run(awaited, context=copy_context())
+            try:
+                value, error = self._loop.run(awaited, context=copy_context())
+            except BaseException:  # struck in the loop itself, which is better not used again
+                self.close()
+                raise
         else:  # the caller runs in a loop, which has to wait: another thread has to have ours
             with ThreadPoolExecutor(1) as pool:
                 value, error = pool.submit(copy_context().run, asyncio.run, awaited).result()
@@ -157,8 +161,13 @@ class Attempts:
     async def _awaited(self, task: Task, body: Awaitable[object]) -> tuple[object, BaseException | None]:
         """What it returns, and what it raises: not raised here, since a loop takes SystemExit for its own."""
         running, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
+
+        def wake() -> None:
+            if running is not None and not guard.struck:  # else it is on its way out already
+                running.cancel()
+
         try:
-            guard.arm(task.timeout, TaskTimeout, lambda: loop.call_soon_threadsafe(cast(Any, running).cancel))
+            guard.arm(task.timeout, TaskTimeout, lambda: loop.call_soon_threadsafe(wake))
             return await body, None
         except asyncio.CancelledError as error:
             return None, error if guard.thrown is None else guard.thrown()

@@ -41,14 +41,23 @@ class TaskLock:
         # In a task it lives and dies with the lease of the worker, elsewhere with this process's heartbeat.
         keeper = None if self._ttl is not None else task.worker if task is not None else engine.name
         until = now + (engine.lease if self._ttl is None else self._ttl)
+        if task is not None:  # first: should a timeout strike in between, it is given back all the same
+            engine.taken.setdefault(task.id, []).append((self.name, owner))
         taken = engine.storage.lock(Lock(self.name, owner, until, keeper, task.id if task is not None else None), now)
         if taken:
             self._held[self._whose()] = owner
-            if task is not None:
-                engine.taken.setdefault(task.id, []).append((self.name, owner))
-            elif self._ttl is None:
+            if task is None and self._ttl is None:
                 engine.heart.keep(engine.name)
+        elif task is not None:
+            self._forget(task.id, owner)
         return taken
+
+    def _forget(self, task_id: str, owner: str) -> None:
+        left = [entry for entry in self._engine.taken.get(task_id, ()) if entry[1] != owner]
+        if left:
+            self._engine.taken[task_id] = left
+        else:
+            self._engine.taken.pop(task_id, None)
 
     def release(self) -> bool:
         """Give it back; False if it was not held by this object, in this thread and task, any more."""
@@ -56,15 +65,12 @@ class TaskLock:
         owner = self._held.pop(self._whose(), None)
         if owner is None:
             return False
-        if task is not None:
-            left = [entry for entry in engine.taken.get(task.id, ()) if entry[1] != owner]
-            if left:
-                engine.taken[task.id] = left
-            else:
-                engine.taken.pop(task.id, None)
+        given = engine.storage.unlock(self.name, owner)
+        if task is not None:  # last: until then the end of the attempt would give it back
+            self._forget(task.id, owner)
         elif self._ttl is None:
             engine.heart.drop(engine.name)
-        return engine.storage.unlock(self.name, owner)
+        return given
 
     def _whose(self) -> tuple[int, str | None]:
         task = current_task.get()

@@ -80,7 +80,10 @@ class Worker:
         """
         while True:
             if not self._claimed:
+                settles = bool(self._done)
                 self._exchange(go_on, None)
+                if not self._claimed and settles:  # what it has just announced, and let go, may be due again
+                    self._exchange(go_on, None)
                 if not self._claimed:
                     return
             self._next(None)

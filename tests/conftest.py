@@ -80,8 +80,6 @@ def another_thread(work):
         raise raised[0]
 
 
-
-
 @pytest.fixture(scope="session")
 def new(tmp_path_factory):
     """Opens a queue on a virtual clock: ``with new(kind, …) as queue``. Those on SQLite share a file, not a name."""

@@ -224,7 +224,9 @@ HELD = {  # signal: what leads there
     SIGNAL_ENQUEUED: lambda queue: ending(queue, "complete")(),
     SIGNAL_SCHEDULED: lambda queue: ending(queue, "complete").schedule(delay=5),
     f"{SIGNAL_ERROR} {SIGNAL_RETRYING} {SIGNAL_ENQUEUED}": lambda queue: ending(queue, "error", retries=1)(),
-    f"{SIGNAL_ERROR} {SIGNAL_RETRYING} {SIGNAL_SCHEDULED}": lambda queue: ending(queue, "error", retries=1, retry_delay=5)(),
+    f"{SIGNAL_ERROR} {SIGNAL_RETRYING} {SIGNAL_SCHEDULED}": lambda queue: ending(
+        queue, "error", retries=1, retry_delay=5
+    )(),
     f"{SIGNAL_RETRYING} {SIGNAL_SCHEDULED}": lambda queue: ending(queue, "retrying")(),
     f"{SIGNAL_INTERRUPTED} {SIGNAL_ENQUEUED}": lambda queue: ending(queue, "interrupted")(),
 }
@@ -374,7 +376,9 @@ class Spy:
         return counted
 
 
-@pytest.mark.parametrize("listens", [[], ["complete"], ["executing", "error"], ["enqueued"], ["scheduled"], ["retrying"]])
+@pytest.mark.parametrize(
+    "listens", [[], ["complete"], ["executing", "error"], ["enqueued"], ["scheduled"], ["retrying"]]
+)
 def test_nobody_listens(queue, clock, monkeypatch, listens):
     """What nobody listens to costs nothing: no hold, and no call to let go; else one call to let go of each held task."""
     spy = Spy(queue, monkeypatch)
@@ -910,10 +914,10 @@ def test_timeouts_are_not_kept(queue):
     quick = queue.task(timeout=3600)(lambda: None)
     quick()
     drain(queue)
-    before = len(guard._alarms._heap)
+    before = len(guard._alarms._due)
     quick.map([()] * 200)
     drain(queue)
-    assert len(guard._alarms._heap) < before + 20
+    assert len(guard._alarms._due) < before + 20
 
 
 def test_interrupting_an_async_body(queue, heard):

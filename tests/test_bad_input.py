@@ -430,7 +430,10 @@ def test_passwords_are_not_shown(url, caplog, monkeypatch):
 
 
 @patient
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(["", "sqlite://", "memory:", "x://a:b@"]))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    st.sampled_from(["", "sqlite://", "memory:", "x://a:b@"]),
+)
 @example("[", "x://")
 def test_any_url(text, scheme):
     """Whatever is given for a URL is a store's, or a `ConfigurationError`."""

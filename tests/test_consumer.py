@@ -70,7 +70,9 @@ def running(queue, workers=1, **options):
     try:
         yield consumer
     finally:
-        consumer.stop(graceful=False)
+        stop = threading.Thread(target=consumer.stop, args=(False,), daemon=True)
+        stop.start()
+        ended(stop)
 
 
 class Gate:
@@ -98,7 +100,7 @@ class Gate:
 
 def stopping(consumer, **options):
     """A thread that stops a consumer, once that has begun to stop."""
-    thread = threading.Thread(target=consumer.stop, kwargs=options)
+    thread = threading.Thread(target=consumer.stop, kwargs=options, daemon=True)
     thread.start()
     until(lambda: consumer._stop, "the stop")
     return thread
@@ -655,7 +657,7 @@ def test_runs_in_a_thread(queue):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     add = queue.task()(plus)
     consumer = Consumer(queue)
-    thread = threading.Thread(target=consumer.run)
+    thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
     assert add(1, 2).get(timeout=PATIENCE) == 3
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -48,7 +48,7 @@ def test_a_context_manager(queue):
             assert queue.is_locked("other")
     assert not queue.is_locked("lock")
     with pytest.raises(ZeroDivisionError), lock:
-        1 / 0  # noqa: B018
+        1 / 0
     assert not lock.is_locked()
 
 
@@ -410,7 +410,11 @@ def test_across_queues(tmp_path):
 @given(
     st.sampled_from(["memory", "sqlite"]),
     st.lists(
-        st.tuples(st.sampled_from(["take", "take", "give", "wait", "flush"]), st.integers(0, 2), st.sampled_from([None, 5, 20])),
+        st.tuples(
+            st.sampled_from(["take", "take", "give", "wait", "flush"]),
+            st.integers(0, 2),
+            st.sampled_from([None, 5, 20]),
+        ),
         max_size=20,
     ),
 )

@@ -35,8 +35,8 @@ from lifecycle import (
     TaskException,
     TaskInterrupted,
     TaskQueue,
-    Unserializable,
     UnknownTask,
+    Unserializable,
 )
 from lifecycle.clock import SystemClock
 from lifecycle.testing import VirtualClock

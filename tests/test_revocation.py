@@ -296,7 +296,9 @@ def test_no_moment(queue, note, until):
 @patient
 @given(
     st.sampled_from(KINDS),
-    st.lists(st.tuples(st.sampled_from(["revoke", "restore", "run", "call"]), st.booleans(), st.integers(0, 3)), max_size=12),
+    st.lists(
+        st.tuples(st.sampled_from(["revoke", "restore", "run", "call"]), st.booleans(), st.integers(0, 3)), max_size=12
+    ),
 )
 def test_any_order(new, kind, steps):
     """Whatever is revoked, restored, called and run, in any order: a task runs if, and only if, nothing stops it then."""

@@ -17,7 +17,6 @@ from lifecycle import (
     IllegalTransition,
     RateLimitExceeded,
     RetryTask,
-    TaskException,
     TaskInterrupted,
     TaskLockedException,
     TaskTimeout,
@@ -302,16 +301,18 @@ ACTS = st.sampled_from([
     ("interrupt",), ("die",), ("freeze",),
 ])  # fmt: skip
 """What an attempt may do."""
-CALLS = st.fixed_dictionaries({
-    "script": st.lists(ACTS, max_size=4) | st.lists(st.just(("die",)), min_size=1, max_size=3),
-    "function": st.sampled_from([0, 1]),
-    "retries": st.integers(0, 3),
-    "delay": st.sampled_from([None, None, 0, 10, 25]),
-    "retry_delay": DELAYS,
-    "retry_backoff": st.sampled_from([0, 2]),
-    "expires": st.sampled_from([None, None, None, None, None, 5, 30]),
-    "priority": st.integers(-1, 1),
-})
+CALLS = st.fixed_dictionaries(
+    {
+        "script": st.lists(ACTS, max_size=4) | st.lists(st.just(("die",)), min_size=1, max_size=3),
+        "function": st.sampled_from([0, 1]),
+        "retries": st.integers(0, 3),
+        "delay": st.sampled_from([None, None, 0, 10, 25]),
+        "retry_delay": DELAYS,
+        "retry_backoff": st.sampled_from([0, 2]),
+        "expires": st.sampled_from([None, None, None, None, None, 5, 30]),
+        "priority": st.integers(-1, 1),
+    }
+)
 SETTLED = [*of_kind("outcome"), *of_kind("final")]
 LEAVES = ["complete", "error", "timeout", "locked", "rate-limited", "canceled"]
 """The states that leave something to read."""

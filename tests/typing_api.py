@@ -35,7 +35,9 @@ def add(a: int, b: int = 0, *, scale: float = 1.0) -> float:
     return (a + b) * scale
 
 
-@queue.task(retries=2, retry_delay=timedelta(seconds=10), retry_backoff=2, priority=5, expires=60, timeout=1.5, name="x")
+@queue.task(
+    retries=2, retry_delay=timedelta(seconds=10), retry_backoff=2, priority=5, expires=60, timeout=1.5, name="x"
+)
 def many_options(name: str) -> list[str]:
     return [name]
 

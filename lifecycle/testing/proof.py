@@ -58,6 +58,28 @@ class StorageProof(unittest.TestCase):
             _, [(task, _)] = storage.exchange((), Claimant("w", 9999.0, 10.0))
             demand(task.id == task_id, f"task {task_id} is next, not {task.id}")
 
+    def test_an_id_that_is_used_again(self) -> None:
+        """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
+        storage = self.opened()
+        target = Target(function=False, key="a")
+        storage.enqueue([Task("a", "add"), Task("b", "add"), Task("c", "add")], 1.0, _ACTOR)
+        storage.revoke(target, Revocation(), 1.0)
+        _, [(gone, _)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        demand(gone.id == "a" and storage.prune(3.0) == 1, "the revoked task is gone")
+        storage.enqueue([Task("a", "add")], 3.0, _ACTOR)
+        _, claims = storage.exchange((), Claimant("w", 4.0, 10.0, limit=3))
+        order = [task.id for task, _ in claims]
+        demand(order == ["b", "c", "a"], f"claimed in the order of age, not {order}")
+
+    def test_nothing_before_its_time(self) -> None:
+        """A claim that comes just before a task's ETA, and has other work, leaves that task for when it is due."""
+        storage = self.opened()
+        storage.enqueue([Task("later", "add", eta=9.0)], 1.0, _ACTOR)
+        storage.exchange((), Claimant("w", 1.0, 10.0))
+        storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+        _, [(task, _)] = storage.exchange((), Claimant("w", 8.5, 10.0))
+        demand((task.id, storage.next_due()) == ("a", 9.0), f"{task} was claimed, more is due at {storage.next_due()}")
+
     def test_waiters_are_woken(self) -> None:
         """Whoever waits for work, or for an outcome, is woken by what another thread does."""
         storage = self.opened()

@@ -239,10 +239,10 @@ class StorageSpec(Lockstep):
     @precondition(lambda self: self.held)
     @rule(task=_among(lambda self: sorted(self.held)), late=copies, tampered=st.booleans())
     def release(self, task: str, late: Copy, tampered: bool) -> None:
-        """What was held to be announced is let go, once; and something from long ago, perhaps."""
+        """What was held to be announced is let go, once; something from long ago, perhaps; and nothing that runs."""
         copy = self.held.pop(task)
         copy = copy.tampered() if tampered else copy
-        self.let_go([copy, late.snapshot(), copy])
+        self.let_go([copy, late.snapshot(), copy, *self.running.values()])
 
     @precondition(lambda self: self.spare() and (self.model.taken or self.leases()))
     @rule(workers=st.lists(st.sampled_from((*WORKERS, "producer")), max_size=2), by=st.sampled_from((LEASE, 1.0)))
@@ -404,8 +404,11 @@ class StorageSpec(Lockstep):
         for seconds in (0.0, 100.0, 100.0):
             self.now += seconds
             self.received("recover", *self.both("recover", self.now, Actor("recoverer")))
-            self.swap((), Wish("w1", 100).claimant(self.now))
-            self.agree()
+            # The first claim makes ready what the second, for which the clock has stepped back, has to put off again.
+            for limit, step in (1, -seconds), (2, seconds), (100, 0.0):
+                self.swap((), Wish("w1", limit).claimant(self.now))
+                self.agree()
+                self.now += step
             ends = [(copy, End(ENDINGS[(copy.birth + self.turn) % len(ENDINGS)])) for copy in self.running.values()]
             self.finish(ends, None)
             self.agree()

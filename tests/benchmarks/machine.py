@@ -60,7 +60,9 @@ def main() -> None:
             took[name].append((time.perf_counter() - began) / (2 * options.models) * 1e6)
     medians = {name: statistics.median(times) for name, times in took.items()}
     for name, microseconds in medians.items():
-        print(f"{name:18} {microseconds:7.3f} us a trigger   stock / this: {medians['stock transitions'] / microseconds:6.1f}")
+        print(
+            f"{name:18} {microseconds:7.3f} us a trigger   stock / this: {medians['stock transitions'] / microseconds:6.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -162,7 +162,9 @@ def main() -> None:
                 done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
             figures.append(json.loads(done.stdout.splitlines()[-1]))
             print(f"round {number + 1}: {name}", file=sys.stderr)
-    medians = {name: {key: statistics.median(f[key] for f in figures) for key in figures[0]} for name, figures in runs.items()}
+    medians = {
+        name: {key: statistics.median(f[key] for f in figures) for key in figures[0]} for name, figures in runs.items()
+    }
     columns = list(next(iter(medians.values())))
     print(f"| {'':24} | " + " | ".join(f"{column:>11}" for column in columns) + " |")
     print("|" + "-" * 26 + ("|" + "-" * 13) * len(columns) + "|")
