@@ -486,6 +486,7 @@ def test_impatient(queue):
         stop = stopping(consumer)
         consumer.stop(graceful=False)
         ended(stop)
+        until(lambda: gate.left, "the interruption")
     assert states(result) == PUT_BACK
 
 

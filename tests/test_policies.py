@@ -24,6 +24,7 @@ from lifecycle.table import LIFECYCLE
 from lifecycle.task import Record, RetryPolicy, Task, history_line, new_id, policy_fields, read_history
 
 WAITING, OUTCOMES = of_kind("waiting"), of_kind("outcome")
+CLAIMS = [(state, trigger) for state, trigger in EDGES if state in WAITING]
 
 # The guards of a claim ---------------------------------------------------------------------------------------------
 
@@ -63,20 +64,21 @@ def test_guards(state, expires):
 
 
 @patient
-@given(some.tasks([None, *LAW]), st.sampled_from(list(MOVES)), some.moments, some.moments, st.booleans())
-def test_a_claim(task, trigger, now, lease, hold):
+@given(some.tasks(WAITING), st.sampled_from(CLAIMS), some.moments, some.moments, st.booleans())
+def test_a_claim(task, edge, now, lease, hold):
     """A start holds the task for its lease, counts the attempt and forgets the ETA; any other claim changes nothing."""
-    if (task.state, trigger) not in EDGES:
-        with pytest.raises(IllegalTransition):
-            policies.claimed(task, trigger, "me", now, lease, hold=hold)
-    elif task.state in WAITING:
-        move, starts = policies.claimed(task, trigger, "me", now, lease, hold=hold), trigger == "start"
-        after = some.moved(task, move)
-        assert some.legal(task, move, (trigger,))
-        assert some.unchanged(task, after, "attempt", "eta")
-        assert (after.attempt, after.eta) == ((task.attempt + 1, None) if starts else (task.attempt, task.eta))
-        assert after.lease == (now + lease if starts or (hold and trigger == "schedule") else None)
-        assert (after.worker, move.at, move.result, move.follow_ups) == ("me", now, None, ())
+    task.state, trigger = edge
+    move, starts = policies.claimed(task, trigger, "me", now, lease, hold=hold), trigger == "start"
+    after = some.moved(task, move)
+    assert some.legal(task, move, (trigger,))
+    assert some.unchanged(task, after, "attempt", "eta")
+    assert (after.attempt, after.eta) == ((task.attempt + 1, None) if starts else (task.attempt, task.eta))
+    assert after.lease == (now + lease if starts or (hold and trigger == "schedule") else None)
+    assert (after.worker, move.at, move.result, move.follow_ups) == ("me", now, None, ())
+    for state, other in itertools.product([None, *LAW], {trigger for _, trigger in CLAIMS}):
+        if (state, other) not in EDGES:
+            with pytest.raises(IllegalTransition):
+                policies.claimed(attrs.evolve(task, state=state), other, "me", now, lease, hold=hold)
 
 
 @patient
@@ -161,7 +163,6 @@ def test_outcomes(task, outcome, now, hold, jitter, follows):
         (1, None, None, False, ("retry", "enqueue"), 0),
         (1, None, 5.0, False, ("retry", "schedule"), 0),
         (2, True, 5.0, True, ("retry", "schedule"), 2),
-        (2, None, 0.0, False, ("retry", "enqueue"), 1),
         (2, None, -5.0, False, ("retry", "enqueue"), 1),
         (2, False, 5.0, False, (), 2),
     ],
@@ -269,21 +270,22 @@ def test_a_life(data):
         (RetryPolicy(10, 1), [10, 10, 10, 10]),
         (RetryPolicy(10, 2), [10, 20, 40, 80]),
         (RetryPolicy(10, 3, max_delay=50), [10, 30, 50, 50]),
+        (RetryPolicy(10, 2, jitter=0.5), [12.5, 25, 50, 100]),
         (RetryPolicy(0, 2), [0, 0, 0, 0]),
     ],
 )
 def test_waits(policy, waits):
-    """By example: the waits before the first four retries; a task that was never started waits as for the first."""
+    """By example, half the jitter drawn: the waits before the first four retries; a delay of its own goes before."""
     tasks = [Task("7", "add", state="executing", retry=policy, attempt=attempt) for attempt in range(5)]
-    assert [backoff(policy, task.attempt) for task in tasks] == [waits[0], *waits]
-    etas = [settle(task, Outcome("retry"), 9.0, worker="me").eta or 9.0 for task in tasks[1:]]
-    assert etas == [9.0 + wait for wait in waits]
+    assert [backoff(policy, task.attempt, 0.5) for task in tasks] == [waits[0], *waits], "never started: as the first"
+    for task, wait in zip(tasks[1:], waits, strict=True):
+        assert settle(task, Outcome("retry"), 9.0, worker="me", jitter=0.5).eta == (9.0 + wait if wait else None)
+        assert settle(task, Outcome("retry", delay=0.0), 9.0, worker="me", jitter=0.5).eta is None
 
 
 @patient
 @given(some.retry_policies(), st.integers(0, 60) | st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1))
 @example(RetryPolicy(1.0, 10.0, max_delay=50.0), 2, 10**6, 0.5)
-@example(RetryPolicy(10, 10, max_delay=50.0), 400, 1, 0.5)
 @example(RetryPolicy(0.0, 10.0), 10**6, 1, 0.5)
 def test_waits_grow(policy, attempt, more, jitter):
     """Later retries never wait less, none longer than the bound, and jitter adds at most its share."""
@@ -322,16 +324,15 @@ def test_ids(times):
 
 
 def test_arguments():
-    """A task's arguments are decoded once, when somebody asks; what cannot be decoded says so each time."""
+    """A task's arguments are decoded once, when somebody asks; what cannot be decoded says so then."""
     asked = []
     task = Task("7", "add", b"stored", loads=lambda payload: asked.append(payload) or ((1, 2), {"c": 3}))
     assert (asked, str(task)) == ([], "task 7 (add)")
     assert (task.args, task.kwargs, task.call, asked) == ((1, 2), {"c": 3}, ((1, 2), {"c": 3}), [b"stored"])
     assert (Task("7", "add").call, Task("7", "add", retry=RetryPolicy(5)).retry_delay) == (((), {}), 5)
     damaged = Task("7", "add", b"stored", loads=outcomes.unpack)
-    for _ in range(2):
-        with pytest.raises(Undecodable):
-            damaged.args
+    with pytest.raises(Undecodable):
+        damaged.args
 
 
 # Moments -----------------------------------------------------------------------------------------------------------
@@ -412,6 +413,7 @@ def test_a_value_is_kept(attempt, body):
 
 @patient
 @given(st.text(st.characters()) | st.just("x" * 2 * outcomes.MAX_TEXT))
+@example("\ud800")
 def test_an_error_is_kept(text):
     """The error that an attempt left is told in words, whatever it says of itself; too long a text is cut."""
     try:

@@ -307,7 +307,6 @@ def test_interrupted_at_last(works):
     consumer.send_signal(SIGINT)
     said(consumer, "stopping")
     assert end(consumer) == 0
-    assert works.wire.heard(id=result.id, note="left")
     assert states(result) == PUT_BACK
     assert works.wire.signals(result) == "executing interrupted enqueued"
 
@@ -351,7 +350,7 @@ def test_terminated_in_a_handler(works):
     works.wire.wait_for(id=linger.id, note="begun")
     assert end(consumer, SIGTERM) == 0
     assert states(celebrated) == "queued executing complete"
-    assert states(linger) == PUT_BACK
+    assert states(linger).endswith("executing interrupted queued")  # once more, if it was claimed along with the other
 
 
 def test_one_process_for_each_consumer(works):

@@ -660,7 +660,7 @@ def test_secrets_are_text_or_bytes(secret):
 
 def test_the_secret_is_not_shown():
     """Nothing that is printed of a serializer, or of its errors, or that it holds, is the secret."""
-    secret = "hunter2 hunter2 hunter2"  # noqa: S105
+    secret = "hunter2 hunter2 hunter2"
     serializer = PickleSerializer(secret)
     with pytest.raises(Undecodable) as undecodable:
         serializer.loads(b"")

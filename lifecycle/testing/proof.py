@@ -58,6 +58,31 @@ class StorageProof(unittest.TestCase):
             _, [(task, _)] = storage.exchange((), Claimant("w", 9999.0, 10.0))
             demand(task.id == task_id, f"task {task_id} is next, not {task.id}")
 
+    def test_a_late_outcome(self) -> None:
+        """The outcome of an attempt that was given up is refused once there is another, be it of the same worker."""
+        for worker in "w", "another":
+            storage = self.opened()
+            storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+            first, second = Claimant("w", 2.0, 10.0), Claimant(worker, 20.0, 10.0)
+            _, [(late, start)] = storage.exchange((), first)
+            late.state = start.state.name
+            storage.recover(20.0, _ACTOR)
+            _, [(current, start)] = storage.exchange((), second)
+            current.state = start.state.name
+            for task, accepted in (late, False), (current, True), (current, False), (late, False):
+                done = policies.settle(late, Outcome(COMPLETE), 21.0, worker="w")
+                took, _ = storage.exchange([Settlement(task, done)], None)
+                demand(took == [accepted], f"of {worker}: accepted is {took}")
+
+    def test_a_lock_at_its_end(self) -> None:
+        """A lock is free from the moment on that was said, not before; who had it then has it no more."""
+        storage = self.opened()
+        demand(storage.lock(Lock("L", "x", 5.0), 1.0), "it is free")
+        demand(not storage.lock(Lock("L", "y", 9.0), 4.5), "it is taken")
+        demand(storage.locks(4.5) == [Lock("L", "x", 5.0)] and storage.locks(5.0) == [], "it ends at 5")
+        demand(storage.lock(Lock("L", "y", 9.0), 5.0), "it is free again")
+        demand(not storage.unlock("L", "x") and storage.unlock("L", "y"), "only its owner gives it back")
+
     def test_an_id_that_is_used_again(self) -> None:
         """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
         storage = self.opened()

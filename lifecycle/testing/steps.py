@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.vendor.pretty import RepresentationPrinter
 
 from lifecycle.policies import Outcome, Revocation
-from lifecycle.storage.base import Claimant, Target
+from lifecycle.storage.base import Claimant
 from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.task import NO_DELAY, RetryPolicy, Task, policy_fields
 
 __all__ = [
     "ENDINGS", "FUNCTIONS", "IDS", "LEASE", "WORKERS", "Call", "Copy", "End", "Until", "Wish", "calls", "ends",
-    "targets", "untils", "wishes",
+    "untils", "wishes",
 ]  # fmt: skip
 
 IDS: Final = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -229,7 +229,3 @@ def untils(draw: st.DrawFn) -> Until:
 
 
 _seconds: Final = st.sampled_from((None, None, 5.0, 20.0, 0.0))
-
-targets: Final = st.sampled_from(
-    (*(Target(function=False, key=task_id) for task_id in IDS), *(Target(function=True, key=f) for f in FUNCTIONS * 2))
-)

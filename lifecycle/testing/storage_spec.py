@@ -17,7 +17,7 @@ from lifecycle.testing import steps
 from lifecycle.testing.lockstep import Lockstep, same
 from lifecycle.testing.model import fields
 from lifecycle.testing.proof import TestCaseOf
-from lifecycle.testing.steps import ENDINGS, IDS, LEASE, WORKERS, Call, Copy, End, Until, Wish
+from lifecycle.testing.steps import ENDINGS, FUNCTIONS, IDS, LEASE, WORKERS, Call, Copy, End, Until, Wish
 
 __all__ = ["StorageSpec"]
 
@@ -292,17 +292,29 @@ class StorageSpec(Lockstep):
         self.swap([(copy, move)])
         return multiple(copy.snapshot())
 
-    @precondition(lambda self: self.spare() and self.ids(Kind.WAITING))
-    @rule(task=_among(lambda self: self.ids(Kind.WAITING)), until=steps.untils())
+    @precondition(lambda self: self.spare() and self.ids(Kind.WAITING, Kind.RUNNING))
+    @rule(task=_among(lambda self: self.ids(Kind.WAITING, Kind.RUNNING)), until=steps.untils())
     def call_off(self, task: str, until: Until) -> None:
-        """A task that waits is revoked by itself."""
+        """A task that waits or runs is revoked by itself."""
+        self.both("revoke", Target(function=False, key=task), until.revocation(self.now), self.now)
+
+    @precondition(lambda self: self.spare() and self.free())
+    @rule(task=_among(lambda self: self.free()), until=steps.untils())
+    def call_off_in_advance(self, task: str, until: Until) -> None:
+        """A task that is not there yet is revoked."""
         self.both("revoke", Target(function=False, key=task), until.revocation(self.now), self.now)
 
     @precondition(Lockstep.spare)
-    @rule(what=steps.targets, until=steps.untils())
-    def revoke(self, what: Target, until: Until) -> None:
-        """A task (waiting, running, over, or not there yet), or a function."""
-        self.both("revoke", what, until.revocation(self.now), self.now)
+    @rule(task=st.sampled_from(IDS), until=steps.untils())
+    def revoke(self, task: str, until: Until) -> None:
+        """A task is revoked, whatever has become of it."""
+        self.both("revoke", Target(function=False, key=task), until.revocation(self.now), self.now)
+
+    @precondition(Lockstep.spare)
+    @rule(name=st.sampled_from(FUNCTIONS), until=steps.untils())
+    def revoke_function(self, name: str, until: Until) -> None:
+        """All tasks of a function are revoked, or the next one."""
+        self.both("revoke", Target(function=True, key=name), until.revocation(self.now), self.now)
 
     @precondition(lambda self: self.spare() and (self.model.revocations or self.ids(Kind.FINAL)))
     @rule(what=_among(lambda self: [*self.model.revocations, *_by_id(self.ids(Kind.FINAL))]))
