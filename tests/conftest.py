@@ -61,7 +61,7 @@ def spin(seen, patience=PATIENCE):
 
 
 @contextmanager
-def another_thread(work):
+def another_thread(work, patience=PATIENCE):
     """Do `work()` in a thread meanwhile; what it raises is raised at the end."""
     raised = []
 
@@ -74,7 +74,7 @@ def another_thread(work):
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield thread
-    thread.join(PATIENCE)
+    thread.join(patience)
     assert not thread.is_alive(), "the other thread hangs"
     if raised:
         raise raised[0]

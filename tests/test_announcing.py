@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import pytest
@@ -30,7 +29,6 @@ from lifecycle import (
     SIGNALS,
     CancelExecution,
     RateLimitExceeded,
-    ResultTimeout,
     RetryTask,
     StorageUnavailable,
     TaskException,
@@ -855,132 +853,6 @@ def test_timeouts_that_strike_at_the_beginning(new, is_async, timeout, caplog):
 async def plain_async():
     await asyncio.sleep(0)
     return len(asyncio.all_tasks())
-
-
-@pytest.mark.parametrize("body_of", ["enqueue", "look", "lock", "result"])
-def test_timeouts_that_strike_in_the_library(queue, body_of):
-    """A timeout that strikes while the body uses the queue leaves the queue whole, for this thread and for others."""
-    queue.task(name="other")(lambda: None)
-    target = queue.task(name="target")(lambda a, b: None)
-    known = target.schedule((1, 2), delay=10**6)
-
-    def enqueue():
-        target.schedule((1, 2), delay=10**6)
-
-    def look():
-        queue.get(known.id), queue.counts(), queue.tasks(limit=2)
-
-    def lock():
-        with queue.lock_task("lock"):
-            pass
-
-    def result():
-        try:
-            known.get(timeout=0.0001)
-        except ResultTimeout:
-            pass
-
-    action = {"enqueue": enqueue, "look": look, "lock": lock, "result": result}[body_of]
-
-    @queue.task(timeout=0.002, priority=9)
-    def busy():
-        while True:
-            action()
-
-    def elsewhere():
-        other = queue.storage
-        assert other.get(known.id).state == "queued"
-        other.extend(["nobody"], 0.0)
-
-    for _ in range(100):
-        attempt = busy()
-        queue.run_next()
-        assert attempt.state == "timeout"
-        with another_thread(elsewhere):
-            pass
-        assert not queue.is_locked("lock")
-    seen = 0
-    for task in queue.tasks(limit=10**6):
-        seen += 1
-        assert task.state in ("queued", "timeout")
-        if task.name == "target":
-            assert task.args == (1, 2)
-    assert seen == sum(queue.counts().values())
-
-
-ACTIONS = {
-    "enqueue": lambda queue, target: target.schedule((1, 2), delay=10**6),
-    "enqueue many": lambda queue, target: queue.enqueue_many([target.s(1, 2), target.s(3, 4)]),
-    "lock": lambda queue, target: use(queue.lock_task("lock")),
-    "revoke": lambda queue, target: target.revoke(revoke_until=5),
-    "retry": lambda queue, target: queue.retry(queue.tasks("error")[-1].id),
-    "look": lambda queue, target: (queue.counts(), queue.tasks(limit=2), queue.handle("known").get()),
-}
-
-
-def use(lock):
-    with lock:
-        pass
-
-
-class Striking:
-    """Throws a timeout into the body at its n-th step through the library: a call or a line."""
-
-    def __init__(self, guard, pool):
-        self.guard, self.pool, self.left = guard, pool, 0
-
-    def __call__(self, frame, event, arg):
-        if "lifecycle" not in frame.f_code.co_filename or frame.f_code.co_filename.endswith("guard.py"):
-            return None
-        self.left -= 1
-        if self.left == 0:
-            # From a thread of its own, as timeouts come; it may have to wait until the library lets it through.
-            wait([self.pool.submit(self.guard.throw, TaskTimeout)], 0.002)
-        return self
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-def test_a_timeout_at_any_step(queue, action):
-    """Wherever in the library a timeout strikes: what was done there is done whole or not at all, and others go on."""
-    target = queue.task(name="target")(lambda a, b: None)
-    target.schedule((1, 2), delay=10**6, id="known")
-    fails = queue.task(name="fails")(lambda: 1 / 0)
-    before = sys.gettrace()
-
-    @queue.task(priority=9)
-    def struck():
-        sys.settrace(striking)
-        try:
-            ACTIONS[action](queue, target)
-        finally:
-            sys.settrace(before)
-
-    def elsewhere():
-        for task in queue.tasks(limit=10**6):
-            history = [record.state for record in queue.history(task.id)]
-            assert task.state == history[-1], f"half a write: {task.state} after {history}"
-            assert queue.get(task.id).version == len(history)
-        queue.storage.extend(["nobody"], 0.0)
-        assert not queue.is_locked("lock")
-
-    with ThreadPoolExecutor(2) as pool:
-        worker = Worker(queue.engine, "struck")
-        striking = Striking(worker.attempts.guard, pool)
-        for step in range(1, 10**4):
-            if action == "retry":
-                fails(), queue.run_next()
-            attempt = struck()
-            striking.left = step
-            worker.run_next()
-            assert attempt.state in ("timeout", "complete"), f"step {step}: {failure(attempt)}"
-            pool.submit(elsewhere).result(PATIENCE)
-            queue.engine.clock.advance(LEASE)
-            queue.engine.recover()
-            queue.flush()
-            target.schedule((1, 2), delay=10**6, id="known")
-            if striking.left > 0:
-                break
-    assert step > 20
 
 
 def test_timeouts_are_not_kept(queue):

@@ -287,6 +287,7 @@ def test_waits(policy, waits):
 @given(some.retry_policies(), st.integers(0, 60) | st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1))
 @example(RetryPolicy(1.0, 10.0, max_delay=50.0), 2, 10**6, 0.5)
 @example(RetryPolicy(0.0, 10.0), 10**6, 1, 0.5)
+@example(RetryPolicy(1e6, 1e153), 3, 1, 0.0)
 def test_waits_grow(policy, attempt, more, jitter):
     """Later retries never wait less, none longer than the bound, and jitter adds at most its share."""
     plain, wait = backoff(policy, attempt), backoff(policy, attempt, jitter)
@@ -376,7 +377,6 @@ def test_no_moment(value):
         with pytest.raises(ConfigurationError) as caught:
             ask()
         assert repr(value)[:40] in str(caught.value)
-    assert "timeout=" in str(caught.value)
 
 
 @patient

@@ -47,7 +47,7 @@ class SQLiteSpec(StorageSpec):
         cls.path = Path(tempfile.mkdtemp()) / "q.db"
         with closing(SQLiteStorage(str(cls.path), "other", synchronous="off")) as other:
             other.enqueue([Task(task_id, "add", retries=1, eta=2.0) for task_id in IDS], 1.0, PRODUCER)
-            ended, *_ = start(other, limit=5)
+            ended, *_ = start(other, "w1", limit=5)
             other.exchange([settlement(ended, FAIL, retry=False)], None)
             for key, function in itertools.product(IDS[:2] + FUNCTIONS, (True, False)):
                 other.revoke(Target(function, key), Revocation(once=True), 1.0)

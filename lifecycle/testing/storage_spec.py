@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, multiple, precondition, rule
 
 from lifecycle import policies
-from lifecycle.policies import Revocation
 from lifecycle.storage.base import Actor, Lock, Storage, Target
 from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT, Kind
 from lifecycle.testing import steps
@@ -328,11 +327,21 @@ class StorageSpec(Lockstep):
         owner=st.sampled_from("xy"),
         seconds=st.sampled_from((20.0, 5.0)),
         worker=st.none() | st.sampled_from(WORKERS),
-        task=st.runner().flatmap(lambda self: st.sampled_from((None, *sorted(self.running)))),
     )
-    def lock(self, name: str, owner: str, seconds: float, worker: str | None, task: str | None) -> None:
+    def lock(self, name: str, owner: str, seconds: float, worker: str | None) -> None:
         """Somebody wants a lock."""
-        same("lock", *self.both("lock", Lock(name, owner, self.now + seconds, worker, task), self.now))
+        same("lock", *self.both("lock", Lock(name, owner, self.now + seconds, worker), self.now))
+
+    @precondition(lambda self: self.spare() and self.running)
+    @rule(
+        name=st.sampled_from("LM"),
+        seconds=st.sampled_from((500.0, 20.0)),
+        task=_among(lambda self: sorted(self.running)),
+    )
+    def lock_in_a_task(self, name: str, seconds: float, task: str) -> None:
+        """A task that somebody believes to run wants a lock."""
+        worker = self.running[task].task.worker
+        same("lock", *self.both("lock", Lock(name, task, self.now + seconds, worker, task), self.now))
 
     @precondition(lambda self: self.spare() and self.model.taken)
     @rule(name=st.sampled_from("LM"), owner=st.sampled_from("xy"))
@@ -403,30 +412,7 @@ class StorageSpec(Lockstep):
         """Bring all that is left to an end, in the right order, and close the store."""
         try:
             if self.agreed:
-                self._clear_up()
+                self.clear_up()
         finally:
             for storage in self.handles:
                 storage.close()
-
-    def _clear_up(self) -> None:
-        """Claim all that is due, end it in one way or another, try it again; then the same when everything is due.
-
-        No run is too short to end some tasks, and so all runs together end them in each way there is.
-        """
-        for seconds in (0.0, 100.0, 100.0):
-            self.now += seconds
-            self.received("recover", *self.both("recover", self.now, Actor("recoverer")))
-            # The first claim makes ready what the second, for which the clock has stepped back, has to put off again.
-            for limit, step in (1, -seconds), (2, seconds), (100, 0.0):
-                self.swap((), Wish("w1", limit).claimant(self.now))
-                self.agree()
-                self.now += step
-            ends = [(copy, End(ENDINGS[(copy.birth + self.turn) % len(ENDINGS)])) for copy in self.running.values()]
-            self.finish(ends, None)
-            self.agree()
-            for task_id in self.ids(Kind.OUTCOME):
-                copy = self.look(task_id)
-                self.swap([(copy, policies.retry(copy.task, self.now, worker="operator"))])
-            for task_id in self.ids(Kind.WAITING)[::2]:
-                self.both("revoke", Target(function=False, key=task_id), Revocation(), self.now)
-            self.agree()
