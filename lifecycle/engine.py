@@ -35,7 +35,6 @@ H = TypeVar("H", bound=Callable[..., object])
 log = logging.getLogger("lifecycle")
 
 _SIGNAL: Final = {state.name: state.signal for state in LIFECYCLE.states}
-_PRIORITIES: Final = range(-(2**31), 2**31)
 
 
 @attrs.frozen
@@ -299,7 +298,7 @@ class Engine:
 
 def check_priority(priority: object, what: str) -> None:
     """Raise `ConfigurationError` unless `priority`, given for `what`, can be one."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in _PRIORITIES:
+    if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
         raise ConfigurationError(f"{what}: priority={priority!r}: it takes a whole number of 32 bits")
 
 

@@ -29,7 +29,6 @@ from lifecycle import (
     TaskQueue,
     UnknownTask,
 )
-from lifecycle.storage.base import Claimant
 from lifecycle.testing import VirtualClock
 
 PUT_BACK = "queued executing interrupted queued"
@@ -370,23 +369,6 @@ def test_a_dead_worker_is_replaced(make, caplog, where):
     else:
         assert states(died) == "queued executing complete"
     assert len(logged(caplog, logging.ERROR, "has died")) == 1
-
-
-@on_sqlite
-def test_a_handler_of_a_recovery(make):
-    """A handler of a recovered task that takes long delays neither the workers nor a stop."""
-    queue, gate, inside = make(lease=LEASE), threading.Event(), []
-    queue.signal(SIGNAL_INTERRUPTED)(lambda signal, task: (inside.append(task.id), gate.wait()))
-    add = queue.task()(plus)
-    lost = add(1, 2)
-    (_, (claim,)) = queue.storage.exchange((), Claimant("somebody who is gone", time.time() - LEASE, LEASE))
-    assert claim.task.id == lost.id
-    with running(queue) as consumer:
-        until(lambda: inside, "the recovery")
-        assert add(3, 4).get(timeout=PATIENCE) == 7
-        ended(stopping(consumer))
-        gate.set()
-        assert hands(consumer) == []
 
 
 @on_sqlite
