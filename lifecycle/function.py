@@ -21,7 +21,7 @@ from lifecycle.task import RetryPolicy, Task, new_id
 __all__ = ["Options", "TaskFunction", "name_of"]
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -60,7 +60,7 @@ def unpack(data: bytes) -> Left:
     """A stored outcome; raises `Undecodable`."""
     try:
         return _decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(f"the stored result is damaged: {error}") from None
 
 
@@ -68,7 +68,7 @@ def unpack_error(body: bytes) -> dict[str, object]:
     """The metadata in an error's body; raises `Undecodable`."""
     try:
         return _decode_error(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(f"the stored error is damaged: {error}") from None
 
 

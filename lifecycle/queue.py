@@ -47,6 +47,15 @@ class _Decorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> TaskFunction[P, R]: ...
 
 
+class _ContextDecorator(Protocol):
+    """The same, for a function that is called with more, or less, than its task is."""
+
+    @overload
+    def __call__(self, function: Callable[..., Awaitable[R]], /) -> TaskFunction[..., R]: ...
+    @overload
+    def __call__(self, function: Callable[..., R], /) -> TaskFunction[..., R]: ...
+
+
 class TaskQueue:
     """A queue of tasks in a store. Any number of threads and processes may use one store at once."""
 
@@ -171,7 +180,7 @@ class TaskQueue:
         expires: When | None = None,
         timeout: float | timedelta | None = None,
         name: str | None = None,
-    ) -> Callable[[Callable[..., R]], TaskFunction[..., R]]:
+    ) -> _ContextDecorator:
         """Decorator: as `task`, and each run is inside ``with obj``; `as_argument` passes what that gives as the first.
 
         `obj` must allow being entered many times, by several threads at once if the workers are threads.
@@ -197,7 +206,7 @@ class TaskQueue:
                 chosen.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
             return cast("TaskFunction[..., R]", decorate(chosen))
 
-        return wrap
+        return cast(_ContextDecorator, wrap)
 
     def signal(self, *signals: str) -> Callable[[H], H]:
         """Decorator: call the function when a task enters the states of these signals, or any if none is named.

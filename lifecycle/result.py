@@ -17,7 +17,7 @@ from lifecycle.task import Record, Task, new_id
 
 __all__ = ["Result"]
 
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
 
 LOOK_AGAIN = 5.0
 """Seconds after which a waiting caller looks anyway, should the store's news have been lost."""

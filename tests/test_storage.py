@@ -115,7 +115,7 @@ stored_tasks = st.builds(
     expires=st.none() | numbers,
     priority=st.integers(-(2**31), 2**31 - 1),
     retries=st.integers(0, 2**31),
-    retry=st.builds(RetryPolicy, delay=numbers, backoff=numbers, max_delay=numbers, jitter=numbers),
+    retry=st.builds(RetryPolicy, **dict.fromkeys(["delay", "backoff", "max_delay", "jitter"], st.floats(0, 1e300))),
     timeout=st.none() | numbers,
 )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, cast
 
+from lifecycle.clock import monotonic, pause
 from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage import sqlite_schema
 from lifecycle.storage.base import Channel
@@ -108,7 +109,7 @@ class SQLiteFile:
             new = sqlite_schema.is_new(db, self.path)
             db.execute("commit")
             # Only now that the file is known to be ours, or nobody's, is anything about it changed.
-            db.execute("pragma journal_mode = wal")
+            self._to_wal(db)
             db.execute("begin immediate")
             if new and sqlite_schema.is_new(db, self.path):  # nobody was faster
                 sqlite_schema.create(db)
@@ -130,6 +131,19 @@ class SQLiteFile:
         if self._writer is None:
             self.writer()
         return self._queue_id
+
+    def _to_wal(self, db: sqlite3.Connection) -> None:
+        """Switch the file to WAL. SQLite does not wait for its lock here, whatever the timeout: others may do the same."""
+        deadline = monotonic() + self._timeout
+        while True:
+            try:
+                db.execute("pragma journal_mode = wal")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
+                    raise
+                pause(0.005)
+            else:
+                return
 
     def writer(self) -> sqlite3.Connection:
         """The connection that writes; only for whoever holds the mutex."""
