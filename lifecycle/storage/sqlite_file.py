@@ -133,7 +133,7 @@ class SQLiteFile:
         return self._queue_id
 
     def _to_wal(self, db: sqlite3.Connection) -> None:
-        """Switch the file to WAL. SQLite does not wait for its lock here, whatever the timeout: others may do the same."""
+        """Switch the file to WAL. SQLite does not wait for its lock here, whatever the timeout."""
         deadline = monotonic() + self._timeout
         while True:
             try:
