@@ -98,6 +98,7 @@ class Stage:
         sys.modules.pop(TASKS, None)  # another stage's
         self.tasks: ModuleType = importlib.import_module(TASKS)
         self.queue: TaskQueue = self.tasks.queue
+        self.queue.flush()  # whatever an earlier demo has left in the folder
         self.delay, self.lease = delay, lease
         self.consumers: list[subprocess.Popen[bytes]] = []
         self.faults: list[str] = []
