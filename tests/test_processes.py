@@ -250,29 +250,6 @@ def test_frozen_and_works_on(works):
 # SIGTERM, SIGINT -----------------------------------------------------------------------------------------------------
 
 
-def test_terminated(works):
-    """SIGTERM interrupts what runs: it cleans up, is put back, with its locks, and the next consumer runs it."""
-    consumer = works.hire("-w", "2")
-    linger, hoard = works.tasks.linger(), works.tasks.hoard()
-    for result in (linger, hoard):
-        works.wire.wait_for(id=result.id, note="begun")
-    assert end(consumer, SIGTERM) == 0
-    assert works.wire.heard(id=linger.id, note="left")
-    assert [states(result) for result in (linger, hoard)] == [PUT_BACK] * 2
-    assert not works.queue.is_locked("hoard")
-    for result in (linger, hoard):
-        assert works.wire.signals(result) == "executing interrupted enqueued"
-    other = works.hire()
-    assert settled(works.queue, linger, hoard) == ["complete"] * 2
-    assert hoard.get() is True
-    assert end(other) == 0
-    works.wire.hang_up()
-    for result in (linger, hoard):
-        assert works.wire.signals(result, pid=other.pid) == "executing complete"
-    for note in ("up", "down"):
-        assert len(works.wire.heard(note=note, pid=consumer.pid)) == 2
-
-
 @pytest.mark.parametrize("how", [SIGINT, SIGTERM])
 def test_idle(works, how):
     """A consumer without work ends at a signal: exit code 0, all its hooks called, and nothing but news in its log."""
@@ -297,18 +274,6 @@ def test_finishes(works):
     assert consumer.wait(PATIENCE) == 0
     assert states(running) == "queued executing complete"
     assert states(waiting) == "queued"
-
-
-def test_interrupted_at_last(works):
-    """A second SIGINT interrupts what the first one would have let finish."""
-    consumer = works.hire()
-    result = works.tasks.linger()
-    works.wire.wait_for(id=result.id, note="begun")
-    consumer.send_signal(SIGINT)
-    said(consumer, "stopping")
-    assert end(consumer) == 0
-    assert states(result) == PUT_BACK
-    assert works.wire.signals(result) == "executing interrupted enqueued"
 
 
 @pytest.mark.parametrize("how", [(SIGTERM, SIGTERM), (SIGINT, SIGTERM), (SIGINT, SIGINT, SIGINT)])
