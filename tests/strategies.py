@@ -14,6 +14,8 @@ from lifecycle.task import Record, RetryPolicy, Task, read_history
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """As Hypothesis has it, but a slow machine is no failure."""
+seldom = settings(patient, max_examples=40)
+"""The same, for what is slow, and so plain that few examples tell."""
 
 RETRIER = "a retry, if any is left, or an operator's"
 LAW = {  # state: its signal, its kind, who moves it on

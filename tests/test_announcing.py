@@ -621,6 +621,29 @@ def test_a_busy_worker_is_stopped(queue, heard):
         assert heard.story(result) == f"enqueued{again} executing complete"
 
 
+def test_a_busy_worker_is_stuck(queue, heard):
+    """Of a worker that is stuck, and all it has claimed: what it has done is settled, all else put back, and run again."""
+    worker, at = Worker(queue.engine, "stuck"), []
+
+    @queue.task()
+    def quick(n):
+        if n >= 150 and not at and queue.counts()["executing"] > 1:
+            at.append(n)
+            worker.put_back()
+            at.append(queue.counts())
+        return n
+
+    results = quick.map(range(300))
+    worker.work(lambda: True)
+    stuck, counts = at
+    assert (counts["complete"], counts["executing"], counts["queued"]) == (stuck, 0, 300 - stuck)
+    for n, result in enumerate(results):
+        again = " executing interrupted enqueued" * ("interrupted" in heard.of(result))
+        assert heard.story(result) == f"enqueued{again} executing complete"
+        assert result.get() == n
+    assert "interrupted" in heard.of(results[stuck])
+
+
 def test_a_busy_worker_that_may_not_go_on(queue, add):
     """A worker claims nothing once it may not go on."""
     results = add.map([(1, 1)] * 3)

@@ -375,6 +375,17 @@ def test_flush(queue):
     assert [lock.release() for lock in locks.values()] == [False] * 3
 
 
+def test_flushed_and_taken_again(queue):
+    """A lock that was flushed under its holder's feet, and taken again, is kept no longer than it is held."""
+    lock = queue.lock_task("lock")
+    for _ in range(3):
+        assert lock.acquire()
+        queue.flush_locks()
+    assert lock.acquire()
+    assert lock.release()
+    assert queue.engine.heart._workers == {}
+
+
 def test_kept_alive(tmp_path):
     """A lock that is held outside of tasks is kept as long as its process lives, and no longer than it is held."""
     queue = TaskQueue(f"sqlite:///{tmp_path}/app.db", lease=0.3)

@@ -5,7 +5,7 @@ import itertools
 import time
 import uuid
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import attrs
 import pytest
@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import EDGES, ENDINGS, LAW, MOVES, of_kind, patient
 
-from lifecycle import outcomes, policies
-from lifecycle.clock import seconds, timestamp
+from lifecycle import moments, outcomes, policies
+from lifecycle.clock import SystemClock, seconds, timestamp
 from lifecycle.errors import ConfigurationError, Undecodable
 from lifecycle.machine import IllegalTransition
 from lifecycle.moments import due_at, duration
@@ -98,7 +98,7 @@ def test_birth(task, now, hold):
 
 
 @patient
-@given(some.tasks(tuple(LAW), some.few), some.revocations(some.few), some.revocations(some.few), some.few)
+@given(some.tasks((*WAITING * 9, *LAW), some.few), some.revocations(some.few), some.revocations(some.few), some.few)
 def test_what_is_looked_at_now(task, own, function, now):
     """A claim looks at what waits, and moves what it looks at: what is itself revoked first, the rest by priority."""
     rank, due = visibility(task, own, now)
@@ -351,7 +351,8 @@ def test_due_at(moment, now, delay):
         with pytest.raises(ConfigurationError):
             due_at(moment, now)
     else:
-        assert due_at(moment, now) == timestamp(moment) == pytest.approx(expected, abs=1e-6)
+        assert due_at(moment, now) == timestamp(moment) == moments.moment(moment, "eta")
+        assert timestamp(moment) == pytest.approx(expected, abs=1e-6)
     assert (due_at(delay, now), due_at(None, now)) == (now + delay, None)
     assert due_at(timedelta(seconds=delay), now) == now + timedelta(seconds=delay).total_seconds()
 
@@ -373,7 +374,7 @@ def test_local_time(monkeypatch, fold):
 @pytest.mark.parametrize("value", some.NO_NUMBERS, ids=lambda value: repr(value)[:9])
 def test_no_moment(value):
     """What is no moment, or no duration, is refused with an error that shows it."""
-    for ask in (lambda: due_at(value, 1.0), lambda: duration(value, "timeout")):
+    for ask in (lambda: due_at(value, 1.0), lambda: duration(value, "timeout"), lambda: moments.moment(value, "eta")):
         with pytest.raises(ConfigurationError) as caught:
             ask()
         assert repr(value)[:40] in str(caught.value)
@@ -389,6 +390,13 @@ def test_duration(number, delta):
     for negative in (-number - 1e-9, -delta - timedelta.resolution):
         with pytest.raises(ConfigurationError, match="lease="):
             duration(negative, "lease")
+
+
+def test_the_clock():
+    """The system's clock is the host's, in UTC seconds; to listen for its steps is no error."""
+    before = datetime.now(UTC).timestamp()
+    assert before <= SystemClock().now() <= datetime.now(UTC).timestamp()
+    assert SystemClock().on_step(print) is None
 
 
 # Results -----------------------------------------------------------------------------------------------------------

@@ -270,6 +270,14 @@ def test_etas(queue, clock, add, when):
     assert queue.get(result.id).eta is None
 
 
+@pytest.mark.parametrize("when", [100, 100.0, timedelta(seconds=100), *ETAS.values()], ids=str)
+def test_a_time_in_the_first_place(queue, when):
+    """A call that has no arguments may be scheduled by its time alone, as users of Huey do it."""
+    result = queue.task(name="nothing")(lambda: None).schedule(when)
+    assert queue.get(result.id).eta == NOW + 100
+    assert queue.get(result.id).args == ()
+
+
 @pytest.mark.parametrize("field", ["eta", "expires"])
 @pytest.mark.parametrize("moment", [*ETAS.values(), NOW + 100], ids=str)
 def test_moments_of_a_task(queue, add, field, moment):
@@ -1148,6 +1156,23 @@ def test_an_operators_retry(make, clock, state):
         assert (caught.value.state, caught.value.trigger) == (now, "retry")
         assert "retry" not in caught.value.allowed
         assert states(result) == before
+
+
+def test_two_operators(queue, heard, monkeypatch):
+    """Of two operators who retry a task at once one does, and the other is told where it is now; it is announced once."""
+    exchange = queue.storage.exchange
+
+    def after_another(done, claimant):
+        monkeypatch.undo()
+        queue.retry(result.id)
+        return exchange(done, claimant)
+
+    result = queue.task(name="fails")(lambda: 1 / 0)()
+    queue.run_next()
+    monkeypatch.setattr(queue.storage, "exchange", after_another)
+    with pytest.raises(IllegalTransition, match="queued: cannot retry"):
+        queue.retry(result.id)
+    assert heard.story(result) == "enqueued executing error retrying enqueued"
 
 
 def test_names_separate_queues(tmp_path):

@@ -480,7 +480,7 @@ def test_rescheduling_what_has_run(queue, add):
     assert result.state == "error"
 
 
-@pytest.mark.parametrize("flaw", ["both", "priority", "nan", "store"])
+@pytest.mark.parametrize("flaw", ["both", "priority", "nan", "negative", "eta", "store"])
 def test_rescheduling_that_fails(queue, add, monkeypatch, flaw):
     """A task that could not be rescheduled is not lost: it waits as before."""
     result = add(1, 2)
@@ -494,6 +494,8 @@ def test_rescheduling_that_fails(queue, add, monkeypatch, flaw):
         "both": {"eta": datetime.now(UTC), "delay": 5},
         "priority": {"priority": 2**40},
         "nan": {"delay": float("nan")},
+        "negative": {"delay": -1},
+        "eta": {"eta": NOW + 500},
         "store": {"delay": 5},
     }[flaw]
     with pytest.raises((ConfigurationError, StorageFull)):

@@ -162,6 +162,19 @@ def test_until(queue, clock, ran, note, until, delay):
     assert states(result) == f"queued {'revoked' if stopped else 'scheduled executing complete'}"
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_until_whichever_way_it_is_said(queue, clock, note, way):
+    """A task can be revoked until a moment in each way that it can be revoked."""
+    revoke, _ = WAYS[way]
+    result = note(1)
+    revoke(queue, result, 50, True)
+    assert queue.is_revoked(result)
+    clock.advance(50)
+    assert not queue.is_revoked(result)
+    drain(queue)
+    assert result.state == "complete"
+
+
 def test_until_it_is_met(queue, clock, note):
     """A task that nobody meets before its revocation ends runs."""
     result = note(1)

@@ -198,12 +198,15 @@ def test_a_stopped_worker(queue, heard):
 
 
 def test_a_worker_told_to_stop_before_it_begins(queue, heard, add):
-    """What a stopped worker has claimed is not begun, but put back."""
-    worker = Worker(queue.engine, "stopped")
+    """What a stopped worker has claimed is not begun, but put back: no hook hears of it."""
+    worker, hooked = Worker(queue.engine, "stopped"), []
+    queue.pre_execute("note")(hooked.append)
+    queue.post_execute("note")(lambda task, value, exc: hooked.append(task))
     worker.interrupt()
     result = add("never", "tried")
     assert worker.run_next().state == "queued"
     assert heard.story(result) == "enqueued executing interrupted enqueued"
+    assert hooked == []
 
 
 def test_a_worker_told_to_stop_while_hooks_run(queue, heard):

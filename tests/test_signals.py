@@ -7,7 +7,7 @@ import weakref
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import LAW, patient
+from strategies import LAW, patient, seldom
 
 from lifecycle.errors import ConfigurationError, UnknownSignal
 from lifecycle.signals import SIGNAL_ERROR, SIGNALS, Signals, check_signals
@@ -125,7 +125,7 @@ def test_arguments(signal):
     assert SIGNAL_ERROR == "error"
 
 
-@patient
+@seldom
 @given(st.lists(st.sampled_from([None, ValueError, KeyError("x"), RecursionError, StopIteration]), max_size=6))
 def test_nobody_is_silenced(faults):
     """A handler that raises stops neither the others nor the sender."""

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 import shutil
 import sqlite3
 import sys
@@ -13,7 +14,7 @@ from copy import copy
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stores import PATIENCE, PRODUCER, await_task, elsewhere, opening, produce, rows, settlement, start
 
@@ -46,8 +47,10 @@ class SQLiteSpec(StorageSpec):
     def open_storage(cls):
         cls.path = Path(tempfile.mkdtemp()) / "q.db"
         with closing(SQLiteStorage(str(cls.path), "other", synchronous="off")) as other:
-            other.enqueue([Task(task_id, "add", retries=1, eta=2.0) for task_id in IDS], 1.0, PRODUCER)
-            ended, *_ = start(other, "w1", limit=5)
+            other.enqueue(
+                [Task(task_id, "add", eta=None if task_id in "ace" else 900.0) for task_id in IDS], 1.0, PRODUCER
+            )
+            ended, *_ = start(other, "w1", limit=7)
             other.exchange([settlement(ended, FAIL, retry=False)], None)
             for key, function in itertools.product(IDS[:2] + FUNCTIONS, (True, False)):
                 other.revoke(Target(function, key), Revocation(once=True), 1.0)
@@ -127,6 +130,7 @@ def test_what_comes_back(tmp_path_factory, kind):
     storage = MemoryStorage() if kind == "memory" else SQLiteStorage(str(path), synchronous="off")
 
     @settings(deadline=None)
+    @example(Task("a\0\u2028'", "", bytes(range(256)), eta=math.inf, retry=RetryPolicy(1.0, 2.0, 3.0, 0.1)))
     @given(stored_tasks)
     def check(task):
         storage.flush()

@@ -10,7 +10,7 @@ import pytest
 import transitions
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import EDGES, LAW, MOVES, lifecycles, of_kind, patient, tables
+from strategies import EDGES, LAW, MOVES, lifecycles, of_kind, patient, seldom, tables
 
 import lifecycle
 from lifecycle.errors import ConfigurationError
@@ -310,7 +310,7 @@ def pick(data, states, *, final=None):
 broken = given(tables(min_open=1), st.data())
 
 
-@patient
+@seldom
 @given(tables(), st.data())
 def test_a_state_twice(table, data):
     """No two states have one name."""
@@ -319,7 +319,7 @@ def test_a_state_twice(table, data):
     refused([*states, State(twin.name, "TWIN", twin.kind, "")], rows, f"state {twin.name!r} stands there twice")
 
 
-@patient
+@seldom
 @broken
 def test_a_signal_twice(table, data):
     """No two states send one signal."""
@@ -331,7 +331,7 @@ def test_a_signal_twice(table, data):
     refused([now[state] for state in states], rows, f"signal {one.signal!r} stands there twice")
 
 
-@patient
+@seldom
 @broken
 def test_a_row_twice(table, data):
     """No state and trigger lead to two targets, nor twice to the same."""
@@ -341,7 +341,7 @@ def test_a_row_twice(table, data):
     refused(states, [*rows, again], f"{row.trigger!r} from {row.source} stands there twice")
 
 
-@patient
+@seldom
 @broken
 def test_a_stranger(table, data):
     """No row names a state that the table does not have."""
@@ -350,7 +350,7 @@ def test_a_stranger(table, data):
         refused(states, [*rows, go(start, end)], "'GO' names STRANGER")
 
 
-@patient
+@seldom
 @broken
 def test_an_impostor(table, data):
     """No row leads to a state that only shares the name of one of the table's."""
@@ -360,7 +360,7 @@ def test_an_impostor(table, data):
     refused(states, [*rows, go(pick(data, states, final=False), fake)], f"'GO' names {real}")
 
 
-@patient
+@seldom
 @broken
 def test_unreachable(table, data):
     """No state is out of reach, be it alone or in a ring of its own."""
@@ -373,7 +373,7 @@ def test_unreachable(table, data):
     refused([*states, new("END", Kind.FINAL)], rows, "END cannot be reached")
 
 
-@patient
+@seldom
 @broken
 def test_final_means_final(table, data):
     """No final state has a way out, not even to itself."""
@@ -383,7 +383,7 @@ def test_final_means_final(table, data):
     refused(states, [*rows, go(end, end)], f"{end} is final but leads to {end}")
 
 
-@patient
+@seldom
 @broken
 def test_a_trap(table, data):
     """No state that is not final is without a way out."""
@@ -392,7 +392,7 @@ def test_a_trap(table, data):
     refused([*states, trap], [*rows, go(start, trap)], "TRAP is a trap")
 
 
-@patient
+@seldom
 @broken
 def test_no_end(table, data):
     """No state leads round and round, with no end to be reached."""
@@ -405,7 +405,7 @@ def test_no_end(table, data):
     refused([*states, new("WHEEL"), new("MILL")], rows, *culprits)
 
 
-@patient
+@seldom
 @given(tables(), st.data())
 def test_one_birth(table, data):
     """Exactly one row creates a task: not none, and not two, wherever they lead."""
@@ -414,7 +414,7 @@ def test_one_birth(table, data):
     refused(states, [*rows, go(None, pick(data, states))], "2 rows create a task")
 
 
-@patient
+@seldom
 @broken
 def test_every_fault(table, data):
     """A table that is wrong in several ways is refused for all of them at once."""

@@ -221,11 +221,11 @@ class Lockstep(RuleBasedStateMachine):
             self.now += seconds
             self.received("recover", *self.both("recover", self.now, Actor("recoverer")))
             # The first claim makes ready what the second, for which the clock has stepped back, has to put off again.
-            for limit, step in (1, -seconds), (2, seconds), (100, 0.0):
+            for limit, step in (1, -seconds), (3, seconds), (100, 0.0):
                 self.swap((), Claimant("w1", self.now, LEASE, limit=limit))
                 self.agree()
                 self.now += step
-            last = [(copy, (copy.birth + self.turn) % (len(ENDINGS) + 2)) for copy in self.running.values()]
+            last = [(copy, (copy.birth + copy.task.version) % (len(ENDINGS) + 2)) for copy in self.running.values()]
             # Some are left to themselves, and recovered in the next round.
             self.finish([(copy, End(ENDINGS[number])) for copy, number in last if number < len(ENDINGS)], None)
             self.agree()

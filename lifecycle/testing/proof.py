@@ -12,7 +12,7 @@ from lifecycle import policies
 from lifecycle.errors import StorageError
 from lifecycle.policies import Outcome, Revocation
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claimant, Lock, Settlement, Storage, Target
-from lifecycle.table import COMPLETE, SCHEDULED
+from lifecycle.table import COMPLETE, FAIL, INTERRUPT, REVOKE, SCHEDULED, START
 from lifecycle.task import Task
 from lifecycle.testing.law import demand
 from lifecycle.testing.lockstep import Lockstep
@@ -83,6 +83,36 @@ class StorageProof(unittest.TestCase):
         demand(storage.lock(Lock("L", "y", 9.0), 5.0), "it is free again")
         demand(not storage.unlock("L", "x") and storage.unlock("L", "y"), "only its owner gives it back")
 
+    def test_locks_of_an_attempt(self) -> None:
+        """An interruption frees the locks that were taken in that attempt, and no others; another end frees none."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
+        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        for task, move in claims:
+            task.state = move.state.name
+            storage.lock(Lock(task.id, "x", 99.0, "w", task.id), 2.0)
+        storage.lock(Lock("c", "x", 99.0), 2.0)
+        for (task, _), trigger, left in zip(claims, (FAIL, INTERRUPT), ("abc", "ac"), strict=True):
+            end = policies.settle(task, Outcome(trigger), 3.0, worker="w")
+            storage.exchange([Settlement(task, end)], None)
+            names = "".join(lock.name for lock in storage.locks(3.0))
+            demand(names == left, f"{left} are taken after {trigger}, not {names}")
+
+    def test_revoked_for_good(self) -> None:
+        """What is said about a task that is revoked already can be unsaid, but that does not restore it."""
+        storage = self.opened()
+        target = Target(function=False, key="a")
+        storage.revoke(target, Revocation(), 1.0)
+        demand(storage.restore(target, 1.0), "it can be taken back before there is a task")
+        storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+        storage.revoke(target, Revocation(), 1.0)
+        demand(storage.restore(target, 1.0), "it can be taken back while the task waits")
+        storage.revoke(target, Revocation(), 1.0)
+        storage.exchange((), Claimant("w", 2.0, 10.0))
+        demand(not storage.restore(target, 2.0), "it has come true")
+        storage.revoke(target, Revocation(), 3.0)
+        demand(not storage.restore(target, 3.0) and storage.revocation(target) is None, "it was said in vain")
+
     def test_an_id_that_is_used_again(self) -> None:
         """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
         storage = self.opened()
@@ -104,6 +134,27 @@ class StorageProof(unittest.TestCase):
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
         _, [(task, _)] = storage.exchange((), Claimant("w", 8.5, 10.0))
         demand((task.id, storage.next_due()) == ("a", 9.0), f"{task} was claimed, more is due at {storage.next_due()}")
+
+    def test_after_a_step_back(self) -> None:
+        """A claim whose clock has stepped back passes over what is not due any more, and takes as much as it may."""
+        storage = self.opened()
+        etas = (30.0, 10.0, 30.0, 30.0, 10.0, 30.0, 10.0, 10.0)
+        storage.enqueue([Task(str(n), "add", eta=eta) for n, eta in enumerate(etas)], 1.0, _ACTOR)
+        storage.exchange((), Claimant("w", 1.0, 10.0, limit=len(etas)))
+        storage.enqueue([Task("first", "add", priority=1)], 1.0, _ACTOR)
+        for now, limit, ids in (40.0, 1, ["first"]), (20.0, 2, ["1", "4"]), (20.0, 9, ["6", "7"]), (20.0, 9, []):
+            _, claims = storage.exchange((), Claimant("w", now, 10.0, limit=limit))
+            found = [task.id for task, _ in claims]
+            demand(found == ids, f"at {now} {ids} are claimed, not {found}")
+
+    def test_revoked_once(self) -> None:
+        """Of several tasks that one claim takes, a function's one-time revocation stops the first only."""
+        storage = self.opened()
+        storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
+        storage.revoke(Target(function=True, key="add"), Revocation(once=True), 1.0)
+        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9))
+        path = [(task.id, *move.path) for task, move in claims]
+        demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
 
     def test_waiters_are_woken(self) -> None:
         """Whoever waits for work, or for an outcome, is woken by what another thread does."""

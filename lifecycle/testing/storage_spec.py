@@ -86,14 +86,14 @@ class StorageSpec(Lockstep):
     enqueued, claimed, settled, put back, revoked; workers that die, or wake up too late with a copy of a task that has
     moved on; a clock that jumps to the very end of a lease, or back. With `reopen`, operations go now through one
     handle and now through another. Besides the equality with the model, the store's own words are held against the law
-    (`lifecycle.testing.model.Law`): each change a row of the table, histories that replay, no task lost, final states
-    for good, no task given to two workers, no outcome accepted twice.
+    (`lifecycle.testing.law.Law`): each change a row of the table, histories that replay, no task lost, final states
+    for good, no task given to two workers, no outcome accepted twice. A few tests of their own
+    (`lifecycle.testing.proof.StorageProof`) say what a machine comes to too seldom: crowds, waits, the closed store.
 
     The test case also asserts that **every row of the table was gone through**, and every way in which an attempt can
-    end, with retries left and without; `taken` and `ended` count them, `missing()` says what is not there. Its
-    ``settings`` are Hypothesis's, to be changed as usual: ``TestMyStorage.settings = settings(max_examples=1000)``.
-    Where a test case takes place in a store that takes something to be torn down, override `teardown`, and call it
-    first.
+    end, with retries left and without; `taken` and `ended` count them, `missing()` says what is not there. Its settings
+    are Hypothesis's: ``TestMyStorage.settings = settings(TestMyStorage.settings, max_examples=1000)``. What a store
+    leaves behind is cleared away in a `teardown` of yours, after ``super().teardown()``, which closes it.
 
     Not proven here, since one thread makes all the steps: that operations stay atomic when they run at the same time or
     are cut off in the middle, that `wait` wakes up other processes, how fast anything is, what happens when there is no
