@@ -68,6 +68,7 @@ class Consumer:
             raise ConfigurationError(f"workers={workers!r}: it takes a whole number, 1 or more")
         self.queue, self._engine = queue, queue.engine
         self._count, self._grace = workers, duration(grace, "grace")
+        self._tick = min(0.5, self._engine.lease / 4)
         self._engine.clock.on_step(self._look_again)
         self._begun = False
         self._telling = threading.Lock()
@@ -83,6 +84,7 @@ class Consumer:
         self._baton = threading.Lock()
         self._stopping = threading.Event()
         self._urgent = threading.Event()
+        self._leaving = threading.Event()
         self._ended = threading.Event()
 
     # Life ----------------------------------------------------------------------------------------------------------
@@ -129,11 +131,14 @@ class Consumer:
         engine = self._engine
         functions = ", ".join(sorted(engine.functions)) or "none: was the module that declares them imported?"
         log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, self._count, self.queue.name, functions)
-        if isinstance(engine.storage, MemoryStorage):
+        if isinstance(engine.bare, MemoryStorage):
             log.warning("the queue is in this process's memory: nothing that other processes enqueue will come here")
         self._begun = True
         for _ in range(self._count):
             self._hire()
+        for chore in self._relieve, self._keep_house:
+            # In threads of their own, since they call handlers: one that is slow must not hold up the other, or a stop.
+            threading.Thread(target=self._do, args=(chore,), name="lifecycle-housekeeping", daemon=True).start()
 
     def _hire(self) -> None:
         hand = _Hand(self, f"{self._engine.name}/{next(self._engine.workers)}")
@@ -170,29 +175,37 @@ class Consumer:
     # Looking after the workers -------------------------------------------------------------------------------------
 
     def _attend(self) -> None:
-        """Recover, prune and replace until the last worker has gone home."""
+        """Heed requests, and replace who has died, until the last worker has gone home."""
         self._attendant = threading.current_thread()
-        tick = min(0.5, self._engine.lease / 4)
         try:
             while not self._over():
-                for stop in self._requests(tick if self._stop is Stop.NOT else SOON):
+                for stop in self._requests(self._tick if self._stop is Stop.NOT else SOON):
                     self._heed(stop)
                 if self._stop is Stop.NOT:
                     self._replace()
-                if self._stop < Stop.INTERRUPT:
-                    try:
-                        self._relieve()
-                        self._keep_house()
-                    except BaseException:  # of a handler: it may end its worker, but not the one who looks after all
-                        log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
         finally:
             ended = self._ended
             self._begun = False
+            self._leaving.set()
             self._bell.close()
             self._ringer.close()
             self._reset()
             log.info("consumer %s has stopped", self._engine.name)
             ended.set()
+
+    def _do(self, chore: Callable[[list["_Hand"]], None]) -> None:
+        """Do a chore every now and then, until nothing runs any more or what runs is to be put back."""
+        leaving, crew = self._leaving, self._crew
+        while not leaving.is_set():
+            try:
+                chore(list(crew))
+            except StorageError as error:
+                self._missing(chore, error)
+            except BaseException:  # of a handler: it may end its worker, but not who looks after all
+                log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
+            else:
+                self._found(chore)
+            leaving.wait(self._tick)
 
     def _requests(self, timeout: float) -> list[Stop]:
         ready, _, _ = select.select([self._bell], [], [], timeout)
@@ -211,6 +224,7 @@ class Consumer:
         self._engine.storage.wake()
         if self._stop >= Stop.INTERRUPT:
             self._urgent.set()
+            self._leaving.set()
             urgent = 0.0 if again else min(self._grace, URGENT)
             self._deadline = monotonic() + (self._grace if self._stop is Stop.INTERRUPT else urgent)
             for hand in self._crew:
@@ -238,26 +252,19 @@ class Consumer:
             self._found(hand)
             self._hire()
 
-    def _relieve(self) -> None:
+    def _relieve(self, crew: list["_Hand"]) -> None:
         """A worker that took several quick tasks, and is stuck in one of them, must not keep the others waiting."""
-        for hand in self._crew:
-            worker = hand.worker
-            if worker.burdened and monotonic() - worker.since > STUCK:
-                try:
-                    worker.relieve()
-                except StorageError as error:
-                    self._missing(self, error)
+        for hand in crew:
+            if hand.worker.burdened and monotonic() - hand.worker.since > STUCK:
+                hand.worker.relieve()
 
-    def _keep_house(self) -> None:
+    def _keep_house(self, crew: list["_Hand"]) -> None:
+        """Recover what others have left, and delete what is old."""
+        del crew
         engine = self._engine
-        try:
-            engine.recover()
-            if self.queue.retention is not None:
-                engine.storage.prune(engine.clock.now() - self.queue.retention, PRUNE)
-        except StorageError as error:
-            self._missing(self, error)
-        else:
-            self._found(self)
+        engine.recover()
+        if self.queue.retention is not None:
+            engine.storage.prune(engine.clock.now() - self.queue.retention, PRUNE)
 
     def _look_again(self) -> None:
         self._engine.storage.wake()

@@ -5,6 +5,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from copy import copy
 from typing import Final, cast
@@ -53,7 +54,7 @@ class Attempts:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.guard = Guard()
+        self.guard = Guard(self._wake)
         """Throws `TaskTimeout` and `TaskInterrupted` into the body that runs."""
         self._loop: asyncio.Runner | None = None
 
@@ -108,6 +109,10 @@ class Attempts:
         for name, after in engine.hooks.post_execute.items():
             _quietly(name, after, copy(task), value, error)
         return outcome, error
+
+    def _wake(self) -> None:
+        with suppress(StorageError):  # closed: nobody waits
+            self._engine.bare.wake()
 
     def close(self) -> None:
         """Let go of the event loop of `async` functions."""

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import attrs
 
 from lifecycle import policies
 from lifecycle.clock import Clock, timestamp
 from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
+from lifecycle.guard import Shield, shielded
 from lifecycle.heartbeat import Heart
 from lifecycle.policies import WAITING, Revocation
 from lifecycle.serializer import Serializer
@@ -94,7 +95,9 @@ class Engine:
         intermediate_errors: bool,
     ) -> None:
         """`lease`: seconds; the rest as in `TaskQueue`."""
-        self.storage, self.clock, self.serializer = storage, clock, serializer
+        self.bare, self.clock, self.serializer = storage, clock, serializer
+        self.storage = cast(Storage, Shield(storage))
+        """The store as a task's body may use it: no timeout strikes in the midst of a call. Workers use it `bare`."""
         self.lease, self.max_interruptions, self.intermediate_errors = lease, max_interruptions, intermediate_errors
         self.signals = Signals()
         self.hooks = Hooks()
@@ -118,10 +121,11 @@ class Engine:
         return self._name
 
     def _beat(self, workers: Iterable[str]) -> None:
-        self.storage.extend(list(workers), self.clock.now() + self.lease)
+        self.bare.extend(list(workers), self.clock.now() + self.lease)
 
     # Tasks ---------------------------------------------------------------------------------------------------------
 
+    @shielded
     def enqueue(self, tasks: Sequence[Task]) -> None:
         """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
         now = self.clock.now()
@@ -199,6 +203,7 @@ class Engine:
         task.loads = self.serializer.loads
         return task
 
+    @shielded
     def retry(self, task_id: str) -> None:
         """An operator's second chance. Raises `UnknownTask`, or `IllegalTransition` unless it rests in an outcome."""
         while True:
@@ -214,6 +219,7 @@ class Engine:
         if self.after_enqueue is not None:
             self.after_enqueue()
 
+    @shielded
     def recover(self, now: float | None = None) -> int:
         """Put back what workers that are gone have left, and say so; returns how many tasks moved."""
         now = self.clock.now() if now is None else now
@@ -282,7 +288,7 @@ class Engine:
         held = [task for task in tasks if task.lease is not None and task.state in WAITING]
         if held:
             try:
-                self.storage.release(held, self.clock.now())
+                self.bare.release(held, self.clock.now())
             except StorageError as error:
                 log.warning("%d tasks stay held until their lease ends: %s", len(held), error)
             for task in held:

@@ -5,35 +5,58 @@ An exception is raised in the thread that runs the body, between two of its byte
 """
 
 import ctypes
+import functools
+import os
 import threading
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import Final, ParamSpec, TypeVar
 
-from lifecycle.clock import monotonic
+from lifecycle.clock import monotonic, pause
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "Shield", "shielded"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 RELUCTANT: Final = 0.2
 """Seconds that a cancelled coroutine has to notice it."""
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Raise `error` in a thread; ``None``: take back one that was not delivered yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error) if error else None)
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Raise `error` in a thread, soon.
+
+    It is never taken back: CPython 3.11 would go on looking for it at every call, and loop for ever under a tracer.
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+def _strike() -> None:
+    """If an exception was raised in this thread and has not struck yet, it does so here."""
+    pause(0)  # whoever has let go of the interpreter looks for exceptions when it has it back
 
 
 class Guard:
     """Of one worker: armed while a body runs in its thread, and only then can an exception be thrown into it."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], object] = lambda: None) -> None:
+        """`wake`: makes a body that waits in the library look again."""
         self._mutex = threading.Lock()
+        self._wake = wake
         self._thread: int | None = None
         self._run = 0
-        self._thrown = self._timed = False
+        self._timed = False
         self.thrown: type[BaseException] | None = None
         """What was thrown last into the body that runs."""
+        self._raised: type[BaseException] | None = None
+        """What was raised last in its thread, and may not have struck yet."""
         self._cancel: Callable[[], object] | None = None
         self._interrupted: type[BaseException] | None = None
+        self._outer: Guard | None = None
+        self._depth = 0
+        """In how many shields, one in the other, the body is: nothing may strike there."""
+        self._deferred: type[BaseException] | None = None
+        """What strikes when it has left the last of them."""
 
     def arm(
         self, timeout: float | None, error: type[BaseException], cancel: Callable[[], object] | None = None
@@ -46,26 +69,56 @@ class Guard:
             if self._interrupted is not None:
                 raise self._interrupted
             self._run += 1
+            self.thrown = self._raised = self._deferred = None
+            self._depth, self._cancel = 0, cancel
+            if _here.guard is not self:
+                self._outer, _here.guard = _here.guard, self
             self._thread = threading.get_ident()
-            self._thrown, self.thrown, self._cancel = False, None, cancel
         self._timed = timeout is not None
         if timeout is not None:
             _alarms.set(monotonic() + timeout, self, self._run, error)
 
     def disarm(self) -> None:
-        """The body is over: once this returns, nothing will be raised in the thread any more."""
+        """The body is over: once this returns, nothing will be raised in the thread any more.
+
+        May itself raise what was thrown; call it again then.
+        """
         with self._mutex:
-            thread, self._thread = self._thread, None
-            if self._thrown and thread is not None:
-                _raise_in(thread, None)
+            self._thread = self._deferred = None
+        if _here.guard is self:
+            if self._raised is not None:
+                with suppress(self._raised):  # the body was faster
+                    _strike()
+            _here.guard, self._outer = self._outer, None
         if self._timed:  # spares a lock for tasks without a timeout
             self._timed = False
             _alarms.clear(self)
 
+    def enter(self) -> None:
+        """The body enters a shield: what is thrown from now on strikes when it leaves that."""
+        depth = self._depth
+        try:
+            with self._mutex:
+                self._depth = depth + 1
+            if self._raised is not None:
+                _strike()  # else what was thrown just before might come in the midst of what is shielded
+        except BaseException:
+            self._depth = depth
+            raise
+
+    def leave(self) -> None:
+        """The body leaves a shield; raises what was thrown meanwhile, if it was the outermost."""
+        with self._mutex:
+            self._depth -= 1
+            if self._depth or self._deferred is None:
+                return
+            error, self._deferred = self._deferred, None
+        raise error
+
     @property
     def struck(self) -> bool:
         """Was an exception raised in the body's thread?"""
-        return self._thrown
+        return self._raised is not None
 
     @property
     def awaits(self) -> bool:
@@ -84,9 +137,13 @@ class Guard:
             if self._cancel is not None and not hard:
                 self._cancel()
                 return True
-            self._thrown = True
-            _raise_in(self._thread, error)
-            return True
+            self._raised = error
+            if not self._depth:
+                _raise_in(self._thread, error)
+                return True
+            self._deferred = error
+        self._wake()
+        return True
 
     def interrupt(self, error: type[BaseException]) -> None:
         """Raise `error` in the body that runs, and in any that is to start."""
@@ -94,10 +151,56 @@ class Guard:
         self.throw(error)
 
 
+class _Here(threading.local):
+    """Of each thread."""
+
+    guard: Guard | None = None
+    """Of the body that runs in it; the innermost, should a body run another task."""
+
+
+_here = _Here()
+
+
+def shielded(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, which no exception from outside interrupts: what is thrown meanwhile strikes when it is over.
+
+    For all in the library that a body may call, and that must be done whole or not at all. So handlers that run in it
+    are not interrupted either.
+    """
+
+    @functools.wraps(function)
+    def whole(*args: P.args, **kwargs: P.kwargs) -> R:
+        guard = _here.guard
+        if guard is None:
+            return function(*args, **kwargs)
+        guard.enter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            guard.leave()
+
+    return whole
+
+
+class Shield:
+    """An object whose every method is `shielded`, in threads in which a body runs."""
+
+    def __init__(self, shielded: object) -> None:
+        self._shielded = shielded
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self._shielded, name)
+        return method if _here.guard is None else shielded(method)
+
+
 class _Alarms:
     """One thread that throws what is due; started by the first task that has a timeout."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as a child after a fork."""
         self._changed = threading.Condition()
         # One for each guard, and so few: a body that has ended leaves nothing behind.
         self._due: dict[Guard, tuple[float, int, type[BaseException], bool]] = {}
@@ -107,7 +210,7 @@ class _Alarms:
     def set(self, moment: float, guard: Guard, run: int, error: type[BaseException], *, hard: bool = False) -> None:
         with self._changed:
             self._due[guard] = moment, run, error, hard
-            if self._thread is None or not self._thread.is_alive():  # a fork leaves the thread behind
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._ring, name="lifecycle-timeouts", daemon=True)
                 self._thread.start()
             elif moment < self._until:
@@ -134,3 +237,4 @@ class _Alarms:
 
 
 _alarms = _Alarms()
+os.register_at_fork(after_in_child=_alarms.forget)

@@ -11,6 +11,7 @@ from typing import ParamSpec, Self, TypeVar, cast
 from lifecycle.attempt import current_task
 from lifecycle.engine import Engine
 from lifecycle.errors import TaskLockedException
+from lifecycle.guard import shielded
 from lifecycle.storage.base import Lock
 
 __all__ = ["TaskLock"]
@@ -33,6 +34,7 @@ class TaskLock:
         # Whose hold it is: threads may share the object, and a ttl may end while one of them still thinks it holds.
         self._held: dict[tuple[int, str | None], str] = {}
 
+    @shielded
     def acquire(self) -> bool:
         """Take it; False if somebody has it. Give it back with `release`."""
         engine, task = self._engine, current_task.get()
@@ -41,15 +43,13 @@ class TaskLock:
         # In a task it lives and dies with the lease of the worker, elsewhere with this process's heartbeat.
         keeper = None if self._ttl is not None else task.worker if task is not None else engine.name
         until = now + (engine.lease if self._ttl is None else self._ttl)
-        if task is not None:  # first: should a timeout strike in between, it is given back all the same
-            engine.taken.setdefault(task.id, []).append((self.name, owner))
         taken = engine.storage.lock(Lock(self.name, owner, until, keeper, task.id if task is not None else None), now)
         if taken:
             self._held[self._whose()] = owner
-            if task is None and self._ttl is None:
+            if task is not None:
+                engine.taken.setdefault(task.id, []).append((self.name, owner))
+            elif self._ttl is None:
                 engine.heart.keep(engine.name)
-        elif task is not None:
-            self._forget(task.id, owner)
         return taken
 
     def _forget(self, task_id: str, owner: str) -> None:
@@ -59,6 +59,7 @@ class TaskLock:
         else:
             self._engine.taken.pop(task_id, None)
 
+    @shielded
     def release(self) -> bool:
         """Give it back; False if it was not held by this object, in this thread and task, any more."""
         engine, task = self._engine, current_task.get()
@@ -66,7 +67,7 @@ class TaskLock:
         if owner is None:
             return False
         given = engine.storage.unlock(self.name, owner)
-        if task is not None:  # last: until then the end of the attempt would give it back
+        if task is not None:
             self._forget(task.id, owner)
         elif self._ttl is None:
             engine.heart.drop(engine.name)

@@ -13,6 +13,7 @@ from lifecycle.clock import Clock, SystemClock, timestamp
 from lifecycle.engine import Engine, check_priority
 from lifecycle.errors import ConfigurationError
 from lifecycle.function import Options, TaskFunction, name_of
+from lifecycle.guard import shielded
 from lifecycle.locks import TaskLock
 from lifecycle.moments import due_at, duration
 from lifecycle.policies import Revocation
@@ -275,6 +276,7 @@ class TaskQueue:
         self._engine.enqueue(tasks)
         return [Result(self._engine, task.id) for task in tasks]
 
+    @shielded
     def run_next(self, now: datetime | float | None = None) -> Task | None:
         """Claim and run the next due task in this thread, as a consumer's worker does, signals and all.
 
@@ -422,7 +424,7 @@ class TaskQueue:
     @property
     def storage(self) -> Storage:
         """The adapter, for those who build on it."""
-        return self._engine.storage
+        return self._engine.bare
 
     @property
     def engine(self) -> Engine:
@@ -430,4 +432,4 @@ class TaskQueue:
         return self._engine
 
     def __repr__(self) -> str:
-        return f"<TaskQueue {self.name!r} on {type(self._engine.storage).__name__}>"
+        return f"<TaskQueue {self.name!r} on {type(self._engine.bare).__name__}>"

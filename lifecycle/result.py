@@ -8,6 +8,7 @@ import attrs
 from lifecycle.clock import monotonic, seconds
 from lifecycle.engine import Engine
 from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
+from lifecycle.guard import shielded
 from lifecycle.moments import due_at
 from lifecycle.outcomes import error_metadata, unpack, unpack_error
 from lifecycle.policies import AT_REST, Revocation
@@ -124,6 +125,7 @@ class Result(Generic[R]):
         """Is a revocation of the task waiting for it?"""
         return self._engine.is_revoked(Target(function=False, key=self.id))
 
+    @shielded
     def reschedule(
         self, eta: datetime | None = None, delay: float | timedelta | None = None, priority: int | None = None
     ) -> "Result[R]":

@@ -92,7 +92,7 @@ class Worker:
 
     def run_next(self, now: float | None = None) -> Task | None:
         """Deal with the next due task: the task, or ``None`` if none is due. See `TaskQueue.run_next`."""
-        while claims := self.engine.storage.exchange((), self._claimant(now, 1))[1]:
+        while claims := self.engine.bare.exchange((), self._claimant(now, 1))[1]:
             self._claimed.extend(claims)
             error = self._next(now)
             self._exchange(never, now)
@@ -160,7 +160,7 @@ class Worker:
             if not done and claimant is None:
                 return
             try:
-                took, claims = engine.storage.exchange(settlements, claimant)
+                took, claims = engine.bare.exchange(settlements, claimant)
                 break
             except StorageError as failure:
                 if not done or not self._wait(failure):

@@ -29,6 +29,7 @@ from lifecycle import (
     TaskQueue,
     UnknownTask,
 )
+from lifecycle.storage.base import Claimant
 from lifecycle.testing import VirtualClock
 
 PUT_BACK = "queued executing interrupted queued"
@@ -935,3 +936,20 @@ def test_a_missed_heartbeat(make, monkeypatch, caplog):
         assert settled(queue, result) == ["complete"]
     assert states(result) == "queued executing complete"
     assert logged(caplog, logging.WARNING, "heartbeat failed")
+
+
+@on_sqlite
+def test_a_handler_of_a_recovery(make):
+    """A handler of a recovered task that takes long delays neither the workers nor a stop."""
+    queue, gate, inside = make(lease=LEASE), threading.Event(), []
+    queue.signal(SIGNAL_INTERRUPTED)(lambda signal, task: (inside.append(task.id), gate.wait()))
+    add = queue.task()(plus)
+    lost = add(1, 2)
+    (_, (claim,)) = queue.storage.exchange((), Claimant("somebody who is gone", time.time() - LEASE, LEASE))
+    assert claim.task.id == lost.id
+    with running(queue) as consumer:
+        until(lambda: inside, "the recovery")
+        assert add(3, 4).get(timeout=PATIENCE) == 7
+        ended(stopping(consumer))
+        gate.set()
+        assert hands(consumer) == []

@@ -158,3 +158,12 @@ def test_it_can_fail_for_people(runs):
     assert all(part in text for part in SWAPPED[1])
     assert text.endswith("✗ 1 of 1 went wrong.")
     assert "✓" not in text
+
+
+def test_without_consumers():
+    """A demo whose consumers do not come to life says so, and does not wait for each of their signals."""
+    code, out, err = broken("stillborn", "")
+    assert code == 1
+    assert "consumer" in out + err
+    assert "exit code 3" in out + err
+    assert "Traceback" not in err

@@ -390,3 +390,38 @@ def test_storm(tmp_path, seed):
         assert len(set(finished)) == works.queue.counts()["complete"]
         twice = len(finished) - len(set(finished))
         print(f"seed {seed}: 10 kills, {interrupted} attempts interrupted, {twice} bodies finished twice")  # noqa: T201
+
+
+def test_terminated(works):
+    """SIGTERM interrupts what runs: it cleans up, is put back, with its locks, and the next consumer runs it."""
+    consumer = works.hire("-w", "2", "--grace", str(PATIENCE))
+    linger, hoard = works.tasks.linger(), works.tasks.hoard()
+    for result in (linger, hoard):
+        works.wire.wait_for(id=result.id, note="begun")
+    assert end(consumer, SIGTERM) == 0
+    assert works.wire.heard(id=linger.id, note="left")
+    assert [states(result) for result in (linger, hoard)] == [PUT_BACK] * 2
+    assert not works.queue.is_locked("hoard")
+    for result in (linger, hoard):
+        assert works.wire.signals(result) == "executing interrupted enqueued"
+    other = works.hire()
+    assert settled(works.queue, linger, hoard) == ["complete"] * 2
+    assert hoard.get() is True
+    assert end(other) == 0
+    works.wire.hang_up()
+    for result in (linger, hoard):
+        assert works.wire.signals(result, pid=other.pid) == "executing complete"
+    for note in ("up", "down"):
+        assert len(works.wire.heard(note=note, pid=consumer.pid)) == 2
+
+
+def test_interrupted_at_last(works):
+    """A second SIGINT interrupts what the first one would have let finish."""
+    consumer = works.hire()
+    result = works.tasks.linger()
+    works.wire.wait_for(id=result.id, note="begun")
+    consumer.send_signal(SIGINT)
+    said(consumer, "stopping")
+    assert end(consumer) == 0
+    assert states(result) == PUT_BACK
+    assert works.wire.signals(result) == "executing interrupted enqueued"

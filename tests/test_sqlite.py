@@ -1,10 +1,13 @@
 """What a SQLite file keeps to where the world is less kind: forks, foreign hands, no room, calls that are cut off."""
 
+import itertools
 import os
 import select
 import shutil
 import sqlite3
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -113,6 +116,37 @@ def test_fork(opened, watched, first):
         assert child.over()
     there = {"before", "child", "parent", f"{'parent' if first == 'child' else 'child'}, later"}
     assert {task.id for task in opened().tasks()} == there
+
+
+@forking
+def test_fork_at_any_moment(storage):
+    """A fork while other threads write and wait leaves child and parent a store that works."""
+    stop = threading.Event()
+    storage.counts()
+
+    def write(name):
+        for n in itertools.count():
+            storage.enqueue([Task(f"{name}-{n}", "add")], 1.0, PRODUCER)
+            storage.counts()
+            if stop.is_set():
+                break
+        return n + 1
+
+    def wait():
+        while not stop.is_set():
+            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.01)
+
+    with ThreadPoolExecutor(3) as pool:
+        threads = [pool.submit(write, name) for name in "ab"]
+        waiting = pool.submit(wait)
+        for n in range(10):
+            child = Fork(lambda n=n: storage.enqueue([Task(f"child-{n}", "add")], 1.0, PRODUCER))
+            assert child.step()
+            assert child.over()
+        stop.set()
+        waiting.result()
+        written = sum(thread.result() for thread in threads)
+    assert storage.counts() == {"queued": written + 10}
 
 
 # What the file refuses -------------------------------------------------------------------------------------------

@@ -155,14 +155,15 @@ class SQLiteFile:
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """The rows of a query, as they were last committed."""
-        self.writer()
-        with self._reading:
-            if self._reader is None:
-                raise StorageError(f"the queue on {self.path} was closed")
-            try:
-                return self._reader.execute(sql, parameters).fetchall()
-            except sqlite3.Error as error:
-                raise _translated(error, self.path) from error
+        while True:
+            self.writer()
+            with self._reading:
+                if self._reader is None:  # a fork in another thread was faster (see `part`)
+                    continue
+                try:
+                    return self._reader.execute(sql, parameters).fetchall()
+                except sqlite3.Error as error:
+                    raise _translated(error, self.path) from error
 
     def close(self) -> None:
         """Close the connections; the file is not opened again."""
