@@ -181,12 +181,17 @@ class TaskQueue:
         expires: When | None = None,
         timeout: float | timedelta | None = None,
         name: str | None = None,
+        retry_max_delay: float | timedelta = 86_400.0,
+        retry_jitter: float = 0.0,
     ) -> _ContextDecorator:
         """Decorator: as `task`, and each run is inside ``with obj``; `as_argument` passes what that gives as the first.
 
         `obj` must allow being entered many times, by several threads at once if the workers are threads.
         """
-        decorate = self.task(retries, retry_delay, retry_backoff, priority, expires, timeout, name=name)
+        decorate = self.task(
+            retries, retry_delay, retry_backoff, priority, expires, timeout, name=name,
+            retry_max_delay=retry_max_delay, retry_jitter=retry_jitter,
+        )  # fmt: skip
 
         def wrap(function: Callable[..., R]) -> TaskFunction[..., R]:
             @functools.wraps(function)
