@@ -331,7 +331,8 @@ def help_of(name, command):
 def generated():
     """For each page its generated parts, by the name of their markers."""
     return {
-        DOCS / "signals.md": {"states": states(), "transitions": transitions(), "scenarios": scenarios()},
+        DOCS / "lifecycle.md": {"transitions": transitions()},
+        DOCS / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "sqlite.md": {"schema": schema()},
         DOCS / "cli.md": {"commands": overview()}
         | {name: help_of(name, command) for name, command in command_line().commands.items()},
