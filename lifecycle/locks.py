@@ -45,6 +45,7 @@ class TaskLock:
         until = now + (engine.lease if self._ttl is None else self._ttl)
         taken = engine.storage.lock(Lock(self.name, owner, until, keeper, task.id if task is not None else None), now)
         if taken:
+            self._let_go()  # of a hold that somebody has flushed under its feet
             self._held[self._whose()] = owner
             if task is not None:
                 engine.taken.setdefault(task.id, []).append((self.name, owner))
@@ -62,16 +63,20 @@ class TaskLock:
     @shielded
     def release(self) -> bool:
         """Give it back; False if it was not held by this object, in this thread and task, any more."""
-        engine, task = self._engine, current_task.get()
-        owner = self._held.pop(self._whose(), None)
+        owner = self._held.get(self._whose())
         if owner is None:
             return False
-        given = engine.storage.unlock(self.name, owner)
-        if task is not None:
-            self._forget(task.id, owner)
-        elif self._ttl is None:
-            engine.heart.drop(engine.name)
+        given = self._engine.storage.unlock(self.name, owner)
+        self._let_go()
         return given
+
+    def _let_go(self) -> None:
+        """Keep alive no more what this thread and task hold by this object, if they do."""
+        owner, task = self._held.pop(self._whose(), None), current_task.get()
+        if owner is not None and task is not None:
+            self._forget(task.id, owner)
+        elif owner is not None and self._ttl is None:
+            self._engine.heart.drop(self._engine.name)
 
     def _whose(self) -> tuple[int, str | None]:
         task = current_task.get()

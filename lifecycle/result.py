@@ -9,7 +9,7 @@ from lifecycle.clock import monotonic, seconds
 from lifecycle.engine import Engine
 from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
 from lifecycle.guard import shielded
-from lifecycle.moments import due_at
+from lifecycle.moments import due_at, duration, moment
 from lifecycle.outcomes import error_metadata, unpack, unpack_error
 from lifecycle.policies import AT_REST, Revocation
 from lifecycle.storage.base import Channel, Target
@@ -139,7 +139,7 @@ class Result(Generic[R]):
         old, now = engine.get(self.id), engine.clock.now()
         copy = attrs.evolve(
             old, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
-            eta=due_at(eta if eta is not None else delay, now),
+            eta=moment(eta, "eta") if eta is not None else None if delay is None else now + duration(delay, "delay"),
             priority=old.priority if priority is None else priority,
             call=old.call,
         )  # fmt: skip

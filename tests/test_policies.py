@@ -394,8 +394,8 @@ def test_duration(number, delta):
 
 def test_the_clock():
     """The system's clock is the host's, in UTC seconds; to listen for its steps is no error."""
-    before = datetime.now(UTC).timestamp()
-    assert before <= SystemClock().now() <= datetime.now(UTC).timestamp()
+    before, now, after = datetime.now(UTC), SystemClock().now(), datetime.now(UTC)
+    assert before <= datetime.fromtimestamp(now, UTC) <= after
     assert SystemClock().on_step(print) is None
 
 

@@ -1,0 +1,75 @@
+"""Can the specification fail? Break the library in every known way, and see whether a test notices.
+
+``python tests/mutants`` runs the suites against each mutant and prints those that no test has noticed; exit code 1 if
+there is one that is not explained. ``--only TEXT`` takes those whose file or name has that text, ``--write`` brings the figures in
+the documentation up to date.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.progress import Progress
+
+sys.path.insert(0, str(Path(__file__).parent))
+from catalog import EXPLAINED, ROOT, Mutant, mutants
+from trials import noticed_by
+
+PAGE = ROOT / "docs" / "testing.md"
+
+
+def figures(verdicts: dict[Mutant, str | None], took: float) -> str:
+    """What the documentation says of a whole run."""
+    files = Counter(mutant.file for mutant in verdicts)
+    dead = Counter(mutant.file for mutant, test in verdicts.items() if test is not None)
+    rows = [f"| `lifecycle/{file}` | {count} | {dead[file]} |" for file, count in files.items()]
+    return "\n".join(
+        [
+            "| broken | in so many ways | noticed |", "| --- | --- | --- |", *rows,
+            f"| all | {len(verdicts)} | {sum(dead.values())} |", "", f"It took {took / 60:.0f} minutes on two cores.",
+        ]
+    )  # fmt: skip
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="those whose file or name has this text")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at once")
+    parser.add_argument("--write", action="store_true", help="write the figures into the documentation")
+    parser.add_argument("--verbose", action="store_true", help="print which test notices which mutant")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in mutants() if options.only in f"{mutant.file} {mutant.name}"]
+    for suites in sorted({mutant.suites for mutant in chosen}):
+        test = noticed_by(Mutant("nothing is broken", "table.py", "", "", suites))
+        if test is not None:
+            sys.stdout.write(f"{test} fails though nothing is broken\n")
+            return 2
+    started, verdicts = time.monotonic(), {}
+    with Progress(transient=True) as progress, ThreadPoolExecutor(options.jobs) as pool:
+        bar = progress.add_task("mutants", total=len(chosen))
+        for mutant, test in zip(chosen, pool.map(noticed_by, chosen), strict=True):
+            verdicts[mutant] = test
+            progress.advance(bar)
+            if options.verbose or (test is None and mutant.name not in EXPLAINED):
+                progress.print(f"{mutant.name}: {test or 'SURVIVES'}", markup=False, highlight=False, soft_wrap=True)
+    alive = [mutant.name for mutant, test in verdicts.items() if test is None]
+    for name in alive:
+        sys.stdout.write(f"survives: {name}{': ' + EXPLAINED[name] if name in EXPLAINED else ''}\n")
+    sys.stdout.write(f"{len(chosen) - len(alive)} of {len(chosen)} were noticed\n")
+    if options.write and not options.only:
+        text = PAGE.read_text()
+        part = figures(verdicts, time.monotonic() - started)
+        PAGE.write_text(
+            re.sub(r"(<!-- mutants -->\n\n).*(\n\n<!-- /mutants -->)", rf"\1{part}\2", text, flags=re.DOTALL)
+        )
+    return int(any(name not in EXPLAINED for name in alive))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

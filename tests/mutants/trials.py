@@ -1,0 +1,90 @@
+"""One mutant and its suites, in a process of its own."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from catalog import ROOT, SOURCE, Mutant
+
+PATIENCE = 300.0
+"""Seconds after which a mutant that hangs is taken for noticed: with the original nothing takes as long."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["pytest", "hypothesis", "hypothesis.stateful", "attrs", "msgspec", "transitions", "typer"]
+)
+
+
+class Spy:
+    """What failed first."""
+
+    def __init__(self) -> None:
+        self.failed: str | None = None
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """A test has ended, or its set-up."""
+        if report.failed and self.failed is None:
+            self.failed = report.nodeid
+
+    def pytest_collectreport(self, report) -> None:
+        """A file was read."""
+        if report.failed and self.failed is None:
+            self.failed = f"{report.nodeid} (cannot be imported)"
+
+
+def trial(folder: str, suites: tuple[str, ...], verdict: str) -> None:
+    """In a process of its own: run the suites on the package in that folder, and write down what failed first."""
+    import hypothesis  # noqa: PLC0415 -- loaded already, by the server that this process is a fork of
+    import pytest  # noqa: PLC0415
+
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = folder  # for processes that tests start
+    sys.path.insert(0, folder)
+    for name in [name for name in sys.modules if name.partition(".")[0] == SOURCE.name]:
+        del sys.modules[name]  # the original, which the catalog was made from
+    # A counterexample will do: nobody reads it, it need not be the shortest.
+    phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+    hypothesis.settings.register_profile("mutants", phases=phases, database=None)
+    hypothesis.settings.load_profile("mutants")
+    spy = Spy()
+    names = [str(ROOT / "tests" / suite) for suite in suites]
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        code = pytest.main(
+            ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:cov", "-c", str(ROOT / "pyproject.toml"), *names],
+            plugins=[spy],
+        )
+    if not sys.modules[SOURCE.name].__file__.startswith(folder):
+        sys.exit("it is not the mutant that was tested")
+    Path(verdict).write_text(json.dumps(spy.failed if spy.failed or not code else f"exit code {code}"))
+    os._exit(0)  # whatever a mutant has left running
+
+
+def noticed_by(mutant: Mutant) -> str | None:
+    """The test that notices it; ``None``: no test does."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        package = Path(folder) / SOURCE.name
+        shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            SOURCE.parent / "consumer", Path(folder) / "consumer", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        mutant.apply(package)
+        verdict = Path(folder) / "verdict"
+        process = _context.Process(target=trial, args=(folder, mutant.suites, str(verdict)))
+        process.start()
+        process.join(PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return "a test that hangs"
+        if not verdict.exists():
+            raise RuntimeError(f"{mutant.name}: its process has died with exit code {process.exitcode}")
+        return json.loads(verdict.read_text())
