@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 from conftest import PATIENCE, Heard, another_thread, drain, failure, spin
 
-from lifecycle import ResultTimeout, TaskTimeout
+from lifecycle import SIGNAL_ENQUEUED, ResultTimeout, TaskTimeout
 from lifecycle.worker import Worker
 
 LEASE = 30.0
@@ -268,6 +268,54 @@ def test_interrupting_an_async_body(queue, heard):
 
 
 # In the library ---------------------------------------------------------------------------------------------------
+
+
+def test_handlers_are_not_interrupted(queue, heard):
+    """Handlers that run because a body enqueues something are not cut off by its timeout, which strikes after them."""
+    inner, told = queue.task(name="inner")(lambda: None), []
+
+    @queue.signal(SIGNAL_ENQUEUED)
+    def slow(signal, task):
+        if task.name == "inner":
+            spin_until(time.monotonic() + 0.1)
+            told.append(task.id)
+
+    @queue.task(timeout=0.02)
+    def body():
+        inner()
+        told.append("after it")
+
+    result = body()
+    queue.run_next()
+    assert result.state == "timeout"
+    (task,) = queue.tasks("queued")
+    assert told == [task.id]
+    assert heard.of(task) == ["enqueued"]
+
+
+@pytest.mark.parametrize("blocks", ["a result", "a result that comes", "nothing"])
+def test_whoever_waits_is_woken(queue, blocks):
+    """A timeout that strikes while the body waits for another task's result ends the wait at once."""
+    other, seen = queue.task(name="other")(lambda: 7)(), []
+
+    @queue.task(timeout=0.05, priority=1)
+    def waits():
+        try:
+            if blocks == "nothing":
+                spin(threading.Event())
+            if blocks == "a result that comes":
+                queue.run_next()
+                seen.append(other.get(blocking=True))
+            other.reset()
+            other.get(blocking=True)
+        finally:
+            seen.append(queue.counts()["executing"])  # the library can be used to clean up
+
+    result, started = waits(), time.monotonic()
+    queue.run_next()
+    assert result.state == "timeout"
+    assert time.monotonic() - started < 2
+    assert seen[-1] == 1
 
 
 @uncovered
