@@ -3,6 +3,7 @@
 import threading
 import unittest
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import ClassVar, Final
 
 from hypothesis import HealthCheck, settings
@@ -97,6 +98,20 @@ class StorageProof(unittest.TestCase):
             storage.exchange([Settlement(task, end)], None)
             names = "".join(lock.name for lock in storage.locks(3.0))
             demand(names == left, f"{left} are taken after {trigger}, not {names}")
+
+    def test_an_outcome_of_another_worker(self) -> None:
+        """Only who holds a task ends its attempt: a store that was set back may give one version out to two workers."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+        _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        task.state = move.state.name
+        other = copy(task)
+        other.worker = "the other"
+        end = policies.settle(task, Outcome(COMPLETE), 3.0, worker="w")
+        took, _ = storage.exchange([Settlement(other, end)], None)
+        demand(took == [False], "the other one does not hold it")
+        took, _ = storage.exchange([Settlement(task, end)], None)
+        demand(took == [True], "it is still its own worker's")
 
     def test_revoked_for_good(self) -> None:
         """What is said about a task that is revoked already can be unsaid, but that does not restore it."""
