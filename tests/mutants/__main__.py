@@ -16,9 +16,9 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-sys.path.insert(0, str(Path(__file__).parent))
-from catalog import EXPLAINED, ROOT, Mutant, mutants
-from trials import noticed_by
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from mutants.catalog import EXPLAINED, ROOT, Mutant, mutants
+from mutants.trials import noticed_by
 
 PAGE = ROOT / "docs" / "testing.md"
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from catalog import ROOT, SOURCE, Mutant
+from mutants.catalog import ROOT, SOURCE, Mutant
 
 PATIENCE = 300.0
 """Seconds after which a mutant that hangs is taken for noticed: with the original nothing takes as long."""
@@ -59,10 +59,22 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str) -> None:
         contextlib.redirect_stderr(nowhere),
     ):
         code = pytest.main(
-            ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:cov", "-c", str(ROOT / "pyproject.toml"), *names],
+            [
+                "-x",
+                "-q",
+                "--assert=plain",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:cov",
+                "-c",
+                str(ROOT / "pyproject.toml"),
+                *names,
+            ],
             plugins=[spy],
         )
-    if not sys.modules[SOURCE.name].__file__.startswith(folder):
+    tested = sys.modules.get(SOURCE.name)  # it may be so broken that it cannot be imported
+    if tested is not None and not tested.__file__.startswith(folder):
         sys.exit("it is not the mutant that was tested")
     Path(verdict).write_text(json.dumps(spy.failed if spy.failed or not code else f"exit code {code}"))
     os._exit(0)  # whatever a mutant has left running

@@ -1,0 +1,36 @@
+"""The specification can fail: what is broken on purpose is noticed. ``python tests/mutants`` tries all there is to break."""
+
+from collections import Counter
+
+import pytest
+from mutants.catalog import EXPLAINED, SOURCE, mutants
+from mutants.trials import noticed_by
+
+ALL = {mutant.name: mutant for mutant in mutants()}
+SAMPLE = [
+    "table: no revoke from scheduled",
+    "table: retry from interrupted leads to queued",
+    "table: start from revoked is legal",
+    "admit: a revocation before the expiry",
+    "settle: from anywhere",
+    "memory: the version is not compared",
+    "sqlite: versions stand still",
+    "schema: the file refuses no move",
+    "engine: announced, then stored",
+    "worker: announced though refused",
+    "signals: one that raises silences the rest",
+]
+
+
+def test_each_has_its_place():
+    """What a mutant changes is there, once, and no two have one name."""
+    sources = {mutant.file: (SOURCE / mutant.file).read_text() for mutant in ALL.values()}
+    assert [mutant.name for mutant in ALL.values() if sources[mutant.file].count(mutant.old) != 1] == []
+    assert [name for name, count in Counter(mutant.name for mutant in mutants()).items() if count > 1] == []
+    assert set(EXPLAINED) <= set(ALL)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_some_are_noticed(name):
+    """A test notices that the table, a guard or the order of two steps is not what it was."""
+    assert noticed_by(ALL[name])
