@@ -185,6 +185,17 @@ def test_hand_typed_sql(storage, path):
             assert {state for state in ANY if not refused("update task set state = ?", state)} == steps[source], source
 
 
+@pytest.mark.parametrize("eta", [None, 900.0])
+def test_moved_by_hand(storage, path, eta):
+    """What was brought to rest by hand is nothing that a claim looks at, whether it was due or not."""
+    storage.enqueue([Task("a", "add", eta=eta)], 1.0, PRODUCER)
+    storage.exchange((), Claimant("w", 2.0, 10.0) if eta else None)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("update task set state = 'revoked'")
+    assert storage.next_due() is None
+    assert storage.exchange((), Claimant("w", 1000.0, 10.0)) == ([], [])
+
+
 def of_the_future(path):
     with closing(SQLiteStorage(str(path))) as storage:
         storage.counts()
