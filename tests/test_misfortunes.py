@@ -1,0 +1,114 @@
+"""What goes wrong around a task, and not in it: hooks that exit, a store that fails in between, a hand that meddled."""
+
+import logging
+import pickle
+import sqlite3
+import sys
+import types
+from contextlib import closing
+
+import pytest
+from conftest import Heard, drain, failure
+
+from lifecycle import (
+    SIGNAL_ENQUEUED,
+    DuplicateTask,
+    IllegalTransition,
+    StorageFull,
+    TaskException,
+    TaskQueue,
+    Unserializable,
+)
+from lifecycle.function import name_of
+from lifecycle.testing import VirtualClock
+
+ERRORS = [
+    DuplicateTask("7"),
+    Unserializable("a set is not supported", "argument 'a' of add"),
+    TaskException({"id": "7", "error": "ValueError()"}),
+    IllegalTransition(state="revoked", trigger="start", allowed=(), subject="task 7"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_travel(error):
+    """An error goes to another process and back, with all that it says."""
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_a_hook_that_exits(queue, heard):
+    """A post-execute hook that ends the program ends the attempt as an error: the worker goes on."""
+    queue.post_execute("exits")(lambda task, value, exc: sys.exit(4))
+    result = queue.task(name="plain")(lambda: 1)()
+    queue.run_next()
+    assert heard.story(result) == "enqueued executing error"
+    assert failure(result)["error"] == "SystemExit(4)"
+
+
+def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog):
+    """An attempt whose lock cannot be given back has its own outcome all the same; the lock ends with the lease."""
+
+    def full(name, owner):
+        raise StorageFull("no space left")
+
+    queue.task(name="takes")(lambda: queue.lock_task("lock").acquire())()
+    monkeypatch.setattr(queue.storage, "unlock", full)
+    assert queue.run_next().state == "complete"
+    assert "has left the lock 'lock' behind" in caplog.text
+    assert queue.is_locked("lock")
+    queue.engine.clock.advance(31)
+    assert not queue.is_locked("lock")
+
+
+def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog):
+    """A task that stays held, because the store fails just then, runs once its hold has ended."""
+    caplog.set_level(logging.WARNING)
+    heard = Heard(queue, SIGNAL_ENQUEUED)
+
+    def full(tasks, now):
+        raise StorageFull("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.storage, "release", full)
+        result = queue.task(name="plain")(lambda: 1)()
+    assert heard.of(result) == ["enqueued"]
+    assert "1 tasks stay held until their lease ends" in caplog.text
+    assert queue.run_next() is None
+    queue.engine.clock.advance(31)
+    drain(queue)
+    assert result.get() == 1
+
+
+def test_a_policy_that_was_changed_by_hand(tmp_path, caplog):
+    """A retry policy that cannot be read stops nothing: its task is retried without a delay."""
+    with closing(TaskQueue(f"sqlite:///{tmp_path}/q.db", clock=VirtualClock())) as queue:
+        result = queue.task(name="fails", retries=1, retry_delay=900)(lambda: 1 / 0)()
+        with closing(sqlite3.connect(tmp_path / "q.db", isolation_level=None)) as db:
+            db.execute("update task set policy = '{'")
+        drain(queue)
+        assert [record.state for record in result.history()][-4:] == ["retrying", "queued", "executing", "error"]
+    assert "a retry policy in the store cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spec", "file", "expected"),
+    [
+        (None, "/somewhere/chores.py", "chores.f"),
+        ("tasks.chores", "/x.py", "tasks.chores.f"),
+        (None, None, "__main__.f"),
+    ],
+)
+def test_functions_of_the_main_module(monkeypatch, spec, file, expected):
+    """A function of the program that was started is named by the module that others import it from."""
+    main = types.ModuleType("__main__")
+    main.__spec__ = None if spec is None else types.SimpleNamespace(name=spec)
+    if file is not None:
+        main.__file__ = file
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+    def f():
+        pass
+
+    f.__module__, f.__qualname__ = "__main__", "f"
+    assert name_of(f) == expected
