@@ -7,11 +7,20 @@ from contextlib import contextmanager
 import pytest
 
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
+from lifecycle.storage.base import Channel
 from lifecycle.testing import VirtualClock
 
 KINDS = ("memory", "sqlite")
+NOW = 1_000_000_000.0
+"""Where the virtual clock begins."""
+LEASE = 30.0
+"""Seconds, as queues have it unless they are told otherwise."""
 PATIENCE = 30.0
 """Seconds after which what is awaited is taken for lost, on a machine that is busy."""
+
+
+class Killed(BaseException):
+    """The end of a worker, in the midst of anything."""
 
 
 class Heard(list):
@@ -33,6 +42,24 @@ class Heard(list):
         history = [LIFECYCLE.state(record.state) for record in task.history()]
         assert [entry for entry in self if entry[1] == task.id] == [(at.signal, task.id, at) for at in history]
         return " ".join(self.of(task))
+
+
+class Readers:
+    """Tells when somebody begins to wait for an outcome."""
+
+    def __init__(self, queue, monkeypatch):
+        self.waiting = threading.Semaphore(0)
+        wait = queue.storage.wait
+
+        def noted(channel, stamp, timeout):
+            if channel is Channel.OUTCOME:
+                self.waiting.release()
+            return wait(channel, stamp, timeout)
+
+        monkeypatch.setattr(queue.storage, "wait", noted)
+
+    def expect(self):
+        assert self.waiting.acquire(timeout=PATIENCE), "nobody waits"
 
 
 def states(result):
@@ -140,3 +167,26 @@ def queue(make):
 def heard(queue):
     """What the queue announces."""
     return Heard(queue)
+
+
+@pytest.fixture
+def readers(queue, monkeypatch):
+    """Those who wait for what becomes of the queue's tasks."""
+    return Readers(queue, monkeypatch)
+
+
+@pytest.fixture
+def add(queue):
+    """A task function of the queue, as plain as can be."""
+
+    @queue.task()
+    def add(a, b=0):
+        return a + b
+
+    return add
+
+
+@pytest.fixture
+def ran():
+    """Where bodies note that they run."""
+    return []

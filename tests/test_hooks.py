@@ -1,0 +1,118 @@
+"""Hooks around what runs: in which order, what they may do, and what they cannot break."""
+
+import pytest
+from conftest import drain, states
+
+from lifecycle import CancelExecution
+
+
+def test_hooks(queue, ran):
+    """Hooks run around each attempt, in order of registration: before with the task, after with how it ended."""
+
+    @queue.pre_execute()
+    def before(task):
+        ran.append(("before", task.id, task.state))
+
+    @queue.post_execute()
+    def after(task, value, exc):
+        ran.append(("after", task.id, value, exc))
+
+    @queue.pre_execute("second")
+    def _(task):
+        ran.append("second")
+
+    error = ValueError()
+
+    @queue.task(retries=1, context=True)
+    def flaky(task=None):
+        ran.append("run")
+        if task.attempt == 1:
+            raise error
+        return 5
+
+    result = flaky()
+    drain(queue)
+    attempt = [("before", result.id, "executing"), "second", "run"]
+    assert ran == [*attempt, ("after", result.id, None, error), *attempt, ("after", result.id, 5, None)]
+
+
+def test_unregistering(queue, ran, add):
+    """A hook is unregistered by itself, or by its name; a hook of the same name takes its place."""
+
+    @queue.pre_execute()
+    def first(task):
+        ran.append("first")
+
+    queue.pre_execute("second")(lambda task: ran.append("second"))
+    queue.pre_execute("second")(lambda task: ran.append("replaced"))
+    after = queue.post_execute("after")(lambda task, value, exc: ran.append("after"))
+    add(1)
+    queue.run_next()
+    assert ran == ["first", "replaced", "after"]
+    assert queue.unregister_pre_execute("second") is True
+    assert queue.unregister_pre_execute("second") is False
+    assert queue.unregister_post_execute(first) is False
+    assert queue.unregister_post_execute(after) is True
+    add(1)
+    queue.run_next()
+    assert ran[3:] == ["first"]
+    assert queue.unregister_pre_execute(first) is True
+    add(1)
+    queue.run_next()
+    assert ran[4:] == []
+
+
+def test_startup_is_the_consumers(queue, ran, add):
+    """Hooks of startup and shutdown belong to a consumer's workers: `run_next` calls none."""
+    start = queue.on_startup()(lambda: ran.append("start"))
+    queue.on_shutdown("stop")(lambda: ran.append("stop"))
+    add(1)
+    drain(queue)
+    assert ran == []
+    assert queue.unregister_on_startup(start) is True
+    assert queue.unregister_on_shutdown("stop") is True
+    assert queue.unregister_on_shutdown("stop") is False
+
+
+def test_hooks_that_raise(queue, heard, caplog, ran, add):
+    """A hook that raises is logged by its name, and changes nothing for the task, or for other hooks."""
+    queue.pre_execute("broken before")(lambda task: 1 / 0)
+    queue.post_execute("broken after")(lambda task, value, exc: 1 / 0)
+    queue.pre_execute("good")(lambda task: ran.append("before"))
+    queue.post_execute("fine")(lambda task, value, exc: ran.append("after"))
+    result = add(1, 2)
+    queue.run_next()
+    assert heard.story(result) == "enqueued executing complete"
+    assert result.get() == 3
+    assert ran == ["before", "after"]
+    assert "broken before" in caplog.text
+    assert "broken after" in caplog.text
+    assert caplog.text.count("ZeroDivisionError") == 2
+
+
+@pytest.mark.parametrize("again", [None, True, False])
+@pytest.mark.parametrize("where", ["hook", "task"])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_canceling(queue, again, where, retries, ran):
+    """`CancelExecution` retries as it says: always, never, or, if it does not say, as long as retries are left."""
+
+    def cancel(task):
+        if task.attempt == 1:
+            raise CancelExecution("no", retry=again)
+
+    if where == "hook":
+        queue.pre_execute("cancel")(cancel)
+
+    @queue.task(retries=retries, context=True)
+    def canceled(task=None):
+        if where == "task":
+            cancel(task)
+        ran.append(1)
+
+    result = canceled()
+    drain(queue)
+    retried = retries > 0 if again is None else again
+    more = " retrying queued executing complete" if retried else ""
+    assert states(result) == f"queued executing canceled{more}"
+    assert ran == [1] * retried
+    assert queue.get(result.id).retries == max(retries - retried, 0)

@@ -1,0 +1,144 @@
+"""Immediate mode: a call has run when it returns."""
+
+import asyncio
+import threading
+
+import pytest
+from conftest import Heard, failure
+
+from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_EXECUTING, TaskQueue
+from lifecycle.testing import VirtualClock
+
+
+@pytest.fixture
+def immediate():
+    """A queue that runs tasks in its caller."""
+    queue = TaskQueue(immediate=True, clock=VirtualClock())
+    yield queue
+    queue.close()
+
+
+def test_immediate(immediate):
+    """In immediate mode a call has run when it returns, with the signals of any other, in the caller's thread."""
+    heard, threads = Heard(immediate), []
+
+    @immediate.task()
+    def add(a, b):
+        threads.append(threading.get_ident())
+        return a + b
+
+    result = add(1, 2)
+    assert heard.story(result) == "enqueued executing complete"
+    assert result.get() == 3
+    assert threads == [threading.get_ident()]
+    assert [one.get() for one in add.map([(1, 1), (2, 2)])] == [2, 4]
+    assert immediate.enqueue(add.s(3, 3)).get() == 6
+
+
+def test_immediate_failures(immediate, ran):
+    """In immediate mode a failure is retried at once, and raised only to who asks for the result."""
+    heard = Heard(immediate)
+
+    @immediate.task(retries=2)
+    def fails():
+        ran.append(1)
+        raise ValueError("no")
+
+    result = fails()
+    assert heard.story(result) == "enqueued" + " executing error retrying enqueued" * 2 + " executing error"
+    assert failure(result)["error"] == "ValueError('no')"
+    result = immediate.retry(result.id)
+    assert len(ran) == 4
+    assert result.state == "error"
+
+
+def test_immediate_later(immediate, ran):
+    """In immediate mode what is scheduled runs with the first call after its ETA."""
+
+    @immediate.task(retries=1, retry_delay=10)
+    def note(what):
+        ran.append(what)
+        if ran == ["first"]:
+            raise ValueError
+
+    first, later = note("first"), note.schedule(("later",), delay=20)
+    assert (first.state, later.state) == ("scheduled", "scheduled")
+    immediate.engine.clock.advance(15)
+    note("now")
+    assert ran == ["first", "first", "now"]
+    immediate.engine.clock.advance(5)
+    assert immediate.run_next().id == later.id
+    assert ran[3:] == ["later"]
+
+
+def test_immediate_nested(immediate):
+    """In immediate mode a task may call tasks, and wait for them; they run within it."""
+    heard = Heard(immediate)
+
+    @immediate.task(context=True)
+    def factorial(n, task=None):
+        assert task.state == "executing"
+        return n * factorial(n - 1).get(blocking=True) if n > 1 else 1
+
+    result = factorial(5)
+    assert result.get() == 120
+    ids = list(dict.fromkeys(task_id for _, task_id, _ in heard))
+    assert ids[0] == result.id
+    assert [entry[1] for entry in heard if entry[0] == "complete"] == ids[::-1]
+    for task_id in ids:
+        assert heard.story(immediate.handle(task_id)) == "enqueued executing complete"
+
+
+@pytest.mark.parametrize("outer", ["a task", "an event loop"])
+def test_immediate_async_nested(immediate, outer):
+    """In immediate mode an `async` function runs where it is called, also from one, or from any event loop."""
+
+    @immediate.task()
+    async def inner(a):
+        await asyncio.sleep(0)
+        return 2 * a
+
+    @immediate.task()
+    async def calls():
+        await asyncio.sleep(0)
+        return inner(4).get()
+
+    async def program():
+        return inner(4).get()
+
+    assert (calls().get() if outer == "a task" else asyncio.run(program())) == 8
+
+
+def test_immediate_handlers_enqueue(immediate):
+    """In immediate mode handlers may enqueue; each task's signals stay in their order."""
+    heard = Heard(immediate)
+
+    @immediate.task()
+    def follow(n):
+        return n
+
+    @immediate.signal(SIGNAL_ENQUEUED, SIGNAL_EXECUTING, SIGNAL_COMPLETE)
+    def more(signal, task):
+        if task.args[0]:
+            follow(task.args[0] - 1)
+
+    follow(2)
+    tasks = immediate.tasks()
+    assert len(tasks) == 1 + 3 + 9
+    for task in tasks:
+        assert heard.story(immediate.handle(task.id)) == "enqueued executing complete"
+
+
+def test_immediate_on_a_store(tmp_path):
+    """Immediate mode is in memory unless a URL says otherwise; what it leaves there, others see."""
+    url = f"sqlite:///{tmp_path}/app.db"
+    immediate, other = TaskQueue(url, immediate=True), TaskQueue(url)
+
+    @immediate.task()
+    def add(a, b):
+        return a + b
+
+    assert other.result(add(1, 2).id) == 3
+    immediate.close()
+    other.close()
+    assert "Memory" in repr(TaskQueue(immediate=True))
