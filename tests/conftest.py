@@ -5,6 +5,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from processes import LONG
 
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.storage.base import Channel
@@ -157,9 +158,24 @@ def make(url, clock):
         queue.close()
 
 
+@pytest.fixture(params=KINDS)
+def live(request, tmp_path):
+    """Makes queues on the real clock, each on a store of its own, and closes them; their leases outlast a test."""
+    queues = []
+
+    def made(**options):
+        url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/{len(queues)}.db"
+        queues.append(TaskQueue(url, **({"lease": LONG} | options)))
+        return queues[-1]
+
+    yield made
+    for queue in queues:
+        queue.close()
+
+
 @pytest.fixture
 def queue(make):
-    """An empty queue on a virtual clock."""
+    """An empty queue; on a virtual clock, unless a file makes its queues in another way."""
     return make()
 
 

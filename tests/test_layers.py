@@ -55,10 +55,10 @@ LONGEST = {"lifecycle": 450, "consumer": 450, "tests": 1400}  # lines
 
 SLEEPERS = {  # (file, function): why it sleeps
     ("processes.py", "until"): "it looks again at what another process does, and tells nobody of",
-    ("test_announcing.py", "slow"): "a handler that is slow",
-    ("test_consumer.py", "pass_through"): "a body that takes its time, in Python, where it can be interrupted",
+    ("test_batches.py", "slow"): "a handler that is slow",
+    ("consumers.py", "pass_through"): "a body that takes its time, in Python, where it can be interrupted",
     ("test_consumer.py", "work"): "a body that takes its time",
-    ("test_consumer.py", "swallowing"): "a body that takes its time, and no interruption",
+    ("test_stopping.py", "swallowing"): "a body that takes its time, and no interruption",
 }
 
 COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal of that name

@@ -1,0 +1,85 @@
+"""Consumers in this process: at work, about to stop, and the gate where their tasks wait."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from processes import PATIENCE, until
+
+from consumer import Consumer
+
+PUT_BACK = "queued executing interrupted queued"
+PROMPT = 0.5
+"""Seconds: half of what an idle worker waits at the most before it looks by itself."""
+
+on_sqlite = pytest.mark.parametrize("live", ["sqlite"], indirect=True)
+"""For what takes its time, and has little to do with the kind of store."""
+
+
+@contextmanager
+def running(queue, workers=1, **options):
+    """A consumer at work, sent home afterwards, whatever it does."""
+    consumer = Consumer(queue, workers, **options)
+    consumer.start()
+    try:
+        yield consumer
+    finally:
+        stop = threading.Thread(target=consumer.stop, args=(False,), daemon=True)
+        stop.start()
+        ended(stop)
+
+
+class Gate:
+    """Where tasks wait, and can be interrupted, until it is opened."""
+
+    def __init__(self):
+        self.opened = False
+        self.waiting, self.left = [], []
+
+    def open(self):
+        self.opened = True
+
+    def pass_through(self, who=None):
+        self.waiting.append(who)
+        try:
+            while not self.opened:
+                time.sleep(0.002)
+        finally:
+            self.left.append(who)
+
+    def until(self, count):
+        """Wait until so many have come."""
+        until(lambda: len(self.waiting) >= count, f"number {count} at the gate")
+
+
+def stopping(consumer, **options):
+    """A thread that stops a consumer, once that has begun to stop."""
+    thread = threading.Thread(target=consumer.stop, kwargs=options, daemon=True)
+    thread.start()
+    until(lambda: consumer._stop, "the stop")
+    return thread
+
+
+def ended(thread):
+    """Wait for a thread's end."""
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def plus(a, b):
+    return a + b
+
+
+def now():
+    return time.time()
+
+
+def hands(consumer):
+    """The threads of a consumer's workers that are alive."""
+    return [one for one in threading.enumerate() if getattr(one, "_consumer", None) is consumer]
+
+
+def logged(caplog, level, text):
+    """What was logged at a level with a text in it."""
+    return [one for one in caplog.records if one.levelno == level and text in one.getMessage()]
