@@ -18,6 +18,8 @@ LEASE = 30.0
 """Seconds, as queues have it unless they are told otherwise."""
 PATIENCE = 30.0
 """Seconds after which what is awaited is taken for lost, on a machine that is busy."""
+SOON = 0.02
+"""Seconds that a reader waits for what does not come."""
 
 
 class Killed(BaseException):
