@@ -1,4 +1,4 @@
-"""What the tests of the public API share: queues on each store that needs no server, and an ear for their signals."""
+"""What the tests of the public API share: queues on each store that needs no server, functions, an ear for their signals."""
 
 import itertools
 import threading
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from processes import LONG
+from shell import TASKS
 
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.storage.base import Channel
@@ -208,3 +209,28 @@ def add(queue):
 def ran():
     """Where bodies note that they run."""
     return []
+
+
+@pytest.fixture
+def still_works(request):
+    """After each bad input: the queue runs what it is given, and what it was given before."""
+    if "queue" not in request.fixturenames:
+        yield
+        return
+    queue = request.getfixturevalue("queue")
+    before = queue.task(name="before")(lambda: "before")()
+    yield
+    assert before.state in ("queued", "complete")
+    after = queue.task(name="after")(lambda: "after")()
+    queue.engine.clock.advance(10**6)
+    drain(queue)
+    assert (before.get(), after.get()) == ("before", "after")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that commands are given in, with a `tasks.py` whose queue is in a file there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIFECYCLE_URL", raising=False)
+    (tmp_path / "tasks.py").write_text(TASKS.format(url=f"sqlite:///{tmp_path}/tasks.db"))
+    return tmp_path

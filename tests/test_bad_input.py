@@ -1,35 +1,25 @@
 """Bad input: refused where it is given, by name and with a way out; the queue goes on, and nothing is lost."""
 
 import functools
-import logging
 import re
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from conftest import KINDS, Heard, drain, failure, states
-from hypothesis import example, given
-from hypothesis import strategies as st
-from strategies import patient
+from conftest import drain, failure
 
 from lifecycle import (
     SIGNALS,
     ConfigurationError,
-    LifecycleError,
-    MsgpackSerializer,
     PickleSerializer,
     RateLimitExceeded,
     RetryTask,
-    Task,
     TaskException,
-    TaskQueue,
     UnknownSignal,
     Unserializable,
 )
-from lifecycle.testing import VirtualClock
 
-NOW = 1_000_000_000.0
+pytestmark = pytest.mark.usefixtures("still_works")
 
 
 @pytest.fixture
@@ -39,22 +29,6 @@ def add(queue):
         return a
 
     return add
-
-
-@pytest.fixture(autouse=True)
-def still_works(request):
-    """After each bad input: the queue runs what it is given, and what it was given before."""
-    if "queue" not in request.fixturenames:
-        yield
-        return
-    queue = request.getfixturevalue("queue")
-    before = queue.task(name="before")(lambda: "before")()
-    yield
-    assert before.state in ("queued", "complete")
-    after = queue.task(name="after")(lambda: "after")()
-    queue.engine.clock.advance(10**6)
-    drain(queue)
-    assert (before.get(), after.get()) == ("before", "after")
 
 
 # Arguments ---------------------------------------------------------------------------------------------------------
@@ -129,6 +103,7 @@ def test_context_is_not_an_argument(queue):
 
 
 # Options -----------------------------------------------------------------------------------------------------------
+
 
 NAN, INF = float("nan"), float("inf")
 NO_DURATIONS = [-1, -0.5, NAN, INF, -INF, "5", True, timedelta(seconds=-1), [5]]
@@ -279,6 +254,20 @@ def test_what_is_no_task(queue, heard, add, what):
     assert heard == []
 
 
+def test_reading_results_in_vain(queue, add):
+    """A timeout that is no time is refused, and the task is not touched."""
+    result = add(1)
+    for bad in ("soon", [5]):
+        with pytest.raises((TypeError, ValueError)):
+            result.get(timeout=bad)
+    drain(queue)
+    assert result.get() == 1
+    with pytest.raises(TaskException):
+        failed = queue.task(name="fails")(lambda: 1 / 0)()
+        drain(queue)
+        failed.get()
+
+
 # What a task says of itself ----------------------------------------------------------------------------------------
 
 
@@ -347,235 +336,3 @@ def test_misspelt_signals(queue, bad):
         queue.disconnect_signal(handler, bad)
     queue.run_next()
     assert heard == []
-
-
-# URLs --------------------------------------------------------------------------------------------------------------
-
-BAD_URLS = {
-    "": None,  # the default
-    "app.db": "no scheme.*memory://, sqlite://",
-    "/var/lib/app.db": "no scheme",
-    "mysql://localhost/app": "unknown scheme mysql://: there are memory://, sqlite://",
-    "SQLITE:///app.db?": None,
-    "sqlite://": "three slashes and a file",
-    "sqlite:///": "three slashes and a file",
-    "sqlite://app.db": "three slashes",
-    "sqlite://app.db/": "three slashes",
-    "sqlite:app.db": None,
-    "sqlite:///:memory:": "use memory://",
-    "sqlite:///app.db?synchronous=never": "synchronous.* off, normal, full, extra",
-    "sqlite:///app.db?timeout=soon": "timeout.*seconds",
-    "sqlite:///app.db?timeout=-1": "timeout.*seconds",
-    "sqlite:///app.db?timeout=nan": "timeout.*seconds",
-    "sqlite:///app.db?timeout=inf": "timeout.*seconds",
-    "sqlite:///app.db?journal=off": "no option journal.*there are synchronous and timeout",
-    "sqlite:///app.db?synchronous": "URL",
-    "memory:///path": "memory:// takes neither",
-    "memory://host": "memory:// takes neither",
-    "memory://?synchronous=full": "memory:// takes neither",
-    "http://[::1": "URL",
-}
-
-
-@pytest.mark.parametrize("url", [url for url, words in BAD_URLS.items() if words])
-def test_bad_urls(url, tmp_path, monkeypatch):
-    """A URL that cannot be a store's is refused before anything is made: the error says what is wrong, and what there is."""
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match=BAD_URLS[url]):
-        TaskQueue(url)
-    monkeypatch.setenv("LIFECYCLE_URL", url)
-    with pytest.raises(ConfigurationError, match=BAD_URLS[url]):
-        TaskQueue()
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("url", ["sqlite:///no/such/folder/app.db", "sqlite:///{}", "sqlite:///{}/text"])
-def test_files_that_are_no_queue(tmp_path, url):
-    """What is no queue's file is not touched: the error says what it is, at the first use."""
-    (tmp_path / "text").write_text("not a database, whatever its name" * 100)
-    queue = TaskQueue(url.format(tmp_path))
-    for _ in range(2):
-        with pytest.raises(LifecycleError, match=r"folder|another program|cannot be used"):
-            queue.task(name="add")(lambda: None)()
-    assert (tmp_path / "text").read_text().startswith("not a database")
-    queue.close()
-
-
-SECRET = "hunter2"
-SECRET_URLS = [
-    "postgresql://user:hunter2@host/app", "redis://:hunter2@host:6379/0", "mysql://user:hunter2@host/app",
-    "sqlite://user:hunter2@host/app.db", "memory://user:hunter2@", "postgresql://user:hunter2@[::1/app",
-    "postgresql://user:hunter2@ho\u2100st/app", "postgresql://user:hunter2@host/app?hunter2",
-    "sqlite:///app.db?password=hunter2", "sqlite:///app.db?hunter2", "sqlite:///app.db?timeout=hunter2",
-    "sqlite:///app.db?synchronous=hunter2", "user:hunter2@host", "//user:hunter2@host/app", "hunter2",
-    "postgresql://user:hunter2@host:port/app", "postgres ql://user:hunter2@host/app",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("url", SECRET_URLS)
-def test_passwords_are_not_shown(url, caplog, monkeypatch):
-    """No error, repr or log shows a URL, which may hold a password."""
-    caplog.set_level(logging.DEBUG)
-    shown = []
-    try:
-        queue = TaskQueue(url)
-        shown += [repr(queue), repr(queue.storage), repr(queue.engine)]
-    except ConfigurationError as error:
-        while error is not None:
-            shown += [str(error), repr(error)]
-            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    assert shown
-    assert SECRET not in " ".join(shown)
-    assert SECRET not in caplog.text
-
-
-@patient
-@given(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
-    st.sampled_from(["", "sqlite://", "memory:", "x://a:b@"]),
-)
-@example("[", "x://")
-def test_any_url(text, scheme):
-    """Whatever is given for a URL is a store's, or a `ConfigurationError`."""
-    try:
-        TaskQueue(scheme + text or "memory://")
-    except ConfigurationError as error:
-        assert str(error)
-
-
-# What workers find -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("retries", [0, 1])
-def test_a_function_that_is_gone(make, clock, retries):
-    """A task whose function the worker does not know ends `error`, named, listed, and can be retried once it is back."""
-    producer = make()
-    url = producer.storage
-    heard = Heard(producer)
-    gone = producer.task(name="gone", retries=retries)(lambda a: a)
-    producer.task(name="stays")(lambda: None)
-    result = gone(5)
-    function = producer.engine.functions.pop("gone")
-    drain(producer)
-    assert url is producer.storage
-    again = " retrying enqueued executing error" * retries
-    assert heard.story(result) == f"enqueued executing error{again}"
-    error = failure(result)["error"]
-    assert "UnknownTask" in error
-    assert "'gone'" in error
-    assert "stays" in error
-    assert [task.id for task in producer.tasks("error")] == [result.id]
-    producer.engine.functions["gone"] = function
-    producer.retry(result.id)
-    drain(producer)
-    assert result.get() == 5
-
-
-def test_nobody_knows_any_function(queue):
-    """A worker that knows no function at all says so."""
-    queue.engine.functions.clear()
-    result = queue.enqueue(Task("some id", "gone"))
-    queue.run_next(), queue.run_next()
-    assert "there are: none" in failure(result)["error"]
-    queue.task(name="before")(lambda: "before")
-    queue.retry(queue.tasks("error")[-1].id)
-
-
-def corrupt(queue, task_id, payload):
-    """Overwrite the stored arguments of a task."""
-    if hasattr(queue.storage, "_rows"):
-        queue.storage._rows[task_id].task.payload = payload
-    else:
-        with sqlite3.connect(queue.storage._file.path) as db:
-            db.execute("update task set payload=? where id=?", (payload, task_id))
-        db.close()
-
-
-def valid(payload):
-    """Does it say what to call a function with, after all?"""
-    try:
-        call = MsgpackSerializer().loads(payload)
-    except LifecycleError:
-        return False
-    match call:
-        case (tuple() | list(), dict() as named):
-            return all(isinstance(name, str) for name in named)
-    return False
-
-
-@patient
-@given(st.sampled_from(KINDS), st.binary(max_size=30))
-@example("memory", b"\x05")
-@example("memory", MsgpackSerializer().dumps((1, 2, 3)))
-@example("memory", MsgpackSerializer().dumps(("ab", {})))
-@example("memory", MsgpackSerializer().dumps(((), {5: 6})))
-@example("sqlite", MsgpackSerializer().dumps(((), [])))
-def test_damaged_arguments(new, kind, payload):
-    """A task whose stored arguments cannot be read ends `error` with `Undecodable`, and keeps nobody else from running."""
-    if valid(payload):
-        return
-    with new(kind) as queue:
-        heard, ran = Heard(queue), []
-        note = queue.task(name="note")(lambda *args, **kwargs: ran.append(args))
-        damaged, good = note(1), note(2)
-        corrupt(queue, damaged.id, payload)
-        drain(queue)
-        assert heard.story(damaged) == "enqueued executing error"
-        assert failure(damaged)["error"].startswith("Undecodable")
-        assert ran == [(2,)]
-        assert good.state == "complete"
-        with pytest.raises(LifecycleError):
-            queue.get(damaged.id).args
-
-
-def test_another_serializer(tmp_path):
-    """Arguments that another serializer wrote, or another secret signed, end `error`, and run where they can be read."""
-    url = f"sqlite:///{tmp_path}/app.db"
-    serializers = [
-        MsgpackSerializer(), PickleSerializer("a secret of sixteen bytes"), PickleSerializer("another one, as long as that"),
-    ]  # fmt: skip
-    queues = [TaskQueue(url, serializer=serializer, clock=VirtualClock()) for serializer in serializers]
-    adds = [queue.task(name="add")(lambda a, b: a + b) for queue in queues]
-    for writer, add in zip(queues, adds, strict=True):
-        for reader in queues:
-            if reader is writer:
-                continue
-            result = add(1, 2)
-            reader.run_next()
-            assert states(result) == "queued executing error"
-            assert "Undecodable" in failure(result)["error"]
-            with pytest.raises(LifecycleError):
-                reader.get(result.id).args
-            writer.retry(result.id)
-            writer.run_next()
-            assert result.get() == 3
-            with pytest.raises(LifecycleError):
-                reader.result(result.id)
-            assert reader.handle(result.id).state == "complete"
-    for queue in queues:
-        queue.close()
-
-
-def test_handlers_of_unreadable_tasks(queue, heard, caplog):
-    """A handler that looks at arguments which cannot be read is logged as any other that raises."""
-    note = queue.task(name="note")(lambda a: a)
-    queue.signal("error")(lambda signal, task, exc: task.args)
-    result = note(1)
-    corrupt(queue, result.id, b"\xc1")
-    drain(queue)
-    assert heard.story(result) == "enqueued executing error"
-    assert "Undecodable" in caplog.text
-
-
-def test_reading_results_in_vain(queue, add):
-    """A timeout that is no time is refused, and the task is not touched."""
-    result = add(1)
-    for bad in ("soon", [5]):
-        with pytest.raises((TypeError, ValueError)):
-            result.get(timeout=bad)
-    drain(queue)
-    assert result.get() == 1
-    with pytest.raises(TaskException):
-        failed = queue.task(name="fails")(lambda: 1 / 0)()
-        drain(queue)
-        failed.get()

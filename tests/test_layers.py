@@ -51,7 +51,7 @@ ADAPTERS = {  # library: the modules that may know it
     "psycopg": r"lifecycle\.storage\.postgres\w*",
 }
 
-LONGEST = {"lifecycle": 450, "consumer": 450, "tests": 1400}  # lines
+LONGEST = 450  # lines
 
 SLEEPERS = {  # (file, function): why it sleeps
     ("processes.py", "until"): "it looks again at what another process does, and tells nobody of",
@@ -248,8 +248,7 @@ def test_tests_say_what_they_hold(path):
 def test_files_are_short(path):
     """No file is longer than one can keep in mind."""
     length = len(path.read_text().splitlines())
-    kind = "tests" if path in TESTS else "consumer" if path.is_relative_to(folder("consumer")) else "lifecycle"
-    assert length <= LONGEST[kind], f"{path.name} has {length} lines: split it"
+    assert length <= LONGEST, f"{path.name} has {length} lines: split it"
 
 
 # The law -----------------------------------------------------------------------------------------------------------

@@ -2,10 +2,7 @@
 
 import copy
 import itertools
-import time
 import uuid
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta, timezone
 
 import attrs
 import pytest
@@ -14,11 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import EDGES, ENDINGS, LAW, MOVES, of_kind, patient
 
-from lifecycle import moments, outcomes, policies
-from lifecycle.clock import SystemClock, seconds, timestamp
-from lifecycle.errors import ConfigurationError, Undecodable
+from lifecycle import outcomes, policies
+from lifecycle.errors import Undecodable
 from lifecycle.machine import IllegalTransition
-from lifecycle.moments import due_at, duration
 from lifecycle.policies import Outcome, Revocation, backoff, recover, settle, stopped, visibility
 from lifecycle.table import LIFECYCLE
 from lifecycle.task import Record, RetryPolicy, Task, history_line, new_id, policy_fields, read_history
@@ -27,6 +22,7 @@ WAITING, OUTCOMES = of_kind("waiting"), of_kind("outcome")
 CLAIMS = [(state, trigger) for state, trigger in EDGES if state in WAITING]
 
 # The guards of a claim ---------------------------------------------------------------------------------------------
+
 
 NOW, LATER, ETA, MUCH_LATER = 1000.0, 1500.0, 2000.0, 2500.0
 ETAS = {"none": None, "past": 999.0, "now": NOW, "ahead": ETA}
@@ -334,125 +330,3 @@ def test_arguments():
     damaged = Task("7", "add", b"stored", loads=outcomes.unpack)
     with pytest.raises(Undecodable):
         damaged.args
-
-
-# Moments -----------------------------------------------------------------------------------------------------------
-
-
-@patient
-@given(st.datetimes(timezones=some.zones), some.moments, st.floats(-1e9, 1e9))
-@example(datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), 0.0, 0.0)
-@example(datetime.min, 0.0, 0.0)  # noqa: DTZ901 -- naive is the point
-def test_due_at(moment, now, delay):
-    """A moment is a datetime, as the standard library understands it, or seconds or a timedelta from now."""
-    try:
-        expected = moment.timestamp()
-    except (ValueError, OverflowError):  # naive, and at the edge of what has a local time
-        with pytest.raises(ConfigurationError):
-            due_at(moment, now)
-    else:
-        assert due_at(moment, now) == timestamp(moment) == moments.moment(moment, "eta")
-        assert timestamp(moment) == pytest.approx(expected, abs=1e-6)
-    assert (due_at(delay, now), due_at(None, now)) == (now + delay, None)
-    assert due_at(timedelta(seconds=delay), now) == now + timedelta(seconds=delay).total_seconds()
-
-
-@pytest.mark.parametrize("fold", [0, 1])
-def test_local_time(monkeypatch, fold):
-    """A naive datetime is local time as `datetime.timestamp` has it, also in hours that the clocks skip or repeat."""
-    monkeypatch.setenv("TZ", "EST5EDT,M3.2.0,M11.1.0")
-    time.tzset()
-    try:
-        for day, minute in itertools.product([(2024, 3, 10, 1), (2024, 11, 3, 0)], range(0, 180, 15)):
-            moment = datetime(*day) + timedelta(minutes=minute)  # noqa: DTZ001 -- naive is the point
-            assert due_at(moment.replace(fold=fold), 0.0) == moment.replace(fold=fold).timestamp()
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@pytest.mark.parametrize("value", some.NO_NUMBERS, ids=lambda value: repr(value)[:9])
-def test_no_moment(value):
-    """What is no moment, or no duration, is refused with an error that shows it."""
-    for ask in (lambda: due_at(value, 1.0), lambda: duration(value, "timeout"), lambda: moments.moment(value, "eta")):
-        with pytest.raises(ConfigurationError) as caught:
-            ask()
-        assert repr(value)[:40] in str(caught.value)
-
-
-@patient
-@given(st.integers(0, 10**9) | st.floats(0, 1e300), st.timedeltas(timedelta(0), timedelta.max / 2))
-def test_duration(number, delta):
-    """A duration is seconds or a timedelta, 0 or more, and comes as seconds."""
-    assert duration(number, "lease") == seconds(number) == number
-    assert duration(delta, "lease") == seconds(delta) == delta.total_seconds()
-    assert type(duration(number, "lease")) is float
-    for negative in (-number - 1e-9, -delta - timedelta.resolution):
-        with pytest.raises(ConfigurationError, match="lease="):
-            duration(negative, "lease")
-
-
-def test_the_clock():
-    """The system's clock is the host's, in UTC seconds; to listen for its steps is no error."""
-    before, now, after = datetime.now(UTC), SystemClock().now(), datetime.now(UTC)
-    assert before <= datetime.fromtimestamp(now, UTC) <= after
-    assert SystemClock().on_step(print) is None
-
-
-# Results -----------------------------------------------------------------------------------------------------------
-
-task = Task("7", "add", state="executing", attempt=3, retries=2)
-whole = outcomes.pack_error(task, LIFECYCLE.state("error"), ValueError("x"))
-
-
-def error_left(error):
-    left = outcomes.unpack(outcomes.pack_error(task, LIFECYCLE.state("timeout"), error))
-    assert (left.attempt, left.ok) == (3, False)
-    return outcomes.unpack_error(left.body)
-
-
-@patient
-@given(st.integers(0, 2**60), st.binary())
-def test_a_value_is_kept(attempt, body):
-    """The value that an attempt left is read as it was stored, and whose attempt it was."""
-    left = outcomes.unpack(outcomes.pack_value(attempt, body))
-    assert (left.attempt, left.ok, left.body) == (attempt, True, body)
-
-
-@patient
-@given(st.text(st.characters()) | st.just("x" * 2 * outcomes.MAX_TEXT))
-@example("\ud800")
-def test_an_error_is_kept(text):
-    """The error that an attempt left is told in words, whatever it says of itself; too long a text is cut."""
-    try:
-        raise ValueError(text)
-    except ValueError as error:
-        left = error_left(error)
-    told, traceback = left.pop("error"), left.pop("traceback")
-    assert left == {"task_id": "7", "state": "timeout", "attempt": 3, "retries": 2}
-    assert told == some.storable(repr(ValueError(text)))[: len(told)]
-    assert len(text) < outcomes.MAX_TEXT or len(told) == len(traceback) == outcomes.MAX_TEXT
-    assert traceback.endswith(some.storable(text[-10:]) + "\n")
-    assert error_left(ValueError(text))["traceback"] == "", "it was never raised"
-
-
-@pytest.mark.parametrize("error", some.BROKEN_ERRORS, ids=lambda error: type(error).__name__)
-def test_a_broken_error_is_kept(error):
-    """An exception that cannot even describe itself is no obstacle: that there was one, and which, is kept."""
-    with pytest.raises(type(error)) as caught:
-        raise error
-    assert type(error).__name__ in error_left(caught.value)["error"]
-
-
-@patient
-@given(some.damaged(whole) | some.damaged(outcomes.unpack(whole).body))
-@example(b"\x81\xa1a" + b"\x91" * 5000)
-@example(b"\x94\x01\xc3\xc4\x00" + b"\x91" * 5000)
-@example(b"\x81\xa1a\xa1\xff")
-def test_damage(data):
-    """Bytes that are no stored outcome, or no stored error, are refused as that, however they are damaged."""
-    for read, kind in ((outcomes.unpack, "result"), (outcomes.unpack_error, "error")):
-        with suppress(Undecodable):
-            read(data)
-        with pytest.raises(Undecodable, match=f"the stored {kind} is damaged"):
-            read(b"")

@@ -3,23 +3,17 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import KINDS, drain, failure, states
+from conftest import KINDS, NOW, drain, failure, states
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import patient
 
 from lifecycle import ConfigurationError
 
-NOW = 1_000_000_000.0
 UNTIL = {
     "seconds": 50, "timedelta": timedelta(seconds=50), "aware": datetime.fromtimestamp(NOW + 50, UTC),
     "naive": datetime.fromtimestamp(NOW + 50),  # noqa: DTZ006 -- local time, on purpose
 }  # fmt: skip
-
-
-@pytest.fixture
-def ran():
-    return []
 
 
 @pytest.fixture
