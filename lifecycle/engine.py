@@ -95,9 +95,8 @@ class Engine:
         intermediate_errors: bool,
     ) -> None:
         """`lease`: seconds; the rest as in `TaskQueue`."""
-        self.bare, self.clock, self.serializer = storage, clock, serializer
-        self.storage = cast(Storage, Shield(storage))
-        """The store as a task's body may use it: no timeout strikes in the midst of a call. Workers use it `bare`."""
+        self.clock, self.serializer = clock, serializer
+        self.use(storage)
         self.lease, self.max_interruptions, self.intermediate_errors = lease, max_interruptions, intermediate_errors
         self.signals = Signals()
         self.hooks = Hooks()
@@ -110,11 +109,23 @@ class Engine:
         self.taken: dict[str, list[tuple[str, str]]] = {}
         """Task id → name and owner of the locks that its attempt has taken here and not given back."""
         self._triggers = LIFECYCLE.machine().triggers
+        self.who = self._process
+        """Names whoever acts, as it stands in histories."""
         self._name, self._pid = "", 0
+
+    def use(self, storage: Storage) -> None:
+        """Keep the tasks in this store from now on."""
+        self.bare = storage
+        self.storage = cast(Storage, Shield(storage))
+        """The store as a task's body may use it: no timeout strikes in the midst of a call. Workers use it `bare`."""
 
     @property
     def name(self) -> str:
-        """This process, as it stands in histories; another one after a fork."""
+        """Who acts: this process."""
+        return self.who()
+
+    def _process(self) -> str:
+        """The name of this process; another one after a fork."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"

@@ -50,11 +50,17 @@ def give_up(error: StorageError) -> bool:
 class Worker:
     """Runs one task at a time, in the thread that calls it."""
 
-    def __init__(self, engine: Engine, name: str, wait: Callable[[StorageError], bool] = give_up) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        wait: Callable[[StorageError], bool] = give_up,
+        tick: Callable[[], float] = monotonic,
+    ) -> None:
         """`name`: as it stands in leases and histories; no other worker of the store has it.
 
         `wait`: called when an outcome could not be stored; it waits, and says whether to try again. If not, the error
-        is raised, and the task is recovered when its lease has lapsed.
+        is raised, and the task is recovered when its lease has lapsed. `tick`: seconds that only grow.
         """
         self.engine, self.name = engine, name
         self.attempts = Attempts(engine)
@@ -62,7 +68,7 @@ class Worker:
         """What it runs now, for whoever has to put that back."""
         self.since = 0.0
         """When it began with its present task (`monotonic`)."""
-        self._wait = wait
+        self._wait, self._tick = wait, tick
         self._interrupted = False
         # Deques, since another thread may take from them (`relieve`): each task is taken by one of the two.
         self._claimed: deque[Claim] = deque()
@@ -87,7 +93,7 @@ class Worker:
                 if not self._claimed:
                     return
             self._next(None)
-            if self._claimed and self._done and monotonic() - self._exchanged > PATIENCE:
+            if self._claimed and self._done and self._tick() - self._exchanged > PATIENCE:
                 self._exchange(never, None)
 
     def run_next(self, now: float | None = None) -> Task | None:
@@ -147,7 +153,7 @@ class Worker:
         self._settle(_drain(self._done), go_on if fused else never, now)
         if not fused:
             self._settle((), go_on, now)
-        self._exchanged = monotonic()
+        self._exchanged = self._tick()
 
     def _settle(
         self, done: Sequence[tuple[Settlement, BaseException | None]], go_on: Callable[[], bool], now: float | None
@@ -166,7 +172,7 @@ class Worker:
                 if not done or not self._wait(failure):
                     raise
         self._claimed.extend(claims)  # before handlers run: if they are slow, somebody may relieve this worker of them
-        started = monotonic()
+        started = self._tick()
         for (settlement, error), taken in zip(done, took, strict=True):
             task, move = settlement
             if not taken:
@@ -175,7 +181,7 @@ class Worker:
             engine.announce(task, move.path, error)
             if move.lease is not None:
                 engine.release((task,))
-        self._handlers_took = monotonic() - started
+        self._handlers_took = self._tick() - started
 
     def _next(self, now: float | None) -> BaseException | None:
         """Announce the next claim, and run its task if it was started; returns what the function raised."""
@@ -185,7 +191,7 @@ class Worker:
             return None
         engine = self.engine
         engine.bind(task)
-        began = self.since = monotonic()
+        began = self.since = self._tick()
         error = None
         self.running = task
         try:
@@ -198,7 +204,7 @@ class Worker:
             self._done.append(self._outcome(task, outcome, error, now))
         finally:
             self.running = None
-        self._learn(task.name, monotonic() - began)
+        self._learn(task.name, self._tick() - began)
         return error
 
     def _outcome(

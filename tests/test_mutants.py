@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from mutants.catalog import EXPLAINED, SOURCE, mutants
+from mutants.catalog import EXPLAINED, ROOT, SOURCE, mutants
 from mutants.trials import noticed_by
 
 ALL = {mutant.name: mutant for mutant in mutants()}
@@ -28,6 +28,8 @@ def test_each_has_its_place():
     assert [mutant.name for mutant in ALL.values() if sources[mutant.file].count(mutant.old) != 1] == []
     assert [name for name, count in Counter(mutant.name for mutant in mutants()).items() if count > 1] == []
     assert set(EXPLAINED) <= set(ALL)
+    suites = {suite.partition("::")[0] for mutant in ALL.values() for suite in mutant.suites}
+    assert [suite for suite in suites if not (ROOT / "tests" / suite).exists()] == []
 
 
 @pytest.mark.parametrize("name", SAMPLE)
