@@ -143,8 +143,14 @@ def readable(lifecycle: Lifecycle = LIFECYCLE) -> dict[str, str]:
         alike = [group for group in chosen if len(group) >= WORTH_A_NAME and chosen.count(group) > 1]
         if alike:
             names[choice(*max(alike, key=len))] = kind.name
-    again = {one for one in written if written.count(one) > 1 and weight(one) >= WORTH_A_NAME} - names.keys()
-    for number, part in enumerate(sorted(again, key=lambda one: (weight(one), written.index(one))), 1):
+    named = {frozenset(part.options) for part in names if isinstance(part, Choice)}
+    larger: list[Expression] = []
+    for part in sorted(dict.fromkeys(written), key=weight, reverse=True):
+        texts = [one for made in (whole, *larger) for one in parts(made, set(larger) - {made})]
+        known = isinstance(part, Choice) and frozenset(part.options) in named
+        if weight(part) >= WORTH_A_NAME and texts.count(part) > 1 and not known:
+            larger.append(part)
+    for number, part in enumerate(reversed(larger), 1):
         names[part] = f"PART_{number}"
     lines = {
         name: text(part, {other: called for other, called in names.items() if called != name})

@@ -5,7 +5,7 @@ An expression is a `Word`, a `Chain` of expressions, a `Choice` between them, or
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -156,12 +156,18 @@ def text(expression: Expression, names: Mapping[Expression, str] = MappingProxyT
     return write(expression, "")
 
 
-def parts(expression: Expression) -> Iterator[Expression]:
-    """All that it is put together from, itself included, as often as it is written; choices as if not optional."""
-    yield choice(*expression.options) if isinstance(expression, Choice) else expression
+def parts(expression: Expression, whole: Container[Expression] = ()) -> Iterator[Expression]:
+    """All that it is put together from, itself included, as often as it is written; choices as if not optional.
+
+    `whole`: what is not taken apart further.
+    """
+    bare = choice(*expression.options) if isinstance(expression, Choice) else expression
+    yield bare
     match expression:
-        case Chain(inner) | Choice(inner):
+        case Chain(inner) | Choice(inner) if bare not in whole:
             for part in inner:
-                yield from parts(part)
-        case Loop(body):
-            yield from parts(body)
+                yield from parts(part, whole)
+        case Loop(body) if bare not in whole:
+            yield from parts(body, whole)
+        case _:
+            pass

@@ -14,7 +14,8 @@ LAYERS = """
 lifecycle.errors  lifecycle.machine
 lifecycle.table   lifecycle.clock
 lifecycle.task    lifecycle.moments  lifecycle.guard  lifecycle.heartbeat  lifecycle.serializer
-lifecycle.checking  lifecycle.language
+lifecycle.checking  lifecycle.regular
+lifecycle.language
 lifecycle.policies  lifecycle.signals  lifecycle.outcomes
 lifecycle.storage.base
 lifecycle.storage.memory  lifecycle.storage.watch  lifecycle.storage.sqlite_schema
@@ -26,6 +27,8 @@ lifecycle.attempt  lifecycle.result
 lifecycle.worker   lifecycle.function  lifecycle.locks
 lifecycle.queue
 lifecycle
+lifecycle.testing.walks
+lifecycle.testing.strategies
 lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps
 lifecycle.testing.law
 lifecycle.testing.lockstep
