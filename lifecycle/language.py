@@ -46,10 +46,7 @@ def automaton(lifecycle: Lifecycle = LIFECYCLE) -> Automaton:
     whether a task may rest there, then by where their signals lead, until nothing more is told apart.
     """
     names: tuple[str | None, ...] = (None, *(state.name for state in lifecycle.states))
-    ways = {
-        name: {target.signal: target.name for target in (lifecycle.next(name, t) for t in lifecycle.allowed(name))}
-        for name in names
-    }
+    ways = {name: _following(lifecycle, name) for name in names}
     resting = {state.name for state in lifecycle.of_kind(Kind.OUTCOME, Kind.FINAL)}
     block: dict[str | None, int] = {name: int(name in resting) for name in names}
     while True:
@@ -176,9 +173,9 @@ def _walks(lifecycle: Lifecycle, state: str | None, length: int) -> Iterator[tup
     if length == 0:
         yield ()
         return
-    for target in (lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state)):
-        for rest in _walks(lifecycle, target.name, length - 1):
-            yield (target.signal, *rest)
+    for signal, following in _following(lifecycle, state).items():
+        for rest in _walks(lifecycle, following, length - 1):
+            yield (signal, *rest)
 
 
 def count(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> list[int]:
@@ -188,9 +185,14 @@ def count(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> list[int]:
     for _ in range(length):
         following: dict[str | None, int] = {}
         for state, number in at.items():
-            for trigger in lifecycle.allowed(state):
-                target = lifecycle.next(state, trigger).name
+            for target in _following(lifecycle, state).values():
                 following[target] = following.get(target, 0) + number
         at = following
         counts.append(sum(at.values()))
     return counts
+
+
+def _following(lifecycle: Lifecycle, state: str | None) -> dict[str, str]:
+    """The signals that may come in a state, and the states that they enter; several triggers may send the same."""
+    targets = [lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state)]
+    return {target.signal: target.name for target in targets}
