@@ -65,6 +65,8 @@ class Checker:
         self._states = {state.name: state for state in lifecycle.states}
         self.count = 0
         """How many signals were legal so far."""
+        self.tasks = 0
+        """Of how many tasks."""
 
     def feed(self, signal: str, task: str | None = None) -> None:
         """Take the next signal, of the task of this id. Raises `IllegalSequence`; the task then stays where it was."""
@@ -74,6 +76,7 @@ class Checker:
             after = None if state is None else self._states[state].signal
             raise IllegalSequence(task, count + 1, signal, after, tuple(self._next[state]))
         self.count += 1
+        self.tasks += not count
         if entered in self._final:
             self._tasks.pop(task, None)
             self._ended[task] = entered, count + 1

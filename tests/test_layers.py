@@ -13,8 +13,9 @@ from strategies import LAW, MOVES
 LAYERS = """
 lifecycle.errors  lifecycle.machine
 lifecycle.table   lifecycle.clock
+lifecycle.properties
 lifecycle.task    lifecycle.moments  lifecycle.guard  lifecycle.heartbeat  lifecycle.serializer
-lifecycle.checking  lifecycle.regular
+lifecycle.checking  lifecycle.regular  lifecycle.recording
 lifecycle.language
 lifecycle.policies  lifecycle.signals  lifecycle.outcomes
 lifecycle.storage.base
@@ -39,6 +40,7 @@ consumer.load  consumer.consumer
 consumer.demo
 consumer.demo_tasks
 consumer
+consumer.cli_law
 consumer.cli
 consumer.__main__
 """
