@@ -93,6 +93,10 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:  # nothing is buffered: whoever attaches it and forgets it loses nothing
+        if hasattr(self, "_file"):
+            self.close()
+
 
 def read(file: BinaryIO) -> Iterator[tuple[int, Line | BadLine]]:
     """The lines of a trace, each with its number (1 is the first), as they come; empty ones are left out.

@@ -1,16 +1,24 @@
 """What the spec finds in other queues: real workers of theirs, recorded by the recipes in the documentation."""
 
+import importlib
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from processes import PATIENCE, environment
+
+from lifecycle import LIFECYCLE
+from lifecycle.testing import IllegalSequence
+from lifecycle.testing import check as hold
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
@@ -206,3 +214,22 @@ def test_the_page_shows_the_recipes():
     for path in recipes:
         if path.suffix in (".py", ".toml"):
             assert f"```text\n{path.read_text()}```" in page, f"{PAGE.name} has another {path.name}"
+
+
+def test_the_page_shows_what_was_found(monkeypatch):
+    """What the page says that was found in the lines that it shows is what the checker finds in them."""
+    monkeypatch.syspath_prepend(RECIPES)
+    names = tomllib.loads((RECIPES / "celery.toml").read_text())
+    tables = [LIFECYCLE, importlib.import_module("huey_table").TABLE, importlib.import_module("celery_table").TABLE]
+    lives = {}
+    for line in map(json.loads, re.findall(r"^\{.*\}$", PAGE.read_text(), re.MULTILINE)):
+        lives.setdefault(line["id"], []).append(names.get(line["signal"], line["signal"]))
+    found = set()
+    for (task, life), table in itertools.product(lives.items(), tables):
+        try:
+            hold([(task, signal) for signal in life], table, from_start=False, complete=True)
+        except IllegalSequence as fault:
+            found.add(str(fault))
+    quoted = re.findall(r"^✗ (?:line \d+|at the end): (task .*?)(?: \(\w+\))?$", PAGE.read_text(), re.MULTILINE)
+    assert len(set(quoted)) == 6
+    assert set(quoted) - found == set()
