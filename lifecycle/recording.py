@@ -5,7 +5,6 @@ A `Recorder` writes them; ``lifecycle check`` and `lifecycle.checking` hold them
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, Final, Protocol, Self
 
 import attrs
@@ -62,7 +61,8 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str], clock: Clock | None = None) -> None:
         """Makes the file if it is not there; raises `OSError` if it cannot be written to. `clock`: for `Line.at`."""
-        self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 -- `close` closes it
+        self._path = os.fspath(path)
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._clock = clock or SystemClock()
         self._torn = False
 
@@ -73,19 +73,22 @@ class Recorder:
 
     def write(self, signal: str, task_id: str, name: str | None = None) -> None:
         """Write a line; for queues whose handlers are called in another way. After `close` it does nothing."""
-        if self._file.closed:
+        file = self._file
+        if file is None:
             return
         line = msgspec.json.encode(Line(task_id, signal, self._clock.now(), name)) + b"\n"
         if self._torn:  # the end of half a line
             line = b"\n" + line
-        written = self._file.write(line)
+        written = os.write(file, line)
         self._torn = written != len(line)
         if self._torn:
-            raise OSError(f"{self._file.name!r}: {written} of {len(line)} bytes could be written")
+            raise OSError(f"{self._path}: {written} of {len(line)} bytes could be written")
 
     def close(self) -> None:
-        """Close the file. What is heard later is not recorded."""
-        self._file.close()
+        """Close the file, once nobody sends any more. What is heard later is not recorded."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +97,7 @@ class Recorder:
         self.close()
 
     def __del__(self) -> None:  # nothing is buffered: whoever attaches it and forgets it loses nothing
-        if hasattr(self, "_file"):
+        if hasattr(self, "_file"):  # it could be opened
             self.close()
 
 

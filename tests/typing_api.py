@@ -7,6 +7,7 @@ from typing import assert_type
 
 from hypothesis.strategies import SearchStrategy
 
+import lifecycle.testing
 from lifecycle import (
     LIFECYCLE,
     SIGNAL_COMPLETE,
@@ -32,7 +33,6 @@ from lifecycle.testing import (
     illegal_histories,
     legal_histories,
     lifecycles,
-    nonsense,  # type: ignore[attr-defined]
     streams,
 )
 
@@ -255,4 +255,4 @@ assert_type(legal_histories(LIFECYCLE, complete=True), SearchStrategy[list[str]]
 assert_type(illegal_histories(), SearchStrategy[IllegalHistory])
 assert_type(streams().example(), list[tuple[str, str]])
 assert_type(lifecycles(), SearchStrategy[Lifecycle])
-print(nonsense)
+lifecycle.testing.nonsense  # type: ignore[attr-defined]
