@@ -61,11 +61,10 @@ def verify(
         faults = [] if listed == total else [f"{listed:,} instead of {total:,}"]
         claim = "listed one by one, there are as many legal sequences as were counted"
         found.append({"claim": claim, "holds": not faults, "faults": faults})
-    with _unbroken():
-        if as_json:
-            _verify_json(lifecycle, found, counts, length if every else 0)
-        else:
-            _verify_text(target, lifecycle, found, counts, length if every else 0)
+    if as_json:
+        _verify_json(lifecycle, found, counts, length if every else 0)
+    else:
+        _verify_text(target, lifecycle, found, counts, length if every else 0)
     if not all(one["holds"] for one in found):
         raise typer.Exit(FOUND_WRONG)
 
@@ -109,7 +108,12 @@ def _verify_text(
             ends.setdefault(end, []).append(signal)
         ways = "\n".join(f"{' | '.join(signals)} → {end}" for end, signals in ends.items())
         rests = "yes" if number in machine.accepting else ""
-        table.add_row(Text(str(number)), Text(", ".join(members) or "(no task yet)"), rests, Text(ways or "nothing"))
+        table.add_row(
+            Text(str(number)),
+            Text(", ".join(["(no task yet)"] * (not number) + [*members])),
+            rests,
+            Text(ways or "nothing"),
+        )
     out.print(table)
     _say(out, Text("\nA whole life, as a regular expression", "bold"))
     for name, line in readable(lifecycle).items():
@@ -150,13 +154,11 @@ def check(
     audit = _Audit(Checker(lifecycle, from_start=strict), names, as_json=as_json)
     with ExitStack() as stack:
         file = _open(trace, stack)
-        stack.enter_context(_unbroken())
         for found in audit.run(file, stack.enter_context(_progress(file)), complete=complete):
             audit.report(found)
             if first:
                 break
-    with _unbroken():
-        audit.close()
+    audit.close()
     if audit.wrong:
         raise typer.Exit(FOUND_WRONG)
 
@@ -312,17 +314,6 @@ def _progress(file: BinaryIO) -> Iterator[Progress | None]:
         # Of a pipe nobody knows how long it is.
         progress.add_task("0 lines", total=os.fstat(file.fileno()).st_size if file.seekable() else None)
         yield progress
-
-
-@contextmanager
-def _unbroken() -> Iterator[None]:
-    """Whoever reads our output may have seen enough, as `head` does."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
-        raise typer.Exit(FOUND_WRONG) from None
 
 
 def _table(target: str | None) -> Lifecycle:

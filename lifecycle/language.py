@@ -26,7 +26,7 @@ class Automaton:
     accepting: frozenset[int]
     """The states in which a task may rest for good."""
     members: tuple[tuple[str, ...], ...]
-    """For each state the table's states that it stands for; none for the start."""
+    """For each state the table's states that it stands for; the start need not have any."""
 
     def accepts(self, signals: Iterator[str] | tuple[str, ...] | list[str]) -> bool:
         """Are these the signals of a whole life, from its creation to where it rests?"""
@@ -42,23 +42,15 @@ class Automaton:
 def automaton(lifecycle: Lifecycle = LIFECYCLE) -> Automaton:
     """The smallest automaton that accepts the signals of every whole life, and nothing else.
 
-    A whole life ends where a task may rest: in an outcome or a final state. Moore's algorithm: states are told apart by
-    whether a task may rest there, then by where their signals lead, until nothing more is told apart.
+    A whole life ends where a task may rest: in an outcome or a final state. A signal enters one state, wherever it is
+    sent; so two states are alike if a task may rest in both or in neither, and the same signals may follow in both. A
+    state in which only the signal of creation may follow is like the start.
     """
     names: tuple[str | None, ...] = (None, *(state.name for state in lifecycle.states))
     ways = {name: _following(lifecycle, name) for name in names}
     resting = {state.name for state in lifecycle.of_kind(Kind.OUTCOME, Kind.FINAL)}
-    block: dict[str | None, int] = {name: int(name in resting) for name in names}
-    while True:
-        looks = {
-            name: (block[name], tuple(sorted((signal, block[end]) for signal, end in ways[name].items())))
-            for name in names
-        }
-        numbers: dict[object, int] = {}
-        told = {name: numbers.setdefault(looks[name], len(numbers)) for name in names}
-        if len(numbers) == len(set(block.values())):
-            break
-        block = told
+    numbers: dict[tuple[bool, frozenset[str]], int] = {}
+    told = {name: numbers.setdefault((name in resting, frozenset(ways[name])), len(numbers)) for name in names}
     members: list[list[str]] = [[] for _ in numbers]
     for name in names:
         if name is not None:
@@ -80,12 +72,14 @@ def regular(lifecycle: Lifecycle = LIFECYCLE) -> Expression:
     """
     machine = automaton(lifecycle)
     end = len(machine.moves)
-    ways: Ways = {(state, end): EMPTY for state in machine.accepting}
+    begin = -1  # ways may lead back to the start, and none leads back to here
+    ways: Ways = {(begin, START): EMPTY}
+    ways.update(((state, end), EMPTY) for state in machine.accepting)
     for source, moves in enumerate(machine.moves):
         for signal, target in moves.items():
             ways[source, target] = choice(*_known(ways, source, target), Word(signal))
-    best = {frozenset(range(end)) - {START}: ways}
-    for _ in range(end - 1):
+    best = {frozenset(range(end)): ways}
+    for _ in range(end):
         following: dict[frozenset[int], Ways] = {}
         for left, written in best.items():
             for state in left:
@@ -93,7 +87,7 @@ def regular(lifecycle: Lifecycle = LIFECYCLE) -> Expression:
                 if rest not in following or _size(shorter) < _size(following[rest]):
                     following[rest] = shorter
         best = dict(sorted(following.items(), key=lambda item: (_size(item[1]), sorted(item[0])))[:FOLLOWED])
-    return best[frozenset()][START, end]
+    return best[frozenset()][begin, end]
 
 
 Ways = dict[tuple[int, int], Expression]

@@ -9,7 +9,7 @@ from strategies import EDGES, LAW, of_kind, patient, seldom
 
 from lifecycle.language import automaton, count, expression, readable, regular, sequences
 from lifecycle.regular import EMPTY, Word, chain, choice, loop, parts, pattern, text, weight
-from lifecycle.table import LIFECYCLE, Kind
+from lifecycle.table import LIFECYCLE, Kind, Lifecycle, State, Transition
 from lifecycle.testing import legal_histories, lifecycles
 
 NEXT = {state: {LAW[end][0]: end for (start, _), end in EDGES.items() if start == state} for state in (None, *LAW)}
@@ -111,6 +111,22 @@ def test_minimal(table):
     assert reached == set(range(len(machine.moves)))
     names = sorted(name for group in machine.members for name in group)
     assert names == sorted(state.name for state in table.states)
+
+
+def test_back_to_the_start():
+    """A state in which only the signal of creation may follow is like the start; lives that lead through it are lives."""
+    a, b, end = (
+        State("a", "a", Kind.WAITING, "x"),
+        State("b", "b", Kind.PASSING, "x"),
+        State("end", "z", Kind.FINAL, "x"),
+    )
+    rows = [(None, a), (a, b), (b, a), (a, end)]
+    table = Lifecycle([a, b, end], [Transition(f"to_{end}", start, end, "it can") for start, end in rows])
+    assert automaton(table).members == (("b",), ("a",), ("end",))
+    assert readable(table) == {"LIFE": "(a b)* a z"}
+    for signals in ("az", "abaz", "ababaz", "", "ab", "aba", "bz", "baz"):
+        assert automaton(table).accepts(list(signals)) == bool(re.fullmatch(expression(table), written(signals)))
+        assert automaton(table).accepts(list(signals)) == bool(re.fullmatch("a(ba)*z", signals))
 
 
 # Sequences ---------------------------------------------------------------------------------------------------------
