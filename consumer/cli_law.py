@@ -117,7 +117,7 @@ def _verify_text(
     out.print(table)
     _say(out, Text("\nA whole life, as a regular expression", "bold"))
     for name, line in readable(lifecycle).items():
-        out.print(Padding(Text.assemble((name, "bold"), " = ", line), (0, 0, 0, 2)))
+        out.print(Padding(Text.assemble((name, "bold"), " = ", line), (0, 0, 0, 2), expand=False))
     _say(out, Text("\nLegal sequences of signals, whole lives or not", "bold"))
     for number, how_many in enumerate(counts, 1):
         _say(out, Text(f"  {number:>3} signal{'s' * (number > 1):1}  {how_many:>12,}"))
