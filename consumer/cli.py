@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from consumer.cli_law import check, verify
 from consumer.consumer import WORKER_TYPES, Consumer
 from consumer.demo import run_demo
 from consumer.load import load_queue
@@ -162,6 +163,10 @@ def revoke(task_id: TaskId, target: Target = None, url: Url = None, name: Name =
     queue.get(task_id)  # an id that is not there is more likely mistyped than meant for later
     queue.revoke_by_id(task_id)
     out.print(f"task {task_id} will not run again", markup=False, highlight=False, soft_wrap=True)
+
+
+app.command()(verify)
+app.command()(check)
 
 
 def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:

@@ -1,17 +1,18 @@
-"""Finding the queue that a command line names."""
+"""Finding what a command line names: a queue, or a table."""
 
 import difflib
 import importlib
 import sys
 import traceback
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import lifecycle
-from lifecycle import ConfigurationError, TaskQueue
+from lifecycle import ConfigurationError, Lifecycle, TaskQueue
 
-__all__ = ["load_queue"]
+__all__ = ["load_queue", "load_table"]
 
+T = TypeVar("T")
 _LIBRARY: Final = Path(lifecycle.__file__).parent
 
 
@@ -20,10 +21,23 @@ def load_queue(target: str) -> TaskQueue:
 
     Raises `ConfigurationError` with one line that says what was looked for, and where.
     """
+    return _load(target, TaskQueue, "queue", "tasks:queue")
+
+
+def load_table(target: str) -> Lifecycle:
+    """The same for a `Lifecycle`; ``:TABLE`` may be left out.
+
+    If importing the module builds a table that is none, the error's cause is a `FaultyTable`.
+    """
+    return _load(target, Lifecycle, "TABLE", "module:TABLE")
+
+
+def _load(target: str, kind: type[T], usual: str, as_in: str) -> T:
     module_name, _, attribute = target.partition(":")
-    attribute = attribute or "queue"
+    attribute = attribute or usual
     if not module_name or not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
-        raise ConfigurationError(f"{target!r} does not name a queue: write module:attribute, as in tasks:queue")
+        what = "queue" if kind is TaskQueue else "table"
+        raise ConfigurationError(f"{target!r} does not name a {what}: write module:attribute, as in {as_in}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -38,17 +52,19 @@ def load_queue(target: str) -> TaskQueue:
     found: object = module
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise ConfigurationError(f"{module_name!r} has no {attribute!r}{_like(found, name)}")
+            raise ConfigurationError(f"{module_name!r} has no {attribute!r}{_like(found, name, kind)}")
         found = getattr(found, name)
-    if not isinstance(found, TaskQueue):
-        raise ConfigurationError(f"{target} is a {type(found).__name__}, not a TaskQueue{_like(module, attribute)}")
+    if not isinstance(found, kind):
+        raise ConfigurationError(
+            f"{target} is a {type(found).__name__}, not a {kind.__name__}{_like(module, attribute, kind)}"
+        )
     return found
 
 
-def _like(found: object, name: str) -> str:
-    """What could have been meant: the queues there are, and what is spelt nearly so."""
-    queues = [other for other, value in vars(found).items() if isinstance(value, TaskQueue)]
-    near = queues or difflib.get_close_matches(name, vars(found), n=1)
+def _like(found: object, name: str, kind: type[object]) -> str:
+    """What could have been meant: those of the kind that there are, and what is spelt nearly so."""
+    others = [other for other, value in vars(found).items() if isinstance(value, kind)]
+    near = others or difflib.get_close_matches(name, vars(found), n=1)
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 

@@ -4,7 +4,7 @@ It knows nothing but a table: which state a signal enters, and which signals may
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from lifecycle.errors import LifecycleError
@@ -17,18 +17,22 @@ REMEMBERED: Final = 100_000
 
 
 class IllegalSequence(LifecycleError, AssertionError):
-    """A signal came that the table does not have there.
+    """A signal came that the table does not have there, or the sequence ended where no task may rest.
 
     `.task` (its id, ``None`` for a sequence of one task), `.position` (1 is the task's first signal), `.signal` (what
-    came), `.after` (the signal before; ``None`` if there was none) and `.legal` (what might have come; empty: nothing).
+    came; ``None``: the end), `.after` (the signal before; ``None`` if there was none) and `.legal` (what might have
+    come; empty: nothing).
     """
 
-    def __init__(self, task: str | None, position: int, signal: str, after: str | None, legal: tuple[str, ...]) -> None:
+    def __init__(
+        self, task: str | None, position: int, signal: str | None, after: str | None, legal: tuple[str, ...]
+    ) -> None:
         """See the class."""
         subject = f"task {task}: " if task is not None else ""
         where = f"after {after!r}" if after is not None else "as the first"
+        what = f"signal {position} is {signal!r} {where}" if signal is not None else f"ends {where}, not at rest"
         instead = f"legal: {', '.join(legal)}" if legal else "nothing may follow, that is final"
-        super().__init__(f"{subject}signal {position} is {signal!r} {where}; {instead}")
+        super().__init__(f"{subject}{what}; {instead}")
         self.task, self.position, self.signal, self.after, self.legal = task, position, signal, after, legal
 
     def __reduce__(self) -> tuple[type["IllegalSequence"], tuple[object, ...]]:
@@ -38,9 +42,9 @@ class IllegalSequence(LifecycleError, AssertionError):
 class Checker:
     """Holds a stream of signals of many tasks against a table, one by one.
 
-    Of a task it keeps the state and how many signals there were; of tasks that came to a final state only the last
-    100,000. So its memory is that of the tasks under way. A signal for a task that ended longer ago is taken for a new
-    task's first.
+    Of a task it keeps the state and how many signals there were; of tasks that came to a final state only those of the
+    last 100,000. So its memory is that of the tasks under way, and of those that rest in an outcome, where an operator
+    may take them up again at any time. A signal for a task that ended longer ago is taken for a new task's first.
     """
 
     def __init__(self, lifecycle: Lifecycle = LIFECYCLE, *, from_start: bool = True) -> None:
@@ -53,6 +57,7 @@ class Checker:
             state: {target.signal: target.name for target in targets} for state, targets in _targets(lifecycle).items()
         }
         self._final = {state.name for state in lifecycle.of_kind(Kind.FINAL)}
+        self._restless = {state.name for state in lifecycle.of_kind(Kind.WAITING, Kind.RUNNING, Kind.PASSING)}
         if not from_start:
             self._next[None] = self._next[lifecycle.initial.name] | self._next[None]
         self._tasks: dict[str | None, tuple[str, int]] = {}
@@ -60,6 +65,8 @@ class Checker:
         self._states = {state.name: state for state in lifecycle.states}
         self.count = 0
         """How many signals were legal so far."""
+        self.tasks = 0
+        """Of how many tasks."""
 
     def feed(self, signal: str, task: str | None = None) -> None:
         """Take the next signal, of the task of this id. Raises `IllegalSequence`; the task then stays where it was."""
@@ -69,6 +76,7 @@ class Checker:
             after = None if state is None else self._states[state].signal
             raise IllegalSequence(task, count + 1, signal, after, tuple(self._next[state]))
         self.count += 1
+        self.tasks += not count
         if entered in self._final:
             self._tasks.pop(task, None)
             self._ended[task] = entered, count + 1
@@ -82,14 +90,25 @@ class Checker:
         """How many tasks it has met that are in no final state."""
         return len(self._tasks)
 
+    def unfinished(self) -> Iterator[IllegalSequence]:
+        """The tasks that are not at rest: in no outcome and no final state. Each as it would be illegal to leave it."""
+        for task, (state, count) in self._tasks.items():
+            if state in self._restless:
+                yield IllegalSequence(task, count + 1, None, self._states[state].signal, tuple(self._next[state]))
+
 
 def check(
-    signals: Iterable[str | tuple[str, str]], lifecycle: Lifecycle = LIFECYCLE, *, from_start: bool = True
+    signals: Iterable[str | tuple[str, str]],
+    lifecycle: Lifecycle = LIFECYCLE,
+    *,
+    from_start: bool = True,
+    complete: bool = False,
 ) -> int:
     """Hold a whole sequence against a table: the signals of one task, or ``(task id, signal)`` pairs of many.
 
-    Returns how many there were; raises `IllegalSequence` at the first that is not legal. A task need not have ended.
-    `from_start`: see `Checker`.
+    Returns how many there were; raises `IllegalSequence` at the first that is not legal. `from_start`: see `Checker`.
+    `complete`: at the end every task must have come to rest, in an outcome or a final state; without it the sequence
+    may break off anywhere.
     """
     checker = Checker(lifecycle, from_start=from_start)
     for item in signals:
@@ -98,6 +117,9 @@ def check(
         else:
             task, signal = item
             checker.feed(signal, task)
+    if complete:
+        for fault in checker.unfinished():
+            raise fault
     return checker.count
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "CancelExecution",
     "ConfigurationError",
     "DuplicateTask",
+    "FaultyTable",
     "LifecycleError",
     "RateLimitExceeded",
     "ResultTimeout",
@@ -39,6 +40,18 @@ class LifecycleError(Exception):
 
 class ConfigurationError(LifecycleError, ValueError):
     """An option, a URL or a name that cannot be right, wherever it was given. Nothing was changed."""
+
+
+class FaultyTable(ConfigurationError):
+    """States and rows that make no lifecycle; `.faults` are all that is wrong with them, a line each."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        """`faults`: see the class."""
+        super().__init__(f"no lifecycle: {'; '.join(faults)}")
+        self.faults = faults
+
+    def __reduce__(self) -> tuple[type["FaultyTable"], tuple[tuple[str, ...]]]:
+        return type(self), (self.faults,)
 
 
 class UnknownSignal(ConfigurationError):

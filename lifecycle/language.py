@@ -9,9 +9,10 @@ from typing import Final
 
 import attrs
 
+from lifecycle.regular import EMPTY, Choice, Expression, Word, chain, choice, loop, parts, pattern, text, weight
 from lifecycle.table import LIFECYCLE, Kind, Lifecycle
 
-__all__ = ["Automaton", "automaton", "count", "expression", "sequences"]
+__all__ = ["Automaton", "automaton", "count", "expression", "readable", "regular", "sequences"]
 
 START: Final = 0
 
@@ -25,7 +26,7 @@ class Automaton:
     accepting: frozenset[int]
     """The states in which a task may rest for good."""
     members: tuple[tuple[str, ...], ...]
-    """For each state the table's states that it stands for; none for the start."""
+    """For each state the table's states that it stands for; the start need not have any."""
 
     def accepts(self, signals: Iterator[str] | tuple[str, ...] | list[str]) -> bool:
         """Are these the signals of a whole life, from its creation to where it rests?"""
@@ -41,26 +42,15 @@ class Automaton:
 def automaton(lifecycle: Lifecycle = LIFECYCLE) -> Automaton:
     """The smallest automaton that accepts the signals of every whole life, and nothing else.
 
-    A whole life ends where a task may rest: in an outcome or a final state. Moore's algorithm: states are told apart by
-    whether a task may rest there, then by where their signals lead, until nothing more is told apart.
+    A whole life ends where a task may rest: in an outcome or a final state. A signal enters one state, wherever it is
+    sent; so two states are alike if a task may rest in both or in neither, and the same signals may follow in both. A
+    state in which only the signal of creation may follow is like the start.
     """
     names: tuple[str | None, ...] = (None, *(state.name for state in lifecycle.states))
-    ways = {
-        name: {target.signal: target.name for target in (lifecycle.next(name, t) for t in lifecycle.allowed(name))}
-        for name in names
-    }
+    ways = {name: _following(lifecycle, name) for name in names}
     resting = {state.name for state in lifecycle.of_kind(Kind.OUTCOME, Kind.FINAL)}
-    block: dict[str | None, int] = {name: int(name in resting) for name in names}
-    while True:
-        looks = {
-            name: (block[name], tuple(sorted((signal, block[end]) for signal, end in ways[name].items())))
-            for name in names
-        }
-        numbers: dict[object, int] = {}
-        told = {name: numbers.setdefault(looks[name], len(numbers)) for name in names}
-        if len(numbers) == len(set(block.values())):
-            break
-        block = told
+    numbers: dict[tuple[bool, frozenset[str]], int] = {}
+    told = {name: numbers.setdefault((name in resting, frozenset(ways[name])), len(numbers)) for name in names}
     members: list[list[str]] = [[] for _ in numbers]
     for name in names:
         if name is not None:
@@ -73,77 +63,113 @@ def automaton(lifecycle: Lifecycle = LIFECYCLE) -> Automaton:
     )
 
 
-def expression(lifecycle: Lifecycle = LIFECYCLE) -> str:
-    """The same language as a regular expression, for `re.fullmatch` on the signals with a space after each.
+def regular(lifecycle: Lifecycle = LIFECYCLE) -> Expression:
+    """The same language as a regular expression, for programs; see `expression` and `readable`.
 
-    Made from the minimal automaton by taking away one state after the other, those with the fewest ways first, and
-    writing what led through it on the ways that are left.
+    Made from the minimal automaton by taking away one state after the other, and writing what led through it on the
+    ways that are left. In which order makes the difference between a line and a page: of the many, those are followed
+    that have the least to write so far.
     """
     machine = automaton(lifecycle)
     end = len(machine.moves)
-    ways: dict[tuple[int, int], str] = {}
+    begin = -1  # ways may lead back to the start, and none leads back to here
+    ways: Ways = {(begin, START): EMPTY}
+    ways.update(((state, end), EMPTY) for state in machine.accepting)
     for source, moves in enumerate(machine.moves):
         for signal, target in moves.items():
-            ways[source, target] = _either(ways.get((source, target)), f"{signal} ")
-    for state in machine.accepting:
-        ways[state, end] = ""
-    left = set(range(end)) - {START}
-    while left:
-        state = min(left, key=lambda one: (sum(one in way for way in ways), -one))
-        left.remove(state)
-        loop = _repeat(ways.pop((state, state), None))
-        into = [(source, text) for (source, target), text in ways.items() if target == state]
-        out = [(target, text) for (source, target), text in ways.items() if source == state]
-        ways = {way: text for way, text in ways.items() if state not in way}
-        for source, before in into:
-            for target, after in out:
-                ways[source, target] = _either(ways.get((source, target)), _group(before) + loop + _group(after))
-    return ways[START, end]
+            ways[source, target] = choice(*_known(ways, source, target), Word(signal))
+    best = {frozenset(range(end)): ways}
+    for _ in range(end):
+        following: dict[frozenset[int], Ways] = {}
+        for left, written in best.items():
+            for state in left:
+                rest, shorter = left - {state}, _without(state, written)
+                if rest not in following or _size(shorter) < _size(following[rest]):
+                    following[rest] = shorter
+        best = dict(sorted(following.items(), key=lambda item: (_size(item[1]), sorted(item[0])))[:FOLLOWED])
+    return best[frozenset()][begin, end]
 
 
-def _either(one: str | None, other: str) -> str:
-    if one is None or one == other:
-        return other
-    options = [*_options(one), *(option for option in _options(other) if option not in _options(one))]
-    if "" in options:
-        return f"(?:{'|'.join(option for option in options if option)})?"
-    return "|".join(options)
+Ways = dict[tuple[int, int], Expression]
+"""What is written on the way from one state to another."""
+FOLLOWED: Final = 32
+"""How many orders are followed at once."""
 
 
-def _options(text: str) -> list[str]:
-    """What stands between the bars that are in no group."""
-    options, depth, option = [], 0, ""
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "|" and depth == 0:
-            options.append(option)
-            option = ""
-        else:
-            option += character
-    return [*options, option]
+def _known(ways: Ways, source: int, target: int) -> list[Expression]:
+    return [ways[source, target]] if (source, target) in ways else []
 
 
-def _group(text: str) -> str:
-    return f"(?:{text})" if len(_options(text)) > 1 else text
+def _without(state: int, ways: Ways) -> Ways:
+    """The ways that are left when a state is taken away."""
+    left = {way: written for way, written in ways.items() if state not in way}
+    rounds = [loop(one) for one in _known(ways, state, state)]
+    for (source, through), before in ways.items():
+        for (start, target), after in ways.items():
+            if through == start == state and state not in (source, target):
+                left[source, target] = choice(*_known(left, source, target), chain(before, *rounds, after))
+    return left
 
 
-def _repeat(text: str | None) -> str:
-    return f"(?:{text})*" if text else ""
+def _size(ways: Ways) -> int:
+    return sum(map(weight, ways.values()))
+
+
+def expression(lifecycle: Lifecycle = LIFECYCLE) -> str:
+    """The same language as a pattern for `re.fullmatch`, on the signals with a space after each."""
+    return pattern(regular(lifecycle))
+
+
+def readable(lifecycle: Lifecycle = LIFECYCLE) -> dict[str, str]:
+    """The same for people: what a life is, under ``LIFE``, after the names of what would be written more than once.
+
+    The signals of one kind of state that are always a choice are called after the kind.
+    """
+    whole = regular(lifecycle)
+    written = list(parts(whole))
+    names: dict[Expression, str] = {}
+    for kind in Kind:
+        words = {Word(state.signal): None for state in lifecycle.of_kind(kind)}
+        chosen = [[word for word in words if word in one.options] for one in written if isinstance(one, Choice)]
+        alike = [group for group in chosen if len(group) >= WORTH_A_NAME and chosen.count(group) > 1]
+        if alike:
+            names[choice(*max(alike, key=len))] = kind.name
+    named = {frozenset(part.options) for part in names if isinstance(part, Choice)}
+    larger: list[Expression] = []
+    for part in sorted(dict.fromkeys(written), key=weight, reverse=True):
+        texts = [one for made in (whole, *larger) for one in parts(made, set(larger) - {made})]
+        known = isinstance(part, Choice) and frozenset(part.options) in named
+        if weight(part) >= WORTH_A_NAME and texts.count(part) > 1 and not known:
+            larger.append(part)
+    for number, part in enumerate(reversed(larger), 1):
+        names[part] = f"PART_{number}"
+    lines = {
+        name: text(part, {other: called for other, called in names.items() if called != name})
+        for part, name in names.items()
+    }
+    return lines | {"LIFE": text(whole, names)}
+
+
+WORTH_A_NAME: Final = 3
+"""Words that a part has at least, for it to get a name."""
 
 
 def sequences(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> Iterator[tuple[str, ...]]:
     """Every legal sequence of at most `length` signals, from a task's creation on, the shortest first.
 
-    A task need not have come to rest at its end.
+    A task need not have come to rest at its end. Walked anew for each length, so that it takes no memory to speak of.
     """
-    ways: list[tuple[tuple[str, ...], str | None]] = [((), None)]
-    for _ in range(length):
-        ways = [
-            ((*signals, target.signal), target.name)
-            for signals, state in ways
-            for target in (lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state))
-        ]
-        yield from (signals for signals, _ in ways)
+    for exactly in range(1, length + 1):
+        yield from _walks(lifecycle, None, exactly)
+
+
+def _walks(lifecycle: Lifecycle, state: str | None, length: int) -> Iterator[tuple[str, ...]]:
+    if length == 0:
+        yield ()
+        return
+    for signal, following in _following(lifecycle, state).items():
+        for rest in _walks(lifecycle, following, length - 1):
+            yield (signal, *rest)
 
 
 def count(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> list[int]:
@@ -153,9 +179,14 @@ def count(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> list[int]:
     for _ in range(length):
         following: dict[str | None, int] = {}
         for state, number in at.items():
-            for trigger in lifecycle.allowed(state):
-                target = lifecycle.next(state, trigger).name
+            for target in _following(lifecycle, state).values():
                 following[target] = following.get(target, 0) + number
         at = following
         counts.append(sum(at.values()))
     return counts
+
+
+def _following(lifecycle: Lifecycle, state: str | None) -> dict[str, str]:
+    """The signals that may come in a state, and the states that they enter; several triggers may send the same."""
+    targets = [lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state)]
+    return {target.signal: target.name for target in targets}

@@ -17,7 +17,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
-from lifecycle.errors import ConfigurationError
+from lifecycle.errors import ConfigurationError, FaultyTable
 from lifecycle.machine import CompiledMachine, IllegalTransition
 
 __all__ = ["LIFECYCLE", "Kind", "Lifecycle", "State", "Transition"]
@@ -76,7 +76,7 @@ class Transition(NamedTuple):
 class Lifecycle:
     """A table of states and transitions, checked. Immutable; compare by identity.
 
-    Raises `ConfigurationError`, naming every fault, unless: names and signals are unique; each (state, trigger) has one
+    Raises `FaultyTable`, naming every fault, unless: names and signals are unique; each (state, trigger) has one
     target; exactly one row creates a task; every state is reachable; final states have no way out and all others have
     one; a final state is reachable from each.
     """
@@ -91,7 +91,7 @@ class Lifecycle:
         self.states = tuple(states)
         self.transitions = tuple(transitions)
         if faults := _faults(self.states, self.transitions):
-            raise ConfigurationError("no lifecycle: " + "; ".join(faults))
+            raise FaultyTable(tuple(faults))
         self._by_name = {state.name: state for state in self.states}
         self._rows: dict[str | None, dict[str, State]] = {name: {} for name in (None, *self._by_name)}
         for row in self.transitions:

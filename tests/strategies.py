@@ -1,4 +1,4 @@
-"""The law, typed by hand, and Hypothesis strategies: what the tests of the core share."""
+"""The law, typed by hand, and Hypothesis strategies beyond those that are public: what the tests of the core share."""
 
 import copy
 from datetime import UTC, timedelta, timezone
@@ -8,9 +8,8 @@ import attrs
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from lifecycle.policies import Outcome, Revocation
-from lifecycle.table import Kind, Lifecycle, State, Transition
-from lifecycle.task import Record, RetryPolicy, Task, read_history
+from lifecycle.task import Record, Task, read_history
+from lifecycle.testing.strategies import moments, outcomes
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """As Hypothesis has it, but a slow machine is no failure."""
@@ -63,100 +62,10 @@ def of_kind(*kinds):
     return [name for name, (_, kind, _) in LAW.items() if kind in kinds]
 
 
-# Tables ------------------------------------------------------------------------------------------------------------
-
-_names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=6)
-_OPEN = [kind for kind in Kind if kind is not Kind.FINAL]
-
-
-@st.composite
-def tables(draw, min_open=0):
-    """The states and rows of a valid table; at least `min_open` of the states are not final."""
-    names = draw(st.lists(_names, min_size=min_open + 1, max_size=7, unique=True))
-    signals = draw(st.lists(_names, min_size=len(names), max_size=len(names), unique=True))
-    opens = draw(st.integers(min_open, len(names) - 1))
-    names = names if opens else names[:1]
-    kinds = [draw(st.sampled_from(_OPEN)) for _ in range(opens)] + [Kind.FINAL] * (len(names) - opens)
-    states = [State(*about, "somebody") for about in zip(names, signals, kinds, strict=False)]
-    # Every state can be reached from one before it, and from every open one a later one can be.
-    ways = [(draw(st.integers(0, min(place, opens) - 1)), place) for place in range(1, len(states))]
-    ways += [(place, draw(st.integers(place + 1, len(states) - 1))) for place in range(opens)]
-    if opens:
-        ways += draw(st.lists(st.tuples(st.integers(0, opens - 1), st.integers(0, len(states) - 1)), max_size=6))
-    triggers = [
-        f"do_{name}" for name in draw(st.lists(_names, min_size=len(ways), max_size=len(ways) + 3, unique=True))
-    ]
-    rows, used = [Transition(draw(st.sampled_from(triggers or ["do"])), None, states[0], "it is born")], set()
-    for start, end in ways:
-        trigger = draw(st.sampled_from([one for one in triggers if (start, one) not in used]))
-        used.add((start, trigger))
-        rows.append(Transition(trigger, states[start], states[end], "it can"))
-    return draw(st.permutations(states)), draw(st.permutations(rows))
-
-
-def lifecycles(min_open=0):
-    """Valid tables of any shape: loops, shared triggers, several ends, states and rows in any order."""
-    return tables(min_open).map(lambda table: Lifecycle(*table))
-
-
 # Tasks -------------------------------------------------------------------------------------------------------------
 
-few = st.integers(0, 6).map(float)
-"""Moments so close together that equal ones are common."""
-moments = few | st.floats(0, 4e9)
 maybe = st.none() | moments
-
-
-@st.composite
-def tasks(draw, states=tuple(LAW), times=moments):
-    """A task in one of these states, with whatever else it may carry."""
-    state = draw(st.sampled_from(states))
-    times = st.none() | times
-    return Task(
-        draw(st.uuids()).hex,
-        draw(st.sampled_from(["add", "tasks.mail"])),
-        payload=draw(st.binary(max_size=4)),
-        state=state,
-        eta=draw(times.filter(lambda eta: eta is not None) if state == "scheduled" else times),
-        expires=draw(times),
-        priority=draw(st.integers(-(2**31), 2**31 - 1)),
-        retries=draw(st.sampled_from([0, 1]) | st.integers(0, 100)),
-        retry=draw(retry_policies()),
-        timeout=draw(times),
-        attempt=draw(st.integers(0, 50)),
-        interruptions=draw(st.sampled_from([0, 9, 10]) | st.integers(0, 12)),
-        worker=draw(st.none() | st.just("before")),
-        version=draw(st.integers(0, 200)),
-        lease=draw(times),
-        seq=draw(st.none() | st.integers(1, 9)),
-    )
-
-
-def retry_policies():
-    """Ways to wait for a retry, the extreme ones included."""
-    return st.just(RetryPolicy()) | st.builds(
-        RetryPolicy,
-        delay=st.sampled_from([0.0, 1.0, 10.0]) | st.floats(0, 1e6),
-        backoff=st.sampled_from([0.0, 1.0, 2.0]) | st.floats(0, 1e300),
-        max_delay=st.just(86_400.0) | st.floats(0, 1e7),
-        jitter=st.just(0.0) | st.floats(0, 1),
-    )
-
-
-def revocations(times=moments):
-    """What is revoked of a task or its function, if anything."""
-    return st.none() | st.builds(Revocation, until=st.none() | times, once=st.booleans())
-
-
-endings = st.builds(
-    Outcome,
-    trigger=st.sampled_from(ENDINGS),
-    result=st.none() | st.binary(max_size=3),
-    retry=st.none() | st.booleans(),
-    free=st.booleans(),
-    delay=st.none() | few | st.floats(-10, 1e9),
-    eta=st.none() | moments,
-)
+endings = outcomes(ENDINGS)
 """How an attempt may end."""
 
 

@@ -6,10 +6,11 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import seldom, tables
+from strategies import seldom
 
 from lifecycle.errors import ConfigurationError
 from lifecycle.table import Kind, Lifecycle, State, Transition
+from lifecycle.testing.strategies import tables
 
 
 def refused(states, rows, *faults):

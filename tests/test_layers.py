@@ -13,8 +13,10 @@ from strategies import LAW, MOVES
 LAYERS = """
 lifecycle.errors  lifecycle.machine
 lifecycle.table   lifecycle.clock
+lifecycle.properties
 lifecycle.task    lifecycle.moments  lifecycle.guard  lifecycle.heartbeat  lifecycle.serializer
-lifecycle.checking  lifecycle.language
+lifecycle.checking  lifecycle.regular  lifecycle.recording
+lifecycle.language
 lifecycle.policies  lifecycle.signals  lifecycle.outcomes
 lifecycle.storage.base
 lifecycle.storage.memory  lifecycle.storage.watch  lifecycle.storage.sqlite_schema
@@ -26,6 +28,8 @@ lifecycle.attempt  lifecycle.result
 lifecycle.worker   lifecycle.function  lifecycle.locks
 lifecycle.queue
 lifecycle
+lifecycle.testing.walks
+lifecycle.testing.strategies
 lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps
 lifecycle.testing.law
 lifecycle.testing.lockstep
@@ -36,6 +40,7 @@ consumer.load  consumer.consumer
 consumer.demo
 consumer.demo_tasks
 consumer
+consumer.cli_law
 consumer.cli
 consumer.__main__
 """

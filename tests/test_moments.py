@@ -14,10 +14,11 @@ from lifecycle import moments
 from lifecycle.clock import SystemClock, seconds, timestamp
 from lifecycle.errors import ConfigurationError
 from lifecycle.moments import due_at, duration
+from lifecycle.testing import strategies as drawn
 
 
 @patient
-@given(st.datetimes(timezones=some.zones), some.moments, st.floats(-1e9, 1e9))
+@given(st.datetimes(timezones=some.zones), drawn.moments, st.floats(-1e9, 1e9))
 @example(datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), 0.0, 0.0)
 @example(datetime.min, 0.0, 0.0)  # noqa: DTZ901 -- naive is the point
 def test_due_at(moment, now, delay):

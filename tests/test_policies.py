@@ -17,6 +17,7 @@ from lifecycle.machine import IllegalTransition
 from lifecycle.policies import Outcome, Revocation, backoff, recover, settle, stopped, visibility
 from lifecycle.table import LIFECYCLE
 from lifecycle.task import Record, RetryPolicy, Task, history_line, new_id, policy_fields, read_history
+from lifecycle.testing import strategies as drawn
 
 WAITING, OUTCOMES = of_kind("waiting"), of_kind("outcome")
 CLAIMS = [(state, trigger) for state, trigger in EDGES if state in WAITING]
@@ -60,7 +61,7 @@ def test_guards(state, expires):
 
 
 @patient
-@given(some.tasks(WAITING), st.sampled_from(CLAIMS), some.moments, some.moments, st.booleans())
+@given(drawn.tasks(WAITING), st.sampled_from(CLAIMS), drawn.moments, drawn.moments, st.booleans())
 def test_a_claim(task, edge, now, lease, hold):
     """A start holds the task for its lease, counts the attempt and forgets the ETA; any other claim changes nothing."""
     task.state, trigger = edge
@@ -78,7 +79,7 @@ def test_a_claim(task, edge, now, lease, hold):
 
 
 @patient
-@given(some.tasks([None]), some.moments, some.maybe)
+@given(drawn.tasks([None]), drawn.moments, some.maybe)
 def test_birth(task, now, hold):
     """A new task is queued, held if its caller wants to announce it first; one that was born is not born again."""
     move = policies.enqueued(task, now, "me", hold)
@@ -94,7 +95,9 @@ def test_birth(task, now, hold):
 
 
 @patient
-@given(some.tasks((*WAITING * 9, *LAW), some.few), some.revocations(some.few), some.revocations(some.few), some.few)
+@given(
+    drawn.tasks((*WAITING * 9, *LAW), drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few
+)
 def test_what_is_looked_at_now(task, own, function, now):
     """A claim looks at what waits, and moves what it looks at: what is itself revoked first, the rest by priority."""
     rank, due = visibility(task, own, now)
@@ -108,7 +111,7 @@ def test_what_is_looked_at_now(task, own, function, now):
 
 
 @patient
-@given(some.tasks(["scheduled"], some.few), some.revocations(some.few), some.revocations(some.few), some.few)
+@given(drawn.tasks(["scheduled"], drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few)
 def test_what_is_looked_at_later(task, own, function, now):
     """A scheduled task is looked at when its ETA or its expiry comes: not earlier, when nothing moves it, nor later."""
     rank, due = visibility(task, own, now)
@@ -122,7 +125,7 @@ def test_what_is_looked_at_later(task, own, function, now):
 
 
 @patient
-@given(some.tasks(["executing"]), some.endings, some.moments, some.maybe, st.floats(0, 1), st.booleans())
+@given(drawn.tasks(["executing"]), some.endings, drawn.moments, some.maybe, st.floats(0, 1), st.booleans())
 def test_outcomes(task, outcome, now, hold, jitter, follows):
     """An outcome rests, or is retried at once or later, as the law, the outcome and the retries that are left say."""
     before = copy.copy(task)
@@ -173,7 +176,7 @@ def test_failures(trigger, retries, retry, delay, free, path, left):
 
 
 @patient
-@given(some.tasks([None, *LAW]), some.endings)
+@given(drawn.tasks([None, *LAW]), some.endings)
 def test_an_outcome_needs_an_attempt(task, outcome):
     """No outcome is accepted of a task that does not execute; and an attempt ends in no other way."""
     if task.state != "executing":
@@ -187,7 +190,7 @@ def test_an_outcome_needs_an_attempt(task, outcome):
 
 
 @patient
-@given(some.tasks(["executing"]), some.moments, some.maybe, st.none() | st.integers(0, 12))
+@given(drawn.tasks(["executing"]), drawn.moments, some.maybe, st.none() | st.integers(0, 12))
 def test_recovery(task, now, hold, limit):
     """What was cut off is put back at no cost, by whoever says so; after more than so many times (10) it rests."""
     options = {"worker": "me", "hold": hold} | ({} if limit is None else {"max_interruptions": limit})
@@ -201,7 +204,7 @@ def test_recovery(task, now, hold, limit):
 
 
 @patient
-@given(some.tasks([None, *LAW]), some.moments, some.maybe)
+@given(drawn.tasks([None, *LAW]), drawn.moments, some.maybe)
 def test_an_operators_retry(task, now, hold):
     """An operator retries what rests in an outcome, at once, at no cost; nothing else, and final stays final."""
     if task.state in OUTCOMES:
@@ -224,14 +227,14 @@ def test_an_operators_retry(task, now, hold):
 @given(st.data())
 def test_a_life(data):
     """Whatever happens to a task, its history replays to its state, and is as long as its version says."""
-    task, history, now = data.draw(some.tasks([None])), "", 0.0
+    task, history, now = data.draw(drawn.tasks([None])), "", 0.0
     task.version, task.attempt, task.retries = 0, 0, data.draw(st.integers(0, 3))
     for _ in range(12):
-        now += data.draw(some.few)
+        now += data.draw(drawn.few)
         if task.state is None:
             move = policies.enqueued(task, now, "caller")
         elif task.state in WAITING:
-            own, function = (data.draw(some.revocations(some.few)) for _ in range(2))
+            own, function = (data.draw(drawn.revocations(drawn.few)) for _ in range(2))
             trigger = policies.admit(task, own, function, now)
             if trigger is None:
                 continue
@@ -280,7 +283,7 @@ def test_waits(policy, waits):
 
 
 @patient
-@given(some.retry_policies(), st.integers(0, 60) | st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1))
+@given(drawn.retry_policies(), st.integers(0, 60) | st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1))
 @example(RetryPolicy(1.0, 10.0, max_delay=50.0), 2, 10**6, 0.5)
 @example(RetryPolicy(0.0, 10.0), 10**6, 1, 0.5)
 @example(RetryPolicy(1e6, 1e153), 3, 1, 0.0)
@@ -297,7 +300,7 @@ def test_waits_grow(policy, attempt, more, jitter):
 
 
 @patient
-@given(st.lists(some.records), some.retry_policies())
+@given(st.lists(some.records), drawn.retry_policies())
 def test_what_is_stored(records, policy):
     """A history is read as it was written, whoever made the transitions; so is a policy, by what is unusual in it."""
     text = "".join(history_line(record.state, record.at, record.attempt, record.worker) for record in records)

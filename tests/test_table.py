@@ -9,12 +9,13 @@ import pytest
 import transitions
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import EDGES, LAW, MOVES, lifecycles, of_kind, patient
+from strategies import EDGES, LAW, MOVES, of_kind, patient
 
 import lifecycle
 from lifecycle.errors import ConfigurationError
 from lifecycle.machine import IllegalTransition
 from lifecycle.table import LIFECYCLE, Kind, Lifecycle, State
+from lifecycle.testing.strategies import lifecycles
 
 EVERYWHERE = (None, *LAW)
 COMMITS = {  # what one commit may make of a stored task

@@ -5,11 +5,15 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
+from hypothesis.strategies import SearchStrategy
+
+import lifecycle.testing
 from lifecycle import (
     LIFECYCLE,
     SIGNAL_COMPLETE,
     SIGNAL_ERROR,
     CancelExecution,
+    Lifecycle,
     MsgpackSerializer,
     Record,
     Result,
@@ -21,7 +25,16 @@ from lifecycle import (
     TaskFunction,
     TaskQueue,
 )
-from lifecycle.testing import VirtualClock
+from lifecycle.recording import Recorder
+from lifecycle.testing import (
+    IllegalHistory,
+    VirtualClock,
+    check,
+    illegal_histories,
+    legal_histories,
+    lifecycles,
+    streams,
+)
 
 queue = TaskQueue("memory://", name="jobs", lease=timedelta(seconds=5), retention=None, clock=VirtualClock())
 TaskQueue(immediate=True, serializer=MsgpackSerializer(), intermediate_errors=False, max_interruptions=3)
@@ -231,3 +244,15 @@ class Upper:
 
 serializer: Serializer = Upper()
 TaskQueue(serializer=serializer)
+
+# The spec, and traces ------------------------------------------------------------------------------------------------
+
+queue.signal()(Recorder("trace.jsonl"))
+assert_type(check(["enqueued", "executing"], complete=True), int)
+check([("7", "enqueued")], LIFECYCLE, from_start=False)
+check([5])  # type: ignore[list-item]
+assert_type(legal_histories(LIFECYCLE, complete=True), SearchStrategy[list[str]])
+assert_type(illegal_histories(), SearchStrategy[IllegalHistory])
+assert_type(streams().example(), list[tuple[str, str]])
+assert_type(lifecycles(), SearchStrategy[Lifecycle])
+lifecycle.testing.nonsense  # type: ignore[attr-defined]

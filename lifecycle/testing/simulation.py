@@ -1,0 +1,370 @@
+"""A whole world of workers, producers and recoverers in one place, in which one thing happens after the other.
+
+The code that runs is the real one: `Worker`, `Engine`, the store's adapter. Each actor has a thread of its own, but
+only one of them runs at a time, from one pause to the next: there is one before and after each operation of the store
+that changes something, after each signal, and before each task's body. Who goes on next, who dies there, or freezes, is
+said by whoever moves the world: a random generator (`lifecycle.testing.chaos`), or Hypothesis (`QueueSpec`). So every
+interleaving can be reached, and the same choices give the same run.
+"""
+
+import functools
+import random
+import threading
+from collections.abc import Callable, Collection
+from typing import Any, Final, Self, cast
+
+from lifecycle.checking import Checker, IllegalSequence
+from lifecycle.heartbeat import Heart
+from lifecycle.policies import WAITING
+from lifecycle.queue import TaskQueue
+from lifecycle.signals import SIGNALS
+from lifecycle.storage import MemoryStorage
+from lifecycle.storage.base import Channel, Storage
+from lifecycle.table import EXECUTING, LIFECYCLE
+from lifecycle.task import Task
+from lifecycle.testing.clock import VirtualClock
+from lifecycle.worker import Worker
+
+__all__ = ["Actor", "Violation", "World"]
+
+CHANGES: Final = frozenset({"enqueue", "exchange", "release", "recover", "revoke", "restore", "lock", "unlock"})
+"""The operations of a store around which an actor pauses."""
+ROUNDS: Final = 10_000
+"""After so many rounds a world that does not come to rest never will."""
+_SIGNALS: Final = {state.name: state.signal for state in LIFECYCLE.states}
+
+
+class Violation(AssertionError):
+    """The world has broken a promise: each line is one."""
+
+
+class _Gone(BaseException):
+    """Ends the thread of an actor whose world is over."""
+
+
+class Actor:
+    """Somebody who acts, in a thread that runs only while it is its turn."""
+
+    def __init__(self, world: "World", name: str, act: Callable[["Actor"], object]) -> None:
+        """`act`: what it does, from beginning to end; called with the actor."""
+        self.name = name
+        self.idle = self.over = self.crashed = self.frozen = self.stopping = False
+        """`idle`: it has found nothing to do. `over`: it has done all it had to, or is dead."""
+        self._world, self._act = world, act
+        self._turn = threading.Lock()
+        self._turn.acquire()
+        self.thread = threading.Thread(target=self._run, name=f"simulated {name}", daemon=True)
+        self._gone = False
+
+    @property
+    def can_go_on(self) -> bool:
+        """Is it alive, and not frozen?"""
+        return not (self.over or self.crashed or self.frozen)
+
+    def step(self) -> None:
+        """Let it go on to its next pause."""
+        self._world.current = self
+        if self.thread.ident is None:
+            self.thread.start()
+        self._turn.release()
+        self._world.turn.acquire()
+        self._world.current = None
+
+    def pause(self) -> None:
+        """In its thread: let others go on, until it is its turn again."""
+        if not self._gone:
+            self._world.turn.release()
+            self._turn.acquire()
+        if self._gone:
+            raise _Gone
+
+    def dismiss(self) -> None:
+        """End its thread: nothing that it does on its way out is seen by anybody."""
+        self._gone = True
+        if self.thread.ident is not None and self.thread.is_alive():
+            self._turn.release()
+            self.thread.join()
+
+    def _run(self) -> None:
+        self._turn.acquire()
+        try:
+            if not self._gone:
+                self._act(self)
+        except _Gone:
+            pass
+        except BaseException as error:  # noqa: BLE001 -- whatever it is, it is this world's fault
+            if not self._gone:
+                self._world.fault(f"{self.name} has died of {error!r}")
+        self.over = True
+        if not self._gone:
+            self._world.turn.release()
+
+
+class World:
+    """Takes over a queue until `close`: its store, its clock, its heartbeat. Use it as a context manager.
+
+    The queue may be any, a program's own too: its functions, handlers and hooks are used as they are; what it keeps in
+    its own store is not touched.
+    """
+
+    def __init__(self, queue: TaskQueue, *, storage: Storage | None = None, seed: int = 0) -> None:
+        """`storage`: where the tasks of this world are kept; default: in memory. `seed`: of how long things take."""
+        self.queue, self.store = queue, storage if storage is not None else MemoryStorage()
+        self.clock = VirtualClock()
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.current: Actor | None = None
+        self.actors: dict[str, Actor] = {}
+        self.faults: list[str] = []
+        self.heard: dict[str, list[str]] = {}
+        """Task id → the signals that handlers heard, in order."""
+        self.ran: dict[str, list[int]] = {}
+        """Task id → the attempts whose body was begun, in order."""
+        self.undisturbed = True
+        """Nobody has crashed, frozen or let a lease lapse: each signal of each task has to be heard."""
+        self._places: dict[str, int] = {}
+        self._kept: dict[tuple[str | None, str], int] = {}
+        self._random = random.Random(seed)  # noqa: S311 -- makes choices, hides nothing
+        self._ticks = 0.0
+        engine = queue.engine
+        self._before = (engine.bare, engine.clock, engine.heart, engine.who, engine.after_enqueue)
+        engine.use(cast(Storage, _Sluice(self)))
+        engine.clock, engine.heart, engine.who = self.clock, cast(Heart, self), self._who
+        engine.after_enqueue = None
+        # Before all other handlers: they may take their time, and what happens meanwhile is announced meanwhile.
+        engine.signals._handlers.insert(0, (self._hear, set(SIGNALS)))
+        engine.signals._index()
+        engine.hooks.register("pre_execute", "simulation")(self._begin)
+
+    # Moving it -----------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, act: Callable[[Actor], object]) -> Actor:
+        """Somebody who does `act`, step by step."""
+        actor = self.actors[name] = Actor(self, name, act)
+        return actor
+
+    def hire(self, name: str) -> Actor:
+        """A worker, of a consumer process of its own."""
+
+        def work(actor: Actor) -> None:
+            worker = Worker(self.queue.engine, actor.name, tick=self._tick)
+            self.keep(worker.name)
+            while not actor.stopping:
+                worker.work(lambda: not actor.stopping)
+                self._rest(actor)
+
+        return self.add(name, work)
+
+    def recoverer(self, name: str) -> Actor:
+        """Somebody who recovers lapsed leases, again and again."""
+
+        def recover(actor: Actor) -> None:
+            while not actor.stopping:
+                self.queue.engine.recover()
+                self._rest(actor)
+
+        return self.add(name, recover)
+
+    def _rest(self, actor: Actor) -> None:
+        actor.idle = True
+        actor.pause()
+        actor.idle = False
+
+    def crash(self, actor: Actor) -> None:
+        """It never goes on: what it was about to do is not done, what it holds lapses."""
+        actor.crashed = True
+        self.undisturbed = False
+
+    def freeze(self, actor: Actor, frozen: bool = True) -> None:
+        """It does not go on for a while, and its heart does not beat."""
+        actor.frozen = frozen
+        self.undisturbed = False
+
+    def beat(self) -> None:
+        """The heartbeat of all who are alive."""
+        names = [name for (owner, name) in self._kept if owner is None or self.actors[owner].can_go_on]
+        self.store.extend(names, self.clock.now() + self.queue.engine.lease)
+
+    def advance(self, seconds: float, *, beats: bool = True) -> None:
+        """Time passes, or goes back. Without beats whatever is held for less lapses."""
+        self.clock.advance(seconds)
+        if beats:
+            self.beat()
+        else:
+            self.undisturbed = False
+
+    def finish(self) -> None:
+        """Let all come to rest: who is alive goes on, what is left behind is recovered, what is late becomes due."""
+        for actor in self.actors.values():
+            actor.frozen = False
+        for _ in range(ROUNDS):
+            if not any(actor.can_go_on and not actor.stopping for actor in self.workers()):
+                self.hire(f"last {len(self.actors)}")
+            for actor in list(self.actors.values()):
+                self._run_on(actor)
+            self.queue.engine.recover()
+            counts = self.store.counts()
+            if not any(counts.get(name) for name in (*WAITING, EXECUTING.name)):
+                return
+            due = self.store.next_due()
+            if due is None:  # it runs, by somebody who is gone
+                self.clock.advance(self.queue.engine.lease)
+            elif due > self.clock.now():
+                self.clock.set(due)
+        raise Violation(f"the tasks do not come to rest: {self.store.counts()}")
+
+    def _run_on(self, actor: Actor) -> None:
+        """Until it is over, or finds nothing to do."""
+        for _ in range(ROUNDS):
+            if not actor.can_go_on:
+                return
+            actor.step()
+            if actor.idle:
+                return
+        self.fault(f"{actor.name} does not come to an end")
+
+    def workers(self) -> list[Actor]:
+        """Those that were hired, the dead ones included."""
+        return [actor for actor in self.actors.values() if (actor.name, actor.name) in self._kept or not actor.over]
+
+    # Judging it ----------------------------------------------------------------------------------------------------
+
+    def fault(self, text: str) -> None:
+        """Something is wrong."""
+        self.faults.append(text)
+
+    def audit(self) -> None:
+        """Hold all that has happened against the promises; raises `Violation`, naming each that was broken.
+
+        Histories are legal and replay to the state; signals tell what was stored before, in order; no attempt runs
+        twice; nothing is lost. If nobody was disturbed, each signal was heard, and each attempt run.
+        """
+        stored = {task.id: task for task in self.store.tasks(limit=10**9)}
+        for task_id in {*self.heard, *self.ran} - set(stored):
+            self.fault(f"task {task_id} is gone")
+        for task in stored.values():
+            self._judge(task)
+        if self.faults:
+            raise Violation("\n".join(dict.fromkeys(self.faults)))
+
+    def _judge(self, task: Task) -> None:
+        history = [record.state for record in self.store.history(task.id) or ()]
+        signals = [_SIGNALS[state] for state in history]
+        checker = Checker()
+        try:
+            for signal in signals:
+                checker.feed(signal, task.id)
+        except IllegalSequence as error:
+            self.fault(str(error))
+        if (history[-1], len(history)) != (task.state, task.version):
+            self.fault(f"{task}: its history has {len(history)} lines, up to {history[-1]}")
+        heard, starts = self.heard.get(task.id, []), history.count(EXECUTING.name)
+        ran = self.ran.get(task.id, [])
+        if self.undisturbed and heard != signals:
+            self.fault(f"{task}: {', '.join(signals)} is stored, {', '.join(heard)} was heard")
+        if len(ran) > starts or (self.undisturbed and len(ran) != starts):
+            self.fault(f"{task}: it was started {starts} times, and ran {len(ran)} times")
+
+    def _hear(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
+        del exc
+        actor = self._me()
+        if actor is not None and actor._gone:
+            return
+        states = [record.state for record in self.store.history(task.id) or ()]
+        place = self._places.get(task.id, 0)
+        expected = range(place, place + 1 if self.undisturbed else len(states))
+        found = next((n for n in expected if n < len(states) and _SIGNALS[states[n]] == signal), None)
+        if found is None:
+            self.fault(f"{task}: {signal} was announced as number {place + 1}, and stored is {', '.join(states)}")
+        self._places[task.id] = place + 1 if found is None else found + 1
+        self.heard.setdefault(task.id, []).append(signal)
+        if actor is not None:
+            actor.pause()
+
+    def _begin(self, task: Task) -> None:
+        actor = self._me()
+        if actor is not None and not actor._gone:
+            actor.pause()
+        ran = self.ran.setdefault(task.id, [])
+        if task.attempt in ran:
+            self.fault(f"{task}: attempt {task.attempt} has begun twice")
+        ran.append(task.attempt)
+
+    # In the place of what a real queue has --------------------------------------------------------------------------
+
+    def _me(self) -> Actor | None:
+        """The actor whose thread this is; ``None``: nobody's."""
+        thread = threading.current_thread()
+        return next((actor for actor in (self.current,) if actor is not None and actor.thread is thread), None)
+
+    def _who(self) -> str:
+        actor = self._me()
+        return "outside" if actor is None else actor.name
+
+    def _tick(self) -> float:
+        """A clock of its own for a worker's decisions: at times hardly anything takes long, at times something does."""
+        self._ticks += self._random.choice((0.0, 0.0, 0.0001, 0.0004, 0.003))
+        return self._ticks
+
+    def keep(self, name: str) -> None:
+        """See `Heart.keep`."""
+        actor = self._me()
+        key = (None if actor is None else actor.name), name
+        self._kept[key] = self._kept.get(key, 0) + 1
+
+    def drop(self, name: str) -> None:
+        """See `Heart.drop`."""
+        actor = self._me()
+        key = (None if actor is None else actor.name), name
+        if self._kept.get(key, 0) > 1:
+            self._kept[key] -= 1
+        else:
+            self._kept.pop(key, None)
+
+    def close(self) -> None:
+        """Give the queue back what was its own."""
+        for actor in self.actors.values():
+            actor.dismiss()
+        engine = self.queue.engine
+        engine.hooks.unregister("pre_execute", "simulation")
+        engine.signals.disconnect(self._hear)
+        storage, engine.clock, engine.heart, engine.who, engine.after_enqueue = self._before
+        engine.use(storage)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Sluice:
+    """A world's store, as its actors see it: they pause before and after each change."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._world.store, name)
+        return functools.partial(self._through, method) if name in CHANGES else method
+
+    def _through(self, method: Callable[..., object], *arguments: object, **options: object) -> object:
+        actor = self._world._me()
+        if actor is None:
+            return method(*arguments, **options)
+        actor.pause()
+        answer = method(*arguments, **options)
+        actor.pause()
+        return answer
+
+    def extend(self, workers: Collection[str], until: float) -> int:
+        """See `Storage.extend`."""
+        return self._world.store.extend(workers, until)
+
+    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+        """See `Storage.wait`: others go on meanwhile."""
+        actor = self._world._me()
+        if actor is None:
+            return self._world.store.wait(channel, stamp, timeout)
+        actor.pause()
+        return True
