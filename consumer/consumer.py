@@ -255,7 +255,7 @@ class Consumer:
     def _relieve(self, crew: list["_Hand"]) -> None:
         """A worker that took several quick tasks, and is stuck in one of them, must not keep the others waiting."""
         for hand in crew:
-            if hand.worker.burdened and monotonic() - hand.worker.since > STUCK:
+            if hand.worker.burdened and self._engine.tick() - hand.worker.since > STUCK:
                 hand.worker.relieve()
 
     def _keep_house(self, crew: list["_Hand"]) -> None:

@@ -17,7 +17,7 @@ from typing import Final, TypeVar, cast
 import attrs
 
 from lifecycle import policies
-from lifecycle.clock import Clock, timestamp
+from lifecycle.clock import Clock, monotonic, timestamp
 from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
 from lifecycle.guard import Shield, shielded
 from lifecycle.heartbeat import Heart
@@ -109,6 +109,8 @@ class Engine:
         self.taken: dict[str, list[tuple[str, str]]] = {}
         """Task id → name and owner of the locks that its attempt has taken here and not given back."""
         self._triggers = LIFECYCLE.machine().triggers
+        self.tick = monotonic
+        """Seconds that only grow: for what must not be deceived by a clock that is set."""
         self.who = self._process
         """Names whoever acts, as it stands in histories."""
         self._name, self._pid = "", 0
@@ -139,7 +141,7 @@ class Engine:
     @shielded
     def enqueue(self, tasks: Sequence[Task]) -> None:
         """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
-        now = self.clock.now()
+        now, asked = self.clock.now(), self.tick()
         for task in tasks:
             self._prepare(task)
         # Held only for those who listen: nobody else could see a later signal overtake `enqueued`.
@@ -147,7 +149,7 @@ class Engine:
         with self._kept(hold):
             self.storage.enqueue(tasks, now, Actor(self.name, hold))
             for task in tasks:
-                self.announce(task, (ENQUEUE,))
+                self.announce(task, (ENQUEUE,), asked)
             if hold is not None:
                 self.release(tasks)
         if self.after_enqueue is not None:
@@ -218,14 +220,14 @@ class Engine:
     def retry(self, task_id: str) -> None:
         """An operator's second chance. Raises `UnknownTask`, or `IllegalTransition` unless it rests in an outcome."""
         while True:
-            task, now = self.get(task_id), self.clock.now()
+            task, now, asked = self.get(task_id), self.clock.now(), self.tick()
             move = policies.retry(task, now, worker=self.name)
             move.lease = move.hold = self.hold(task.state, move.path, now)
             (took,), _ = self.storage.exchange([Settlement(task, move)], None)
             if took:  # else it moved between the two calls: look again
                 break
         with self._kept(move.hold):
-            self.announce(task, move.path)
+            self.announce(task, move.path, asked)
             self.release([task])
         if self.after_enqueue is not None:
             self.after_enqueue()
@@ -233,13 +235,13 @@ class Engine:
     @shielded
     def recover(self, now: float | None = None) -> int:
         """Put back what workers that are gone have left, and say so; returns how many tasks moved."""
-        now = self.clock.now() if now is None else now
+        now, asked = self.clock.now() if now is None else now, self.tick()
         actor = Actor(self.name, self.hold(EXECUTING.name, (INTERRUPT, RECOVER), now))
         moved = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
         with self._kept(actor.hold if moved else None):
             for task, move in moved:
                 log.warning("%s was interrupted: the lease of its worker has lapsed", task)
-                self.announce(self.bind(task), move.path)
+                self.announce(self.bind(task), move.path, asked)
                 self.release([task])
         return len(moved)
 
@@ -262,13 +264,13 @@ class Engine:
 
     # Announcing ----------------------------------------------------------------------------------------------------
 
-    def announce(self, task: Task, path: tuple[str, ...], error: BaseException | None = None) -> bool:
+    def announce(self, task: Task, path: tuple[str, ...], asked: float, error: BaseException | None = None) -> bool:
         """Take a task through the states of a committed path, and send each one's signal.
 
-        False, and not a word, if the task was held meanwhile beyond its lease and has been taken over: its signals are
-        somebody else's now.
+        `asked`: the `tick` before the commit was asked for. False, and not a word, if the task was held meanwhile
+        beyond its lease and has been taken over: its signals are somebody else's now.
         """
-        if self._lost(task):
+        if self._lost(task, asked):
             return False
         heard = self.signals.heard
         for trigger in path:
@@ -278,15 +280,16 @@ class Engine:
                 self._triggers[trigger](task)
             signal = _SIGNAL[task.state]
             if signal in heard:  # spares the copy for signals that nobody listens to
-                if trigger is not path[0] and self._lost(task):  # while the handlers of the one before ran
+                if trigger is not path[0] and self._lost(task, asked):  # while the handlers of the one before ran
                     return False
                 # A copy: whatever a handler does to it, the worker goes by its own.
                 self.signals.send(signal, copy(task), error)
         return True
 
-    def _lost(self, task: Task) -> bool:
+    def _lost(self, task: Task, asked: float) -> bool:
         """Has the lease run out, and has somebody else moved the task since?"""
-        if task.lease is None or task.lease > self.clock.now():
+        # By both clocks: the host's may have been set back while this process was frozen.
+        if task.lease is None or (task.lease > self.clock.now() and self.tick() < asked + self.lease):
             return False
         stored = self.storage.get(task.id)
         if stored is not None and (stored.version, stored.worker, stored.seq) == (task.version, task.worker, task.seq):

@@ -9,7 +9,6 @@ from typing import Final, TypeVar
 
 from lifecycle import policies
 from lifecycle.attempt import Attempts
-from lifecycle.clock import monotonic
 from lifecycle.engine import Engine
 from lifecycle.errors import StorageError, TaskInterrupted
 from lifecycle.policies import WAITING, Outcome
@@ -50,30 +49,24 @@ def give_up(error: StorageError) -> bool:
 class Worker:
     """Runs one task at a time, in the thread that calls it."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        name: str,
-        wait: Callable[[StorageError], bool] = give_up,
-        tick: Callable[[], float] = monotonic,
-    ) -> None:
+    def __init__(self, engine: Engine, name: str, wait: Callable[[StorageError], bool] = give_up) -> None:
         """`name`: as it stands in leases and histories; no other worker of the store has it.
 
         `wait`: called when an outcome could not be stored; it waits, and says whether to try again. If not, the error
-        is raised, and the task is recovered when its lease has lapsed. `tick`: seconds that only grow.
+        is raised, and the task is recovered when its lease has lapsed.
         """
         self.engine, self.name = engine, name
         self.attempts = Attempts(engine)
         self.running: Task | None = None
         """What it runs now, for whoever has to put that back."""
         self.since = 0.0
-        """When it began with its present task (`monotonic`)."""
-        self._wait, self._tick = wait, tick
+        """When it began with its present task, as `Engine.tick` has it."""
+        self._wait = wait
         self._interrupted = False
         # Deques, since another thread may take from them (`relieve`): each task is taken by one of the two.
         self._claimed: deque[Claim] = deque()
         self._done: deque[tuple[Settlement, BaseException | None]] = deque()
-        self._exchanged = 0.0
+        self._exchanged = self._asked = 0.0
         self._handlers_took = 0.0
         self._pace: dict[str, float] = {}
         self._quick: set[str] = set()
@@ -93,12 +86,16 @@ class Worker:
                 if not self._claimed:
                     return
             self._next(None)
-            if self._claimed and self._done and self._tick() - self._exchanged > PATIENCE:
+            if self._claimed and self._done and self.engine.tick() - self._exchanged > PATIENCE:
                 self._exchange(never, None)
 
     def run_next(self, now: float | None = None) -> Task | None:
         """Deal with the next due task: the task, or ``None`` if none is due. See `TaskQueue.run_next`."""
-        while claims := self.engine.bare.exchange((), self._claimant(now, 1))[1]:
+        while True:
+            self._asked = self.engine.tick()
+            claims = self.engine.bare.exchange((), self._claimant(now, 1))[1]
+            if not claims:
+                return None
             self._claimed.extend(claims)
             error = self._next(now)
             self._exchange(never, now)
@@ -107,7 +104,6 @@ class Worker:
             task, move = claims[0]
             if move.path != (SCHEDULE,):  # one that was put off was not due yet
                 return task
-        return None
 
     # From other threads ----------------------------------------------------------------------------------------------
 
@@ -128,7 +124,7 @@ class Worker:
         if done := _drain(self._done):
             self._settle(done, never, None)
         for task, move in _drain(self._claimed):
-            if self.engine.announce(self.engine.bind(task), move.path):
+            if self.engine.announce(self.engine.bind(task), move.path, self._asked):
                 if move.path == (START,):
                     self._settle([self._outcome(task, Outcome(INTERRUPT), None, None)], never, None)
                 else:
@@ -153,7 +149,7 @@ class Worker:
         self._settle(_drain(self._done), go_on if fused else never, now)
         if not fused:
             self._settle((), go_on, now)
-        self._exchanged = self._tick()
+        self._exchanged = self.engine.tick()
 
     def _settle(
         self, done: Sequence[tuple[Settlement, BaseException | None]], go_on: Callable[[], bool], now: float | None
@@ -165,23 +161,26 @@ class Worker:
             claimant = self._claimant(now, BATCH) if go_on() else None
             if not done and claimant is None:
                 return
+            asked = engine.tick()
             try:
                 took, claims = engine.bare.exchange(settlements, claimant)
                 break
             except StorageError as failure:
                 if not done or not self._wait(failure):
                     raise
+        if claims:
+            self._asked = asked
         self._claimed.extend(claims)  # before handlers run: if they are slow, somebody may relieve this worker of them
-        started = self._tick()
+        started = self.engine.tick()
         for (settlement, error), taken in zip(done, took, strict=True):
             task, move = settlement
             if not taken:
                 log.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
                 continue
-            engine.announce(task, move.path, error)
+            engine.announce(task, move.path, asked, error)
             if move.lease is not None:
                 engine.release((task,))
-        self._handlers_took = self._tick() - started
+        self._handlers_took = self.engine.tick() - started
 
     def _next(self, now: float | None) -> BaseException | None:
         """Announce the next claim, and run its task if it was started; returns what the function raised."""
@@ -191,11 +190,11 @@ class Worker:
             return None
         engine = self.engine
         engine.bind(task)
-        began = self.since = self._tick()
+        began = self.since = self.engine.tick()
         error = None
         self.running = task
         try:
-            if not engine.announce(task, move.path):
+            if not engine.announce(task, move.path, self._asked):
                 return None
             if move.path != (START,):
                 engine.release((task,))
@@ -204,7 +203,7 @@ class Worker:
             self._done.append(self._outcome(task, outcome, error, now))
         finally:
             self.running = None
-        self._learn(task.name, self._tick() - began)
+        self._learn(task.name, self.engine.tick() - began)
         return error
 
     def _outcome(

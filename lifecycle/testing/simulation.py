@@ -8,6 +8,7 @@ interleaving can be reached, and the same choices give the same run.
 """
 
 import functools
+import itertools
 import random
 import threading
 from collections.abc import Callable, Collection
@@ -55,15 +56,18 @@ class Actor:
         self._turn.acquire()
         self.thread = threading.Thread(target=self._run, name=f"simulated {name}", daemon=True)
         self._gone = False
+        self._left = 0
+        self.replacement: Callable[[], object] | None = None
+        """Finds somebody who takes its place, should it die."""
 
     @property
     def can_go_on(self) -> bool:
         """Is it alive, and not frozen?"""
         return not (self.over or self.crashed or self.frozen)
 
-    def step(self) -> None:
-        """Let it go on to its next pause."""
-        self._world.current = self
+    def step(self, pauses: int = 1) -> None:
+        """Let it go on to its next pause, or over some; at the latest until it has nothing to do."""
+        self._world.current, self._left = self, pauses
         if self.thread.ident is None:
             self.thread.start()
         self._turn.release()
@@ -72,7 +76,8 @@ class Actor:
 
     def pause(self) -> None:
         """In its thread: let others go on, until it is its turn again."""
-        if not self._gone:
+        self._left -= 1
+        if not self._gone and (self._left <= 0 or self.idle):
             self._world.turn.release()
             self._turn.acquire()
         if self._gone:
@@ -124,12 +129,14 @@ class World:
         """Nobody has crashed, frozen or let a lease lapse: each signal of each task has to be heard."""
         self._places: dict[str, int] = {}
         self._kept: dict[tuple[str | None, str], int] = {}
-        self._random = random.Random(seed)  # noqa: S311 -- makes choices, hides nothing
+        # Drawn beforehand, and over and over again: the clock is looked at all the time.
+        rng = random.Random(seed)  # noqa: S311 -- makes choices, hides nothing
+        self._steps = itertools.cycle([rng.choice((0.0, 0.0, 0.0001, 0.0004, 0.003)) for _ in range(97)])
         self._ticks = 0.0
         engine = queue.engine
-        self._before = (engine.bare, engine.clock, engine.heart, engine.who, engine.after_enqueue)
+        self._before = (engine.bare, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue)
         engine.use(cast(Storage, _Sluice(self)))
-        engine.clock, engine.heart, engine.who = self.clock, cast(Heart, self), self._who
+        engine.clock, engine.heart, engine.tick, engine.who = self.clock, cast(Heart, self), self._tick, self._who
         engine.after_enqueue = None
         # Before all other handlers: they may take their time, and what happens meanwhile is announced meanwhile.
         engine.signals._handlers.insert(0, (self._hear, set(SIGNALS)))
@@ -147,7 +154,7 @@ class World:
         """A worker, of a consumer process of its own."""
 
         def work(actor: Actor) -> None:
-            worker = Worker(self.queue.engine, actor.name, tick=self._tick)
+            worker = Worker(self.queue.engine, actor.name)
             self.keep(worker.name)
             while not actor.stopping:
                 worker.work(lambda: not actor.stopping)
@@ -186,8 +193,9 @@ class World:
         self.store.extend(names, self.clock.now() + self.queue.engine.lease)
 
     def advance(self, seconds: float, *, beats: bool = True) -> None:
-        """Time passes, or goes back. Without beats whatever is held for less lapses."""
+        """Time passes, or the clock is set back. Without beats whatever is held for less lapses."""
         self.clock.advance(seconds)
+        self._ticks += max(seconds, 0.0)
         if beats:
             self.beat()
         else:
@@ -208,24 +216,25 @@ class World:
                 return
             due = self.store.next_due()
             if due is None:  # it runs, by somebody who is gone
-                self.clock.advance(self.queue.engine.lease)
+                self.advance(self.queue.engine.lease)
             elif due > self.clock.now():
-                self.clock.set(due)
+                self.advance(due - self.clock.now())
         raise Violation(f"the tasks do not come to rest: {self.store.counts()}")
 
     def _run_on(self, actor: Actor) -> None:
         """Until it is over, or finds nothing to do."""
-        for _ in range(ROUNDS):
-            if not actor.can_go_on:
-                return
-            actor.step()
-            if actor.idle:
-                return
-        self.fault(f"{actor.name} does not come to an end")
+        if actor.can_go_on:
+            actor.step(ROUNDS)
+            if actor.can_go_on and not actor.idle:
+                self.fault(f"{actor.name} does not come to an end")
 
     def workers(self) -> list[Actor]:
         """Those that were hired, the dead ones included."""
         return [actor for actor in self.actors.values() if (actor.name, actor.name) in self._kept or not actor.over]
+
+    def told(self, task: Task) -> bool:
+        """Was its last state announced?"""
+        return self._places.get(task.id, 0) == task.version
 
     # Judging it ----------------------------------------------------------------------------------------------------
 
@@ -303,7 +312,7 @@ class World:
 
     def _tick(self) -> float:
         """A clock of its own for a worker's decisions: at times hardly anything takes long, at times something does."""
-        self._ticks += self._random.choice((0.0, 0.0, 0.0001, 0.0004, 0.003))
+        self._ticks += next(self._steps)
         return self._ticks
 
     def keep(self, name: str) -> None:
@@ -328,7 +337,7 @@ class World:
         engine = self.queue.engine
         engine.hooks.unregister("pre_execute", "simulation")
         engine.signals.disconnect(self._hear)
-        storage, engine.clock, engine.heart, engine.who, engine.after_enqueue = self._before
+        storage, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue = self._before
         engine.use(storage)
 
     def __enter__(self) -> Self:
