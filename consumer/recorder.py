@@ -1,0 +1,164 @@
+"""A store that tells what it is asked, and what came of it: what pictures of real runs are made from."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, cast
+
+from lifecycle.diagrams.sequence import Arrow, Note, Say
+from lifecycle.policies import Move, Revocation
+from lifecycle.storage import Storage
+from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Settlement, Target
+from lifecycle.table import Kind
+from lifecycle.task import Task
+
+__all__ = ["ALL", "HANDLERS", "STORE", "Recorder", "Score"]
+
+STORE: Final = "store"
+HANDLERS: Final = "handlers"
+HELD: Final = " (held)"
+REFUSED: Final = "refused: it is another's by now"
+ALL: Final = ("*",)
+"""Whom the passing of time concerns."""
+
+
+class Score:
+    """What has been recorded so far."""
+
+    def __init__(self, now: Callable[[], float], *, full: bool = False) -> None:
+        """`full`: also what only looks, and what finds nothing."""
+        self.full = full
+        self.steps: list[Say | Note] = []
+        self._now, self._last = now, now()
+
+    def add(self, step: Say | Note) -> None:
+        """Record a step; and before it how much later than the last one it comes."""
+        now = self._now()
+        if passed := round(now - self._last, 2):
+            self.steps.append(Note(ALL, f"{passed:g} s later"))
+        self._last = now
+        self.steps.append(step)
+
+    def say(self, source: str, target: str, text: str, arrow: Arrow = Arrow.CALL) -> None:
+        """Record a message."""
+        self.add(Say(source, target, text, arrow))
+
+    def note(self, who: str, text: str) -> None:
+        """Record what happens at somebody."""
+        self.add(Note((who,), text))
+
+
+class Recorder:
+    """Stands between an engine and its store."""
+
+    def __init__(self, store: Storage, score: Score, who: str, wait: Callable[[], None]) -> None:
+        """`who` asks; `wait`: what to do instead of waiting."""
+        self._store, self._score, self._who, self._wait = store, score, who, wait
+
+    def die(self, error: type[BaseException]) -> None:
+        """From now on every call raises `error`: who asks is no more."""
+        self._store = cast("Storage", _Gone(error))
+
+    def __getattr__(self, name: str) -> object:
+        """What changes nothing: passed on, and told only in full."""
+        method = cast("Callable[..., object]", getattr(self._store, name))
+        if not self._score.full or name in ("close", "wake"):
+            return method
+
+        def told(*args: object, **kwargs: object) -> object:
+            self._score.say(self._who, STORE, name)
+            return method(*args, **kwargs)
+
+        return told
+
+    def _tell(self, call: str, came: str | None) -> None:
+        self._score.say(self._who, STORE, call)
+        if came:
+            self._score.note(STORE, came)
+
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+        """See `Storage`; so are the others."""
+        self._store.enqueue(tasks, now, actor)
+        states = [outlook.state for task in tasks if (outlook := self._store.outlook(task.id)) is not None]
+        held = HELD * (actor.hold is not None)
+        self._tell(f"enqueue {', '.join(_short(task) for task in tasks)}", ", ".join(states) + held)
+
+    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+        """A settlement that is refused is noted as such."""
+        took, claims = self._store.exchange(done, claimant)
+        if done or claims or self._score.full:
+            asked = [f"settle {' → '.join(move.path)}" for _, move in done] + ["claim"] * (claimant is not None)
+            came = [_came(move) if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
+            came += [_came(move) for _, move in claims]
+            if self._score.full and claimant is not None and not claims:
+                came.append("nothing is due")
+            self._tell(f"exchange: {', '.join(asked)}", "<br/>".join(came))
+        return took, claims
+
+    def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
+        """Tells for whom."""
+        released = self._store.release(tasks, now)
+        self._tell(f"release {', '.join(_short(task) for task in tasks)}", None)
+        return released
+
+    def extend(self, workers: Collection[str], until: float) -> int:
+        """Told if it prolonged anything."""
+        count = self._store.extend(workers, until)
+        if count:
+            self._tell("extend", "the lease is prolonged")
+        return count
+
+    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+        """Told if it found anything."""
+        moved = self._store.recover(now, actor, max_interruptions=max_interruptions, limit=limit)
+        if moved or self._score.full:
+            self._tell("recover", "<br/>".join(_came(move) for _, move in moved) or "no lease has lapsed")
+        return moved
+
+    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+        """By the function's name, or the task."""
+        self._store.revoke(target, revocation, now)
+        self._tell(f"revoke {_aim(target)}", None)
+
+    def restore(self, target: Target, now: float) -> bool:
+        """The same."""
+        restored = self._store.restore(target, now)
+        self._tell(f"restore {_aim(target)}", None)
+        return restored
+
+    def lock(self, lock: Lock, now: float) -> bool:
+        """Whether it was free."""
+        taken = self._store.lock(lock, now)
+        self._tell(f"lock {lock.name}", "taken" if taken else "refused: somebody has it")
+        return taken
+
+    def unlock(self, name: str, owner: str) -> bool:
+        """Tells the lock's name."""
+        given = self._store.unlock(name, owner)
+        self._tell(f"unlock {name}", None)
+        return given
+
+    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+        """Lets the others go on instead."""
+        del channel, stamp, timeout
+        self._wait()
+        return True
+
+
+class _Gone:
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> object:
+        raise self._error
+
+
+def _short(task: Task) -> str:
+    return task.name.rpartition(".")[2]
+
+
+def _aim(target: Target) -> str:
+    return f"all of {target.key.rpartition('.')[2]}" if target.function else "the task"
+
+
+def _came(move: Move) -> str:
+    held = move.lease is not None and move.state.kind is Kind.WAITING
+    return " → ".join(state.name for state in move.states) + HELD * held
