@@ -10,14 +10,12 @@ from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Settle
 from lifecycle.table import Kind
 from lifecycle.task import Task
 
-__all__ = ["ALL", "HANDLERS", "STORE", "Recorder", "Score"]
+__all__ = ["HANDLERS", "STORE", "Recorder", "Score"]
 
 STORE: Final = "store"
 HANDLERS: Final = "handlers"
 HELD: Final = " (held)"
 REFUSED: Final = "refused: it is another's by now"
-ALL: Final = ("*",)
-"""Whom the passing of time concerns."""
 
 
 class Score:
@@ -33,7 +31,7 @@ class Score:
         """Record a step; and before it how much later than the last one it comes."""
         now = self._now()
         if passed := round(now - self._last, 2):
-            self.steps.append(Note(ALL, f"{passed:g} s later"))
+            self.steps.append(Note((), f"{passed:g} s later"))
         self._last = now
         self.steps.append(step)
 
@@ -49,8 +47,8 @@ class Score:
 class Recorder:
     """Stands between an engine and its store."""
 
-    def __init__(self, store: Storage, score: Score, who: str, wait: Callable[[], None]) -> None:
-        """`who` asks; `wait`: what to do instead of waiting."""
+    def __init__(self, store: Storage, score: Score, who: str, wait: Callable[[Callable[[], bool]], None]) -> None:
+        """`who` asks; `wait`: what to do instead of waiting, given what says that it is over."""
         self._store, self._score, self._who, self._wait = store, score, who, wait
 
     def die(self, error: type[BaseException]) -> None:
@@ -138,8 +136,10 @@ class Recorder:
 
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
         """Lets the others go on instead."""
-        del channel, stamp, timeout
-        self._wait()
+        del timeout
+        if self._score.full:
+            self._score.say(self._who, STORE, f"wait for {channel.value}")
+        self._wait(lambda: self._store.stamp(channel) != stamp)
         return True
 
 

@@ -7,6 +7,7 @@ to do, and then at once.
 
 import contextlib
 import importlib.util
+import logging
 import os
 import signal
 import threading
@@ -16,18 +17,19 @@ from typing import Final, cast
 
 import attrs
 
-from consumer.demo import PATIENCE, TASKS, Scenario, Setting, Stage
-from consumer.recorder import ALL, HANDLERS, STORE, Recorder, Score
+from consumer.demo import PATIENCE, SCENARIOS, TASKS, Scenario, Setting, Stage
+from consumer.recorder import HANDLERS, STORE, Recorder, Score
 from lifecycle import LIFECYCLE, Kind, LifecycleError, Result, Task, TaskQueue
-from lifecycle.diagrams.sequence import Arrow, Note, Participant, Sequence
+from lifecycle.diagrams.sequence import Arrow, Participant, Sequence
 from lifecycle.engine import Function
 from lifecycle.guard import Guard
 from lifecycle.heartbeat import Heart
 from lifecycle.storage import MemoryStorage, Storage
+from lifecycle.storage.base import Channel
 from lifecycle.testing import VirtualClock
 from lifecycle.worker import Worker
 
-__all__ = ["DELAY", "LEASE", "Rehearsal", "rehearse"]
+__all__ = ["DELAY", "LEASE", "PROTOCOL", "Rehearsal", "rehearse"]
 
 DELAY: Final = 10.0
 """Seconds, as in the documentation."""
@@ -105,9 +107,11 @@ class _Process:
         engine.heart = self.pulse = _Pulse(engine._beat, engine.lease / 3)
         self.next_beat = stage.clock.now() + self.pulse.interval
 
-    def _wait(self) -> None:
-        if not self._stage.step(FOREVER):
-            raise LifecycleError("nothing happens any more")
+    def _wait(self, over: Callable[[], bool]) -> None:
+        """Instead of waiting, let the others go on, until it is `over`."""
+        while not over():
+            if not self._stage.step(FOREVER):
+                raise LifecycleError("nothing happens any more")
 
 
 class _Consumer(_Process):
@@ -134,11 +138,18 @@ class _Consumer(_Process):
     def _live(self) -> None:
         with contextlib.suppress(_Dead):
             self._go.acquire()
-            while not self.stopping:
+            store = self.engine.bare
+            while not self.stopping:  # as a consumer's worker does
+                stamp = store.stamp(Channel.WORK)
                 self.worker.work(lambda: not self.stopping)
                 if not self.stopping:
-                    self._pause()
+                    store.next_due()
+                    store.wait(Channel.WORK, stamp, FOREVER)
         self._paused.release()
+
+    def _wait(self, over: Callable[[], bool]) -> None:
+        del over  # whoever lets it go on again has looked
+        self._pause()
 
     def _pause(self) -> None:
         self._paused.release()
@@ -355,7 +366,9 @@ class Rehearsal:
     def sequence(self, title: str, about: str) -> Sequence:
         """What was recorded."""
         first, *later = (consumer.name for consumer in self._all)
-        said = {name for step in self.score.steps for name in (getattr(step, "source", ""), getattr(step, "target", ""))}
+        said = {
+            name for step in self.score.steps for name in (getattr(step, "source", ""), getattr(step, "target", ""))
+        }
         everybody = [
             Participant(OPERATOR, OPERATOR, person=True),
             Participant(PRODUCER, PRODUCER),
@@ -365,9 +378,7 @@ class Rehearsal:
             *(Participant(name, f"consumer {number}", late=True) for number, name in enumerate(later, 2)),
         ]
         there = [one for one in everybody if one.name in said]
-        ends = there[0].name, there[-1].name
-        steps = tuple(attrs.evolve(s, over=ends) if isinstance(s, Note) and s.over == ALL else s for s in self.score.steps)
-        return Sequence(title, about, tuple(there), steps)
+        return Sequence(title, about, tuple(there), tuple(self.score.steps))
 
 
 def rehearse(scenario: Scenario, open_store: Callable[[], Storage] | None = None, *, full: bool = False) -> Sequence:
@@ -377,15 +388,46 @@ def rehearse(scenario: Scenario, open_store: Callable[[], Storage] | None = None
     """
     stage = Rehearsal(open_store, full=full)
     try:
-        result: Result[object] = scenario.act(cast("Stage", stage))  # of which acts use what this one has
-        stage.wait_for(result.id, len(scenario.promised), FOREVER)
-        stage.settle_down()
+        with _quiet():
+            result: Result[object] = scenario.act(cast("Stage", stage))  # of which acts use what this one has
+            stage.wait_for(result.id, len(scenario.promised), FOREVER)
+            stage.settle_down()
         came = stage.signals(result.id)
         if came != scenario.promised or stage.faults:
             raise LifecycleError(f"{scenario.title}: {', '.join([*came, *stage.faults])}")
         return stage.sequence(scenario.title, f"Signals: {', '.join(came)}.")
     finally:
         stage.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What goes wrong on purpose is no news."""
+    logger = logging.getLogger("lifecycle")
+    before, logger.propagate = logger.propagate, False
+    silence = logging.NullHandler()
+    logger.addHandler(silence)
+    try:
+        yield
+    finally:
+        logger.removeHandler(silence)
+        logger.propagate = before
+
+
+def _through(stage: Stage) -> Result[object]:
+    """Everything that a task's way asks of its store: held, released, kept alive, recovered, settled, read."""
+    said = cast("Rehearsal", stage).score.say
+    stage.queue.signal()(lambda signal, task: said(PRODUCER, HANDLERS, signal, Arrow.TELL))  # noqa: ARG005
+    result: Result[object] = stage.tasks.slow_task(2 * DELAY)
+    stage.wait_for(result.id, 2, LEASE / 3)  # until the heart has beaten
+    stage.dismiss(signal.SIGKILL)
+    stage.hire()
+    stage.expect(result.get(blocking=True) == "done", "the second attempt returns")
+    return result
+
+
+PROTOCOL: Final = Scenario("The storage protocol, as one task's life uses it", SCENARIOS[-1].promised, _through)
+"""For a picture of who calls what, and when; not one of the demo's."""
 
 
 def _imported() -> ModuleType:

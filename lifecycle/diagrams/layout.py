@@ -118,11 +118,7 @@ def _between(ranks: Ranks, number: int) -> int:
     at = {slot: n for n, slot in enumerate(ranks[number + 1])}
     ends = [sorted(at[other] for other in slot.right) for slot in ranks[number]]
     return sum(
-        above > below
-        for n, upper in enumerate(ends)
-        for lower in ends[n + 1 :]
-        for above in upper
-        for below in lower
+        above > below for n, upper in enumerate(ends) for lower in ends[n + 1 :] for above in upper for below in lower
     )
 
 

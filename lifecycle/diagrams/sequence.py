@@ -44,7 +44,7 @@ class Say:
 
 @attrs.frozen
 class Note:
-    """What happens at one participant, or, of two, to all from the one to the other."""
+    """What happens at a participant, or to all that are there if none is named."""
 
     over: tuple[str, ...]
     text: str
@@ -65,14 +65,15 @@ def sequence_mermaid(picture: Sequence) -> str:
     who = {one.name: one for one in picture.participants}
     lines = ["sequenceDiagram", f"    accTitle: {spoken(picture.title)}", f"    accDescr: {spoken(picture.about)}"]
     lines += [f"    {_declared(one)}" for one in picture.participants if not one.late]
-    there = {one.name for one in picture.participants if not one.late}
+    there = [one.name for one in picture.participants if not one.late]
     for step in picture.steps:
         if isinstance(step, Note):
-            lines.append(f"    Note over {','.join(step.over)}: {spelt(step.text)}")
+            over = step.over or tuple(dict.fromkeys((there[0], there[-1])))
+            lines.append(f"    Note over {','.join(over)}: {spelt(step.text)}")
             continue
         if step.target not in there:
             lines.append(f"    create {_declared(who[step.target])}")
-            there.add(step.target)
+            there.append(step.target)
         if step.arrow is Arrow.KILL:
             lines.append(f"    destroy {step.target}")
         lines.append(f"    {step.source}{step.arrow.value}{step.target}: {spelt(step.text)}")

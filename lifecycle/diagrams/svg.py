@@ -177,9 +177,10 @@ def svg(picture: Graph) -> str:
 
 def opening(title: str, about: str, width: float, height: float, style: Iterable[str]) -> list[str]:
     """How a picture begins: its size, what it is called, how it looks."""
+    size = f"{width:.0f}", f"{height:.0f}"
+    box = f'width="{size[0]}" height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}"'
     return [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {box}>',
         f"<title>{escape(title)}</title>",
         f"<desc>{escape(about)}</desc>",
         "<style>",
@@ -225,9 +226,9 @@ def _boxes(drawing: _Drawing) -> list[str]:
             left, right = drawing.left[slots[0].rank] - 9.0, drawing.right[slots[0].rank] + 9.0
             upper = min(slot.y - slot.height / 2 for slot in slots) - TITLE - 3.0
             lower = max(slot.y + slot.height / 2 for slot in slots) + 5.0
+            size = f'width="{_n(right - left)}" height="{_n(lower - upper)}"'
             lines += [
-                f'<rect class="box {kind}" x="{_n(left)}" y="{_n(upper)}" width="{_n(right - left)}" '
-                f'height="{_n(lower - upper)}" rx="10"/>',
+                f'<rect class="box {kind}" x="{_n(left)}" y="{_n(upper)}" {size} rx="10"/>',
                 f'<text class="kind {kind}" x="{_n(left + 9)}" y="{_n(upper + 14)}">{kind}</text>',
             ]
     return lines
@@ -320,22 +321,21 @@ def _down(drawing: _Drawing, line: _Line) -> Drawn:
 
 
 def _turn(drawing: _Drawing, line: _Line) -> Drawn:
-    """To the right and back, into the same column."""
+    """To the right, to where its label begins, and back into the same column; beside its like in the same rank."""
     source, label, target = line.slots
-    x, middle = drawing.right[source.rank], (drawing.left[label.rank] + drawing.right[label.rank]) / 2
-    out = drawing.port(source, label)
-    back = drawing.port(target, label)
+    x, edge = drawing.right[source.rank], drawing.left[label.rank]
+    alike = [other.label for other in drawing.lines if other.turns and other.label in drawing.ranks[label.rank]]
+    far = edge - 3.0 - 6.0 * (alike.index(label) % 5)
+    out, back = drawing.port(source, label), drawing.port(target, label)
     if source is target:
-        out, back = out - 3.0, back + 3.0
-    sign = 1 if out <= back else -1
-    half = LINE * len(_texts(line.edge)) / 2 + 1.0
-    upper, lower = label.y - half, label.y + half
-    near, far = (upper, lower) if sign > 0 else (lower, upper)
+        out, back = out - 5.0, back + 5.0
+    peak = min(max(label.y, min(out, back) + 2.0), max(out, back) - 2.0)
     ways = [
-        f"M{_n(x)} {_n(out)} Q{_n(middle)} {_n(out)} {_n(middle)} {_n(near)}",
-        f"M{_n(middle)} {_n(far)} Q{_n(middle)} {_n(back)} {_n(x + _HEAD - 1)} {_n(back)}",
+        f"M{_n(x)} {_n(out)} C{_n(far)} {_n(out)} {_n(far)} {_n(out)} {_n(far)} {_n(peak)}",
+        f"C{_n(far)} {_n(back)} {_n(far)} {_n(back)} {_n(x + _HEAD - 1)} {_n(back)}",
+        f"M{_n(far)} {_n(peak)} L{_n(edge)} {_n(label.y)}",
     ]
-    return ways, middle, _head(x, back, -1)
+    return ways, edge + max(map(text_width, _texts(line.edge))) / 2 + 3.0, _head(x, back, -1)
 
 
 def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
