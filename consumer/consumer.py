@@ -11,8 +11,18 @@ from types import FrameType
 from typing import Final
 
 from consumer.life import (
-    BEGIN, DRAIN, DRAINING, END, HURRY, HURRYING, INTERRUPT, INTERRUPTING, RUNNING, STOPPED, Life,
-)  # fmt: skip
+    BEGIN,
+    DRAIN,
+    DRAINING,
+    END,
+    HURRY,
+    HURRYING,
+    INTERRUPT,
+    INTERRUPTING,
+    RUNNING,
+    STOPPED,
+    Life,
+)
 from lifecycle import ConfigurationError, StorageError, TaskQueue
 from lifecycle.clock import monotonic
 from lifecycle.moments import duration

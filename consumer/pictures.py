@@ -9,7 +9,7 @@ from consumer.demo import SCENARIOS
 from consumer.life import LIFE
 from consumer.rehearsal import PROTOCOL, rehearse
 from lifecycle import LIFECYCLE, ConfigurationError
-from lifecycle.diagrams import Graph, Sequence, dot, graph, mermaid, sequence_mermaid, svg
+from lifecycle.diagrams import Graph, Sequence, dot, graph, mermaid, sequence_mermaid, sequence_svg, svg
 
 __all__ = ["ENDINGS", "FORMATS", "PICTURES", "Picture", "draw"]
 
@@ -19,6 +19,7 @@ FORMATS: Final = ("mermaid", "dot", "svg")
 ENDINGS: Final[Mapping[str, str]] = {"mermaid": "mmd", "dot": "dot", "svg": "svg"}
 """Of the files that hold them."""
 DRAWN: Final[Mapping[str, Callable[[Graph], str]]] = {"mermaid": mermaid, "dot": dot, "svg": svg}
+PLAYED: Final[Mapping[str, Callable[[Sequence], str]]] = {"mermaid": sequence_mermaid, "svg": sequence_svg}
 
 
 def _slug(title: str) -> str:
@@ -40,6 +41,6 @@ def draw(picture: Picture, form: str) -> str:
         raise ConfigurationError(f"no format {form!r}: there are {', '.join(FORMATS)}")
     if isinstance(picture, Graph):
         return DRAWN[form](picture)
-    if form != "mermaid":
-        raise ConfigurationError(f"{form} cannot show a sequence: {picture.title!r} can be drawn as mermaid only")
-    return sequence_mermaid(picture)
+    if form not in PLAYED:
+        raise ConfigurationError(f"{form} cannot show a sequence: draw {picture.title!r} as {' or '.join(PLAYED)}")
+    return PLAYED[form](picture)

@@ -7,7 +7,7 @@ from lifecycle.diagrams.sequence import Arrow, Note, Say
 from lifecycle.policies import Move, Revocation
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Settlement, Target
-from lifecycle.table import Kind
+from lifecycle.table import LIFECYCLE, Kind
 from lifecycle.task import Task
 
 __all__ = ["HANDLERS", "STORE", "Recorder", "Score"]
@@ -39,9 +39,14 @@ class Score:
         """Record a message."""
         self.add(Say(source, target, text, arrow))
 
-    def note(self, who: str, text: str) -> None:
+    def note(self, who: str, text: str, kind: Kind | None = None) -> None:
         """Record what happens at somebody."""
-        self.add(Note((who,), text))
+        self.add(Note((who,), text, kind))
+
+    def announce(self, who: str, signal: str) -> None:
+        """Record that handlers hear a signal."""
+        kind = next(state.kind for state in LIFECYCLE.states if state.signal == signal)
+        self.add(Say(who, HANDLERS, signal, Arrow.TELL, kind))
 
 
 class Recorder:
@@ -67,34 +72,39 @@ class Recorder:
 
         return told
 
-    def _tell(self, call: str, came: str | None) -> None:
+    def _tell(self, call: str, *came: str | Move) -> None:
+        """A call, and what came of it, a note each."""
         self._score.say(self._who, STORE, call)
-        if came:
-            self._score.note(STORE, came)
+        for one in came:
+            if isinstance(one, str):
+                self._score.note(STORE, one)
+            else:
+                self._score.note(STORE, _came(one), one.state.kind)
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
         """See `Storage`; so are the others."""
         self._store.enqueue(tasks, now, actor)
-        states = [outlook.state for task in tasks if (outlook := self._store.outlook(task.id)) is not None]
-        held = HELD * (actor.hold is not None)
-        self._tell(f"enqueue {', '.join(_short(task) for task in tasks)}", ", ".join(states) + held)
+        self._score.say(self._who, STORE, f"enqueue {', '.join(_short(task) for task in tasks)}")
+        for outlook in filter(None, (self._store.outlook(task.id) for task in tasks)):
+            state = LIFECYCLE.state(outlook.state)
+            self._score.note(STORE, state.name + HELD * (actor.hold is not None), state.kind)
 
     def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
         """A settlement that is refused is noted as such."""
         took, claims = self._store.exchange(done, claimant)
         if done or claims or self._score.full:
             asked = [f"settle {' → '.join(move.path)}" for _, move in done] + ["claim"] * (claimant is not None)
-            came = [_came(move) if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
-            came += [_came(move) for _, move in claims]
+            came: list[str | Move] = [move if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
+            came += [move for _, move in claims]
             if self._score.full and claimant is not None and not claims:
                 came.append("nothing is due")
-            self._tell(f"exchange: {', '.join(asked)}", "<br/>".join(came))
+            self._tell(f"exchange: {', '.join(asked)}", *came)
         return took, claims
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
         """Tells for whom."""
         released = self._store.release(tasks, now)
-        self._tell(f"release {', '.join(_short(task) for task in tasks)}", None)
+        self._tell(f"release {', '.join(_short(task) for task in tasks)}")
         return released
 
     def extend(self, workers: Collection[str], until: float) -> int:
@@ -108,18 +118,18 @@ class Recorder:
         """Told if it found anything."""
         moved = self._store.recover(now, actor, max_interruptions=max_interruptions, limit=limit)
         if moved or self._score.full:
-            self._tell("recover", "<br/>".join(_came(move) for _, move in moved) or "no lease has lapsed")
+            self._tell("recover", *(move for _, move in moved))
         return moved
 
     def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
         """By the function's name, or the task."""
         self._store.revoke(target, revocation, now)
-        self._tell(f"revoke {_aim(target)}", None)
+        self._tell(f"revoke {_aim(target)}")
 
     def restore(self, target: Target, now: float) -> bool:
         """The same."""
         restored = self._store.restore(target, now)
-        self._tell(f"restore {_aim(target)}", None)
+        self._tell(f"restore {_aim(target)}")
         return restored
 
     def lock(self, lock: Lock, now: float) -> bool:
@@ -131,7 +141,7 @@ class Recorder:
     def unlock(self, name: str, owner: str) -> bool:
         """Tells the lock's name."""
         given = self._store.unlock(name, owner)
-        self._tell(f"unlock {name}", None)
+        self._tell(f"unlock {name}")
         return given
 
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:

@@ -172,7 +172,7 @@ class _Consumer(_Process):
     def _hear(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
         del exc
         self._stage.hear(task.id, signal)
-        self._stage.score.say(self.name, HANDLERS, signal, Arrow.TELL)
+        self._stage.score.announce(self.name, signal)
 
     def _telling(self, function: Function) -> Callable[..., object]:
         short = function.name.rpartition(".")[2]
@@ -416,8 +416,8 @@ def _quiet() -> Iterator[None]:
 
 def _through(stage: Stage) -> Result[object]:
     """Everything that a task's way asks of its store: held, released, kept alive, recovered, settled, read."""
-    said = cast("Rehearsal", stage).score.say
-    stage.queue.signal()(lambda signal, task: said(PRODUCER, HANDLERS, signal, Arrow.TELL))  # noqa: ARG005
+    announce = cast("Rehearsal", stage).score.announce
+    stage.queue.signal()(lambda signal, task: announce(PRODUCER, signal))  # noqa: ARG005
     result: Result[object] = stage.tasks.slow_task(2 * DELAY)
     stage.wait_for(result.id, 2, LEASE / 3)  # until the heart has beaten
     stage.dismiss(signal.SIGKILL)

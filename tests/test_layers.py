@@ -20,6 +20,7 @@ lifecycle.language
 lifecycle.diagrams.palette  lifecycle.diagrams.layout  lifecycle.diagrams.graph
 lifecycle.diagrams.mermaid  lifecycle.diagrams.dot  lifecycle.diagrams.svg
 lifecycle.diagrams.sequence
+lifecycle.diagrams.sequence_svg
 lifecycle.diagrams
 lifecycle.policies  lifecycle.signals  lifecycle.outcomes
 lifecycle.storage.base

@@ -8,6 +8,7 @@ from lifecycle.diagrams.dot import dot
 from lifecycle.diagrams.graph import Graph, graph, route
 from lifecycle.diagrams.mermaid import mermaid
 from lifecycle.diagrams.sequence import Sequence, sequence_mermaid
+from lifecycle.diagrams.sequence_svg import sequence_svg
 from lifecycle.diagrams.svg import svg
 
-__all__ = ["Graph", "Sequence", "dot", "graph", "mermaid", "route", "sequence_mermaid", "svg"]
+__all__ = ["Graph", "Sequence", "dot", "graph", "mermaid", "route", "sequence_mermaid", "sequence_svg", "svg"]

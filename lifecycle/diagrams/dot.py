@@ -15,13 +15,15 @@ PALE: Final = "40"
 
 def dot(picture: Graph) -> str:
     """A directed graph: a cluster for each kind, an edge for each row; reasons are tooltips."""
+    title, about, ink = _quoted(picture.title), _quoted(picture.about), _quoted(INK[0])
+    font = '[fontname="Helvetica"'
     lines = [
         "digraph lifecycle {",
-        f"    graph [label={_quoted(picture.title)}, labelloc=t, rankdir=LR, bgcolor=transparent, "
-        f'fontname="Helvetica", fontcolor="{INK[0]}", ranksep=0.7, tooltip={_quoted(picture.about)}]',
-        '    node [shape=box, style="rounded,filled", fontname="Helvetica", fontsize=12, height=0.4]',
-        f'    edge [fontname="Helvetica", fontsize=10, arrowsize=0.7, fontcolor="{INK[0]}"]',
-        f'    "" [shape=circle, width=0.18, height=0.18, label="", fixedsize=true, color="{INK[0]}", fillcolor="{INK[0]}"]',
+        f"    graph {font}, fontcolor={ink}, label={title}, labelloc=t, tooltip={about}]",
+        "    graph [rankdir=LR, ranksep=0.7, bgcolor=transparent]",
+        f'    node {font}, fontsize=12, shape=box, style="rounded,filled", height=0.4]',
+        f"    edge {font}, fontsize=10, fontcolor={ink}, arrowsize=0.7]",
+        f'    "" [shape=circle, width=0.18, height=0.18, fixedsize=true, label="", color={ink}, fillcolor={ink}]',
     ]
     for kind in KINDS:
         if not (states := picture.of_kind(kind)):

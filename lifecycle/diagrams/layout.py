@@ -157,7 +157,7 @@ def _settle(rank: Sequence[Slot], towards: bool, gap: float, between_blocks: flo
             apart = gap + between_blocks * (before.block != slot.block)
             offset += (before.height + slot.height) / 2 + apart
         offsets.append(offset)
-    pools: list[tuple[float, float, int]] = []  # weight × wish, weight, how many
+    pools: list[tuple[float, float, int]] = []  # sum of weighted wishes, sum of weights, how many
     for slot, shift in zip(rank, offsets, strict=True):
         beside = [*slot.left, *slot.right] if both else (slot.left if towards else slot.right)
         weights = [1.0 if slot.bends or other.bends else STRAIGHT for other in beside]

@@ -11,9 +11,10 @@ from lifecycle.table import Kind
 __all__ = ["identifiers", "mermaid", "quoted", "spoken"]
 
 BIRTH: Final = "new"
-WORDS: Final = frozenset(
-    "call class click default direction end flowchart graph href interpolate link linkstyle style subgraph".split()
-) | {BIRTH, *(kind.value for kind in Kind)}
+WORDS: Final = {
+    "call", "class", "classdef", "click", "default", "direction", "end", "flowchart", "graph", "href", "interpolate",
+    "linkstyle", "style", "subgraph", BIRTH, *(kind.value for kind in Kind),
+}  # fmt: skip
 """What Mermaid, or we, mean something else by."""
 
 

@@ -5,6 +5,7 @@ from enum import Enum
 import attrs
 
 from lifecycle.diagrams.mermaid import spoken
+from lifecycle.table import Kind
 
 __all__ = ["Arrow", "Note", "Participant", "Say", "Sequence", "sequence_mermaid"]
 
@@ -40,6 +41,8 @@ class Say:
     target: str
     text: str
     arrow: Arrow = Arrow.CALL
+    kind: Kind | None = None
+    """Of the state that it is about."""
 
 
 @attrs.frozen
@@ -48,6 +51,8 @@ class Note:
 
     over: tuple[str, ...]
     text: str
+    kind: Kind | None = None
+    """Of the state that it is about."""
 
 
 @attrs.frozen

@@ -1,7 +1,8 @@
 """Pictures as SVG, laid out here: the same bytes on every machine, whatever is installed there."""
 
+import itertools
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
@@ -12,7 +13,7 @@ from lifecycle.diagrams.layout import Slot, order, place
 from lifecycle.diagrams.palette import DARK, INK, LIGHT
 from lifecycle.table import Kind, State
 
-__all__ = ["opening", "svg", "text_width"]
+__all__ = ["n", "opening", "svg", "text_width"]
 
 LETTER: Final = 7.3
 """How wide a letter of 12 px is, in the fonts named below and those that stand in for them."""
@@ -61,7 +62,7 @@ class _Drawing:
             for state in column:
                 self.nodes[state.name] = Slot(2 * number, 0.0, 1 + list(Kind).index(state.kind))
         self.ranks: list[list[Slot]] = [[] for _ in range(2 * len(self.columns) + 2)]
-        for slot in (self.birth, *self.nodes.values()):
+        for slot in self.birth, *self.nodes.values():
             self.ranks[slot.rank].append(slot)
         self.lines = [self._line(edge) for edge in picture.edges]
         self.ranks = order(self.ranks)
@@ -86,12 +87,10 @@ class _Drawing:
             return _Line(edge, [source, label, target], turns=True, label=label)
         back = source.rank > target.rank
         first, last = (target, source) if back else (source, target)
-        way = [first]
         beside = source.rank + (-1 if back else 1)
-        for rank in range(first.rank + 1, last.rank):
-            way.append(self._slot(rank, height if rank == beside else 4.0 + 4.0 * (rank % 2 == 0)))
-        way.append(last)
-        for one, other in zip(way, way[1:], strict=False):
+        between = range(first.rank + 1, last.rank)
+        way = [first, *(self._slot(rank, height if rank == beside else 6.0) for rank in between), last]
+        for one, other in itertools.pairwise(way):
             _join(one, other)
         return _Line(edge, way, back, label=next(slot for slot in way if slot.rank == beside))
 
@@ -170,7 +169,7 @@ def svg(picture: Graph) -> str:
     lines += _boxes(drawing)
     lines += [_arrow(drawing, line) for line in drawing.lines]
     x, y = (drawing.left[0] + drawing.right[0]) / 2, drawing.birth.y
-    lines.append(f'<circle class="birth" cx="{_n(x)}" cy="{_n(y)}" r="7"/>')
+    lines.append(f'<circle class="birth" cx="{n(x)}" cy="{n(y)}" r="7"/>')
     lines += [_state(drawing, state) for state in picture.states]
     return "\n".join([*lines, "</g>", "</svg>"]) + "\n"
 
@@ -226,10 +225,10 @@ def _boxes(drawing: _Drawing) -> list[str]:
             left, right = drawing.left[slots[0].rank] - 9.0, drawing.right[slots[0].rank] + 9.0
             upper = min(slot.y - slot.height / 2 for slot in slots) - TITLE - 3.0
             lower = max(slot.y + slot.height / 2 for slot in slots) + 5.0
-            size = f'width="{_n(right - left)}" height="{_n(lower - upper)}"'
+            size = f'width="{n(right - left)}" height="{n(lower - upper)}"'
             lines += [
-                f'<rect class="box {kind}" x="{_n(left)}" y="{_n(upper)}" {size} rx="10"/>',
-                f'<text class="kind {kind}" x="{_n(left + 9)}" y="{_n(upper + 14)}">{kind}</text>',
+                f'<rect class="box {kind}" x="{n(left)}" y="{n(upper)}" {size} rx="10"/>',
+                f'<text class="kind {kind}" x="{n(left + 9)}" y="{n(upper + 14)}">{kind}</text>',
             ]
     return lines
 
@@ -242,8 +241,8 @@ def _state(drawing: _Drawing, state: State) -> str:
     return (
         f'<g class="state {state.kind}{look}" data-state={quoteattr(state.name)}>'
         f"<title>{escape(f'signal: {state.signal}; moved on by: {state.moved_by}')}</title>"
-        f'<rect x="{_n(left)}" y="{_n(slot.y - height / 2)}" width="{_n(right - left)}" height="{_n(height)}" rx="8"/>'
-        f'<text x="{_n((left + right) / 2)}" y="{_n(slot.y + 4)}">{escape(state.name)}</text></g>'
+        f'<rect x="{n(left)}" y="{n(slot.y - height / 2)}" width="{n(right - left)}" height="{n(height)}" rx="8"/>'
+        f'<text x="{n((left + right) / 2)}" y="{n(slot.y + 4)}">{escape(state.name)}</text></g>'
     )
 
 
@@ -261,7 +260,7 @@ def _arrow(drawing: _Drawing, line: _Line) -> str:
     texts = _texts(line.edge)
     y = label.y + 4.0 - LINE * (len(texts) - 1) / 2
     words = "".join(
-        f'<text x="{_n(x)}" y="{_n(y + LINE * number)}">{escape(text)}</text>' for number, text in enumerate(texts)
+        f'<text x="{n(x)}" y="{n(y + LINE * number)}">{escape(text)}</text>' for number, text in enumerate(texts)
     )
     look = " dim" if drawing.picture.dim(line.edge) else " passed" if drawing.picture.traced else ""
     source = "" if row.source is None else f" data-source={quoteattr(row.source.name)}"
@@ -286,7 +285,7 @@ def _across(drawing: _Drawing, line: _Line) -> Drawn:
     if line.back:
         head = _head(x, y, -1)
         x += _HEAD - 1
-    ways.append(f"M{_n(x)} {_n(y)}")
+    ways.append(f"M{n(x)} {n(y)}")
     middle = 0.0
     for slot in slots[1:-1]:
         left, right = drawing.left[slot.rank], drawing.right[slot.rank]
@@ -295,8 +294,8 @@ def _across(drawing: _Drawing, line: _Line) -> Drawn:
         if slot is label:
             middle = (left + right) / 2
             half = max(map(text_width, _texts(line.edge))) / 2 + 3.0
-            ways += [f"H{_n(middle - half)}"] * (middle - half > left) + [f"M{_n(middle + half)} {_n(y)}"]
-        ways.append(f"H{_n(right)}")
+            ways += [f"H{n(middle - half)}"] * (middle - half > left) + [f"M{n(middle + half)} {n(y)}"]
+        ways.append(f"H{n(right)}")
     end = drawing.left[last.rank]
     if not line.back:
         head = _head(end, drawing.port(last, slots[-2]), 1)
@@ -313,10 +312,10 @@ def _down(drawing: _Drawing, line: _Line) -> Drawn:
     half = LINE * len(_texts(line.edge)) / 2 + 1.0
     start, end = (slot.y + sign * way * (slot.height / 2 - 3.0) for slot, way in ((source, 1), (target, -1)))
     ways = [
-        f"M{_n(x)} {_n(start)} V{_n(label.y - sign * half)}",
-        f"M{_n(x)} {_n(label.y + sign * half)} V{_n(end - sign * (_HEAD - 1))}",
+        f"M{n(x)} {n(start)} V{n(label.y - sign * half)}",
+        f"M{n(x)} {n(label.y + sign * half)} V{n(end - sign * (_HEAD - 1))}",
     ]
-    head = f"M{_n(x)} {_n(end)} l-4 {-sign * _HEAD:g} h8 z"
+    head = f"M{n(x)} {n(end)} l-4 {-sign * _HEAD:g} h8 z"
     return ways, x, head
 
 
@@ -331,24 +330,24 @@ def _turn(drawing: _Drawing, line: _Line) -> Drawn:
         out, back = out - 5.0, back + 5.0
     peak = min(max(label.y, min(out, back) + 2.0), max(out, back) - 2.0)
     ways = [
-        f"M{_n(x)} {_n(out)} C{_n(far)} {_n(out)} {_n(far)} {_n(out)} {_n(far)} {_n(peak)}",
-        f"C{_n(far)} {_n(back)} {_n(far)} {_n(back)} {_n(x + _HEAD - 1)} {_n(back)}",
-        f"M{_n(far)} {_n(peak)} L{_n(edge)} {_n(label.y)}",
+        f"M{n(x)} {n(out)} C{n(far)} {n(out)} {n(far)} {n(out)} {n(far)} {n(peak)}",
+        f"C{n(far)} {n(back)} {n(far)} {n(back)} {n(x + _HEAD - 1)} {n(back)}",
+        f"M{n(far)} {n(peak)} L{n(edge)} {n(label.y)}",
     ]
     return ways, edge + max(map(text_width, _texts(line.edge))) / 2 + 3.0, _head(x, back, -1)
 
 
 def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
     if y == to_y:
-        return f"H{_n(to_x)}"
+        return f"H{n(to_x)}"
     bend = (x + to_x) / 2
-    return f"C{_n(bend)} {_n(y)} {_n(bend)} {_n(to_y)} {_n(to_x)} {_n(to_y)}"
+    return f"C{n(bend)} {n(y)} {n(bend)} {n(to_y)} {n(to_x)} {n(to_y)}"
 
 
 def _head(x: float, y: float, way: int) -> str:
-    return f"M{_n(x)} {_n(y)} l{-way * _HEAD:g} -4 v8 z"
+    return f"M{n(x)} {n(y)} l{-way * _HEAD:g} -4 v8 z"
 
 
-def _n(number: float) -> str:
+def n(value: float) -> str:
     """A coordinate, to a tenth."""
-    return f"{round(number, 1) + 0.0:g}"
+    return f"{round(value, 1) + 0.0:g}"
