@@ -11,7 +11,7 @@ from consumer.rehearsal import PROTOCOL, rehearse
 from lifecycle import LIFECYCLE, ConfigurationError
 from lifecycle.diagrams import Graph, Sequence, dot, graph, mermaid, sequence_mermaid, sequence_svg, svg
 
-__all__ = ["ENDINGS", "FORMATS", "PICTURES", "Picture", "draw"]
+__all__ = ["ENDINGS", "FORMATS", "PICTURES", "Picture", "draw", "formats"]
 
 Picture = Graph | Sequence
 
@@ -33,6 +33,11 @@ PICTURES: Final[Mapping[str, Callable[[], Picture]]] = {
     **{f"scenario-{_slug(scenario.title)}": partial(rehearse, scenario) for scenario in SCENARIOS},
 }
 """Name → what makes it: of a table, or by running a scenario."""
+
+
+def formats(picture: Picture) -> tuple[str, ...]:
+    """Those that can show it."""
+    return tuple(DRAWN if isinstance(picture, Graph) else PLAYED)
 
 
 def draw(picture: Picture, form: str) -> str:

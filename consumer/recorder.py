@@ -25,6 +25,8 @@ class Score:
         """`full`: also what only looks, and what finds nothing."""
         self.full = full
         self.steps: list[Say | Note] = []
+        self.outcomes = 0
+        """How often attempts came to an end."""
         self._now, self._last = now, now()
 
     def add(self, step: Say | Note) -> None:
@@ -92,6 +94,7 @@ class Recorder:
     def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
         """A settlement that is refused is noted as such."""
         took, claims = self._store.exchange(done, claimant)
+        self._score.outcomes += sum(took)
         if done or claims or self._score.full:
             asked = [f"settle {' → '.join(move.path)}" for _, move in done] + ["claim"] * (claimant is not None)
             came: list[str | Move] = [move if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
@@ -117,7 +120,8 @@ class Recorder:
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
         """Told if it found anything."""
         moved = self._store.recover(now, actor, max_interruptions=max_interruptions, limit=limit)
-        if moved or self._score.full:
+        self._score.outcomes += len(moved)
+        if moved:
             self._tell("recover", *(move for _, move in moved))
         return moved
 
@@ -146,10 +150,11 @@ class Recorder:
 
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
         """Lets the others go on instead."""
-        del timeout
+        del stamp, timeout
         if self._score.full:
             self._score.say(self._who, STORE, f"wait for {channel.value}")
-        self._wait(lambda: self._store.stamp(channel) != stamp)
+        before = self._score.outcomes  # a stamp of SQLite changes when another thread has looked
+        self._wait(lambda: self._score.outcomes != before)
         return True
 
 

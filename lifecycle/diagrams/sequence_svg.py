@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from typing import Final
-from xml.sax.saxutils import escape
 
 from lifecycle.diagrams.palette import DARK, INK, LIGHT
 from lifecycle.diagrams.sequence import Arrow, Note, Participant, Say, Sequence
-from lifecycle.diagrams.svg import n, opening, text_width
+from lifecycle.diagrams.svg import n, opening, spelt, text_width
 from lifecycle.table import Kind
 
 __all__ = ["sequence_svg"]
@@ -89,7 +88,7 @@ def _box(sheet: _Sheet, one: Participant, y: float) -> list[str]:
     return [
         f'<rect class="who" x="{n(x - width / 2)}" y="{n(y - BOX / 2)}" '  # noqa: ISC004 -- one element
         f'width="{n(width)}" height="{n(BOX)}" rx="{n(round_off)}"/>',
-        f'<text class="who" x="{n(x)}" y="{n(y + 4)}">{escape(one.label)}</text>',
+        f'<text class="who" x="{n(x)}" y="{n(y + 4)}">{spelt(one.label)}</text>',
     ]
 
 
@@ -100,13 +99,13 @@ def _note(sheet: _Sheet, note: Note, y: float, born: dict[str, float], dead: dic
         return [
             f'<path class="later" d="M{n(min(there))} {n(y - 8)} H{n(middle - half)} '  # noqa: ISC004
             f'M{n(middle + half)} {n(y - 8)} H{n(max(there))}"/>',
-            f'<text class="later" x="{n(middle)}" y="{n(y - 4)}">{escape(note.text)}</text>',
+            f'<text class="later" x="{n(middle)}" y="{n(y - 4)}">{spelt(note.text)}</text>',
         ]
     x, width = sheet.x[note.over[0]], text_width(note.text) + 14.0
     return [
         f'<g class="note{_of(note.kind)}"><rect x="{n(x - width / 2)}" y="{n(y - 19)}" '  # noqa: ISC004
         f'width="{n(width)}" height="21" rx="6"/>'
-        f'<text x="{n(x)}" y="{n(y - 4)}">{escape(note.text)}</text></g>',
+        f'<text x="{n(x)}" y="{n(y - 4)}">{spelt(note.text)}</text></g>',
     ]
 
 
@@ -122,7 +121,7 @@ def _say(sheet: _Sheet, say: Say, y: float, short: float) -> list[str]:
     return [
         f'<g class="say{dashed}{_of(say.kind)}"><path class="line" d="M{n(start)} {n(y)} H{n(line_end)}"/>'  # noqa: ISC004
         f'<path class="tip" d="{(head or open_head).strip()}"/>'
-        f'<text x="{n((start + end - way * short) / 2)}" y="{n(y - 5)}">{escape(say.text)}</text></g>',
+        f'<text x="{n((start + end - way * short) / 2)}" y="{n(y - 5)}">{spelt(say.text)}</text></g>',
     ]
 
 

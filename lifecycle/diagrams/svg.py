@@ -1,6 +1,7 @@
 """Pictures as SVG, laid out here: the same bytes on every machine, whatever is installed there."""
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
@@ -13,7 +14,7 @@ from lifecycle.diagrams.layout import Slot, order, place
 from lifecycle.diagrams.palette import DARK, INK, LIGHT
 from lifecycle.table import Kind, State
 
-__all__ = ["n", "opening", "svg", "text_width"]
+__all__ = ["n", "opening", "spelt", "svg", "text_width"]
 
 LETTER: Final = 7.3
 """How wide a letter of 12 px is, in the fonts named below and those that stand in for them."""
@@ -28,6 +29,7 @@ BLOCKS: Final = 24.0
 TITLE: Final = 15.0
 """Room for a kind's name above its states."""
 
+_FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _HEAD: Final = 7.0
 """The length of an arrow's head."""
 
@@ -164,7 +166,7 @@ def svg(picture: Graph) -> str:
     top = MARGIN + 20.0 * picture.traced + max(0.0, *(TITLE + 7.0 - s.y + s.height / 2 for s in drawing.nodes.values()))
     lines = opening(picture.title, picture.about, drawing.width, drawing.height + top + MARGIN, _style())
     if picture.traced:
-        lines.append(f'<text class="title" x="{MARGIN:g}" y="20">{escape(picture.title)}</text>')
+        lines.append(f'<text class="title" x="{MARGIN:g}" y="20">{spelt(picture.title)}</text>')
     lines.append(f'<g transform="translate(0 {top:g})">')
     lines += _boxes(drawing)
     lines += [_arrow(drawing, line) for line in drawing.lines]
@@ -180,8 +182,8 @@ def opening(title: str, about: str, width: float, height: float, style: Iterable
     box = f'width="{size[0]}" height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}"'
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {box}>',
-        f"<title>{escape(title)}</title>",
-        f"<desc>{escape(about)}</desc>",
+        f"<title>{spelt(title)}</title>",
+        f"<desc>{spelt(about)}</desc>",
         "<style>",
         "text { font: 12px ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace; }",
         *style,
@@ -239,10 +241,10 @@ def _state(drawing: _Drawing, state: State) -> str:
     height = slot.height - 6.0
     look = " dim" if drawing.picture.dim(state) else " visited" if drawing.picture.traced else ""
     return (
-        f'<g class="state {state.kind}{look}" data-state={quoteattr(state.name)}>'
-        f"<title>{escape(f'signal: {state.signal}; moved on by: {state.moved_by}')}</title>"
+        f'<g class="state {state.kind}{look}" data-state={_attribute(state.name)}>'
+        f"<title>{spelt(f'signal: {state.signal}; moved on by: {state.moved_by}')}</title>"
         f'<rect x="{n(left)}" y="{n(slot.y - height / 2)}" width="{n(right - left)}" height="{n(height)}" rx="8"/>'
-        f'<text x="{n((left + right) / 2)}" y="{n(slot.y + 4)}">{escape(state.name)}</text></g>'
+        f'<text x="{n((left + right) / 2)}" y="{n(slot.y + 4)}">{spelt(state.name)}</text></g>'
     )
 
 
@@ -260,13 +262,13 @@ def _arrow(drawing: _Drawing, line: _Line) -> str:
     texts = _texts(line.edge)
     y = label.y + 4.0 - LINE * (len(texts) - 1) / 2
     words = "".join(
-        f'<text x="{n(x)}" y="{n(y + LINE * number)}">{escape(text)}</text>' for number, text in enumerate(texts)
+        f'<text x="{n(x)}" y="{n(y + LINE * number)}">{spelt(text)}</text>' for number, text in enumerate(texts)
     )
     look = " dim" if drawing.picture.dim(line.edge) else " passed" if drawing.picture.traced else ""
-    source = "" if row.source is None else f" data-source={quoteattr(row.source.name)}"
+    source = "" if row.source is None else f" data-source={_attribute(row.source.name)}"
     return (
-        f'<g class="edge {row.target.kind}{look}" data-trigger={quoteattr(row.trigger)}{source} '
-        f"data-target={quoteattr(row.target.name)}><title>{escape(row.why)}</title>"
+        f'<g class="edge {row.target.kind}{look}" data-trigger={_attribute(row.trigger)}{source} '
+        f"data-target={_attribute(row.target.name)}><title>{spelt(row.why)}</title>"
         f'<path class="line" d="{" ".join(ways)}"/><path class="head" d="{head}"/>{words}</g>'
     )
 
@@ -346,6 +348,15 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
 
 def _head(x: float, y: float, way: int) -> str:
     return f"M{n(x)} {n(y)} l{-way * _HEAD:g} -4 v8 z"
+
+
+def spelt(text: str) -> str:
+    """A text, without what XML does not allow, and with what it means something else by written otherwise."""
+    return escape(_FORBIDDEN.sub("\ufffd", text))
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_FORBIDDEN.sub("\ufffd", text))
 
 
 def n(value: float) -> str:
