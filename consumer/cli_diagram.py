@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import Annotated, Final
 
 import typer
@@ -59,8 +60,8 @@ def _picture(what: str, table: str | None, find: Callable[[], TaskQueue]) -> Pic
     if what in PICTURES:
         return PICTURES[what]()
     try:
-        queue = find()
-        task, records = queue.get(what), queue.history(what)
+        with closing(find()) as queue:
+            task, records = queue.get(what), queue.history(what)
     except UnknownTask as error:
         raise UnknownTask(f"{what!r} is no picture (lifecycle diagram --list), and there is {error}") from None
     except typer.BadParameter as error:

@@ -47,9 +47,6 @@ LIFE: Final = Lifecycle(
 )
 """The life of a consumer."""
 
-_TRIGGERS: Final = LIFE.machine().triggers
-
-
 class Life:
     """One life; `state` is the name of where it is."""
 
@@ -58,8 +55,4 @@ class Life:
 
     def go(self, trigger: str) -> None:
         """Take a step; raises `IllegalTransition` if the table has none of that name here."""
-        _TRIGGERS[trigger](self)
-
-    def allows(self, trigger: str) -> bool:
-        """Is there such a step here?"""
-        return trigger in LIFE.allowed(self.state)
+        self.state = LIFE.next(self.state, trigger).name

@@ -33,6 +33,8 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
 
 def quoted(text: str) -> str:
     """A text between quotes, whatever is in it."""
+    if not text:
+        return '"#160;"'  # nothing at all cannot be quoted
     return '"' + re.sub(r"[^\w .,:;()+/=…→-]|(?<=#)\w", lambda found: f"#{ord(found[0])};", text) + '"'
 
 
