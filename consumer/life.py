@@ -47,6 +47,7 @@ LIFE: Final = Lifecycle(
 )
 """The life of a consumer."""
 
+
 class Life:
     """One life; `state` is the name of where it is."""
 

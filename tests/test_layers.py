@@ -48,6 +48,7 @@ consumer.demo_tasks
 consumer
 consumer.cli_law
 consumer.recorder
+consumer.actors
 consumer.rehearsal
 consumer.pictures
 consumer.cli_diagram
@@ -57,6 +58,9 @@ consumer.__main__
 """Low to high. What stands in one line knows nothing of one another."""
 
 PURE = ["lifecycle.machine", "lifecycle.table", "lifecycle.policies", "lifecycle.moments", "lifecycle.outcomes"]
+PURE += [
+    f"lifecycle.diagrams.{name}" for name in ("graph", "layout", "mermaid", "dot", "svg", "sequence", "sequence_svg")
+]
 WORLD = {"asyncio", "io", "logging", "os", "pathlib", "random", "socket", "sqlite3", "subprocess", "threading", "time"}
 
 ADAPTERS = {  # library: the modules that may know it
