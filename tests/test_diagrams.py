@@ -14,7 +14,7 @@ import pytest
 import test_docs
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import lifecycles, patient, seldom
+from strategies import patient, seldom
 
 from consumer.demo import SCENARIOS
 from consumer.pictures import ENDINGS, FORMATS, PICTURES, draw, formats
@@ -24,6 +24,7 @@ from lifecycle.diagrams.palette import DARK, INK, LIGHT, TERMINAL
 from lifecycle.diagrams.svg import text_width
 from lifecycle.table import Kind, Lifecycle, State, Transition
 from lifecycle.task import Record
+from lifecycle.testing.strategies import lifecycles
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "diagrams"
