@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from consumer.cli_diagram import diagram
 from consumer.cli_law import check, verify
 from consumer.consumer import WORKER_TYPES, Consumer
 from consumer.demo import run_demo
@@ -181,6 +182,9 @@ def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:
         if not path.exists():  # to look at a queue is no reason to make one
             raise typer.BadParameter(f"there is no file {path}")
     return TaskQueue(url, name=name)
+
+
+app.command()(diagram(_queue))
 
 
 def _fields(task: Task) -> dict[str, object]:

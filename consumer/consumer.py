@@ -7,10 +7,22 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 from types import FrameType
 from typing import Final
 
+from consumer.life import (
+    BEGIN,
+    DRAIN,
+    DRAINING,
+    END,
+    HURRY,
+    HURRYING,
+    INTERRUPT,
+    INTERRUPTING,
+    RUNNING,
+    STOPPED,
+    Life,
+)
 from lifecycle import ConfigurationError, StorageError, TaskQueue
 from lifecycle.clock import monotonic
 from lifecycle.moments import duration
@@ -28,8 +40,8 @@ IDLE: Final = 1.0
 """Seconds after which an idle worker looks anyway, should the host's clock have been set."""
 SOON: Final = 0.01
 """The least that it waits: what was due a moment ago may be held, or another worker's by now."""
-ASKED: Final = 128
-"""Added to a request to stop, to tell it from the number of a signal."""
+ASKED: Final = {128: DRAIN, 129: INTERRUPT}
+"""How one asks it to stop: bytes that are no numbers of signals, and what they ask for."""
 STUCK: Final = 0.25
 """Seconds after which a worker that took several tasks at once is relieved of those that it has not begun."""
 URGENT: Final = 0.5
@@ -38,18 +50,6 @@ AWAY: Final = 0.2
 """Seconds between two attempts to reach a store that cannot be used."""
 PRUNE: Final = 500
 """How many old tasks are deleted at a time."""
-
-
-class Stop(IntEnum):
-    """How urgently the consumer is to stop."""
-
-    NOT = 0
-    DRAIN = 1
-    """Claim nothing more, finish what runs."""
-    INTERRUPT = 2
-    """Put back what runs, after a grace period."""
-    NOW = 3
-    """Put back what runs at once."""
 
 
 class Consumer:
@@ -70,14 +70,13 @@ class Consumer:
         self._count, self._grace = workers, duration(grace, "grace")
         self._tick = min(0.5, self._engine.lease / 4)
         self._engine.clock.on_step(self._look_again)
-        self._begun = False
+        self._life: Life | None = None
         self._telling = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
         self._crew: list[_Hand] = []
         self._attendant: threading.Thread | None = None
-        self._stop = Stop.NOT
         self._deadline = 0.0
         self._away: set[object] = set()
         # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
@@ -113,19 +112,45 @@ class Consumer:
         run is left alone; one that was stopped can be started again.
         """
         ended = self._ended  # before the look: it is another one once the run is over
-        if self._begun:
-            self._ring(Stop.DRAIN if graceful else Stop.INTERRUPT)
+        if self.state not in (None, STOPPED):
+            self._ring(DRAIN if graceful else INTERRUPT)
             if threading.current_thread() not in (self._attendant, *self._crew):  # they cannot wait for themselves
                 ended.wait()
 
+    @property
+    def state(self) -> str | None:
+        """Where it is in its life (`consumer.life.LIFE`); ``None``: it was never started."""
+        return None if self._life is None else self._life.state
+
     def _open(self) -> None:
-        if self._begun:
-            raise ConfigurationError("this consumer runs already")
-        self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
-        # Requests come through a socket: a signal handler may not touch a lock that its own thread may hold.
-        self._bell, self._ringer = socket.socketpair()
-        self._ringer.setblocking(False)
-        self._bell.setblocking(False)
+        with self._telling:
+            if self.state not in (None, STOPPED):
+                raise ConfigurationError("this consumer runs already")
+            # Requests come through a socket: a signal handler may not touch a lock that its own thread may hold.
+            self._bell, self._ringer = socket.socketpair()
+            self._ringer.setblocking(False)
+            self._bell.setblocking(False)
+            self._life = Life()
+        try:
+            self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        ended = self._ended
+        self._stopping.set()
+        self._leaving.set()
+        with self._telling:  # nobody begins another life before this one is over
+            self._bell.close()
+            self._ringer.close()
+            self._go(END)  # before there is another event to wait for: see `stop`
+            self._reset()
+        ended.set()
+
+    def _go(self, trigger: str) -> None:
+        if self._life is not None:
+            self._life.go(trigger)
 
     def _begin(self) -> None:
         engine = self._engine
@@ -133,21 +158,25 @@ class Consumer:
         log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, self._count, self.queue.name, functions)
         if isinstance(engine.bare, MemoryStorage):
             log.warning("the queue is in this process's memory: nothing that other processes enqueue will come here")
-        self._begun = True
-        for _ in range(self._count):
-            self._hire()
-        for chore in self._relieve, self._keep_house:
-            # In threads of their own, since they call handlers: one that is slow must not hold up the other, or a stop.
-            threading.Thread(target=self._do, args=(chore,), name="lifecycle-housekeeping", daemon=True).start()
+        try:
+            for _ in range(self._count):
+                self._hire()
+            for chore in self._relieve, self._keep_house:
+                # In threads of their own, since they call handlers: a slow one must not hold up the other, or a stop.
+                threading.Thread(target=self._do, args=(chore,), name="lifecycle-housekeeping", daemon=True).start()
+        except BaseException:
+            self._close()
+            raise
+        self._go(BEGIN)
 
     def _hire(self) -> None:
         hand = _Hand(self, f"{self._engine.name}/{next(self._engine.workers)}")
         self._crew.append(hand)
         hand.start()
 
-    def _ring(self, stop: Stop) -> None:
+    def _ring(self, request: str) -> None:
         try:
-            self._ringer.send(bytes([ASKED + stop]))
+            self._ringer.send(bytes(number for number, asked in ASKED.items() if asked == request))
         except OSError:  # stopped already, or so many requests that one more says nothing new
             log.debug("a request to stop was not needed any more")
 
@@ -156,7 +185,7 @@ class Consumer:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        asked = {signal.SIGINT: Stop.DRAIN, signal.SIGTERM: Stop.INTERRUPT}
+        asked = {signal.SIGINT: DRAIN, signal.SIGTERM: INTERRUPT}
 
         def ask(number: int, frame: FrameType | None) -> None:
             del frame
@@ -179,19 +208,13 @@ class Consumer:
         self._attendant = threading.current_thread()
         try:
             while not self._over():
-                for stop in self._requests(self._tick if self._stop is Stop.NOT else SOON):
-                    self._heed(stop)
-                if self._stop is Stop.NOT:
+                for request in self._requests(self._tick if self.state == RUNNING else SOON):
+                    self._heed(request)
+                if self.state == RUNNING:
                     self._replace()
         finally:
-            ended = self._ended
-            self._begun = False
-            self._leaving.set()
-            self._bell.close()
-            self._ringer.close()
-            self._reset()
+            self._close()
             log.info("consumer %s has stopped", self._engine.name)
-            ended.set()
 
     def _do(self, chore: Callable[[list["_Hand"]], None]) -> None:
         """Do a chore every now and then, until nothing runs any more or what runs is to be put back."""
@@ -207,34 +230,31 @@ class Consumer:
                 self._found(chore)
             leaving.wait(self._tick)
 
-    def _requests(self, timeout: float) -> list[Stop]:
+    def _requests(self, timeout: float) -> list[str]:
         ready, _, _ = select.select([self._bell], [], [], timeout)
         asked = self._bell.recv(4096) if ready else b""
         # The interpreter writes the signal's own number there, too, to end the wait; what it means came separately.
-        return [Stop(number - ASKED) for number in asked if number >= ASKED]
+        return [ASKED[number] for number in asked if number in ASKED]
 
-    def _heed(self, stop: Stop) -> None:
-        again = self._stop is Stop.NOW
-        if self._stop is Stop.NOT:
-            self._stop = stop
-        else:  # asked again: now
-            self._stop = Stop.NOW
-        log.info("consumer %s: %s", self._engine.name, _SAYING[self._stop])
+    def _heed(self, request: str) -> None:
+        again = self.state == HURRYING
+        self._go(request if self.state == RUNNING else HURRY)  # asked again: now
+        log.info("consumer %s: %s", self._engine.name, _SAYING[self.state or RUNNING])
         self._stopping.set()
         self._engine.storage.wake()
-        if self._stop >= Stop.INTERRUPT:
+        if self.state != DRAINING:
             self._urgent.set()
             self._leaving.set()
             urgent = 0.0 if again else min(self._grace, URGENT)
-            self._deadline = monotonic() + (self._grace if self._stop is Stop.INTERRUPT else urgent)
+            self._deadline = monotonic() + (self._grace if self.state == INTERRUPTING else urgent)
             for hand in self._crew:
                 hand.worker.interrupt()
 
     def _over(self) -> bool:
-        if self._stop is Stop.NOT:
+        if self.state == RUNNING:
             return False
         alive = [hand for hand in self._crew if hand.is_alive()]
-        if self._stop >= Stop.INTERRUPT and monotonic() >= self._deadline:
+        if self.state != DRAINING and monotonic() >= self._deadline:
             for hand in alive:
                 try:
                     hand.worker.put_back()
@@ -286,10 +306,10 @@ class Consumer:
                         log.info("the store can be used again")
 
 
-_SAYING: Final = {
-    Stop.DRAIN: "stopping; what runs is finished first (again: it is put back now)",
-    Stop.INTERRUPT: "stopping; what runs is interrupted and put back",
-    Stop.NOW: "stopping now",
+_SAYING: Final[dict[str, str]] = {
+    DRAINING: "stopping; what runs is finished first (again: it is put back now)",
+    INTERRUPTING: "stopping; what runs is interrupted and put back",
+    HURRYING: "stopping now",
 }
 
 

@@ -44,6 +44,7 @@ from lifecycle import (
     TaskQueue,
 )
 from lifecycle.clock import monotonic
+from lifecycle.diagrams.palette import TERMINAL
 
 __all__ = ["SCENARIOS", "Event", "Scenario", "Setting", "Stage", "run_demo"]
 
@@ -360,7 +361,7 @@ class _Teller:
 
     def heard(self, event: Event) -> None:
         """A signal has arrived."""
-        style = _STYLES[next(state.kind for state in LIFECYCLE.states if state.signal == event.signal)]
+        style = TERMINAL[next(state.kind for state in LIFECYCLE.states if state.signal == event.signal)]
         seconds = monotonic() - self._began
         self._console.print(f"  [dim]{seconds:6.2f} s  {event.id[-6:]}[/]  [{style}]{event.signal}[/]", highlight=False)
 
@@ -370,15 +371,6 @@ class _Teller:
             self._console.print("  [green]✓ as promised[/]\n")
         else:
             self._console.print(f"  [bold red]✗ {escape(verdict.fault)}[/]\n", highlight=False)
-
-
-_STYLES: Final = {
-    Kind.WAITING: "cyan",
-    Kind.RUNNING: "blue",
-    Kind.PASSING: "magenta",
-    Kind.OUTCOME: "yellow",
-    Kind.FINAL: "green",
-}
 
 
 def run_demo(console: Console, *, real: bool = False, folder: Path | None = None, as_json: bool = False) -> bool:

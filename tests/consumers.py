@@ -8,6 +8,7 @@ import pytest
 from processes import PATIENCE, until
 
 from consumer import Consumer
+from consumer.life import RUNNING
 
 PUT_BACK = "queued executing interrupted queued"
 PROMPT = 0.5
@@ -57,7 +58,7 @@ def stopping(consumer, **options):
     """A thread that stops a consumer, once that has begun to stop."""
     thread = threading.Thread(target=consumer.stop, kwargs=options, daemon=True)
     thread.start()
-    until(lambda: consumer._stop, "the stop")
+    until(lambda: consumer.state != RUNNING, "the stop")
     return thread
 
 

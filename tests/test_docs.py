@@ -22,6 +22,7 @@ import typer
 
 from consumer.cli import app
 from consumer.demo import SCENARIOS
+from consumer.pictures import PICTURES, draw
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.storage import sqlite_schema
 
@@ -280,6 +281,11 @@ def scenarios():
     )
 
 
+def picture(name):
+    """A picture, for code hosts and the site to draw."""
+    return f"```mermaid\n{draw(PICTURES[name](), 'mermaid')}```"
+
+
 def schema():
     """The tables of an empty file."""
     with closing(sqlite3.connect(":memory:")) as db:
@@ -331,6 +337,7 @@ def help_of(name, command):
 def generated():
     """For each page its generated parts, by the name of their markers."""
     return {
+        ROOT / "README.md": {"lifecycle": picture("lifecycle")},
         DOCS / "lifecycle.md": {"transitions": transitions()},
         DOCS / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "sqlite.md": {"schema": schema()},

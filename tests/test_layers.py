@@ -17,6 +17,11 @@ lifecycle.properties
 lifecycle.task    lifecycle.moments  lifecycle.guard  lifecycle.heartbeat  lifecycle.serializer
 lifecycle.checking  lifecycle.regular  lifecycle.recording
 lifecycle.language
+lifecycle.diagrams.palette  lifecycle.diagrams.layout  lifecycle.diagrams.graph
+lifecycle.diagrams.mermaid  lifecycle.diagrams.dot  lifecycle.diagrams.svg
+lifecycle.diagrams.sequence
+lifecycle.diagrams.sequence_svg
+lifecycle.diagrams
 lifecycle.policies  lifecycle.signals  lifecycle.outcomes
 lifecycle.storage.base
 lifecycle.storage.memory  lifecycle.storage.watch  lifecycle.storage.sqlite_schema
@@ -36,17 +41,26 @@ lifecycle.testing.lockstep
 lifecycle.testing.proof
 lifecycle.testing.storage_spec
 lifecycle.testing
+consumer.life
 consumer.load  consumer.consumer
 consumer.demo
 consumer.demo_tasks
 consumer
 consumer.cli_law
+consumer.recorder
+consumer.actors
+consumer.rehearsal
+consumer.pictures
+consumer.cli_diagram
 consumer.cli
 consumer.__main__
 """
 """Low to high. What stands in one line knows nothing of one another."""
 
 PURE = ["lifecycle.machine", "lifecycle.table", "lifecycle.policies", "lifecycle.moments", "lifecycle.outcomes"]
+PURE += [
+    f"lifecycle.diagrams.{name}" for name in ("graph", "layout", "mermaid", "dot", "svg", "sequence", "sequence_svg")
+]
 WORLD = {"asyncio", "io", "logging", "os", "pathlib", "random", "socket", "sqlite3", "subprocess", "threading", "time"}
 
 ADAPTERS = {  # library: the modules that may know it
@@ -83,6 +97,8 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
         ("lifecycle.testing.storage_spec", rule): "the name of a rule, for Hypothesis to print"
         for rule in ("complete", "fail", "time_out", "lock_out", "rate_limit", "cancel", "interrupt")
     },
+    ("consumer.recorder", "recover"): "the name of a method of Storage",
+    ("consumer.life", "interrupt"): "a trigger of the consumer's own life",
     ("consumer.cli", "interrupted"): "what it says when somebody presses Ctrl-C",
 }
 
