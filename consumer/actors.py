@@ -104,7 +104,7 @@ class Process:
         self.tasks = _imported()
         self.queue: TaskQueue = self.tasks.queue
         self.engine = engine = self.queue.engine
-        engine.clock = stage.clock
+        engine.clock, engine.tick = stage.clock, stage.clock.now
         self.recorder = Recorder(stage.open(), stage.score, name, self._wait)
         engine.use(cast("Storage", self.recorder))
         engine.heart = self.pulse = _Pulse(engine._beat, engine.lease / 3)
@@ -123,7 +123,7 @@ class Consumer(Process):
     def __init__(self, stage: World, name: str) -> None:
         super().__init__(stage, name)
         self.tasks.monotonic, self.tasks.sleep = stage.clock.now, self.sleep  # type: ignore[attr-defined]
-        self.worker = Worker(self.engine, f"{name}/1", tick=stage.clock.now)
+        self.worker = Worker(self.engine, f"{name}/1")
         self.worker.attempts.guard = self._guard = _Guard(stage.clock)
         self.queue.signal()(self._hear)
         for function, entry in self.engine.functions.items():

@@ -1,13 +1,16 @@
 """What the tests of the public API share: queues on each store that needs no server, functions, an ear for their signals."""
 
 import itertools
+import sys
 import threading
 from contextlib import contextmanager
 
 import pytest
+from laws import FAULTY, OWN
 from processes import LONG
 from shell import TASKS
 
+from consumer.cli import main
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.storage.base import Channel
 from lifecycle.testing import VirtualClock
@@ -234,3 +237,22 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
     (tmp_path / "tasks.py").write_text(TASKS.format(url=f"sqlite:///{tmp_path}/tasks.db"))
     return tmp_path
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Gives a command in this process: its exit code, and what it wrote to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "faulty.py").write_text(FAULTY)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lifecycle", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    yield run
+    for name in ("own", "faulty"):
+        sys.modules.pop(name, None)

@@ -36,6 +36,8 @@ lifecycle
 lifecycle.testing.walks
 lifecycle.testing.strategies
 lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps
+lifecycle.testing.simulation
+lifecycle.testing.chaos
 lifecycle.testing.law
 lifecycle.testing.lockstep
 lifecycle.testing.proof
@@ -96,6 +98,10 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     **{
         ("lifecycle.testing.storage_spec", rule): "the name of a rule, for Hypothesis to print"
         for rule in ("complete", "fail", "time_out", "lock_out", "rate_limit", "cancel", "interrupt")
+    },
+    **{
+        ("lifecycle.testing.simulation", call): "the name of a method of Storage"
+        for call in ("enqueue", "recover", "revoke")
     },
     ("consumer.recorder", "recover"): "the name of a method of Storage",
     ("consumer.life", "interrupt"): "a trigger of the consumer's own life",

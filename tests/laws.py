@@ -1,0 +1,13 @@
+"""Tables of a program's own, one of them faulty, as modules that the command line is asked about."""
+
+OWN = """
+from lifecycle import Kind, Lifecycle, State, Transition
+open_, shut = State("open", "opened", Kind.WAITING, "anybody"), State("shut", "closed", Kind.FINAL, "nobody")
+TABLE = Lifecycle([open_, shut], [Transition("make", None, open_, "it is"), Transition("close", open_, shut, "it can")])
+number = 5
+"""
+FAULTY = """
+from lifecycle import Kind, Lifecycle, State, Transition
+a, b, c = (State(name, name, kind, "x") for name, kind in (("a", Kind.WAITING), ("b", Kind.FINAL), ("c", Kind.WAITING)))
+TABLE = Lifecycle([a, b, c], [Transition("make", None, a, ""), Transition("end", a, b, ""), Transition("undo", b, a, "")])
+"""
