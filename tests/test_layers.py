@@ -37,7 +37,7 @@ lifecycle.testing.walks
 lifecycle.testing.strategies
 lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps
 lifecycle.testing.simulation
-lifecycle.testing.chaos
+lifecycle.testing.chaos  lifecycle.testing.queue_spec
 lifecycle.testing.law
 lifecycle.testing.lockstep
 lifecycle.testing.proof

@@ -46,6 +46,15 @@ def test_a_hook_that_exits(queue, heard):
     assert failure(result)["error"] == "SystemExit(4)"
 
 
+def test_a_body_that_exits(queue):
+    """Post-execute hooks are called after a body that ends the program, too."""
+    told = []
+    queue.post_execute("note")(lambda task, value, exc: told.append((value, repr(exc))))
+    queue.task(name="exits")(lambda: sys.exit(3))()
+    assert queue.run_next().state == "error"
+    assert told == [(None, "SystemExit(3)")]
+
+
 def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog):
     """An attempt whose lock cannot be given back has its own outcome all the same; the lock ends with the lease."""
 

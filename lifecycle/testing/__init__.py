@@ -1,20 +1,25 @@
 """What tests of a queue, and of programs that use one, are made with.
 
-`VirtualClock`, `check` and `Checker` need nothing more. The strategies need ``hypothesis``, as does
-`lifecycle.testing.storage_spec`: ``pip install 'task-lifecycle[testing]'``.
+`VirtualClock`, `check`, `Checker` and `simulate` need nothing more. `StorageSpec`, `QueueSpec` and the strategies need
+``hypothesis``: ``pip install 'task-lifecycle[testing]'``.
 """
 
 from typing import TYPE_CHECKING, NoReturn
 
 from lifecycle.checking import Checker, IllegalSequence, check
+from lifecycle.testing.chaos import Run, simulate
 from lifecycle.testing.clock import VirtualClock
+from lifecycle.testing.simulation import Violation, World
 
 __all__ = [
-    "Checker", "Fault", "IllegalHistory", "IllegalSequence", "Step", "VirtualClock", "check", "illegal_histories",
-    "legal_histories", "lifecycles", "outcomes", "schedules", "streams", "tasks",
+    "Checker", "Fault", "IllegalHistory", "IllegalSequence", "QueueSpec", "Run", "Step", "StorageSpec", "Violation",
+    "VirtualClock", "World", "check", "illegal_histories", "legal_histories", "lifecycles", "outcomes", "schedules",
+    "simulate", "streams", "tasks",
 ]  # fmt: skip
 
 try:
+    from lifecycle.testing.queue_spec import QueueSpec
+    from lifecycle.testing.storage_spec import StorageSpec
     from lifecycle.testing.strategies import (
         Fault,
         IllegalHistory,

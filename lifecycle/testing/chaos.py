@@ -75,7 +75,7 @@ def simulate(
             world.audit()
         except Violation as fault:
             raise Violation(f"seed {seed}: {fault}") from None
-        return Run(seed, len(world.heard), chaos.turns, chaos.happened, chaos.taken())
+        return Run(seed, len(world.heard), chaos.turns, chaos.happened, world.taken())
 
 
 class _Chaos:
@@ -126,16 +126,6 @@ class _Chaos:
                 (event,) = self.rng.choices(events, weights)
                 event()
                 self.happened[event.__name__.strip("_")] += 1
-
-    def taken(self) -> Counter[tuple[str | None, str]]:
-        """How often a task went from which state to which."""
-        ways: Counter[tuple[str | None, str]] = Counter()
-        for task in self.world.store.tasks(limit=10**9):
-            before = None
-            for record in self.world.store.history(task.id) or ():
-                ways[before, record.state] += 1
-                before = record.state
-        return ways
 
     def _replace(self, hire: Callable[[str], Actor], kind: str) -> None:
         self._number += 1

@@ -11,14 +11,18 @@ import functools
 import itertools
 import random
 import threading
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, Self, cast
 
+import attrs
+
 from lifecycle.checking import Checker, IllegalSequence
+from lifecycle.engine import Function
 from lifecycle.heartbeat import Heart
 from lifecycle.policies import WAITING
 from lifecycle.queue import TaskQueue
-from lifecycle.signals import SIGNALS
+from lifecycle.signals import SIGNAL_EXECUTING, SIGNALS
 from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel, Storage
 from lifecycle.table import EXECUTING, LIFECYCLE
@@ -125,8 +129,13 @@ class World:
         """Task id → the signals that handlers heard, in order."""
         self.ran: dict[str, list[int]] = {}
         """Task id → the attempts whose body was begun, in order."""
+        self.ended: Counter[tuple[str, bool]] = Counter()
+        """(signal of what an attempt ended in, whether it had retries left) → how often that was heard."""
         self.undisturbed = True
         """Nobody has crashed, frozen or let a lease lapse: each signal of each task has to be heard."""
+        self.troubles: list[tuple[BaseException, bool]] = []
+        """What befalls the bodies that run next, one each: an error, and whether it comes after the body or instead."""
+        self._attempts: dict[str, bool] = {}
         self._places: dict[str, int] = {}
         self._kept: dict[tuple[str | None, str], int] = {}
         # Drawn beforehand, and over and over again: the clock is looked at all the time.
@@ -134,10 +143,12 @@ class World:
         self._steps = itertools.cycle([rng.choice((0.0, 0.0, 0.0001, 0.0004, 0.003)) for _ in range(97)])
         self._ticks = 0.0
         engine = queue.engine
-        self._before = (engine.bare, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue)
+        self._before = (
+            engine.bare, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue, engine.functions
+        )  # fmt: skip
         engine.use(cast(Storage, _Sluice(self)))
         engine.clock, engine.heart, engine.tick, engine.who = self.clock, cast(Heart, self), self._tick, self._who
-        engine.after_enqueue = None
+        engine.after_enqueue, engine.functions = None, _Functions(self, engine.functions)
         # Before all other handlers: they may take their time, and what happens meanwhile is announced meanwhile.
         engine.signals._handlers.insert(0, (self._hear, set(SIGNALS)))
         engine.signals._index()
@@ -232,6 +243,16 @@ class World:
         """Those that were hired, the dead ones included."""
         return [actor for actor in self.actors.values() if (actor.name, actor.name) in self._kept or not actor.over]
 
+    def taken(self) -> Counter[tuple[str | None, str]]:
+        """(state, next state) → how often a task went that way."""
+        ways: Counter[tuple[str | None, str]] = Counter()
+        for task in self.store.tasks(limit=10**9):
+            before = None
+            for record in self.store.history(task.id) or ():
+                ways[before, record.state] += 1
+                before = record.state
+        return ways
+
     def told(self, task: Task) -> bool:
         """Was its last state announced?"""
         return self._places.get(task.id, 0) == task.version
@@ -287,6 +308,10 @@ class World:
             self.fault(f"{task}: {signal} was announced as number {place + 1}, and stored is {', '.join(states)}")
         self._places[task.id] = place + 1 if found is None else found + 1
         self.heard.setdefault(task.id, []).append(signal)
+        if signal == SIGNAL_EXECUTING:
+            self._attempts[task.id] = task.retries > 0
+        elif task.id in self._attempts:
+            self.ended[signal, self._attempts.pop(task.id)] += 1
         if actor is not None:
             actor.pause()
 
@@ -337,7 +362,9 @@ class World:
         engine = self.queue.engine
         engine.hooks.unregister("pre_execute", "simulation")
         engine.signals.disconnect(self._hear)
-        storage, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue = self._before
+        (
+            storage, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue, engine.functions
+        ) = self._before  # fmt: skip
         engine.use(storage)
 
     def __enter__(self) -> Self:
@@ -377,3 +404,36 @@ class _Sluice:
             return self._world.store.wait(channel, stamp, timeout)
         actor.pause()
         return True
+
+
+class _Functions(dict[str, Function]):
+    """A queue's functions, whose calls are befallen by what the world has in store for them."""
+
+    def __init__(self, world: World, functions: dict[str, Function]) -> None:
+        super().__init__(functions)
+        self._world, self._functions = world, functions
+
+    def __setitem__(self, name: str, function: Function) -> None:
+        self._functions[name] = function  # declared meanwhile, and meant to stay
+        super().__setitem__(name, function)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The function, for one call."""
+        function = super().get(name)
+        if function is None or not self._world.troubles or self._world._me() is None:
+            return default if function is None else function
+        error, after = self._world.troubles.pop(0)
+
+        def troubled(*arguments: object, **options: object) -> object:
+            if not after:
+                raise error
+            function.call(*arguments, **options)
+            raise error
+
+        async def troubled_async(*arguments: object, **options: object) -> object:
+            if not after:
+                raise error
+            await cast("Awaitable[object]", function.call(*arguments, **options))
+            raise error
+
+        return attrs.evolve(function, call=troubled_async if function.is_async else troubled)

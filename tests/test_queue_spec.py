@@ -1,0 +1,151 @@
+"""`QueueSpec`: what can happen to a user's tasks happens, and what they get wrong is found."""
+
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
+
+from lifecycle import SIGNAL_COMPLETE, TaskQueue
+from lifecycle.testing import QueueSpec
+
+calm = settings(deadline=None, suppress_health_check=list(HealthCheck), stateful_step_count=20)
+
+
+class Chores(QueueSpec):
+    """Tasks with every option there is."""
+
+    def open_queue(self):
+        queue = TaskQueue("memory://", lease=30)
+        self.chores = [
+            queue.task(name="once")(lambda n: n),
+            queue.task(name="again", retries=2)(lambda n: n),
+            queue.task(name="later", retries=1, retry_delay=5)(lambda n: n),
+        ]
+        self.expected = {}
+        return queue
+
+    @initialize(interruptions=st.integers(0, 1))
+    def so_patient(self, interruptions):
+        self.queue.engine.max_interruptions = interruptions
+
+    @rule(which=st.integers(0, 2), delay=st.sampled_from((None, 20)), expires=st.sampled_from((None, 5, 500)))
+    def enqueue(self, which, delay, expires):
+        for number in range(len(self.expected), len(self.expected) + 3):
+            task_id = f"chore {number}"
+            self.expected[task_id] = number
+            options = {"delay": delay, "expires": expires, "id": task_id}
+            self.call(lambda number=number, options=options: self.chores[which].schedule((number,), **options))
+
+    def at_rest(self):
+        for task_id in self.world.heard:
+            result = self.queue.handle(task_id)
+            if result.state == "complete":
+                assert result.get() == self.expected[task_id]
+
+
+def test_all_that_can_happen_happens():
+    """No promise is broken, each row of the table is gone through, and each end of an attempt met, retries left or not."""
+    for _ in range(30):  # when the rarest ends are met is a matter of luck; that they are is not
+        run_state_machine_as_test(Chores, settings=settings(calm, stateful_step_count=50, max_examples=50))
+        if not Chores.missing():
+            break
+    assert Chores.missing() == []
+
+
+class Invoices(QueueSpec):
+    """A program that sends invoices; what it has sent is there to be looked at."""
+
+    idempotent = False
+
+    def open_queue(self):
+        queue, self.sent = TaskQueue("memory://", lease=30), Counter()
+
+        @queue.task(retries=1)
+        def bill(number):
+            if not (self.idempotent and self.sent[number]):
+                self.sent[number] += 1
+            return number
+
+        self.bill = bill
+        return queue
+
+    @rule(number=st.integers(0, 3))
+    def bill_somebody(self, number):
+        if number not in self.sent:
+            self.call(lambda: self.bill(number))
+
+    @invariant()
+    def an_invoice_is_sent_once(self):
+        assert max(self.sent.values(), default=0) <= 1, f"sent twice: {self.sent}"
+
+
+class Careful(Invoices):
+    idempotent = True
+
+
+def counterexample(spec, **options):
+    """How a specification fails."""
+    with pytest.raises(AssertionError) as caught:
+        run_state_machine_as_test(spec, settings=settings(calm, database=None, **options))
+    return str(caught.value) + "\n".join(caught.value.__notes__)
+
+
+def test_an_invoice_that_is_sent_twice():
+    """A task that does not expect to run twice is found out, with the shortest way to it."""
+    text = counterexample(Invoices)
+    assert "sent twice" in text
+    steps = [line for line in text.splitlines() if re.match(r"state\.(?!an_invoice|the_law)", line)]
+    assert 3 <= len(steps) <= 10, text
+
+
+def test_an_invoice_that_is_sent_once():
+    """The same task, once it is written for that, passes."""
+    run_state_machine_as_test(Careful, settings=settings(calm, max_examples=50))
+
+
+class Forgetful(Invoices):
+    """Says that an invoice is out before its task is complete, in a handler that is wrong about what it is told."""
+
+    idempotent = True
+
+    def open_queue(self):
+        queue, self.told = super().open_queue(), []
+        queue.signal(SIGNAL_COMPLETE)(lambda signal, task: self.told.append(task.args[0]))
+        return queue
+
+    def at_rest(self):
+        assert sorted(self.told) == sorted(number for number, count in self.sent.items() if count), "not told of all"
+
+
+def test_a_handler_that_relies_on_too_much():
+    """A program that takes signals for certain, where a killed process sends none, is found out."""
+    text = counterexample(Forgetful, phases=[Phase.generate, Phase.shrink])
+    assert "not told of all" in text
+
+
+def test_the_queue_is_given_back(tmp_path):
+    """The queue that was tried has its own store, clock and functions again, and nothing new in them."""
+    queue = TaskQueue(f"sqlite:///{tmp_path}/q.db")
+    add = queue.task(name="add")(lambda a, b: a + b)
+    before = queue.storage
+
+    class Adding(QueueSpec):
+        def open_queue(self):
+            return queue
+
+        @rule()
+        def add(self):
+            self.call(lambda: add(1, 2))
+
+    run_state_machine_as_test(Adding, settings=settings(calm, max_examples=5))
+    assert queue.storage is before
+    assert queue.tasks() == []
+    result = add(3, 4)
+    assert queue.run_next().id == result.id
+    assert result.get() == 7
+    assert queue.engine.signals.heard == {}
+    assert queue.engine.hooks.pre_execute == {}
+    queue.close()
