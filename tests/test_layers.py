@@ -43,6 +43,7 @@ lifecycle.testing.lockstep
 lifecycle.testing.proof
 lifecycle.testing.storage_spec
 lifecycle.testing
+lifecycle.testing.__main__
 consumer.life
 consumer.load  consumer.consumer
 consumer.demo

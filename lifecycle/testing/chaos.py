@@ -1,13 +1,15 @@
 """A simulated consumer of N workers, and all that can happen to it, by a seed: the same seed, the same run.
 
-``python -m lifecycle.testing.chaos --seeds 1000 --workers 4 --tasks 50`` runs so many worlds and audits each one.
+``python -m lifecycle.testing --seeds 1000 --workers 4 --tasks 50`` runs so many worlds and audits each one.
 """
 
 import argparse
+import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
@@ -19,9 +21,10 @@ from lifecycle.machine import IllegalTransition
 from lifecycle.queue import TaskQueue
 from lifecycle.storage.base import Storage
 from lifecycle.table import LIFECYCLE, Kind
+from lifecycle.task import Task
 from lifecycle.testing.simulation import Actor, Violation, World
 
-__all__ = ["Run", "simulate"]
+__all__ = ["Run", "main", "simulate"]
 
 LEASE: Final = 30.0
 """Seconds."""
@@ -38,7 +41,7 @@ class Run:
     turns: int
     """How often it was another's turn."""
     happened: Counter[str]
-    """What was done to it: crashes, steps of the clock, …"""
+    """What befell it: crashes, steps of the clock, …"""
     taken: Counter[tuple[str | None, str]]
     """(state, next state) → how often a task went that way."""
 
@@ -67,7 +70,8 @@ def simulate(
     alive brings all tasks to rest.
     """
     rng = random.Random(seed)  # noqa: S311 -- makes choices, hides nothing
-    with World(TaskQueue("memory://", lease=LEASE), storage=storage, seed=seed) as world:
+    queue = TaskQueue("memory://", lease=LEASE, max_interruptions=rng.choice((0, 1, 10)))
+    with _quiet(), World(queue, storage=storage, seed=seed) as world:
         chaos = _Chaos(world, rng, workers, tasks, crashes=crashes)
         try:
             chaos.run()
@@ -76,6 +80,18 @@ def simulate(
         except Violation as fault:
             raise Violation(f"seed {seed}: {fault}") from None
         return Run(seed, len(world.heard), chaos.turns, chaos.happened, world.taken())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the library would warn of is meant to happen here."""
+    log = logging.getLogger("lifecycle")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _Chaos:
@@ -108,13 +124,16 @@ class _Chaos:
         self._replace(self._producer, "producer")
         self._events: dict[Callable[[], None], int] = {
             self._wait: 12, self._revoke: 4, self._restore: 3, self._retry: 3, self._step_back: 1,
-        } | ({self._crash: 5, self._freeze: 4, self._stall: 1} if crashes else {})  # fmt: skip
+        }  # fmt: skip
+        if crashes:
+            self._events |= {self._crash: 5, self._oversleep: 3, self._return: 3, self._freeze: 3, self._wake: 6}
+            self._events[self._stall] = 1
 
     def run(self) -> None:
         """Until all is enqueued, and a while longer."""
         events, weights = list(self._events), list(self._events.values())
         rest = 200
-        while self.left or rest:
+        while (self.left or rest) and not self.world.faults:
             rest -= not self.left
             able = [actor for actor in self.world.actors.values() if actor.can_go_on]
             # Who has found nothing to do looks again now and then; most of the time nothing special happens.
@@ -136,15 +155,20 @@ class _Chaos:
 
     def _produce(self) -> None:
         while self.left:
-            self.left -= 1
-            rng = self.rng
-            task = rng.choice(self._functions).s([rng.randrange(len(_ENDS)) for _ in range(rng.choice((1, 2, 4)))])
-            task.id = f"t{self.left}"
-            task.priority = rng.choice((0, 0, 1))
-            now = self.world.clock.now()
-            task.eta = now + rng.choice((1, 20, 100)) if rng.random() < 0.3 else None  # noqa: PLR2004
-            task.expires = now + rng.choice((0, 10, 200)) if rng.random() < 0.2 else None  # noqa: PLR2004
-            self.world.queue.enqueue(task)
+            # Many at once now and then, so that workers are busy.
+            tasks = [self._task() for _ in range(min(self.left, self.rng.choice((1, 1, 12))))]
+            self.world.queue.enqueue_many(tasks)
+
+    def _task(self) -> Task:
+        self.left -= 1
+        rng = self.rng
+        task = rng.choice(self._functions).s([rng.randrange(len(_ENDS)) for _ in range(rng.choice((1, 2, 4)))])
+        task.id = f"t{self.left}"
+        task.priority = rng.choice((0, 0, 1))
+        now = self.world.clock.now()
+        task.eta = now + rng.choice((1, 20, 100)) if rng.random() < 0.3 else None  # noqa: PLR2004
+        task.expires = now + rng.choice((0, 10, 200)) if rng.random() < 0.2 else None  # noqa: PLR2004
+        return task
 
     # Events --------------------------------------------------------------------------------------------------------
 
@@ -166,8 +190,30 @@ class _Chaos:
                 actor.replacement()
 
     def _freeze(self) -> None:
-        actor = self.rng.choice([actor for actor in self.world.actors.values() if not actor.crashed])
-        self.world.freeze(actor, not actor.frozen)
+        busy = [actor for actor in self.world.actors.values() if actor.can_go_on and not actor.idle]
+        if busy:
+            self.world.freeze(self.rng.choice(busy))
+
+    def _oversleep(self) -> None:
+        """Somebody freezes in the middle of what he does, until his lease has lapsed; the hearts of others beat."""
+        self._freeze()
+        for _ in range(4):
+            self.world.advance(LEASE / 3)
+
+    def _return(self) -> None:
+        """Somebody oversleeps, and comes back in the midst of what others do with what he had."""
+        self._oversleep()
+        self.world.queue.engine.recover()
+        for actor in [actor for actor in self.world.workers() if actor.can_go_on]:
+            actor.step(self.rng.choice((2, 4, 6)))
+        self._wake()
+
+    def _wake(self) -> None:
+        frozen = [actor for actor in self.world.actors.values() if actor.frozen and not actor.crashed]
+        if frozen:
+            actor = self.rng.choice(frozen)
+            self.world.freeze(actor, frozen=False)
+            actor.step(self.rng.choice((1, 5)))
 
     def _revoke(self) -> None:
         until = self.rng.choice((None, timedelta(seconds=10)))
@@ -182,8 +228,8 @@ class _Chaos:
 
     def _retry(self) -> None:
         # An operator has heard of what he retries: who is faster than the handlers may be heard before them.
-        found = self.world.store.tasks(LIFECYCLE.of_kind(Kind.OUTCOME), limit=5)
-        resting = [task for task in found if self.world.told(task)]
+        state = self.rng.choice(LIFECYCLE.of_kind(Kind.OUTCOME))
+        resting = [task for task in self.world.store.tasks([state], limit=5) if self.world.told(task)]
         if resting:
             try:
                 self.world.queue.retry(self.rng.choice(resting).id)
@@ -193,7 +239,7 @@ class _Chaos:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run worlds, and say what happened in them; exit code 1 at the first violation."""
-    parser = argparse.ArgumentParser(prog="python -m lifecycle.testing.chaos", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m lifecycle.testing", description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=100, help="how many worlds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=4, help="in each world")
@@ -215,7 +261,3 @@ def main(arguments: list[str] | None = None) -> int:
         + "; no violation\n"
     )
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,7 @@
 The code that runs is the real one: `Worker`, `Engine`, the store's adapter. Each actor has a thread of its own, but
 only one of them runs at a time, from one pause to the next: there is one before and after each operation of the store
 that changes something, after each signal, and before each task's body. Who goes on next, who dies there, or freezes, is
-said by whoever moves the world: a random generator (`lifecycle.testing.chaos`), or Hypothesis (`QueueSpec`). So every
+said by whoever moves the world: a random generator (`lifecycle.testing`), or Hypothesis (`QueueSpec`). So every
 interleaving can be reached, and the same choices give the same run.
 """
 
@@ -25,7 +25,7 @@ from lifecycle.queue import TaskQueue
 from lifecycle.signals import SIGNAL_EXECUTING, SIGNALS
 from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel, Storage
-from lifecycle.table import EXECUTING, LIFECYCLE
+from lifecycle.table import EXECUTING, INTERRUPTED, LIFECYCLE
 from lifecycle.task import Task
 from lifecycle.testing.clock import VirtualClock
 from lifecycle.worker import Worker
@@ -217,6 +217,8 @@ class World:
         for actor in self.actors.values():
             actor.frozen = False
         for _ in range(ROUNDS):
+            if self.faults:
+                raise Violation("\n".join(self.faults))
             if not any(actor.can_go_on and not actor.stopping for actor in self.workers()):
                 self.hire(f"last {len(self.actors)}")
             for actor in list(self.actors.values()):
@@ -278,7 +280,13 @@ class World:
             raise Violation("\n".join(dict.fromkeys(self.faults)))
 
     def _judge(self, task: Task) -> None:
-        history = [record.state for record in self.store.history(task.id) or ()]
+        records = self.store.history(task.id) or []
+        for start, end in itertools.pairwise(records):
+            # Only who holds it ends an attempt, or who recovers what was left.
+            by_its_own = end.worker == start.worker or end.state == INTERRUPTED
+            if start.state == EXECUTING and not (by_its_own and end.attempt == start.attempt):
+                self.fault(f"{task}: attempt {start.attempt} of {start.worker} was ended by {end.worker}")
+        history = [record.state for record in records]
         signals = [_SIGNALS[state] for state in history]
         checker = Checker()
         try:
