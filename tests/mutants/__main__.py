@@ -66,7 +66,12 @@ def main() -> int:
         text = PAGE.read_text()
         part = figures(verdicts, time.monotonic() - started)
         PAGE.write_text(
-            re.sub(r"(<!-- mutants -->\n\n).*(\n\n<!-- /mutants -->)", rf"\1{part}\2", text, flags=re.DOTALL)
+            re.sub(
+                r"(<!-- measured: mutants -->\n\n).*(\n\n<!-- end of what was measured -->)",
+                rf"\1{part}\2",
+                text,
+                flags=re.DOTALL,
+            )
         )
     return int(any(name not in EXPLAINED for name in alive))
 
