@@ -79,13 +79,15 @@ class _Wanted:
         self._engine = fn._engine if queue is None else queue.engine
         self._name, self._signature = fn.name, fn._signature
         self._any = args == (...,) and not kwargs
+        self._payload: bytes | None = None
         self._ways: list[Mapping[str, object]] = []
         if not self._any:
             call = fn.s(*args, **kwargs).call  # TypeError if they do not fit
             self._ways.append(self._bound(*call))
             serializer = self._engine.serializer
             try:  # as a worker would get them: a serializer need not give back what it was given
-                stored = serializer.loads(serializer.dumps(call))
+                self._payload = serializer.dumps(call)
+                stored = serializer.loads(self._payload)
             except Unserializable:  # such as ANY
                 stored = call
             if isinstance(stored, tuple | list):
@@ -116,11 +118,11 @@ class _Wanted:
                 return
 
     def _fits(self, task: Task) -> bool:
-        if self._any:
+        if self._any or task.payload == self._payload:
             return True
         try:
             return self._bound(*task.call) in self._ways
-        except (Undecodable, TypeError):  # of another version of the function
+        except Exception:  # noqa: BLE001 -- unreadable, of another version of the function, or not to be compared
             return False
 
     def _bound(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Mapping[str, object]:

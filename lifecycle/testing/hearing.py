@@ -36,6 +36,7 @@ class Heard(list[tuple[str, str]]):
         queue.signal()(self._note)
 
     def _note(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
+        __tracebackhide__ = True
         del exc
         with self._mutex:
             self.append((signal, task.id))

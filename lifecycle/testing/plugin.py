@@ -30,6 +30,7 @@ __all__ = ["lifecycle_clock", "lifecycle_queue", "lifecycle_signals"]
 
 _RECORDINGS: Final = pytest.StashKey[list[Heard]]()
 """Of a test: whose signals it records."""
+_MESSAGE: Final = "illegal sequence of signals: {}"
 
 
 @pytest.fixture
@@ -83,14 +84,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def _judge(recordings: list[Heard]) -> None:
     """Fail because of the first that is not legal; it is told once."""
-    __tracebackhide__ = True
     for heard in recordings:
         if heard.fault is not None:
             fault, heard.fault = heard.fault, None
-            _strike(fault)
+            pytest.fail(_MESSAGE.format(fault), pytrace=False)
 
 
 def _strike(fault: IllegalSequence) -> NoReturn:
     """Fail the test; what `pytest.fail` raises is no `Exception`, and so passes through handlers and workers."""
     __tracebackhide__ = True
-    pytest.fail(f"illegal sequence of signals: {fault}")
+    pytest.fail(_MESSAGE.format(fault))

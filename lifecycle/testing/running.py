@@ -104,8 +104,9 @@ def testing_mode(queue: TaskQueue, clock: Clock | None = None) -> Iterator[TaskQ
 
     :param clock: for that time, say a `VirtualClock`; ``None``: the queue's.
 
-    Afterwards the queue is as it was before, and what still waits on the store in memory gets `StorageError`. Not to be
-    entered or left while a consumer runs the queue: it would not find what it has begun.
+    Afterwards the queue is as it was before, and who still waits for something in memory is told that it is gone
+    (`StorageError`, `UnknownTask`). Not to be entered or left while a consumer runs the queue: it would not find what
+    it has begun.
     """
     engine = queue.engine
     before = engine.bare, engine.clock
