@@ -20,7 +20,7 @@ class Heard(list[tuple[str, str]]):
     """``(signal, task id)`` for all that a queue announces from now on in this process, in order; until `close`."""
 
     def __init__(self, queue: TaskQueue, strike: Callable[[IllegalSequence], object] | None = None) -> None:
-        """Tasks that are in the store already go on from where they are.
+        """Tasks that are in the store already go on from where they are; so begin before workers run.
 
         `strike`: called at the first signal that is not legal, if it comes in this thread, outside a task's body; it
         may raise what is no `Exception`, and so end what runs. What it raises elsewhere would not get to the test.
