@@ -15,6 +15,8 @@ from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.storage.base import Channel
 from lifecycle.testing import VirtualClock
 
+pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
+
 KINDS = ("memory", "sqlite")
 NOW = 1_000_000_000.0
 """Where the virtual clock begins."""

@@ -35,7 +35,8 @@ lifecycle.queue
 lifecycle
 lifecycle.testing.walks
 lifecycle.testing.strategies
-lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps
+lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps  lifecycle.testing.asserting
+lifecycle.testing.running  lifecycle.testing.hearing
 lifecycle.testing.simulation
 lifecycle.testing.chaos  lifecycle.testing.queue_spec
 lifecycle.testing.law
@@ -43,7 +44,7 @@ lifecycle.testing.lockstep
 lifecycle.testing.proof
 lifecycle.testing.storage_spec
 lifecycle.testing
-lifecycle.testing.__main__
+lifecycle.testing.__main__  lifecycle.testing.plugin
 consumer.life
 consumer.load  consumer.consumer
 consumer.demo

@@ -13,7 +13,7 @@ from lifecycle import policies
 from lifecycle.errors import StorageError
 from lifecycle.policies import Outcome, Revocation
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claimant, Lock, Settlement, Storage, Target
-from lifecycle.table import COMPLETE, FAIL, INTERRUPT, REVOKE, SCHEDULED, START
+from lifecycle.table import COMPLETE, FAIL, INTERRUPT, LIFECYCLE, REVOKE, SCHEDULED, START
 from lifecycle.task import Task
 from lifecycle.testing.law import demand
 from lifecycle.testing.lockstep import Lockstep
@@ -23,6 +23,8 @@ __all__ = ["StorageProof", "TestCaseOf"]
 _PATIENCE: Final = 60.0
 """Seconds after which a waiter that should have been woken is taken for one that sleeps on."""
 _ACTOR: Final = Actor("producer")
+_SHORT: Final = (5, 15)
+"""Steps in a run."""
 
 
 class StorageProof(unittest.TestCase):
@@ -39,7 +41,9 @@ class StorageProof(unittest.TestCase):
 
     def test_adapter_and_model_agree(self) -> None:
         """Whatever is asked of adapter and model, in whatever order, they show the same, and the law is kept."""
-        run_state_machine_as_test(self.spec, settings=self.settings)
+        # Short runs first: what they show is told in few steps, which a long run's counterexample is hardly shrunk to.
+        for steps in (*(n for n in _SHORT if n < self.settings.stateful_step_count), self.settings.stateful_step_count):
+            run_state_machine_as_test(self.spec, settings=settings(self.settings, stateful_step_count=steps))
 
     def test_every_transition_was_taken(self) -> None:
         """The runs have gone through each row of the table, and ended attempts in each way there is."""
@@ -113,6 +117,47 @@ class StorageProof(unittest.TestCase):
         took, _ = storage.exchange([Settlement(task, end)], None)
         demand(took == [True], "it is still its own worker's")
 
+    def test_what_a_heartbeat_changes(self) -> None:
+        """A heartbeat prolongs the leases of its workers, and changes nothing else: their outcomes are accepted."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
+        started = [storage.exchange((), Claimant(worker, 2.0, 10.0))[1][0] for worker in ("w", "other")]
+        demand(storage.extend(["w"], 50.0) == 1, "one task is prolonged")
+        shown = [(task.lease, task.version) for task in map(storage.get, "ab") if task is not None]
+        demand(shown == [(50.0, 2), (12.0, 2)], f"leases and versions are {shown} after a heartbeat")
+        for task, move in started:
+            task.state = move.state.name
+            end = policies.settle(task, Outcome(COMPLETE), 3.0, worker=str(task.worker))
+            took, _ = storage.exchange([Settlement(task, end)], None)
+            demand(took == [True], f"the outcome of {task} is refused after a heartbeat")
+
+    def test_what_can_be_released(self) -> None:
+        """What is held to be announced is let go once; what runs stays its worker's, whoever asks for it."""
+        storage = self.opened()
+        task = Task("a", "add")
+        storage.enqueue([task], 1.0, Actor("producer", 9.0))
+        task.state = LIFECYCLE.initial.name
+        freed = [storage.release([task], 1.0) for _ in range(2)]
+        demand(freed == [[True], [False]], f"a waiting task is let go once, not {freed}")
+        _, [(running, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        running.state = move.state.name
+        demand(storage.release([running], 2.0) == [False], "a running task cannot be let go")
+        known = storage.get("a")
+        demand(known is not None and known.lease == running.lease, "a running task keeps its lease")
+
+    def test_what_is_deleted(self) -> None:
+        """Only what came to rest before the moment given is deleted: not what waits or runs, however old it is."""
+        storage = self.opened()
+        storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, _ACTOR)
+        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        task, move = claims[0]
+        task.state = move.state.name
+        storage.exchange([Settlement(task, policies.settle(task, Outcome(COMPLETE), 3.0, worker="w"))], None)
+        for before, gone, left in (3.0, 0, "cba"), (99.0, 1, "cb"), (99.0, 0, "cb"):
+            deleted = storage.prune(before)
+            there = "".join(task.id for task in storage.tasks())
+            demand((deleted, there) == (gone, left), f"before {before} {deleted} are deleted, {there} left, not {left}")
+
     def test_revoked_for_good(self) -> None:
         """What is said about a task that is revoked already can be unsaid, but that does not restore it."""
         storage = self.opened()
@@ -166,10 +211,12 @@ class StorageProof(unittest.TestCase):
         """Of several tasks that one claim takes, a function's one-time revocation stops the first only."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
-        storage.revoke(Target(function=True, key="add"), Revocation(once=True), 1.0)
+        function = Target(function=True, key="add")
+        storage.revoke(function, Revocation(once=True), 1.0)
         _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9))
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
+        demand(storage.revocation(function) is None, "a one-time revocation is spent with the task that it has stopped")
 
     def test_waiters_are_woken(self) -> None:
         """Whoever waits for work, or for an outcome, is woken by what another thread does."""

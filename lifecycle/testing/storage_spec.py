@@ -87,7 +87,8 @@ class StorageSpec(Lockstep):
     moved on; a clock that jumps to the very end of a lease, or back. With `reopen`, operations go now through one
     handle and now through another. Besides the equality with the model, the store's own words are held against the law
     (`lifecycle.testing.law.Law`): each change a row of the table, histories that replay, no task lost, final states
-    for good, no task given to two workers, no outcome accepted twice. A few tests of their own
+    for good, no task given to two workers, no outcome accepted twice. Short runs come first, so that most mistakes are
+    told in a few steps. A few tests of their own
     (`lifecycle.testing.proof.StorageProof`) say what a machine comes to too seldom: crowds, waits, the closed store.
 
     The test case also asserts that **every row of the table was gone through**, and every way in which an attempt can

@@ -1,0 +1,77 @@
+"""`StorageSpec` finds what its users get wrong, and shows it so that it can be read."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from bugs import BUGS, MACHINE
+from hypothesis import Phase, settings
+
+from lifecycle.storage import SQLiteStorage
+from lifecycle.testing.storage_spec import StorageSpec
+
+STEPS = 15
+"""The longest counterexample, in steps of the machine: as many as the short runs have, had none been shrunk away."""
+SHRINKING = 1.5
+"""Seconds for making each of them shorter; somebody who has but one bug to look for gives it minutes."""
+
+
+def spec_of(adapter):
+    """The spec of an adapter, as its author would write it."""
+
+    class Spec(StorageSpec):
+        @classmethod
+        def open_storage(cls):
+            if not issubclass(adapter, SQLiteStorage):
+                return adapter()
+            cls.folder = tempfile.mkdtemp()
+            return adapter(str(Path(cls.folder) / "q.db"), synchronous="off")
+
+        def teardown(self):
+            try:
+                super().teardown()
+            finally:
+                if issubclass(adapter, SQLiteStorage):
+                    shutil.rmtree(self.folder)
+
+    if issubclass(adapter, SQLiteStorage):
+        Spec.reopen = classmethod(lambda cls, storage: adapter(str(Path(cls.folder) / "q.db"), synchronous="off"))
+    return Spec
+
+
+def shown(error):
+    """The steps of the counterexample that an error carries."""
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    return [name for name in re.findall(r"^(?:[\w, ()]+ = )?state\.(\w+)\(", notes, re.MULTILINE) if name != "agree"]
+
+
+@pytest.mark.parametrize("adapter", BUGS, ids=lambda adapter: adapter.__name__)
+def test_a_bug_is_found(adapter, monkeypatch):
+    """Each bug is found by one of the spec's tests, with its default number of examples, and told in a few steps.
+
+    What is said names the call, what the adapter did, and what it should have done.
+    """
+    monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", SHRINKING)
+    says, by = BUGS[adapter]
+    case = spec_of(adapter).TestCase
+    assert case.settings.max_examples == 200
+    assert case.settings.stateful_step_count == 50
+    case.settings = settings(
+        case.settings, derandomize=True, database=None, phases=(Phase.generate, Phase.shrink), print_blob=False
+    )
+    with pytest.raises(AssertionError, match=says) as caught:
+        case(by).debug()
+    steps = shown(caught.value)
+    if by == MACHINE:
+        assert steps.pop() == "teardown"
+        assert 0 < len(steps) <= STEPS
+        assert steps[0].startswith("enqueue")
+
+
+def test_there_are_enough_of_them():
+    """There are bugs of each kind; most are found by the machine, the others by a test that needs no luck."""
+    assert len(BUGS) >= 20
+    assert all(adapter.__doc__ for adapter in BUGS)
+    assert sum(by == MACHINE for _, by in BUGS.values()) >= 15
