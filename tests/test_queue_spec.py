@@ -11,7 +11,7 @@ from hypothesis.stateful import initialize, invariant, rule, run_state_machine_a
 from lifecycle import SIGNAL_COMPLETE, TaskQueue
 from lifecycle.testing import QueueSpec
 
-calm = settings(deadline=None, suppress_health_check=list(HealthCheck), stateful_step_count=20)
+calm = settings(deadline=None, suppress_health_check=list(HealthCheck), stateful_step_count=12)
 
 
 class Chores(QueueSpec):
@@ -59,6 +59,7 @@ class Invoices(QueueSpec):
     """A program that sends invoices; what it has sent is there to be looked at."""
 
     idempotent = False
+    workers = 1
 
     def open_queue(self):
         queue, self.sent = TaskQueue("memory://", lease=30), Counter()

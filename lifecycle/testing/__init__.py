@@ -1,20 +1,22 @@
 """What tests of a queue, and of programs that use one, are made with.
 
-`VirtualClock`, `check`, `Checker` and `simulate` need nothing more. `StorageSpec`, `QueueSpec` and the strategies need
-``hypothesis``: ``pip install 'task-lifecycle[testing]'``.
+`StorageSpec`, `QueueSpec` and the strategies need ``hypothesis``: ``pip install 'task-lifecycle[testing]'``. All else
+needs nothing more.
 """
 
 from typing import TYPE_CHECKING, NoReturn
 
 from lifecycle.checking import Checker, IllegalSequence, check
+from lifecycle.testing.asserting import assert_enqueued, refute_enqueued
 from lifecycle.testing.chaos import Run, simulate
 from lifecycle.testing.clock import VirtualClock
+from lifecycle.testing.running import drain, perform, testing_mode
 from lifecycle.testing.simulation import Violation, World
 
 __all__ = [
     "Checker", "Fault", "IllegalHistory", "IllegalSequence", "QueueSpec", "Run", "Step", "StorageSpec", "Violation",
-    "VirtualClock", "World", "check", "illegal_histories", "legal_histories", "lifecycles", "outcomes", "schedules",
-    "simulate", "streams", "tasks",
+    "VirtualClock", "World", "assert_enqueued", "check", "drain", "illegal_histories", "legal_histories", "lifecycles",
+    "outcomes", "perform", "refute_enqueued", "schedules", "simulate", "streams", "tasks", "testing_mode",
 ]  # fmt: skip
 
 try:
