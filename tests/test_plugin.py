@@ -128,7 +128,7 @@ def test_left_out(run):
 
 
 def test_little_is_imported():
-    """The plugin, which every pytest in that environment imports, brings in no consumer and opens no file."""
+    """The plugin, which every pytest in that environment imports, brings in no consumer and no command line."""
     code = "import lifecycle.testing.plugin, sys; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"lifecycle.testing.plugin", "lifecycle.queue"} <= {*modules}
