@@ -65,8 +65,6 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str) -> None:
                 "--assert=plain",
                 "-p",
                 "no:cacheprovider",
-                "-p",
-                "no:cov",
                 "-c",
                 str(ROOT / "pyproject.toml"),
                 *names,
