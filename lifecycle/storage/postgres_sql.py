@@ -221,7 +221,7 @@ class Sql:
             (numbers, places),
             (texts, [move.history for move in made]),
         ]
-        return (self._insert_new if new else self._insert)[len(tasks) > 1], _packed(queue, columns)
+        return (self._insert_new if new else self._insert)[len(tasks) != 1], _packed(queue, columns)
 
     def moves(self, queue: int, made: Sequence[tuple[Task, Move, Rank]]) -> Command:
         """Move tasks, those that are still as their movers know them; of those the places in `made`, from 1 on."""
@@ -246,7 +246,7 @@ class Sql:
             (blobs, [move.result for move in steps]),
             (texts, [move.history for move in steps]),
         ]
-        return self._move[len(made) > 1], _packed(queue, columns)
+        return self._move[len(made) != 1], _packed(queue, columns)
 
 
 def _one(columns: str) -> str:
