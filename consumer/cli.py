@@ -18,6 +18,7 @@ from rich.text import Text
 
 from consumer.cli_diagram import diagram
 from consumer.cli_law import check, verify
+from consumer.cli_migrate import migrate
 from consumer.consumer import WORKER_TYPES, Consumer
 from consumer.demo import run_demo
 from consumer.load import load_queue
@@ -168,6 +169,7 @@ def revoke(task_id: TaskId, target: Target = None, url: Url = None, name: Name =
 
 app.command()(verify)
 app.command()(check)
+app.command()(migrate)
 
 
 def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:

@@ -108,6 +108,8 @@ class Engine:
         """Numbers for the names of workers: no two of a process have the same."""
         self.taken: dict[str, list[tuple[str, str]]] = {}
         """Task id → name and owner of the locks that its attempt has taken here and not given back."""
+        self.unannounced: dict[int, list[tuple[Task, float]]] = {}
+        """Of a connection whose transaction will be ours to end: what is to be announced then, and its `tick`."""
         self._triggers = LIFECYCLE.machine().triggers
         self.tick = monotonic
         """Seconds that only grow: for what must not be deceived by a clock that is set."""

@@ -24,6 +24,7 @@ from lifecycle.storage import open_storage
 from lifecycle.storage.base import Storage, Target
 from lifecycle.table import LIFECYCLE, Kind
 from lifecycle.task import NO_DELAY, Record, RetryPolicy, Task
+from lifecycle.transaction import enqueue, transaction
 from lifecycle.worker import Worker
 
 __all__ = ["TaskQueue"]
@@ -266,20 +267,27 @@ class TaskQueue:
 
     # Calling and running -------------------------------------------------------------------------------------------
 
-    def enqueue(self, task: Task) -> Result[object]:
-        """Enqueue a task that was made with ``function.s(…)``.
+    def enqueue(self, task: Task, connection: object = None) -> Result[object]:
+        """Enqueue a task that was made with ``function.s(…)``; on a `connection`, within its `transaction`.
 
         Raises `Unserializable` naming the argument, `ConfigurationError` for an option that cannot be, `DuplicateTask`,
         and `StorageError` if it could not be stored; then nothing happened, and no signal is sent.
         """
-        self._engine.enqueue((task,))
+        enqueue(self._engine, (task,), connection)
         return Result(self._engine, task.id)
 
-    def enqueue_many(self, tasks: Sequence[Task]) -> list[Result[object]]:
+    def enqueue_many(self, tasks: Sequence[Task], connection: object = None) -> list[Result[object]]:
         """Enqueue tasks in one transaction, all or none; raises what `enqueue` does."""
         tasks = list(tasks)
-        self._engine.enqueue(tasks)
+        enqueue(self._engine, tasks, connection)
         return [Result(self._engine, task.id) for task in tasks]
+
+    def transaction(self, connection: object) -> AbstractContextManager[None]:
+        """A transaction on a `psycopg.Connection`: ``with queue.transaction(conn): …; queue.enqueue(task, conn)``.
+
+        What was enqueued in it is there, and is announced, once it is committed: at the end of the block.
+        """
+        return transaction(self._engine, connection)
 
     @shielded
     def run_next(self, now: datetime | float | None = None) -> Task | None:

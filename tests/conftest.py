@@ -1,4 +1,4 @@
-"""What the tests of the public API share: queues on each store that needs no server, functions, an ear for their signals."""
+"""What the tests of the public API share: queues on each kind of store, functions, an ear for their signals."""
 
 import itertools
 import sys
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from laws import FAULTY, OWN
+from postgres import a_database, a_name, told
 from processes import LONG
 from shell import TASKS
 
@@ -17,7 +18,7 @@ from lifecycle.testing import VirtualClock
 
 pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "postgres")
 NOW = 1_000_000_000.0
 """Where the virtual clock begins."""
 LEASE = 30.0
@@ -117,15 +118,16 @@ def another_thread(work, patience=PATIENCE):
 
 
 @pytest.fixture(scope="session")
-def new(tmp_path_factory):
-    """Opens a queue on a virtual clock: ``with new(kind, …) as queue``. Those on SQLite share a file, not a name."""
+def new(tmp_path_factory, request):
+    """Opens a queue on a virtual clock: ``with new(kind, …) as queue``. Those on one kind of store share it, not a name."""
     file = tmp_path_factory.mktemp("queues") / "queues.db"
     urls = {"memory": "memory://", "sqlite": f"sqlite:///{file}?synchronous=off"}
     numbers = itertools.count()
 
     @contextmanager
     def opened(kind, **options):
-        queue = TaskQueue(urls[kind], **({"clock": VirtualClock(), "name": f"q{next(numbers)}"} | options))
+        url = urls[kind] if kind in urls else told(request.getfixturevalue("postgres"))
+        queue = TaskQueue(url, **({"clock": VirtualClock(), "name": f"q{next(numbers)}"} | options))
         try:
             yield queue
         finally:
@@ -134,9 +136,16 @@ def new(tmp_path_factory):
     return opened
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """The URL of a PostgreSQL database that the tests share, each with a queue of its own name, or a schema."""
+    with a_database() as url:
+        yield url
+
+
 @pytest.fixture(params=KINDS)
 def kind(request):
-    """The stores that need no server."""
+    """Each kind of store."""
     return request.param
 
 
@@ -147,8 +156,10 @@ def clock():
 
 
 @pytest.fixture
-def url(kind, tmp_path):
+def url(kind, tmp_path, request):
     """Of a store of the test's own."""
+    if kind == "postgres":
+        return told(request.getfixturevalue("postgres"), schema=a_name())
     return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/app.db?synchronous=off"}[kind]
 
 
@@ -173,6 +184,8 @@ def live(request, tmp_path):
 
     def made(**options):
         url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/{len(queues)}.db"
+        if request.param == "postgres":
+            url = told(request.getfixturevalue("postgres"), schema=a_name())
         queues.append(TaskQueue(url, **({"lease": LONG} | options)))
         return queues[-1]
 

@@ -4,11 +4,11 @@ import inspect
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from lifecycle import policies
 from lifecycle.policies import Outcome
-from lifecycle.storage import SQLiteStorage
+from lifecycle.storage import SQLiteStorage, open_storage
 from lifecycle.storage.base import Actor, Channel, Claimant, Settlement
 from lifecycle.table import COMPLETE, EXECUTING
 from lifecycle.task import Task
@@ -21,7 +21,7 @@ HEADER = """
 import sys
 from lifecycle import policies
 from lifecycle.policies import Outcome
-from lifecycle.storage import SQLiteStorage
+from lifecycle.storage import open_storage
 from lifecycle.storage.base import Actor, Channel, Claimant, Settlement
 from lifecycle.table import COMPLETE
 from lifecycle.task import Task
@@ -43,6 +43,13 @@ def opening(path):
     finally:
         for store in stores:
             store.close()
+
+
+@contextmanager
+def opening_at(where):
+    """The same by a URL: stores of any kind."""
+    with ExitStack() as stores:
+        yield lambda queue="default": stores.enter_context(closing(open_storage(where, queue)))
 
 
 def rows(path, queue=None):
@@ -83,8 +90,8 @@ def elsewhere(function, *arguments, using=()):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 
-def produce(path, *task_ids):
+def produce(where, *task_ids):
     """To be called elsewhere: enqueue tasks."""
-    storage = SQLiteStorage(path, synchronous="off")
+    storage = open_storage(where, "default")
     storage.enqueue([Task(task_id, "add") for task_id in task_ids], 1.0, Actor("elsewhere"))
     storage.close()

@@ -24,13 +24,15 @@ from consumer.cli import app
 from consumer.demo import SCENARIOS
 from consumer.pictures import PICTURES, draw
 from lifecycle import LIFECYCLE, TaskQueue
-from lifecycle.storage import sqlite_schema
+from lifecycle.storage import postgres_schema, sqlite_schema
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 WRITE = "python tests/test_docs.py --write"
 WIDTH = 100
+SHOP = "postgresql://app@db.example.com/shop"
+"""The database of the page on PostgreSQL."""
 PATIENCE = 60.0
 """Seconds that a consumer has to stop, on a machine that is busy."""
 
@@ -64,14 +66,17 @@ def prose(page):
 class Reader:
     """Does in a folder of its own what a page shows, one block after the other, in one namespace."""
 
-    def __init__(self, page, folder):
-        self.page, self.folder = page, folder
+    def __init__(self, page, folder, places):
+        """`places`: URLs on the page, and where they lead."""
+        self.page, self.folder, self.places = page, folder, places
         self.names = {"__name__": "tasks"}
         self.files = set()
         self.exits = ExitStack()
 
     def do(self, block):
         """What the page shows there."""
+        for shown, meant in self.places.items():
+            block = block._replace(text=block.text.replace(shown, meant))
         if block.language == "python":
             named = re.match(r"# (\w+)\.py\n", block.text)
             if named:
@@ -128,12 +133,13 @@ def dismiss(consumer):
 
 
 @by_page
-def test_examples(page, tmp_path, monkeypatch):
+def test_examples(page, tmp_path, monkeypatch, request):
     """Every example of a page runs, and prints what the page says."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
-    reader = Reader(page, tmp_path)
+    places = {SHOP: request.getfixturevalue("postgres")} if SHOP in page.read_text() else {}
+    reader = Reader(page, tmp_path, places)
     with closing(reader):
         for block in blocks(page):
             reader.do(block)
@@ -296,6 +302,19 @@ def schema():
     return "```sql\n" + "\n\n".join(f"{sql};" for (sql,) in made) + "\n```"
 
 
+def postgres_tables():
+    """The tables of the first schema, and what it grew since."""
+    scripts = [
+        postgres_schema.migration(number, "lifecycle") for number in range(1, len(postgres_schema.MIGRATIONS) + 1)
+    ]
+    made = [
+        part
+        for script in scripts
+        for part in re.findall(r"^(?:create|alter) table .*?;$", script, re.MULTILINE | re.DOTALL)
+    ]
+    return "```sql\n" + "\n\n".join(made).replace('"lifecycle"', "lifecycle") + "\n```"
+
+
 def command_line():
     """The command line, as typer builds it."""
     return typer.main.get_command(app)
@@ -341,6 +360,7 @@ def generated():
         DOCS / "lifecycle.md": {"transitions": transitions()},
         DOCS / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "sqlite.md": {"schema": schema()},
+        DOCS / "postgres.md": {"schema": postgres_tables()},
         DOCS / "cli.md": {"commands": overview()}
         | {name: help_of(name, command) for name, command in command_line().commands.items()},
     }

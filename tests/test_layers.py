@@ -27,8 +27,16 @@ lifecycle.storage.base
 lifecycle.storage.memory  lifecycle.storage.watch  lifecycle.storage.sqlite_schema
 lifecycle.storage.sqlite_file
 lifecycle.storage.sqlite
+lifecycle.storage.postgres_schema  lifecycle.storage.postgres_wire
+lifecycle.storage.postgres_sql
+lifecycle.storage.postgres_watch
+lifecycle.storage.postgres_server
+lifecycle.storage.postgres_exchange  lifecycle.storage.postgres_join  lifecycle.storage.postgres_doubt
+lifecycle.storage.postgres_url
+lifecycle.storage.postgres
 lifecycle.storage
 lifecycle.engine
+lifecycle.transaction
 lifecycle.attempt  lifecycle.result
 lifecycle.worker   lifecycle.function  lifecycle.locks
 lifecycle.queue
@@ -50,7 +58,7 @@ consumer.load  consumer.consumer
 consumer.demo
 consumer.demo_tasks
 consumer
-consumer.cli_law
+consumer.cli_law  consumer.cli_migrate
 consumer.recorder
 consumer.actors
 consumer.rehearsal

@@ -9,6 +9,7 @@ import pytest
 from conftest import KINDS, NOW, PATIENCE, SOON, Heard, another_thread, drain, failure, states
 from hypothesis import given
 from hypothesis import strategies as st
+from postgres import overwrite
 from strategies import patient
 from values import exact, values
 
@@ -284,6 +285,8 @@ def damage(queue, task_id, data):
     """Overwrite a stored result."""
     if hasattr(queue.storage, "_rows"):
         queue.storage._rows[task_id].result = data
+    elif hasattr(queue.storage, "_server"):
+        overwrite(queue.storage, task_id, "result", data)
     else:
         with queue.storage._file.mutex:
             queue.storage._file.writer().execute("update task set result=? where id=?", (data, task_id))

@@ -12,16 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from copy import copy
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stores import PATIENCE, PRODUCER, await_task, elsewhere, opening, produce, rows, settlement, start
+from postgres import a_name, told
+from stores import PATIENCE, PRODUCER, await_task, elsewhere, opening_at, produce, rows, settlement, start
 
 from lifecycle import policies
 from lifecycle.errors import DuplicateTask, StorageError
 from lifecycle.policies import Outcome, Revocation
-from lifecycle.storage import MemoryStorage, SQLiteStorage
+from lifecycle.storage import MemoryStorage, SQLiteStorage, open_storage
 from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Settlement, Target
 from lifecycle.table import COMPLETE, FAIL, LIFECYCLE
 from lifecycle.task import RetryPolicy, Task
@@ -76,6 +78,9 @@ TestMemory = MemorySpec.TestCase
 TestSQLite = SQLiteSpec.TestCase
 
 
+SHARED = ("sqlite", "postgres")
+"""The stores that several processes can open."""
+
 # All stores ------------------------------------------------------------------------------------------------------
 
 
@@ -85,27 +90,39 @@ def path(tmp_path):
     return str(tmp_path / "q.db")
 
 
+def place(kind, request):
+    """The URL of an empty store that several can open."""
+    if kind == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('tmp_path_factory').mktemp('store')}/q.db?synchronous=off"
+    return told(request.getfixturevalue("postgres"), schema=a_name())
+
+
+@pytest.fixture(params=SHARED)
+def where(request):
+    """The URL of a store of each kind that several can open."""
+    return place(request.param, request)
+
+
 @pytest.fixture
-def opened(path):
-    """Opens stores on that file."""
-    with opening(path) as opens:
+def opened(where):
+    """Opens stores there."""
+    with opening_at(where) as opens:
         yield opens
 
 
 @pytest.fixture
 def storage(opened):
-    """A store on that file."""
+    """A store there."""
     return opened()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def any_storage(request, opened):
+@pytest.fixture(params=["memory", *SHARED])
+def any_storage(request):
     """A store of each kind."""
-    if request.param == "sqlite":
-        yield opened()
-    else:
-        with closing(MemoryStorage()) as storage:
-            yield storage
+    with closing(
+        MemoryStorage() if request.param == "memory" else open_storage(place(request.param, request), "q")
+    ) as it:
+        yield it
 
 
 numbers = st.floats(allow_nan=False)
@@ -123,11 +140,10 @@ stored_tasks = st.builds(
 )
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_what_comes_back(tmp_path_factory, kind):
+@pytest.mark.parametrize("kind", ["memory", *SHARED])
+def test_what_comes_back(request, kind):
     """A task's ids, texts, bytes and numbers come back from the store as they went in, whatever is in them."""
-    path = tmp_path_factory.mktemp("store") / "q.db"
-    storage = MemoryStorage() if kind == "memory" else SQLiteStorage(str(path), synchronous="off")
+    storage = MemoryStorage() if kind == "memory" else open_storage(place(kind, request), "q")
 
     @settings(deadline=None)
     @example(Task("a\0\u2028'", "", bytes(range(256)), eta=math.inf, retry=RetryPolicy(1.0, 2.0, 3.0, 0.1)))
@@ -220,11 +236,11 @@ def test_closing_in_the_middle(any_storage):
             thread.result(PATIENCE)
 
 
-# One file, several stores ----------------------------------------------------------------------------------------
+# One place, several stores ---------------------------------------------------------------------------------------
 
 
 def test_the_first_look(opened):
-    """What is in the file is seen by the first look of a store that was just opened, whatever that look is."""
+    """What is in the store is seen by the first look of a store that was just opened, whatever that look is."""
     writer = opened()
     target = Target(function=True, key="add")
     writer.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
@@ -265,7 +281,7 @@ def test_two_stores_are_one(opened):
 
 
 def test_another_queues_task(opened):
-    """A task of another queue in the same file is not there: a copy of it settles nothing, and lets go of nothing."""
+    """A task of another queue in the same place is not there: a copy of it settles nothing, and lets go of nothing."""
     mine, other = opened("mine"), opened("other")
     mine.enqueue([Task("a", "add")], 1.0, PRODUCER)
     held = Task("h", "add")
@@ -279,7 +295,7 @@ def test_another_queues_task(opened):
 
 
 def test_waking_another_connection(opened):
-    """Who waits is woken by what another store on the same file commits."""
+    """Who waits is woken by what another store in the same place commits."""
     here, there = opened(), opened()
     with ThreadPoolExecutor(1) as pool:
         seen = pool.submit(await_task, here, "a")
@@ -287,10 +303,10 @@ def test_waking_another_connection(opened):
         assert seen.result(PATIENCE)
 
 
-def test_waking_another_process(storage, path):
+def test_waking_another_process(storage, where):
     """Who waits is woken by what another process commits; and woken again, after a pause in which nobody waited."""
     for task_id in "a", "b":
-        with elsewhere(produce, path, task_id) as process:
+        with elsewhere(produce, where, task_id) as process:
             assert await_task(storage, task_id)
         assert process.returncode == 0
         storage.exchange([settlement(task) for task in start(storage)], None)
@@ -319,18 +335,18 @@ def take_part(storage, name, number, total):
             storage.wait(Channel.OUTCOME, stamp, 0.5)
 
 
-def process_takes_part(path, name, number, total):
-    storage = SQLiteStorage(path, synchronous="off")
+def process_takes_part(where, name, number, total):
+    storage = open_storage(where, "default")
     ran = take_part(storage, name, number, total)
     storage.close()
     sys.stdout.write(str(ran))
 
 
-def test_all_at_once(storage, path):
+def test_all_at_once(storage, where):
     """Threads and processes that enqueue and run at the same time run each task exactly once, without an error."""
     number, total = 200, 1200
     processes = [
-        elsewhere(process_takes_part, path, f"process {n}", number, total, using=[take_part]) for n in range(2)
+        elsewhere(process_takes_part, where, f"process {n}", number, total, using=[take_part]) for n in range(2)
     ]
     with ThreadPoolExecutor(4) as pool:
         threads = [pool.submit(take_part, storage, f"thread {n}", number, total) for n in range(4)]
@@ -347,22 +363,23 @@ def test_all_at_once(storage, path):
         assert task.attempt == 1
 
 
-def produce_for_ever(path):
-    storage = SQLiteStorage(path)
+def produce_for_ever(where):
+    storage = open_storage(where, "default")
     for n in range(100_000):
         storage.enqueue([Task(f"{n}", "add"), Task(f"{n}'", "add")], 1.0, Actor("p"))
         sys.stdout.write(f"{n}\n")
         sys.stdout.flush()
 
 
-def test_kill(opened, path):
+def test_kill(opened, where):
     """What was enqueued is there, and whole, though its producer was killed as it went on writing."""
-    with elsewhere(produce_for_ever, path) as producer:
+    with elsewhere(produce_for_ever, where) as producer:
         told = [producer.stdout.readline().decode().strip() for _ in range(100)]
         producer.kill()
     assert "" not in told
     there = {task.id for task in opened().tasks(limit=1_000_000)}
     assert there >= set(told)
     assert {task_id + "'" for task_id in there if "'" not in task_id} == {one for one in there if "'" in one}
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("pragma integrity_check").fetchall() == [("ok",)]
+    if where.startswith("sqlite"):
+        with closing(sqlite3.connect(urlsplit(where).path[1:])) as db:
+            assert db.execute("pragma integrity_check").fetchall() == [("ok",)]

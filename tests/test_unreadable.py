@@ -6,6 +6,7 @@ import pytest
 from conftest import KINDS, Heard, drain, failure, states
 from hypothesis import example, given
 from hypothesis import strategies as st
+from postgres import overwrite
 from strategies import patient
 
 from lifecycle import LifecycleError, MsgpackSerializer, PickleSerializer, Task, TaskQueue
@@ -53,6 +54,8 @@ def corrupt(queue, task_id, payload):
     """Overwrite the stored arguments of a task."""
     if hasattr(queue.storage, "_rows"):
         queue.storage._rows[task_id].task.payload = payload
+    elif hasattr(queue.storage, "_server"):
+        overwrite(queue.storage, task_id, "payload", payload)
     else:
         with sqlite3.connect(queue.storage._file.path) as db:
             db.execute("update task set payload=? where id=?", (payload, task_id))

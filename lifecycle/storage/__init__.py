@@ -7,9 +7,11 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.base import Storage
 from lifecycle.storage.memory import MemoryStorage
+from lifecycle.storage.postgres import PostgresStorage
+from lifecycle.storage.postgres_url import parsed
 from lifecycle.storage.sqlite import SQLiteStorage
 
-__all__ = ["SCHEMES", "MemoryStorage", "SQLiteStorage", "Storage", "open_storage"]
+__all__ = ["SCHEMES", "MemoryStorage", "PostgresStorage", "SQLiteStorage", "Storage", "open_storage"]
 
 
 def _memory(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
@@ -40,9 +42,15 @@ def _sqlite(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
     return SQLiteStorage(path, queue, synchronous=synchronous.lower(), timeout=seconds)
 
 
+def _postgres(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
+    return PostgresStorage(parsed(url, options), queue)
+
+
 SCHEMES: Final[Mapping[str, Callable[[SplitResult, str, dict[str, str]], Storage]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
+    "postgresql": _postgres,
+    "postgres": _postgres,
 }
 """URL scheme → what opens such a store, given the URL, the queue's name and the URL's options."""
 

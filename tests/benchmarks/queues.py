@@ -7,7 +7,9 @@ slows all of them. The task adds two numbers; results are stored. `enqueue` is o
 `bulk` enqueues 1,000 a call; `drain` runs from the first task's start to the last one's end in the system's own
 consumer with one worker thread, or four (`drain4`); `latency` is the time from a call to its result in the caller, with an
 idle consumer in the same process. Medians of the rounds; machines are noisy, ratios within one run are not.
-Needs the extra `bench`.
+Systems on PostgreSQL use the server at $LIFECYCLE_TEST_POSTGRES, in a database of their own; `floor-postgres` is no queue,
+but the least that one can do there and still keep state, result and history: one statement that finishes 16 tasks and
+claims the next. Needs the extra `bench`.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 SYNCHRONOUS = ("off", "normal", "full")
 
@@ -50,12 +53,29 @@ class Clock:
         return total
 
 
+SERVER = os.environ.get("LIFECYCLE_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
+DATABASE = "lifecycle_bench"
+
+
+def postgres_url() -> str:
+    return urlsplit(SERVER)._replace(path=f"/{DATABASE}").geturl()
+
+
+def empty_database(*, drop_only: bool = False) -> None:
+    import psycopg
+
+    with psycopg.connect(SERVER, autocommit=True) as db:
+        db.execute(f"drop database if exists {DATABASE} with (force)")
+        if not drop_only:
+            db.execute(f"create database {DATABASE} template template0 encoding 'UTF8'")
+
+
 def lifecycle_system(url: str) -> Callable[[Clock], tuple[object, ...]]:
     def build(clock: Clock) -> tuple[object, ...]:
         from consumer import Consumer
         from lifecycle import TaskQueue
 
-        queue = TaskQueue(url)
+        queue = TaskQueue(url if url != "postgres" else postgres_url())
         add = queue.task(name="add")(clock.add)
 
         def start(workers: int) -> Callable[[], None]:
@@ -73,10 +93,13 @@ def lifecycle_system(url: str) -> Callable[[Clock], tuple[object, ...]]:
 
 def huey_system(kind: str) -> Callable[[Clock], tuple[object, ...]]:
     def build(clock: Clock) -> tuple[object, ...]:
-        from huey import MemoryHuey, SqliteHuey
+        from huey import MemoryHuey, PostgresHuey, SqliteHuey
 
         logging.disable(logging.CRITICAL)
-        huey = MemoryHuey() if kind == "memory" else SqliteHuey(filename="huey.db", fsync=kind == "full")
+        if kind == "postgres":
+            huey = PostgresHuey("bench", dsn=postgres_url())
+        else:
+            huey = MemoryHuey() if kind == "memory" else SqliteHuey(filename="huey.db", fsync=kind == "full")
         add = huey.task(name="add")(clock.add)
 
         def start(workers: int) -> Callable[[], None]:
@@ -93,12 +116,66 @@ def huey_system(kind: str) -> Callable[[Clock], tuple[object, ...]]:
     return build
 
 
+def postgres_floor(clock: Clock) -> tuple[object, ...]:
+    import psycopg
+
+    connections = threading.local()
+
+    def db() -> "psycopg.Connection[tuple[object, ...]]":
+        if not hasattr(connections, "db"):
+            connections.db = psycopg.connect(postgres_url(), autocommit=True, prepare_threshold=0)
+        return connections.db
+
+    db().execute(
+        "create table task(seq bigserial primary key, id text unique, name text, state smallint, priority int default 0,"
+        " payload bytea, result bytea, lease float8, history text)"
+    )
+    db().execute("create index ready on task(priority desc, seq) where state = 0")
+
+    def insert(n: int) -> None:
+        db().execute(
+            "insert into task(id, name, state, payload, history) select id, 'add', 0, %s, 'queued' from unnest(%s::text[]) id",
+            (b"\x92\x01\x02", [os.urandom(16).hex() for _ in range(n)]),
+        )
+
+    def work(stop: threading.Event) -> None:
+        held: list[object] = []
+        while not stop.is_set():
+            held = [
+                row[0]
+                for row in db().execute(
+                    "with done as (update task set state = 2, result = %s, history = history || 'complete'"
+                    " where seq = any(%s) and state = 1), next as (select seq from task where state = 0"
+                    " order by priority desc, seq limit 16 for update skip locked)"
+                    " update task t set state = 1, lease = 1.0, history = history || 'executing' from next"
+                    " where t.seq = next.seq returning t.seq, t.id, t.name, t.payload",
+                    (b"\x01", held),
+                )
+            ]
+            for _ in held:
+                clock.add(1, 2)
+            if not held:
+                stop.wait(0.001)
+
+    def start(workers: int) -> Callable[[], None]:
+        stop = threading.Event()
+        threads = [threading.Thread(target=work, args=(stop,), daemon=True) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        return lambda: (stop.set(), [thread.join() for thread in threads])  # type: ignore[return-value]
+
+    return (lambda a, b: insert(1)), insert, (lambda a, b: None), start
+
+
 SYSTEMS: dict[str, Callable[[Clock], tuple[object, ...]]] = {
     "lifecycle-memory": lifecycle_system("memory://"),
     "huey-memory": huey_system("memory"),
     **{f"lifecycle-sqlite-{sync}": lifecycle_system(f"sqlite:///q.db?synchronous={sync}") for sync in SYNCHRONOUS},
     "huey-sqlite-off": huey_system("off"),
     "huey-sqlite-full": huey_system("full"),
+    "lifecycle-postgres": lifecycle_system("postgres"),
+    "huey-postgres": huey_system("postgres"),
+    "floor-postgres": postgres_floor,
 }
 
 
@@ -158,10 +235,14 @@ def main() -> None:
     for number in range(options.rounds):
         for name, figures in runs.items():
             command = [sys.executable, str(Path(__file__).resolve()), "--measure", name, "--tasks", str(options.tasks)]
+            if "postgres" in name:
+                empty_database()
             with tempfile.TemporaryDirectory() as folder:
                 done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
             figures.append(json.loads(done.stdout.splitlines()[-1]))
             print(f"round {number + 1}: {name}", file=sys.stderr)
+    if any("postgres" in name for name in runs):
+        empty_database(drop_only=True)
     medians = {
         name: {key: statistics.median(f[key] for f in figures) for key in figures[0]} for name, figures in runs.items()
     }

@@ -1,0 +1,93 @@
+"""Exchanges of which nobody knows whether they happened: the connection was lost as they were committed.
+
+Neither may simply be repeated: an outcome that was stored would be refused, and never announced; a claim that was
+stored would be held, by a worker that does not know of it, for as long as that worker lives.
+"""
+
+from collections.abc import Sequence
+
+from lifecycle.policies import Move
+from lifecycle.storage.base import Claim, Claimant, Settlement
+from lifecycle.storage.postgres_server import Transaction
+from lifecycle.storage.postgres_sql import Sql, task
+from lifecycle.storage.postgres_wire import numbers
+from lifecycle.task import Task
+
+__all__ = ["Doubts", "Resolved"]
+
+
+class Resolved:
+    """What is known now of settlements and of a worker's claims."""
+
+    def __init__(self, done: Sequence[Settlement], made: Sequence[Settlement], claims: list[Claim]) -> None:
+        self._done, self._made = done, [id(settlement.move) for settlement in made]
+        self.open = [settlement for settlement in done if id(settlement.move) not in self._made]
+        """What did not happen, and can be tried again."""
+        self.claims = claims
+        """What the worker has, and did not know of; their tasks are brought up to date."""
+
+    def apply(self) -> None:
+        """Bring the objects of what did happen up to date."""
+        for known, move in self._done:
+            if id(move) in self._made:
+                move.apply(known)
+
+    def merged(self, took: Sequence[bool]) -> list[bool]:
+        """Which of all settlements took; `took`: which of the open ones."""
+        rest = iter(took)
+        return [id(settlement.move) in self._made or next(rest) for settlement in self._done]
+
+
+class Doubts:
+    """The exchanges in doubt, until their workers ask again."""
+
+    def __init__(self, sql: Sql) -> None:
+        self._sql = sql
+        self._settled: dict[int, Settlement] = {}
+        self._claims: dict[str, list[Claim]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._settled or self._claims)
+
+    def remember(self, done: Sequence[Settlement], took: Sequence[bool], claims: Sequence[Claim]) -> None:
+        """This exchange may have happened, or not."""
+        for settlement, taken in zip(done, took, strict=True):
+            if taken:
+                self._settled[id(settlement.move)] = settlement
+        for claim in claims:
+            self._claims.setdefault(claim.move.worker, []).append(claim)
+
+    def resolved(
+        self, transaction: Transaction, queue: int, done: Sequence[Settlement], claimant: Claimant | None
+    ) -> Resolved | None:
+        """Look what became of what is asked for again; ``None`` if none of that is in doubt."""
+        again = [settlement for settlement in done if id(settlement.move) in self._settled]
+        claims = self._claims.get(claimant.worker, []) if claimant is not None else []
+        if not again and not claims:
+            return None
+        places = [known.seq for known, _ in (*again, *claims)]
+        # Locked, so that a commit that is still on its way in the server is waited for.
+        rows, histories = transaction.run(
+            (self._sql.lock_rows, (queue, numbers(places))), (self._sql.histories, (queue, numbers(places)))
+        )
+        stored = {one.seq: one for one in map(task, rows.rows)}
+        history = dict(histories.rows)
+        made = [one for one in again if _has(history.get(one.task.seq, ""), one.task, one.move)]
+        taken = []
+        for known, move in claims:
+            now = stored.get(known.seq)
+            if now is not None and (now.version, now.worker) == (known.version + len(move.states), move.worker):
+                move.apply(known)
+                known.lease = now.lease
+                taken.append(Claim(known, move))
+        for settlement in again:
+            del self._settled[id(settlement.move)]
+        if claimant is not None:
+            self._claims.pop(claimant.worker, None)
+        return Resolved(done, made, taken)
+
+
+def _has(history: str, known: Task, move: Move) -> bool:
+    """Is this move the next in the task's history after what was known?"""
+    lines = history.splitlines(keepends=True)[known.version :]
+    return "".join(lines[: len(move.states)]) == move.history
