@@ -1,6 +1,7 @@
 """What the tests of the public API share: queues on each kind of store, functions, an ear for their signals."""
 
 import itertools
+import os
 import sys
 import threading
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from lifecycle.testing import VirtualClock
 
 pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
 
-KINDS = ("memory", "sqlite", "postgres")
+KINDS = tuple(os.environ.get("LIFECYCLE_TEST_KINDS", "memory sqlite").split())
+"""On which kinds of store the tests of the public API run. A server's take their time, so they are asked for: its adapter
+is proven, and used, by tests of its own."""
 NOW = 1_000_000_000.0
 """Where the virtual clock begins."""
 LEASE = 30.0
