@@ -12,6 +12,8 @@ from lifecycle import SIGNAL_COMPLETE, TaskQueue
 from lifecycle.testing import QueueSpec
 
 calm = settings(deadline=None, suppress_health_check=list(HealthCheck), stateful_step_count=12)
+often = settings(calm, stateful_step_count=50, max_examples=50, derandomize=False, database=None)
+"""Each time anew, also where Hypothesis would do the same in each run."""
 
 
 class Chores(QueueSpec):
@@ -49,7 +51,7 @@ class Chores(QueueSpec):
 def test_all_that_can_happen_happens():
     """No promise is broken, each row of the table is gone through, and each end of an attempt met, retries left or not."""
     for _ in range(30):  # when the rarest ends are met is a matter of luck; that they are is not
-        run_state_machine_as_test(Chores, settings=settings(calm, stateful_step_count=50, max_examples=50))
+        run_state_machine_as_test(Chores, settings=often)
         if not Chores.missing():
             break
     assert Chores.missing() == []

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import LAW, patient
+from writers import write_many
 
 from lifecycle import SIGNAL_COMPLETE, Task
 from lifecycle.recording import LONGEST, BadLine, Line, Recorder, read
@@ -98,13 +99,6 @@ def test_no_such_folder(tmp_path):
     """A file that cannot be made is said at once, not at the first signal."""
     with pytest.raises(FileNotFoundError):
         Recorder(tmp_path / "nowhere" / "trace.jsonl")
-
-
-def write_many(path, writer, ready):
-    with Recorder(path) as recorder:
-        ready.wait()
-        for number in range(300):
-            recorder.write("executing", f"{writer}-{number}", "x" * (number * 20))
 
 
 def test_many_processes_share_a_file(tmp_path):

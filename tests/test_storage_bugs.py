@@ -12,9 +12,9 @@ from hypothesis import Phase, settings
 from lifecycle.storage import SQLiteStorage
 from lifecycle.testing.storage_spec import StorageSpec
 
-STEPS = 15
+STEPS = 20
 """The longest counterexample, in steps of the machine: as many as the short runs have, had none been shrunk away."""
-SHRINKING = 1.5
+SHRINKING = 3.0
 """Seconds for making each of them shorter; somebody who has but one bug to look for gives it minutes."""
 
 
@@ -61,7 +61,9 @@ def test_a_bug_is_found(adapter, monkeypatch):
     case.settings = settings(
         case.settings, derandomize=True, database=None, phases=(Phase.generate, Phase.shrink), print_blob=False
     )
-    with pytest.raises(AssertionError, match=says) as caught:
+    if by == MACHINE:  # how far it is shrunk depends on the machine that it is shrunk on
+        says += "|: the adapter says .+, the model "
+    with pytest.raises(AssertionError, match=f"(?s){says}") as caught:
         case(by).debug()
     steps = shown(caught.value)
     if by == MACHINE:

@@ -84,10 +84,11 @@ def endless():
 @queue.task(context=True)
 def linger(task=None):
     """Stays until the gate is open, and cleans up; does not stay when it runs again."""
-    if is_first(task):
-        try:
+    try:  # before it tells that it has begun: whoever hears that may interrupt it at once
+        if is_first(task):
             wait_at_the_gate()
-        finally:
+    finally:
+        if task.attempt == 1:
             tell(id=task.id, note="left")
     return task.attempt
 
