@@ -28,6 +28,7 @@ from lifecycle.storage.base import Channel, Storage
 from lifecycle.table import EXECUTING, INTERRUPTED, LIFECYCLE
 from lifecycle.task import Task
 from lifecycle.testing.clock import VirtualClock
+from lifecycle.testing.ledger import Ledger
 from lifecycle.worker import Worker
 
 __all__ = ["Actor", "Violation", "World"]
@@ -125,6 +126,7 @@ class World:
         self.current: Actor | None = None
         self.actors: dict[str, Actor] = {}
         self.faults: list[str] = []
+        self.ledger = Ledger(self.fault)
         self.heard: dict[str, list[str]] = {}
         """Task id → the signals that handlers heard, in order."""
         self.ran: dict[str, list[int]] = {}
@@ -201,7 +203,7 @@ class World:
     def beat(self) -> None:
         """The heartbeat of all who are alive."""
         names = [name for (owner, name) in self._kept if owner is None or self.actors[owner].can_go_on]
-        self.store.extend(names, self.clock.now() + self.queue.engine.lease)
+        self.queue.engine.bare.extend(names, self.clock.now() + self.queue.engine.lease)
 
     def advance(self, seconds: float, *, beats: bool = True) -> None:
         """Time passes, or the clock is set back. Without beats whatever is held for less lapses."""
@@ -274,12 +276,13 @@ class World:
         stored = {task.id: task for task in self.store.tasks(limit=10**9)}
         for task_id in {*self.heard, *self.ran} - set(stored):
             self.fault(f"task {task_id} is gone")
+        checker = Checker()
         for task in stored.values():
-            self._judge(task)
+            self._judge(task, checker)
         if self.faults:
             raise Violation("\n".join(dict.fromkeys(self.faults)))
 
-    def _judge(self, task: Task) -> None:
+    def _judge(self, task: Task, checker: Checker) -> None:
         records = self.store.history(task.id) or []
         for start, end in itertools.pairwise(records):
             # Only who holds it ends an attempt, or who recovers what was left.
@@ -288,7 +291,6 @@ class World:
                 self.fault(f"{task}: attempt {start.attempt} of {start.worker} was ended by {end.worker}")
         history = [record.state for record in records]
         signals = [_SIGNALS[state] for state in history]
-        checker = Checker()
         try:
             for signal in signals:
                 checker.feed(signal, task.id)
@@ -308,12 +310,15 @@ class World:
         actor = self._me()
         if actor is not None and actor._gone:
             return
-        states = [record.state for record in self.store.history(task.id) or ()]
-        place = self._places.get(task.id, 0)
-        expected = range(place, place + 1 if self.undisturbed else len(states))
-        found = next((n for n in expected if n < len(states) and _SIGNALS[states[n]] == signal), None)
+        lines, place = self.store.history(task.id) or [], self._places.get(task.id, 0)
+        expected = lines[place : place + 1] if self.undisturbed else lines[place:]
+        # By whom, and in which attempt, too: else a word of one attempt would pass for that of another.
+        who = task.worker, task.attempt
+        fits = (_SIGNALS[line.state] == signal and (line.worker, line.attempt) == who for line in expected)
+        found = next((place + n for n, fit in enumerate(fits) if fit), None)
         if found is None:
-            self.fault(f"{task}: {signal} was announced as number {place + 1}, and stored is {', '.join(states)}")
+            states = ", ".join(line.state for line in lines)
+            self.fault(f"{task}: {signal} of {who} was announced as number {place + 1}, and stored is {states}")
         self._places[task.id] = place + 1 if found is None else found + 1
         self.heard.setdefault(task.id, []).append(signal)
         if signal == SIGNAL_EXECUTING:
@@ -390,20 +395,23 @@ class _Sluice:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._world.store, name)
-        return functools.partial(self._through, method) if name in CHANGES else method
+        return functools.partial(self._through, name, method) if name in CHANGES else method
 
-    def _through(self, method: Callable[..., object], *arguments: object, **options: object) -> object:
+    def _through(self, name: str, method: Callable[..., object], *arguments: object, **options: object) -> object:
         actor = self._world._me()
-        if actor is None:
-            return method(*arguments, **options)
-        actor.pause()
+        if actor is not None:
+            actor.pause()
         answer = method(*arguments, **options)
-        actor.pause()
+        self._world.ledger.note(name, arguments, answer)
+        if actor is not None:
+            actor.pause()
         return answer
 
     def extend(self, workers: Collection[str], until: float) -> int:
         """See `Storage.extend`."""
-        return self._world.store.extend(workers, until)
+        extended = self._world.store.extend(workers, until)
+        self._world.ledger.note("extend", (workers, until), extended)
+        return extended
 
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
         """See `Storage.wait`: others go on meanwhile."""
