@@ -25,7 +25,7 @@ from lifecycle.queue import TaskQueue
 from lifecycle.signals import SIGNAL_EXECUTING, SIGNALS
 from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel, Storage
-from lifecycle.table import EXECUTING, INTERRUPTED, LIFECYCLE
+from lifecycle.table import EXECUTING, LIFECYCLE
 from lifecycle.task import Task
 from lifecycle.testing.clock import VirtualClock
 from lifecycle.testing.ledger import Ledger
@@ -283,13 +283,7 @@ class World:
             raise Violation("\n".join(dict.fromkeys(self.faults)))
 
     def _judge(self, task: Task, checker: Checker) -> None:
-        records = self.store.history(task.id) or []
-        for start, end in itertools.pairwise(records):
-            # Only who holds it ends an attempt, or who recovers what was left.
-            by_its_own = end.worker == start.worker or end.state == INTERRUPTED
-            if start.state == EXECUTING and not (by_its_own and end.attempt == start.attempt):
-                self.fault(f"{task}: attempt {start.attempt} of {start.worker} was ended by {end.worker}")
-        history = [record.state for record in records]
+        history = [record.state for record in self.store.history(task.id) or ()]
         signals = [_SIGNALS[state] for state in history]
         try:
             for signal in signals:
