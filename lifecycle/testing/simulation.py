@@ -12,13 +12,10 @@ import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, Self, cast
 
-import attrs
-
 from lifecycle.checking import Checker, IllegalSequence
-from lifecycle.engine import Function
 from lifecycle.heartbeat import Heart
 from lifecycle.policies import WAITING
 from lifecycle.queue import TaskQueue
@@ -29,6 +26,7 @@ from lifecycle.table import EXECUTING, LIFECYCLE
 from lifecycle.task import Task
 from lifecycle.testing.clock import VirtualClock
 from lifecycle.testing.ledger import Ledger
+from lifecycle.testing.troubled import Troubled
 from lifecycle.worker import Worker
 
 __all__ = ["Actor", "Violation", "World"]
@@ -133,11 +131,12 @@ class World:
         """Task id → the attempts whose body was begun, in order."""
         self.ended: Counter[tuple[str, bool]] = Counter()
         """(signal of what an attempt ended in, whether it had retries left) → how often that was heard."""
-        self.undisturbed = True
-        """Nobody has crashed, frozen or let a lease lapse: each signal of each task has to be heard."""
         self.troubles: list[tuple[BaseException, bool]] = []
         """What befalls the bodies that run next, one each: an error, and whether it comes after the body or instead."""
         self._attempts: dict[str, bool] = {}
+        self.touched: set[str] = set()
+        """Who has crashed, frozen or lost a lease: of what these do not every signal is heard."""
+        self._told: set[tuple[str, int]] = set()
         self._places: dict[str, int] = {}
         self._kept: dict[tuple[str | None, str], int] = {}
         # Drawn beforehand, and over and over again: the clock is looked at all the time.
@@ -150,7 +149,7 @@ class World:
         )  # fmt: skip
         engine.use(cast(Storage, _Sluice(self)))
         engine.clock, engine.heart, engine.tick, engine.who = self.clock, cast(Heart, self), self._tick, self._who
-        engine.after_enqueue, engine.functions = None, _Functions(self, engine.functions)
+        engine.after_enqueue, engine.functions = None, Troubled(engine.functions, self._trouble)
         # Before all other handlers: they may take their time, and what happens meanwhile is announced meanwhile.
         engine.signals._handlers.insert(0, (self._hear, set(SIGNALS)))
         engine.signals._index()
@@ -193,12 +192,12 @@ class World:
     def crash(self, actor: Actor) -> None:
         """It never goes on: what it was about to do is not done, what it holds lapses."""
         actor.crashed = True
-        self.undisturbed = False
+        self.touched.add(actor.name)
 
     def freeze(self, actor: Actor, frozen: bool = True) -> None:
         """It does not go on for a while, and its heart does not beat."""
         actor.frozen = frozen
-        self.undisturbed = False
+        self.touched.add(actor.name)
 
     def beat(self) -> None:
         """The heartbeat of all who are alive."""
@@ -212,7 +211,7 @@ class World:
         if beats:
             self.beat()
         else:
-            self.undisturbed = False
+            self.touched.update(self.actors)
 
     def finish(self) -> None:
         """Let all come to rest: who is alive goes on, what is left behind is recovered, what is late becomes due."""
@@ -271,7 +270,7 @@ class World:
         """Hold all that has happened against the promises; raises `Violation`, naming each that was broken.
 
         Histories are legal and replay to the state; signals tell what was stored before, in order; no attempt runs
-        twice; nothing is lost. If nobody was disturbed, each signal was heard, and each attempt run.
+        twice, and who holds it ends it; nothing is lost. Each signal of who was never disturbed was heard.
         """
         stored = {task.id: task for task in self.store.tasks(limit=10**9)}
         for task_id in {*self.heard, *self.ran} - set(stored):
@@ -283,7 +282,11 @@ class World:
             raise Violation("\n".join(dict.fromkeys(self.faults)))
 
     def _judge(self, task: Task, checker: Checker) -> None:
-        history = [record.state for record in self.store.history(task.id) or ()]
+        records = self.store.history(task.id) or []
+        for place, record in enumerate(records, 1):
+            if (task.id, place) not in self._told and record.worker not in self.touched:
+                self.fault(f"{task}: nobody heard of {record.state}, number {place}, that {record.worker} has made")
+        history = [record.state for record in records]
         signals = [_SIGNALS[state] for state in history]
         try:
             for signal in signals:
@@ -292,11 +295,8 @@ class World:
             self.fault(str(error))
         if (history[-1], len(history)) != (task.state, task.version):
             self.fault(f"{task}: its history has {len(history)} lines, up to {history[-1]}")
-        heard, starts = self.heard.get(task.id, []), history.count(EXECUTING.name)
-        ran = self.ran.get(task.id, [])
-        if self.undisturbed and heard != signals:
-            self.fault(f"{task}: {', '.join(signals)} is stored, {', '.join(heard)} was heard")
-        if len(ran) > starts or (self.undisturbed and len(ran) != starts):
+        starts, ran = history.count(EXECUTING.name), self.ran.get(task.id, [])
+        if len(ran) > starts or (len(ran) < starts and not self.touched):
             self.fault(f"{task}: it was started {starts} times, and ran {len(ran)} times")
 
     def _hear(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
@@ -305,15 +305,15 @@ class World:
         if actor is not None and actor._gone:
             return
         lines, place = self.store.history(task.id) or [], self._places.get(task.id, 0)
-        expected = lines[place : place + 1] if self.undisturbed else lines[place:]
-        # By whom, and in which attempt, too: else a word of one attempt would pass for that of another.
-        who = task.worker, task.attempt
+        expected = lines[place:] if self.touched else lines[place : place + 1]
+        who = task.worker, task.attempt  # else a word of one attempt would pass for that of another
         fits = (_SIGNALS[line.state] == signal and (line.worker, line.attempt) == who for line in expected)
         found = next((place + n for n, fit in enumerate(fits) if fit), None)
         if found is None:
             states = ", ".join(line.state for line in lines)
             self.fault(f"{task}: {signal} of {who} was announced as number {place + 1}, and stored is {states}")
         self._places[task.id] = place + 1 if found is None else found + 1
+        self._told.add((task.id, self._places[task.id]))
         self.heard.setdefault(task.id, []).append(signal)
         if signal == SIGNAL_EXECUTING:
             self._attempts[task.id] = task.retries > 0
@@ -337,6 +337,9 @@ class World:
         """The actor whose thread this is; ``None``: nobody's."""
         thread = threading.current_thread()
         return next((actor for actor in (self.current,) if actor is not None and actor.thread is thread), None)
+
+    def _trouble(self) -> tuple[BaseException, bool] | None:
+        return self.troubles.pop(0) if self.troubles and self._me() is not None else None
 
     def _who(self) -> str:
         actor = self._me()
@@ -393,19 +396,24 @@ class _Sluice:
 
     def _through(self, name: str, method: Callable[..., object], *arguments: object, **options: object) -> object:
         actor = self._world._me()
-        if actor is not None:
-            actor.pause()
-        answer = method(*arguments, **options)
+        if actor is None:
+            return self._told(name, arguments, method(*arguments, **options))
+        asked = self._world._ticks
+        actor.pause()
+        answer = self._told(name, arguments, method(*arguments, **options))
+        actor.pause()
+        if self._world._ticks - asked >= self._world.queue.engine.lease:  # as good as frozen
+            self._world.touched.add(actor.name)
+        return answer
+
+    def _told(self, name: str, arguments: tuple[object, ...], answer: object) -> object:
         self._world.ledger.note(name, arguments, answer)
-        if actor is not None:
-            actor.pause()
         return answer
 
     def extend(self, workers: Collection[str], until: float) -> int:
         """See `Storage.extend`."""
-        extended = self._world.store.extend(workers, until)
-        self._world.ledger.note("extend", (workers, until), extended)
-        return extended
+        self._world.ledger.note("extend", (workers, until), None)
+        return self._world.store.extend(workers, until)
 
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
         """See `Storage.wait`: others go on meanwhile."""
@@ -414,36 +422,3 @@ class _Sluice:
             return self._world.store.wait(channel, stamp, timeout)
         actor.pause()
         return True
-
-
-class _Functions(dict[str, Function]):
-    """A queue's functions, whose calls are befallen by what the world has in store for them."""
-
-    def __init__(self, world: World, functions: dict[str, Function]) -> None:
-        super().__init__(functions)
-        self._world, self._functions = world, functions
-
-    def __setitem__(self, name: str, function: Function) -> None:
-        self._functions[name] = function  # declared meanwhile, and meant to stay
-        super().__setitem__(name, function)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The function, for one call."""
-        function = super().get(name)
-        if function is None or not self._world.troubles or self._world._me() is None:
-            return default if function is None else function
-        error, after = self._world.troubles.pop(0)
-
-        def troubled(*arguments: object, **options: object) -> object:
-            if not after:
-                raise error
-            function.call(*arguments, **options)
-            raise error
-
-        async def troubled_async(*arguments: object, **options: object) -> object:
-            if not after:
-                raise error
-            await cast("Awaitable[object]", function.call(*arguments, **options))
-            raise error
-
-        return attrs.evolve(function, call=troubled_async if function.is_async else troubled)
