@@ -3,12 +3,13 @@
 import pytest
 from stores import PRODUCER, settlement
 
+from lifecycle import TaskQueue
 from lifecycle.engine import Engine
 from lifecycle.storage import MemoryStorage, memory
 from lifecycle.storage.base import Actor, Claim, Claimant, Settlement
 from lifecycle.table import EXECUTING
 from lifecycle.task import Task
-from lifecycle.testing import Violation, simulate
+from lifecycle.testing import Violation, World, simulate
 from lifecycle.testing.ledger import Ledger
 
 SEEDS = 60
@@ -138,3 +139,26 @@ def test_the_end_of_a_lease(now, faults):
     claims = kept.storage.recover(15.0, PRODUCER)
     kept.ledger.note("recover", (now, PRODUCER), claims)
     assert len(kept.faults) == faults
+
+
+def test_a_call_that_takes_longer_than_a_lease():
+    """Who hangs in a call of the store until its lease is over is as good as frozen: it need not be heard, and is replaced."""
+    queue = TaskQueue("memory://", lease=30)
+    ran = []
+    add = queue.task(name="add")(lambda a, b: ran.append(a + b))
+    with World(queue) as world:
+        add(1, 2)
+        slow = world.hire("slow")
+        slow.step()  # it is about to claim
+        world.advance(29)
+        assert world.touched == set()
+        world.advance(1)
+        assert world.touched == {"slow"}
+        slow.step()  # it has claimed, for 30 seconds from before
+        assert queue.engine.recover() == 1
+        slow.step(100)
+        world.finish()
+        world.audit()
+        (signals,) = world.heard.values()
+    assert signals == ["enqueued", "interrupted", "enqueued", "executing", "complete"]
+    assert ran == [3]

@@ -60,6 +60,8 @@ class Actor:
         self.thread = threading.Thread(target=self._run, name=f"simulated {name}", daemon=True)
         self._gone = False
         self._left = 0
+        self.asked: float | None = None
+        """Since when it has been in a call of the store (`Engine.tick`)."""
         self.replacement: Callable[[], object] | None = None
         """Finds somebody who takes its place, should it die."""
 
@@ -208,6 +210,9 @@ class World:
         """Time passes, or the clock is set back. Without beats whatever is held for less lapses."""
         self.clock.advance(seconds)
         self._ticks += max(seconds, 0.0)
+        for actor in self.actors.values():  # who hangs in a call for as long as a lease lasts is as good as frozen
+            if actor.asked is not None and self._ticks - actor.asked >= self.queue.engine.lease:
+                self.touched.add(actor.name)
         if beats:
             self.beat()
         else:
@@ -398,12 +403,11 @@ class _Sluice:
         actor = self._world._me()
         if actor is None:
             return self._told(name, arguments, method(*arguments, **options))
-        asked = self._world._ticks
+        actor.asked = self._world._ticks
         actor.pause()
         answer = self._told(name, arguments, method(*arguments, **options))
         actor.pause()
-        if self._world._ticks - asked >= self._world.queue.engine.lease:  # as good as frozen
-            self._world.touched.add(actor.name)
+        actor.asked = None
         return answer
 
     def _told(self, name: str, arguments: tuple[object, ...], answer: object) -> object:
