@@ -162,3 +162,16 @@ def test_a_call_that_takes_longer_than_a_lease():
         (signals,) = world.heard.values()
     assert signals == ["enqueued", "interrupted", "enqueued", "executing", "complete"]
     assert ran == [3]
+
+
+@pytest.mark.parametrize(("worker", "attempt", "faults"), [("w", 1, 0), ("v", 1, 1), ("w", 2, 1)])
+def test_whose_word_it_is(worker, attempt, faults):
+    """What one worker announces of one attempt does not pass for what another one has done, or in another attempt."""
+    queue = TaskQueue("memory://", lease=30)
+    with World(queue) as world:
+        world.touched.add("w")
+        queue.task(name="add")(lambda: None)()
+        _, [(task, move)] = world.store.exchange((), Claimant("w", world.clock.now(), 30.0))
+        task.state, task.worker, task.attempt = move.state.name, worker, attempt
+        world._hear(move.state.signal, task)
+        assert len(world.faults) == faults

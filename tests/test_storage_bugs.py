@@ -81,6 +81,7 @@ def test_there_are_enough_of_them():
 def test_a_run_that_is_broken_off():
     """A run that Hypothesis breaks off is not judged at its end, so that a counterexample can be cut down; its store is closed."""
     machine = spec_of(next(iter(BUGS)))()
+    machine.agree()
     machine.clear_up = lambda: pytest.fail("it was judged")
     with pytest.raises(KeyboardInterrupt):
         try:
