@@ -44,7 +44,7 @@ lifecycle
 lifecycle.testing.walks
 lifecycle.testing.strategies
 lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps  lifecycle.testing.asserting
-lifecycle.testing.running  lifecycle.testing.hearing
+lifecycle.testing.running  lifecycle.testing.hearing  lifecycle.testing.ledger  lifecycle.testing.troubled
 lifecycle.testing.simulation
 lifecycle.testing.chaos  lifecycle.testing.queue_spec
 lifecycle.testing.law

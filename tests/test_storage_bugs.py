@@ -9,6 +9,7 @@ import pytest
 from bugs import BUGS, MACHINE
 from hypothesis import Phase, settings
 
+from lifecycle.errors import StorageError
 from lifecycle.storage import SQLiteStorage
 from lifecycle.testing.storage_spec import StorageSpec
 
@@ -77,3 +78,17 @@ def test_there_are_enough_of_them():
     assert len(BUGS) >= 20
     assert all(adapter.__doc__ for adapter in BUGS)
     assert sum(by == MACHINE for _, by in BUGS.values()) >= 15
+
+
+def test_a_run_that_is_broken_off():
+    """A run that Hypothesis breaks off is not judged at its end, so that a counterexample can be cut down; its store is closed."""
+    machine = spec_of(next(iter(BUGS)))()
+    machine.agree()
+    machine.clear_up = lambda: pytest.fail("it was judged")
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            machine.teardown()
+    with pytest.raises(StorageError):
+        machine.handles[0].counts()

@@ -20,7 +20,7 @@ from lifecycle.errors import CancelExecution, RateLimitExceeded, RetryTask, Task
 from lifecycle.machine import IllegalTransition
 from lifecycle.queue import TaskQueue
 from lifecycle.storage.base import Storage
-from lifecycle.table import LIFECYCLE, Kind
+from lifecycle.table import EXECUTING, LIFECYCLE, Kind
 from lifecycle.task import Task
 from lifecycle.testing.simulation import Actor, Violation, World
 
@@ -28,6 +28,8 @@ __all__ = ["Run", "main", "simulate"]
 
 LEASE: Final = 30.0
 """Seconds."""
+BRINK: Final = 0.5
+"""Seconds before a lease's end."""
 BUSY: Final = 0.9
 """How likely it is that somebody just goes on with what he does."""
 
@@ -127,7 +129,7 @@ class _Chaos:
         }  # fmt: skip
         if crashes:
             self._events |= {self._crash: 5, self._oversleep: 3, self._return: 3, self._freeze: 3, self._wake: 6}
-            self._events[self._stall] = 1
+            self._events |= {self._stall: 1, self._brink: 2}
 
     def run(self) -> None:
         """Until all is enqueued, and a while longer."""
@@ -180,6 +182,17 @@ class _Chaos:
 
     def _stall(self) -> None:
         self.world.advance(2 * LEASE, beats=False)
+
+    def _brink(self) -> None:
+        """Somebody looks for what is left behind, just before the first of it lapses."""
+        world = self.world
+        held = [
+            (task.lease or 0.0, world.actors.get(task.worker or "")) for task in world.store.tasks([EXECUTING.name])
+        ]
+        ends = [lease - world.clock.now() for lease, actor in held if actor is not None and not actor.can_go_on]
+        if ends and min(ends) > BRINK:
+            world.advance(min(ends) - BRINK)
+        world.queue.engine.recover()
 
     def _crash(self) -> None:
         able = [actor for actor in self.world.actors.values() if not (actor.over or actor.crashed)]

@@ -218,6 +218,20 @@ class StorageProof(unittest.TestCase):
         demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
         demand(storage.revocation(function) is None, "a one-time revocation is spent with the task that it has stopped")
 
+    def test_only_what_rests_is_pruned(self) -> None:
+        """What came to rest before that moment is deleted; what waits or runs stays, however old it is."""
+        storage = self.opened()
+        storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, _ACTOR)
+        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        for task, move in claims:
+            task.state = move.state.name
+        done = policies.settle(claims[0].task, Outcome(COMPLETE), 3.0, worker="w")
+        storage.exchange([Settlement(claims[0].task, done)], None)
+        demand(storage.prune(3.0) == 0, "it ended at that moment, not before")
+        demand(storage.prune(99.0) == 1, "one is at rest")
+        left = sorted(task.id for task in storage.tasks())
+        demand(left == ["b", "c"], f"what runs and what waits is left, not {left}")
+
     def test_waiters_are_woken(self) -> None:
         """Whoever waits for work, or for an outcome, is woken by what another thread does."""
         storage = self.opened()
@@ -299,8 +313,9 @@ class TestCaseOf:
         if spec not in self._made:
             # Made late, so that Hypothesis's profile is the one that counts.
             chosen = settings(
-                deadline=None, max_examples=200, stateful_step_count=50, suppress_health_check=list(HealthCheck)
-            )
+                deadline=None, max_examples=200, stateful_step_count=50, suppress_health_check=list(HealthCheck),
+                report_multiple_bugs=False,  # the first is told sooner
+            )  # fmt: skip
             body = {"spec": spec, "settings": chosen, "__module__": spec.__module__, "__doc__": spec.__doc__}
             self._made[spec] = type(f"{spec.__name__}.TestCase", (StorageProof,), body)
         return self._made[spec]

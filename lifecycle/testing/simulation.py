@@ -12,22 +12,21 @@ import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, Self, cast
 
-import attrs
-
 from lifecycle.checking import Checker, IllegalSequence
-from lifecycle.engine import Function
 from lifecycle.heartbeat import Heart
 from lifecycle.policies import WAITING
 from lifecycle.queue import TaskQueue
 from lifecycle.signals import SIGNAL_EXECUTING, SIGNALS
 from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel, Storage
-from lifecycle.table import EXECUTING, INTERRUPTED, LIFECYCLE
+from lifecycle.table import EXECUTING, LIFECYCLE
 from lifecycle.task import Task
 from lifecycle.testing.clock import VirtualClock
+from lifecycle.testing.ledger import Ledger
+from lifecycle.testing.troubled import Troubled
 from lifecycle.worker import Worker
 
 __all__ = ["Actor", "Violation", "World"]
@@ -61,6 +60,8 @@ class Actor:
         self.thread = threading.Thread(target=self._run, name=f"simulated {name}", daemon=True)
         self._gone = False
         self._left = 0
+        self.asked: float | None = None
+        """Since when it has been in a call of the store (`Engine.tick`)."""
         self.replacement: Callable[[], object] | None = None
         """Finds somebody who takes its place, should it die."""
 
@@ -125,17 +126,19 @@ class World:
         self.current: Actor | None = None
         self.actors: dict[str, Actor] = {}
         self.faults: list[str] = []
+        self.ledger = Ledger(self.fault)
         self.heard: dict[str, list[str]] = {}
         """Task id → the signals that handlers heard, in order."""
         self.ran: dict[str, list[int]] = {}
         """Task id → the attempts whose body was begun, in order."""
         self.ended: Counter[tuple[str, bool]] = Counter()
         """(signal of what an attempt ended in, whether it had retries left) → how often that was heard."""
-        self.undisturbed = True
-        """Nobody has crashed, frozen or let a lease lapse: each signal of each task has to be heard."""
         self.troubles: list[tuple[BaseException, bool]] = []
         """What befalls the bodies that run next, one each: an error, and whether it comes after the body or instead."""
         self._attempts: dict[str, bool] = {}
+        self.touched: set[str] = set()
+        """Who has crashed, frozen or lost a lease: of what these do not every signal is heard."""
+        self._told: set[tuple[str, int]] = set()
         self._places: dict[str, int] = {}
         self._kept: dict[tuple[str | None, str], int] = {}
         # Drawn beforehand, and over and over again: the clock is looked at all the time.
@@ -148,7 +151,7 @@ class World:
         )  # fmt: skip
         engine.use(cast(Storage, _Sluice(self)))
         engine.clock, engine.heart, engine.tick, engine.who = self.clock, cast(Heart, self), self._tick, self._who
-        engine.after_enqueue, engine.functions = None, _Functions(self, engine.functions)
+        engine.after_enqueue, engine.functions = None, Troubled(engine.functions, self._trouble)
         # Before all other handlers: they may take their time, and what happens meanwhile is announced meanwhile.
         engine.signals._handlers.insert(0, (self._hear, set(SIGNALS)))
         engine.signals._index()
@@ -191,26 +194,29 @@ class World:
     def crash(self, actor: Actor) -> None:
         """It never goes on: what it was about to do is not done, what it holds lapses."""
         actor.crashed = True
-        self.undisturbed = False
+        self.touched.add(actor.name)
 
     def freeze(self, actor: Actor, frozen: bool = True) -> None:
         """It does not go on for a while, and its heart does not beat."""
         actor.frozen = frozen
-        self.undisturbed = False
+        self.touched.add(actor.name)
 
     def beat(self) -> None:
         """The heartbeat of all who are alive."""
         names = [name for (owner, name) in self._kept if owner is None or self.actors[owner].can_go_on]
-        self.store.extend(names, self.clock.now() + self.queue.engine.lease)
+        self.queue.engine.bare.extend(names, self.clock.now() + self.queue.engine.lease)
 
     def advance(self, seconds: float, *, beats: bool = True) -> None:
         """Time passes, or the clock is set back. Without beats whatever is held for less lapses."""
         self.clock.advance(seconds)
         self._ticks += max(seconds, 0.0)
+        for actor in self.actors.values():  # who hangs in a call for as long as a lease lasts is as good as frozen
+            if actor.asked is not None and self._ticks - actor.asked >= self.queue.engine.lease:
+                self.touched.add(actor.name)
         if beats:
             self.beat()
         else:
-            self.undisturbed = False
+            self.touched.update(self.actors)
 
     def finish(self) -> None:
         """Let all come to rest: who is alive goes on, what is left behind is recovered, what is late becomes due."""
@@ -269,26 +275,24 @@ class World:
         """Hold all that has happened against the promises; raises `Violation`, naming each that was broken.
 
         Histories are legal and replay to the state; signals tell what was stored before, in order; no attempt runs
-        twice; nothing is lost. If nobody was disturbed, each signal was heard, and each attempt run.
+        twice, and who holds it ends it; nothing is lost. Each signal of who was never disturbed was heard.
         """
         stored = {task.id: task for task in self.store.tasks(limit=10**9)}
         for task_id in {*self.heard, *self.ran} - set(stored):
             self.fault(f"task {task_id} is gone")
+        checker = Checker()
         for task in stored.values():
-            self._judge(task)
+            self._judge(task, checker)
         if self.faults:
             raise Violation("\n".join(dict.fromkeys(self.faults)))
 
-    def _judge(self, task: Task) -> None:
+    def _judge(self, task: Task, checker: Checker) -> None:
         records = self.store.history(task.id) or []
-        for start, end in itertools.pairwise(records):
-            # Only who holds it ends an attempt, or who recovers what was left.
-            by_its_own = end.worker == start.worker or end.state == INTERRUPTED
-            if start.state == EXECUTING and not (by_its_own and end.attempt == start.attempt):
-                self.fault(f"{task}: attempt {start.attempt} of {start.worker} was ended by {end.worker}")
+        for place, record in enumerate(records, 1):
+            if (task.id, place) not in self._told and record.worker not in self.touched:
+                self.fault(f"{task}: nobody heard of {record.state}, number {place}, that {record.worker} has made")
         history = [record.state for record in records]
         signals = [_SIGNALS[state] for state in history]
-        checker = Checker()
         try:
             for signal in signals:
                 checker.feed(signal, task.id)
@@ -296,11 +300,8 @@ class World:
             self.fault(str(error))
         if (history[-1], len(history)) != (task.state, task.version):
             self.fault(f"{task}: its history has {len(history)} lines, up to {history[-1]}")
-        heard, starts = self.heard.get(task.id, []), history.count(EXECUTING.name)
-        ran = self.ran.get(task.id, [])
-        if self.undisturbed and heard != signals:
-            self.fault(f"{task}: {', '.join(signals)} is stored, {', '.join(heard)} was heard")
-        if len(ran) > starts or (self.undisturbed and len(ran) != starts):
+        starts, ran = history.count(EXECUTING.name), self.ran.get(task.id, [])
+        if len(ran) > starts or (len(ran) < starts and not self.touched):
             self.fault(f"{task}: it was started {starts} times, and ran {len(ran)} times")
 
     def _hear(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
@@ -308,13 +309,16 @@ class World:
         actor = self._me()
         if actor is not None and actor._gone:
             return
-        states = [record.state for record in self.store.history(task.id) or ()]
-        place = self._places.get(task.id, 0)
-        expected = range(place, place + 1 if self.undisturbed else len(states))
-        found = next((n for n in expected if n < len(states) and _SIGNALS[states[n]] == signal), None)
+        lines, place = self.store.history(task.id) or [], self._places.get(task.id, 0)
+        expected = lines[place:] if self.touched else lines[place : place + 1]
+        who = task.worker, task.attempt  # else a word of one attempt would pass for that of another
+        fits = (_SIGNALS[line.state] == signal and (line.worker, line.attempt) == who for line in expected)
+        found = next((place + n for n, fit in enumerate(fits) if fit), None)
         if found is None:
-            self.fault(f"{task}: {signal} was announced as number {place + 1}, and stored is {', '.join(states)}")
+            states = ", ".join(line.state for line in lines)
+            self.fault(f"{task}: {signal} of {who} was announced as number {place + 1}, and stored is {states}")
         self._places[task.id] = place + 1 if found is None else found + 1
+        self._told.add((task.id, self._places[task.id]))
         self.heard.setdefault(task.id, []).append(signal)
         if signal == SIGNAL_EXECUTING:
             self._attempts[task.id] = task.retries > 0
@@ -338,6 +342,9 @@ class World:
         """The actor whose thread this is; ``None``: nobody's."""
         thread = threading.current_thread()
         return next((actor for actor in (self.current,) if actor is not None and actor.thread is thread), None)
+
+    def _trouble(self) -> tuple[BaseException, bool] | None:
+        return self.troubles.pop(0) if self.troubles and self._me() is not None else None
 
     def _who(self) -> str:
         actor = self._me()
@@ -390,19 +397,26 @@ class _Sluice:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._world.store, name)
-        return functools.partial(self._through, method) if name in CHANGES else method
+        return functools.partial(self._through, name, method) if name in CHANGES else method
 
-    def _through(self, method: Callable[..., object], *arguments: object, **options: object) -> object:
+    def _through(self, name: str, method: Callable[..., object], *arguments: object, **options: object) -> object:
         actor = self._world._me()
         if actor is None:
-            return method(*arguments, **options)
+            return self._told(name, arguments, method(*arguments, **options))
+        actor.asked = self._world._ticks
         actor.pause()
-        answer = method(*arguments, **options)
+        answer = self._told(name, arguments, method(*arguments, **options))
         actor.pause()
+        actor.asked = None
+        return answer
+
+    def _told(self, name: str, arguments: tuple[object, ...], answer: object) -> object:
+        self._world.ledger.note(name, arguments, answer)
         return answer
 
     def extend(self, workers: Collection[str], until: float) -> int:
         """See `Storage.extend`."""
+        self._world.ledger.note("extend", (workers, until), None)
         return self._world.store.extend(workers, until)
 
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
@@ -412,36 +426,3 @@ class _Sluice:
             return self._world.store.wait(channel, stamp, timeout)
         actor.pause()
         return True
-
-
-class _Functions(dict[str, Function]):
-    """A queue's functions, whose calls are befallen by what the world has in store for them."""
-
-    def __init__(self, world: World, functions: dict[str, Function]) -> None:
-        super().__init__(functions)
-        self._world, self._functions = world, functions
-
-    def __setitem__(self, name: str, function: Function) -> None:
-        self._functions[name] = function  # declared meanwhile, and meant to stay
-        super().__setitem__(name, function)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The function, for one call."""
-        function = super().get(name)
-        if function is None or not self._world.troubles or self._world._me() is None:
-            return default if function is None else function
-        error, after = self._world.troubles.pop(0)
-
-        def troubled(*arguments: object, **options: object) -> object:
-            if not after:
-                raise error
-            function.call(*arguments, **options)
-            raise error
-
-        async def troubled_async(*arguments: object, **options: object) -> object:
-            if not after:
-                raise error
-            await cast("Awaitable[object]", function.call(*arguments, **options))
-            raise error
-
-        return attrs.evolve(function, call=troubled_async if function.is_async else troubled)
