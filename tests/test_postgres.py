@@ -75,7 +75,7 @@ class TestPostgres(PostgresSpec.TestCase):
     """The spec, on PostgreSQL."""
 
 
-TestPostgres.settings = settings(TestPostgres.settings, max_examples=20)
+TestPostgres.settings = settings(TestPostgres.settings, max_examples=12)
 
 
 @pytest.fixture

@@ -356,6 +356,7 @@ def test_storm(tmp_path, seed):
         every = [result for _, result in results] + quick
         settled(works.queue, *every, patience=2 * PATIENCE)
         for consumer in works.consumers:
+            works.wire.wait_for(note="up", pid=consumer.pid)  # one that is only starting is ended by any signal
             assert end(consumer) == 0
         works.wire.hang_up()
 
