@@ -207,6 +207,16 @@ class StorageProof(unittest.TestCase):
             found = [task.id for task, _ in claims]
             demand(found == ids, f"at {now} {ids} are claimed, not {found}")
 
+    def test_what_is_started_together(self) -> None:
+        """Tasks of quick functions are started together, one of another function alone, and none after it."""
+        storage = self.opened()
+        names = {"a": "quick", "b": "quick", "c": "slow", "d": "slow", "e": "quick"}
+        storage.enqueue([Task(task_id, name) for task_id, name in names.items()], 1.0, _ACTOR)
+        for ids in ["a", "b"], ["c"], ["d"], ["e"], []:
+            _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9, ahead={"quick"}))
+            found = [task.id for task, _ in claims]
+            demand(found == ids, f"{ids} are started together, not {found}")
+
     def test_revoked_once(self) -> None:
         """Of several tasks that one claim takes, a function's one-time revocation stops the first only."""
         storage = self.opened()
