@@ -1,15 +1,13 @@
 """A consumer: workers that run a queue's tasks, and the one who looks after them."""
 
 import logging
-import select
 import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Final
 
+from consumer.bell import Bell
+from consumer.kinds import KINDS
 from consumer.life import (
     BEGIN,
     DRAIN,
@@ -23,81 +21,106 @@ from consumer.life import (
     STOPPED,
     Life,
 )
+from consumer.memory import used
+from consumer.post import Hand, Post, Terms
+from consumer.shift import SOON
 from lifecycle import ConfigurationError, StorageError, TaskQueue
 from lifecycle.clock import monotonic
 from lifecycle.moments import duration
 from lifecycle.storage import MemoryStorage
-from lifecycle.storage.base import Channel
-from lifecycle.worker import Worker
 
 __all__ = ["WORKER_TYPES", "Consumer"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-WORKER_TYPES: Final = ("thread",)
+WORKER_TYPES: Final = tuple(KINDS)
 
-IDLE: Final = 1.0
-"""Seconds after which an idle worker looks anyway, should the host's clock have been set."""
-SOON: Final = 0.01
-"""The least that it waits: what was due a moment ago may be held, or another worker's by now."""
-ASKED: Final = {128: DRAIN, 129: INTERRUPT}
-"""How one asks it to stop: bytes that are no numbers of signals, and what they ask for."""
-STUCK: Final = 0.25
-"""Seconds after which a worker that took several tasks at once is relieved of those that it has not begun."""
+RENEW: Final = "renew"
+"""Drain, to be started again."""
+REQUESTS: Final = (DRAIN, INTERRUPT, RENEW)
+"""What one may ask for, by number."""
+SIGNALS: Final = {
+    signal.SIGINT: REQUESTS.index(DRAIN),
+    signal.SIGTERM: REQUESTS.index(INTERRUPT),
+    signal.SIGHUP: REQUESTS.index(RENEW),
+}
 URGENT: Final = 0.5
 """Seconds that interrupted tasks have, at most, when a second signal has said: now. A third one leaves none."""
-AWAY: Final = 0.2
-"""Seconds between two attempts to reach a store that cannot be used."""
 PRUNE: Final = 500
 """How many old tasks are deleted at a time."""
+MISCARRIED: Final = 30.0
+"""Seconds, at most, between two attempts to replace a worker that does not get to work."""
 
 
 class Consumer:
     """Runs the tasks of one queue in workers of its own, until it is told to stop."""
 
-    def __init__(self, queue: TaskQueue, workers: int = 1, worker_type: str = "thread", *, grace: float = 2.0) -> None:
+    def __init__(
+        self,
+        queue: TaskQueue,
+        workers: int = 1,
+        worker_type: str = "thread",
+        *,
+        grace: float = 2.0,
+        start_method: str = "spawn",
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+    ) -> None:
         """Raises `ConfigurationError`.
 
         :param workers: how many tasks run at once.
-        :param worker_type: ``"thread"``.
+        :param worker_type: ``"thread"``, ``"process"``, ``"greenlet"`` or ``"asyncio"``.
         :param grace: seconds that interrupted tasks have to clean up before they are put back without their consent.
+        :param start_method: of worker processes: ``"spawn"`` or ``"fork"``.
+        :param max_tasks: a worker process that has run so many is replaced by a new one; with workers of another kind
+            the consumer itself drains, once all together have, and asks to be started again: see `run`.
+        :param max_memory: the same for one that uses so many bytes.
         """
-        if worker_type not in WORKER_TYPES:
+        if worker_type not in KINDS:
             raise ConfigurationError(f"worker_type={worker_type!r}: there are {', '.join(WORKER_TYPES)}")
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ConfigurationError(f"workers={workers!r}: it takes a whole number, 1 or more")
+        for what, number in ("workers", workers), ("max_tasks", max_tasks), ("max_memory", max_memory):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+                raise ConfigurationError(f"{what}={number!r}: it takes a whole number, 1 or more")
+        if workers is None:
+            raise ConfigurationError("workers=None: it takes a whole number, 1 or more")
         self.queue, self._engine = queue, queue.engine
-        self._count, self._grace = workers, duration(grace, "grace")
+        self._terms = Terms(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
+        self._kind = KINDS[worker_type]
+        self._kind.check(queue, self._terms)
         self._tick = min(0.5, self._engine.lease / 4)
         self._engine.clock.on_step(self._look_again)
         self._life: Life | None = None
+        self._renew = False
         self._telling = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
-        self._crew: list[_Hand] = []
+        # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
+        self._post = Post(self.queue, self._terms)
+        self._crew: list[Hand] = []
+        self._dead: list[Hand] = []
         self._attendant: threading.Thread | None = None
         self._deadline = 0.0
-        self._away: set[object] = set()
-        # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
-        self._baton = threading.Lock()
-        self._stopping = threading.Event()
-        self._urgent = threading.Event()
+        self._patience = self._rehire = 0.0
         self._leaving = threading.Event()
         self._ended = threading.Event()
 
     # Life ----------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Run until stopped, by `stop` or, in a program's main thread, by a signal.
 
         ``SIGINT`` finishes what runs; ``SIGTERM`` interrupts it: the tasks are put back, and the next consumer runs
-        them. A second signal means now.
+        them. A second signal means now. ``SIGHUP`` finishes what runs, too, and asks for a new start.
+
+        Returns whether it is to be started again, with the code that is there then: because of a ``SIGHUP``, of
+        `max_tasks` or of `max_memory`. The command line does it; any other program does it itself.
         """
         self._open()
-        with self._signals():
+        with self._bell.signals(SIGNALS):
             self._begin()
             self._attend()
+        return self._renew
 
     def start(self) -> None:
         """The same in the background: returns at once; `stop` ends it."""
@@ -111,10 +134,10 @@ class Consumer:
         A task that cannot be interrupted runs on in its thread; its outcome will be refused. A consumer that does not
         run is left alone; one that was stopped can be started again.
         """
-        ended = self._ended  # before the look: it is another one once the run is over
+        ended, post = self._ended, self._post  # before the look: they are others once the run is over
         if self.state not in (None, STOPPED):
-            self._ring(DRAIN if graceful else INTERRUPT)
-            if threading.current_thread() not in (self._attendant, *self._crew):  # they cannot wait for themselves
+            self._bell.ring(REQUESTS.index(DRAIN if graceful else INTERRUPT))
+            if threading.current_thread() is not self._attendant and not post.inside:  # they cannot wait for themselves
                 ended.wait()
 
     @property
@@ -126,11 +149,9 @@ class Consumer:
         with self._telling:
             if self.state not in (None, STOPPED):
                 raise ConfigurationError("this consumer runs already")
-            # Requests come through a socket: a signal handler may not touch a lock that its own thread may hold.
-            self._bell, self._ringer = socket.socketpair()
-            self._ringer.setblocking(False)
-            self._bell.setblocking(False)
+            self._bell = Bell()
             self._life = Life()
+            self._renew = False
         try:
             self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
         except BaseException:
@@ -139,11 +160,10 @@ class Consumer:
 
     def _close(self) -> None:
         ended = self._ended
-        self._stopping.set()
+        self._post.stopping.set()
         self._leaving.set()
         with self._telling:  # nobody begins another life before this one is over
             self._bell.close()
-            self._ringer.close()
             self._go(END)  # before there is another event to wait for: see `stop`
             self._reset()
         ended.set()
@@ -153,15 +173,15 @@ class Consumer:
             self._life.go(trigger)
 
     def _begin(self) -> None:
-        engine = self._engine
+        engine, workers = self._engine, self._terms.workers
         functions = ", ".join(sorted(engine.functions)) or "none: was the module that declares them imported?"
-        log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, self._count, self.queue.name, functions)
+        log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, workers, self.queue.name, functions)
         if isinstance(engine.bare, MemoryStorage):
             log.warning("the queue is in this process's memory: nothing that other processes enqueue will come here")
         try:
-            for _ in range(self._count):
+            for _ in range(self._kind.hands(self._terms)):
                 self._hire()
-            for chore in self._relieve, self._keep_house:
+            for chore in self._look, self._keep_house:
                 # In threads of their own, since they call handlers: a slow one must not hold up the other, or a stop.
                 threading.Thread(target=self._do, args=(chore,), name="lifecycle-housekeeping", daemon=True).start()
         except BaseException:
@@ -170,36 +190,9 @@ class Consumer:
         self._go(BEGIN)
 
     def _hire(self) -> None:
-        hand = _Hand(self, f"{self._engine.name}/{next(self._engine.workers)}")
+        hand = self._kind.hire(self._post, f"{self._engine.name}/{next(self._engine.workers)}")
         self._crew.append(hand)
         hand.start()
-
-    def _ring(self, request: str) -> None:
-        try:
-            self._ringer.send(bytes(number for number, asked in ASKED.items() if asked == request))
-        except OSError:  # stopped already, or so many requests that one more says nothing new
-            log.debug("a request to stop was not needed any more")
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        asked = {signal.SIGINT: DRAIN, signal.SIGTERM: INTERRUPT}
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            del frame
-            self._ring(asked[signal.Signals(number)])
-
-        before = {number: signal.signal(number, ask) for number in asked}
-        # Without it a signal would be noticed only when select() returns by itself.
-        descriptor = signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(descriptor)
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     # Looking after the workers -------------------------------------------------------------------------------------
 
@@ -208,47 +201,41 @@ class Consumer:
         self._attendant = threading.current_thread()
         try:
             while not self._over():
-                for request in self._requests(self._tick if self.state == RUNNING else SOON):
-                    self._heed(request)
+                for request in self._bell.heard(self._tick if self.state == RUNNING else SOON):
+                    self._heed(REQUESTS[request])
                 if self.state == RUNNING:
                     self._replace()
+                    if self._kind.renews_all and self._spent():
+                        self._heed(RENEW)
         finally:
+            for hand in self._crew:
+                hand.dismiss()
             self._close()
             log.info("consumer %s has stopped", self._engine.name)
 
-    def _do(self, chore: Callable[[list["_Hand"]], None]) -> None:
-        """Do a chore every now and then, until nothing runs any more or what runs is to be put back."""
-        leaving, crew = self._leaving, self._crew
-        while not leaving.is_set():
-            try:
-                chore(list(crew))
-            except StorageError as error:
-                self._missing(chore, error)
-            except BaseException:  # of a handler: it may end its worker, but not who looks after all
-                log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
-            else:
-                self._found(chore)
-            leaving.wait(self._tick)
-
-    def _requests(self, timeout: float) -> list[str]:
-        ready, _, _ = select.select([self._bell], [], [], timeout)
-        asked = self._bell.recv(4096) if ready else b""
-        # The interpreter writes the signal's own number there, too, to end the wait; what it means came separately.
-        return [ASKED[number] for number in asked if number in ASKED]
-
     def _heed(self, request: str) -> None:
-        again = self.state == HURRYING
-        self._go(request if self.state == RUNNING else HURRY)  # asked again: now
+        post, again = self._post, self.state == HURRYING
+        self._renew = request == RENEW
+        if self.state == RUNNING:
+            self._go(DRAIN if request == RENEW else request)
+        elif request == RENEW:
+            return  # it stops already
+        else:
+            self._go(HURRY)  # asked again: now
         log.info("consumer %s: %s", self._engine.name, _SAYING[self.state or RUNNING])
-        self._stopping.set()
+        post.stopping.set()
         self._engine.storage.wake()
+        for hand in self._crew:
+            hand.drain()
         if self.state != DRAINING:
-            self._urgent.set()
+            post.urgent.set()
             self._leaving.set()
-            urgent = 0.0 if again else min(self._grace, URGENT)
-            self._deadline = monotonic() + (self._grace if self.state == INTERRUPTING else urgent)
+            grace = self._terms.grace
+            self._deadline = monotonic() + (
+                grace if self.state == INTERRUPTING else 0.0 if again else min(grace, URGENT)
+            )
             for hand in self._crew:
-                hand.worker.interrupt()
+                hand.interrupt()
 
     def _over(self) -> bool:
         if self.state == RUNNING:
@@ -256,54 +243,79 @@ class Consumer:
         alive = [hand for hand in self._crew if hand.is_alive()]
         if self.state != DRAINING and monotonic() >= self._deadline:
             for hand in alive:
-                try:
-                    hand.worker.put_back()
-                except StorageError as error:
-                    log.warning("what %s runs is put back when its lease ends: %s", hand.worker.name, error)
-                except BaseException:
-                    log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
-            return True
-        return not alive
+                self._quietly(hand.put_back, f"what {hand.name} runs is put back when its lease ends")
+        elif alive:
+            return False
+        self._quietly(self._recover, "what workers that have died have left is put back when its lease ends")
+        return True
+
+    def _quietly(self, act: Callable[[], object], else_: str) -> None:
+        try:
+            act()
+        except StorageError as error:
+            log.warning("%s: %s", else_, error)
+        except BaseException:
+            log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
 
     def _replace(self) -> None:
         for hand in [hand for hand in self._crew if not hand.is_alive()]:
-            log.error("worker %s has died; another takes its place, and its task is put back", hand.worker.name)
             self._crew.remove(hand)
-            self._found(hand)
+            self._post.found(hand)
+            if hand.retired:
+                log.info("worker %s has run as many tasks as it shall; another takes its place", hand.name)
+            else:
+                log.error("worker %s has died; another takes its place, and its task is put back", hand.name)
+                self._dead.append(hand)
+            # One that cannot even begin is not tried over and over, as fast as can be.
+            self._patience = 0.0 if hand.ready else min(max(2 * self._patience, self._tick), MISCARRIED)
+            self._rehire = monotonic() + self._patience
+        if len(self._crew) < self._kind.hands(self._terms) and monotonic() >= self._rehire:
             self._hire()
 
-    def _relieve(self, crew: list["_Hand"]) -> None:
-        """A worker that took several quick tasks, and is stuck in one of them, must not keep the others waiting."""
-        for hand in crew:
-            if hand.worker.burdened and self._engine.tick() - hand.worker.since > STUCK:
-                hand.worker.relieve()
+    def _spent(self) -> bool:
+        """Is it time for a new start?"""
+        terms = self._terms
+        return (terms.max_tasks is not None and sum(hand.ran for hand in self._crew) >= terms.max_tasks) or (
+            terms.max_memory is not None and used() >= terms.max_memory
+        )
 
-    def _keep_house(self, crew: list["_Hand"]) -> None:
+    # Chores --------------------------------------------------------------------------------------------------------
+
+    def _do(self, chore: Callable[[], None]) -> None:
+        """Do a chore every now and then, until nothing runs any more or what runs is to be put back."""
+        leaving, post = self._leaving, self._post
+        while not leaving.is_set():
+            try:
+                chore()
+            except StorageError as error:
+                post.missing(chore, error)
+            except BaseException:  # of a handler: it may end its worker, but not who looks after all
+                log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
+            else:
+                post.found(chore)
+            leaving.wait(self._tick)
+
+    def _look(self) -> None:
+        """See to it that nothing waits in vain for a worker that is held up."""
+        for hand in list(self._crew):
+            hand.look()
+
+    def _keep_house(self) -> None:
         """Recover what others have left, and delete what is old."""
-        del crew
-        engine = self._engine
-        engine.recover()
+        self._recover()
         if self.queue.retention is not None:
-            engine.storage.prune(engine.clock.now() - self.queue.retention, PRUNE)
+            self._engine.storage.prune(self._engine.clock.now() - self.queue.retention, PRUNE)
+
+    def _recover(self) -> None:
+        dead = list(self._dead)
+        for hand in dead:
+            hand.bury()
+        self._engine.recover()
+        for hand in dead:
+            self._dead.remove(hand)
 
     def _look_again(self) -> None:
         self._engine.storage.wake()
-
-    # A store that is away ------------------------------------------------------------------------------------------
-
-    def _missing(self, who: object, error: StorageError) -> None:
-        with self._telling:
-            if not self._away:
-                log.error("the store cannot be used, its tasks wait and this consumer tries again: %s", error)
-            self._away.add(who)
-
-    def _found(self, who: object) -> None:
-        if self._away:  # spares the lock
-            with self._telling:
-                if who in self._away:
-                    self._away.discard(who)
-                    if not self._away:
-                        log.info("the store can be used again")
 
 
 _SAYING: Final[dict[str, str]] = {
@@ -311,65 +323,3 @@ _SAYING: Final[dict[str, str]] = {
     INTERRUPTING: "stopping; what runs is interrupted and put back",
     HURRYING: "stopping now",
 }
-
-
-class _Hand(threading.Thread):
-    """A thread and its worker."""
-
-    def __init__(self, consumer: Consumer, name: str) -> None:
-        # A daemon: a task that cannot be interrupted must not keep the process from ending.
-        super().__init__(name=f"lifecycle-{name.rpartition('/')[2]}", daemon=True)
-        self.worker = Worker(consumer._engine, name, self._wait_for_store)
-        self._consumer, self._baton = consumer, consumer._baton
-        self._stopping, self._urgent = consumer._stopping, consumer._urgent
-
-    def run(self) -> None:
-        """Work until told to stop; a failure of the worker itself is logged, and ends it."""
-        engine, worker = self._consumer._engine, self.worker
-        engine.heart.keep(worker.name)
-        try:
-            _call_all(engine.hooks.on_startup, "on_startup")
-            while self._go_on():
-                self._turn()
-        except BaseException:
-            log.exception("worker %s", worker.name)
-        finally:
-            engine.heart.drop(worker.name)
-            _call_all(engine.hooks.on_shutdown, "on_shutdown")
-            worker.attempts.close()
-
-    def _turn(self) -> None:
-        """Run what there is, then wait for more."""
-        consumer, storage = self._consumer, self._consumer._engine.storage
-        # Taken before looking for work: what comes between the look and the wait ends the wait at once.
-        stamp = storage.stamp(Channel.WORK)
-        try:
-            self.worker.work(self._go_on)
-            consumer._found(self)
-            # One idle worker watches the store. When it goes to look, the next one takes over, and so on: a single task
-            # wakes one worker, not all.
-            with self._baton:
-                if self._go_on():
-                    due = storage.next_due()
-                    left = IDLE if due is None else due - consumer._engine.clock.now()
-                    storage.wait(Channel.WORK, stamp, min(max(left, SOON), IDLE))
-        except StorageError as error:
-            consumer._missing(self, error)
-            self._stopping.wait(AWAY)
-
-    def _go_on(self) -> bool:
-        return not self._stopping.is_set()
-
-    def _wait_for_store(self, error: StorageError) -> bool:
-        """An outcome could not be stored: keep it, and try again until told to stop at once."""
-        self._consumer._missing(self, error)
-        self._urgent.wait(AWAY)
-        return not self._urgent.is_set()
-
-
-def _call_all(hooks: dict[str, Callable[[], object]], kind: str) -> None:
-    for name, hook in hooks.items():
-        try:
-            hook()
-        except Exception:
-            log.exception("%s hook %s raised; the worker goes on", kind, name)

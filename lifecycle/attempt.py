@@ -10,7 +10,7 @@ from contextvars import ContextVar, copy_context
 from copy import copy
 from typing import Final, cast
 
-from lifecycle.engine import Engine
+from lifecycle.engine import Engine, Function
 from lifecycle.errors import (
     CancelExecution,
     RateLimitExceeded,
@@ -22,14 +22,14 @@ from lifecycle.errors import (
     UnknownTask,
     Unserializable,
 )
-from lifecycle.guard import Guard
+from lifecycle.guard import THREADS, Guard, Reach
 from lifecycle.moments import duration, moment
 from lifecycle.outcomes import pack_error, pack_value
 from lifecycle.policies import Outcome
 from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.task import Task
 
-__all__ = ["Attempts", "current_task"]
+__all__ = ["Attempts", "completed", "current_task", "ended", "free", "prepared", "told"]
 
 log = logging.getLogger("lifecycle.worker")
 
@@ -52,10 +52,12 @@ _ENDINGS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 class Attempts:
     """Makes attempts in the thread of its worker, one at a time."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, reach: Reach = THREADS) -> None:
         self._engine = engine
-        self.guard = Guard(self._wake)
+        self.guard = Guard(self._wake, reach)
         """Throws `TaskTimeout` and `TaskInterrupted` into the body that runs."""
+        self.note: Callable[[Task | None], None] | None = None
+        """Called as an attempt begins, with its task, and with ``None`` when it is over."""
         self._loop: asyncio.Runner | None = None
 
     def run(self, task: Task) -> tuple[Outcome, BaseException | None]:
@@ -67,28 +69,18 @@ class Attempts:
             return self._run(task)
         except BaseException as late:  # noqa: BLE001 -- thrown a second time, while the first was dealt with
             self.guard.disarm()
-            return _ended(task, late)
+            return ended(task, late)
 
-    def _run(self, task: Task) -> tuple[Outcome, BaseException | None]:  # noqa: PLR0912 -- one thing after the other
+    def _run(self, task: Task) -> tuple[Outcome, BaseException | None]:
         engine, guard = self._engine, self.guard
         value: object = None
         error: BaseException | None = None
         token = current_task.set(task)
+        if self.note is not None:
+            self.note(task)
         try:
             try:
-                function = engine.functions.get(task.name)
-                if function is None:
-                    known = ", ".join(sorted(engine.functions)) or "none"
-                    raise UnknownTask(f"no function is registered as {task.name!r}; there are: {known}")
-                args, kwargs = task.call
-                for name, hook in engine.hooks.pre_execute.items():
-                    self._before(name, hook, copy(task))
-                if function.context:
-                    shown = copy(task)  # what the function does to it, the worker goes by its own
-                    if function.place is not None and function.place <= len(args):
-                        args = (*args[: function.place], shown, *args[function.place :])
-                    else:
-                        kwargs = {**kwargs, "task": shown}
+                function, args, kwargs = prepared(engine, task)
                 if function.is_async:
                     value = self._await(task, function.call(*args, **kwargs))
                 else:
@@ -97,22 +89,34 @@ class Attempts:
                         value = function.call(*args, **kwargs)
                     finally:
                         guard.disarm()
-                outcome = Outcome(COMPLETE, pack_value(task.attempt, self._dumps(task, value)))
+                outcome = completed(engine, task, value)
             finally:
                 if task.id in engine.taken:
-                    self._free(task)
+                    free(engine, task)
         except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
             guard.disarm()  # the exception may have come from the guard itself, while it was being disarmed
-            outcome, error = _ended(task, failure)
+            outcome, error = ended(task, failure)
         finally:
             current_task.reset(token)
-        for name, after in engine.hooks.post_execute.items():
-            _quietly(name, after, copy(task), value, error)
+            if self.note is not None:
+                self.note(None)
+        told(engine, task, value, error)
         return outcome, error
 
     def _wake(self) -> None:
         with suppress(StorageError):  # closed: nobody waits
             self._engine.bare.wake()
+
+    def call(self, hook: Callable[[], object]) -> None:
+        """Call a hook of the worker's; what it opens in the event loop, if it is `async`, bodies find there."""
+        value = hook()
+        if inspect.iscoroutine(value):
+            self._runner().run(value)
+
+    def _runner(self) -> asyncio.Runner:
+        if self._loop is None:
+            self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
+        return self._loop
 
     def close(self) -> None:
         """Let go of the event loop of `async` functions."""
@@ -122,37 +126,13 @@ class Attempts:
 
     __del__ = close
 
-    def _dumps(self, task: Task, value: object) -> bytes:
-        try:
-            return self._engine.serializer.dumps(value)
-        except Unserializable as failure:
-            raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
-
-    def _free(self, task: Task) -> None:
-        """Give back the locks that the task's function has left behind."""
-        for name, owner in self._engine.taken.pop(task.id, ()):
-            try:
-                self._engine.storage.unlock(name, owner)
-            except StorageError as error:
-                log.warning("%s has left the lock %r behind, until its lease ends: %s", task, name, error)
-
-    def _before(self, name: str, hook: Callable[[Task], object], task: Task) -> None:
-        try:
-            hook(task)
-        except CancelExecution:
-            raise
-        except Exception:
-            log.exception("pre-execute hook %s raised before %s; the task runs all the same", name, task)
-
     def _await(self, task: Task, coroutine: object) -> object:
         awaited = self._awaited(task, cast("Awaitable[object]", coroutine))
         try:
             asyncio.get_running_loop()
         except RuntimeError:  # as nearly always: there is none
-            if self._loop is None:
-                self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
             try:
-                value, error = self._loop.run(awaited, context=copy_context())
+                value, error = self._runner().run(awaited, context=copy_context())
             except BaseException:  # struck in the loop itself, which is better not used again
                 self.close()
                 raise
@@ -184,19 +164,72 @@ class Attempts:
                 body.close()  # had it not begun
 
 
-def _quietly(name: str, hook: Callable[..., object], *args: object) -> None:
+# What goes before a body and after it, wherever it runs ---------------------------------------------------------------
+
+
+def prepared(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], dict[str, object]]:
+    """The function of a task and what it is to be called with, once the hooks have had their say.
+
+    Raises `UnknownTask`, `Undecodable`, and `CancelExecution` if a hook does.
+    """
+    function = engine.functions.get(task.name)
+    if function is None:
+        known = ", ".join(sorted(engine.functions)) or "none"
+        raise UnknownTask(f"no function is registered as {task.name!r}; there are: {known}")
+    args, kwargs = task.call
+    for name, hook in engine.hooks.pre_execute.items():
+        _before(name, hook, copy(task))
+    if function.context:
+        shown = copy(task)  # what the function does to it, the worker goes by its own
+        if function.place is not None and function.place <= len(args):
+            args = (*args[: function.place], shown, *args[function.place :])
+        else:
+            kwargs = {**kwargs, "task": shown}
+    return function, args, kwargs
+
+
+def completed(engine: Engine, task: Task, value: object) -> Outcome:
+    """The outcome of a body that has returned `value`. Raises `Unserializable`."""
     try:
-        hook(*args)
-    except Exception:
-        log.exception("post-execute hook %s raised after %s; its outcome stands", name, args[0])
+        body = engine.serializer.dumps(value)
+    except Unserializable as failure:
+        raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
+    return Outcome(COMPLETE, pack_value(task.attempt, body))
 
 
-def _ended(task: Task, error: BaseException) -> tuple[Outcome, BaseException]:
+def free(engine: Engine, task: Task) -> None:
+    """Give back the locks that the task's function has left behind."""
+    for name, owner in engine.taken.pop(task.id, ()):
+        try:
+            engine.storage.unlock(name, owner)
+        except StorageError as error:
+            log.warning("%s has left the lock %r behind, until its lease ends: %s", task, name, error)
+
+
+def told(engine: Engine, task: Task, value: object, error: BaseException | None) -> None:
+    """Tell the hooks how the body ended."""
+    for name, hook in engine.hooks.post_execute.items():
+        try:
+            hook(copy(task), value, error)
+        except Exception:
+            log.exception("post-execute hook %s raised after %s; its outcome stands", name, task)
+
+
+def ended(task: Task, error: BaseException) -> tuple[Outcome, BaseException]:
     """What an exception that left a task's function means; and what went wrong, if not that, then in it."""
     try:
         return _meant(task, error), error
     except Exception as fault:  # noqa: BLE001 -- it asks for a retry at no time at all, say
         return Outcome(FAIL, pack_error(task, LIFECYCLE.next(task.state, FAIL), fault)), fault
+
+
+def _before(name: str, hook: Callable[[Task], object], task: Task) -> None:
+    try:
+        hook(task)
+    except CancelExecution:
+        raise
+    except Exception:
+        log.exception("pre-execute hook %s raised before %s; the task runs all the same", name, task)
 
 
 def _meant(task: Task, error: BaseException) -> Outcome:

@@ -247,6 +247,10 @@ class Engine:
                 self.release([task])
         return len(moved)
 
+    def abandon(self, worker: str) -> None:
+        """A worker is certainly gone: let what it held lapse now, for the next `recover`."""
+        self.bare.extend([worker], self.clock.now())
+
     def revoke(self, target: Target, revocation: Revocation) -> None:
         """See `Storage.revoke`."""
         self.storage.revoke(target, revocation, self.clock.now())

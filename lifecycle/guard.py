@@ -10,11 +10,11 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from lifecycle.clock import monotonic, pause
 
-__all__ = ["Guard", "Shield", "shielded"]
+__all__ = ["THREADS", "Guard", "Reach", "Shield", "shielded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,12 +23,31 @@ RELUCTANT: Final = 0.2
 """Seconds that a cancelled coroutine has to notice it."""
 
 
-def _raise_in(thread: int, error: type[BaseException]) -> None:
-    """Raise `error` in a thread, soon.
+class Reach(Protocol):
+    """How an exception gets into a body that runs."""
 
-    It is never taken back: CPython 3.11 would go on looking for it at every call, and loop for ever under a tracer.
-    """
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+    def here(self) -> object:
+        """Where the caller runs."""
+        ...
+
+    def throw(self, there: object, error: type[BaseException]) -> None:
+        """Raise `error` there, soon: at the latest when that pauses, even for no time."""
+        ...
+
+
+class _Threads:
+    """Between two bytecodes of a thread."""
+
+    def here(self) -> object:
+        return ctypes.c_ulong(threading.get_ident())
+
+    def throw(self, there: object, error: type[BaseException]) -> None:
+        # Never taken back: CPython 3.11 would go on looking for it at every call, and loop for ever under a tracer.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(there, ctypes.py_object(error))
+
+
+THREADS: Final[Reach] = _Threads()
+"""Bodies that run in a thread of this process."""
 
 
 def _strike() -> None:
@@ -39,11 +58,11 @@ def _strike() -> None:
 class Guard:
     """Of one worker: armed while a body runs in its thread, and only then can an exception be thrown into it."""
 
-    def __init__(self, wake: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, wake: Callable[[], object] = lambda: None, reach: Reach = THREADS) -> None:
         """`wake`: makes a body that waits in the library look again."""
         self._mutex = threading.Lock()
-        self._wake = wake
-        self._thread: int | None = None
+        self._wake, self._reach = wake, reach
+        self._body: object | None = None
         self._run = 0
         self._timed = False
         self.thrown: type[BaseException] | None = None
@@ -73,7 +92,7 @@ class Guard:
             self._depth, self._cancel = 0, cancel
             if _here.guard is not self:
                 self._outer, _here.guard = _here.guard, self
-            self._thread = threading.get_ident()
+            self._body = self._reach.here()
         self._timed = timeout is not None
         if timeout is not None:
             _alarms.set(monotonic() + timeout, self, self._run, error)
@@ -84,7 +103,7 @@ class Guard:
         May itself raise what was thrown; call it again then.
         """
         with self._mutex:
-            self._thread = self._deferred = None
+            self._body = self._deferred = None
         if _here.guard is self:
             if self._raised is not None:
                 with suppress(self._raised):  # the body was faster
@@ -131,7 +150,7 @@ class Guard:
         `hard`: in its thread, even if the body is a coroutine.
         """
         with self._mutex:
-            if self._thread is None or (run is not None and run != self._run):
+            if self._body is None or (run is not None and run != self._run):
                 return False
             self.thrown = error
             if self._cancel is not None and not hard:
@@ -139,7 +158,7 @@ class Guard:
                 return True
             self._raised = error
             if not self._depth:
-                _raise_in(self._thread, error)
+                self._reach.throw(self._body, error)
                 return True
             self._deferred = error
         self._wake()

@@ -11,6 +11,7 @@ from lifecycle import policies
 from lifecycle.attempt import Attempts
 from lifecycle.engine import Engine
 from lifecycle.errors import StorageError, TaskInterrupted
+from lifecycle.guard import THREADS, Reach
 from lifecycle.policies import WAITING, Outcome
 from lifecycle.signals import SIGNAL_SCHEDULED
 from lifecycle.storage.base import Claim, Claimant, Settlement
@@ -49,18 +50,22 @@ def give_up(error: StorageError) -> bool:
 class Worker:
     """Runs one task at a time, in the thread that calls it."""
 
-    def __init__(self, engine: Engine, name: str, wait: Callable[[StorageError], bool] = give_up) -> None:
+    def __init__(
+        self, engine: Engine, name: str, wait: Callable[[StorageError], bool] = give_up, reach: Reach = THREADS
+    ) -> None:
         """`name`: as it stands in leases and histories; no other worker of the store has it.
 
         `wait`: called when an outcome could not be stored; it waits, and says whether to try again. If not, the error
-        is raised, and the task is recovered when its lease has lapsed.
+        is raised, and the task is recovered when its lease has lapsed. `reach`: how its bodies are interrupted.
         """
         self.engine, self.name = engine, name
-        self.attempts = Attempts(engine)
+        self.attempts = Attempts(engine, reach)
         self.running: Task | None = None
         """What it runs now, for whoever has to put that back."""
         self.since = 0.0
         """When it began with its present task, as `Engine.tick` has it."""
+        self.ran = 0
+        """How many attempts it has made."""
         self._wait = wait
         self._interrupted = False
         # Deques, since another thread may take from them (`relieve`): each task is taken by one of the two.
@@ -117,7 +122,11 @@ class Worker:
         self.relieve()
         task = copy(self.running)  # the worker's thread still has hold of its task, and must not see it move
         if task is not None and task.state == EXECUTING:  # else it only tells what was decided
-            self._settle([self._outcome(task, Outcome(INTERRUPT), None, None)], never, None)
+            self.conclude(task, Outcome(INTERRUPT))
+
+    def conclude(self, task: Task, outcome: Outcome, error: BaseException | None = None) -> None:
+        """Settle and announce how an attempt of this worker has ended, on its behalf."""
+        self._settle([self._outcome(task, outcome, error, None)], never, None)
 
     def relieve(self) -> None:
         """Take from a worker that is held up what it has done and not settled, and put back what it has not begun."""
@@ -126,7 +135,7 @@ class Worker:
         for task, move in _drain(self._claimed):
             if self.engine.announce(self.engine.bind(task), move.path, self._asked):
                 if move.path == (START,):
-                    self._settle([self._outcome(task, Outcome(INTERRUPT), None, None)], never, None)
+                    self.conclude(task, Outcome(INTERRUPT))
                 else:
                     self.engine.release((task,))
 
@@ -201,6 +210,7 @@ class Worker:
                 return None
             outcome, error = (Outcome(INTERRUPT), None) if self._interrupted else self.attempts.run(task)
             self._done.append(self._outcome(task, outcome, error, now))
+            self.ran += 1
         finally:
             self.running = None
         self._learn(task.name, self.engine.tick() - began)

@@ -9,6 +9,7 @@ from processes import PATIENCE, until
 
 from consumer import Consumer
 from consumer.life import RUNNING
+from consumer.threads import ThreadHand
 
 PUT_BACK = "queued executing interrupted queued"
 PROMPT = 0.5
@@ -77,8 +78,9 @@ def now():
 
 
 def hands(consumer):
-    """The threads of a consumer's workers that are alive."""
-    return [one for one in threading.enumerate() if getattr(one, "_consumer", None) is consumer]
+    """The threads of its queue's workers that are alive."""
+    targets = [(one, getattr(getattr(one, "_target", None), "__self__", None)) for one in threading.enumerate()]
+    return [one for one, hand in targets if isinstance(hand, ThreadHand) and hand._engine is consumer.queue.engine]
 
 
 def logged(caplog, level, text):

@@ -15,7 +15,7 @@ def pending(monkeypatch):
         if waits:
             raise waits.pop()
 
-    monkeypatch.setattr(guard, "_raise_in", lambda thread, error: waits.append(error))
+    monkeypatch.setattr(type(guard.THREADS), "throw", lambda self, there, error: waits.append(error))
     monkeypatch.setattr(guard, "_strike", strike)
     return waits
 
