@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from consumer.child import find
 from consumer.post import Hand, Post, Terms
+from consumer.processes import ProcessHand
 from consumer.threads import ThreadHand
-from lifecycle import TaskQueue
+from lifecycle import ConfigurationError, TaskQueue
+from lifecycle.storage import MemoryStorage
 
 __all__ = ["KINDS", "Kind"]
+
+METHODS: Final = ("spawn", "fork")
+"""How a worker's process begins."""
 
 
 class Kind(Protocol):
@@ -44,5 +50,25 @@ class _Threads:
         return ThreadHand(post, name)
 
 
-KINDS: Final[Mapping[str, Kind]] = {"thread": _Threads()}
+class _Processes:
+    """Any function, at the price of a process: a body that computes has a core of its own, and can be killed."""
+
+    renews_all = False
+
+    def check(self, queue: TaskQueue, terms: Terms) -> None:
+        if isinstance(queue.storage, MemoryStorage):
+            raise ConfigurationError("worker processes cannot see a queue in memory: take sqlite:///…, or threads")
+        if terms.start_method not in METHODS:
+            raise ConfigurationError(f"start_method={terms.start_method!r}: there are {', '.join(METHODS)}")
+        if terms.start_method != "fork":
+            find(queue)
+
+    def hands(self, terms: Terms) -> int:
+        return terms.workers
+
+    def hire(self, post: Post, name: str) -> Hand:
+        return ProcessHand(post, name)
+
+
+KINDS: Final[Mapping[str, Kind]] = {"thread": _Threads(), "process": _Processes()}
 """By name."""

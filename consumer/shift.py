@@ -25,14 +25,21 @@ STUCK: Final = 0.25
 class Shift:
     """Of a worker that runs one task at a time, in the thread that calls `run`."""
 
-    def __init__(self, post: Post, name: str, reach: Reach = THREADS, spent: Callable[[], bool] | None = None) -> None:
-        """`spent`: asked between two tasks whether it shall go home for good."""
+    def __init__(
+        self,
+        post: Post,
+        name: str,
+        reach: Reach = THREADS,
+        spent: Callable[[], bool] | None = None,
+        begun: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`spent`: asked between two tasks whether it shall go home for good; `begun`: told when it gets to work."""
         self.worker = Worker(post.engine, name, self._wait_for_store, reach)
         self.ready = False
         """Has it begun to work?"""
         self.retired = False
         """Has it gone home because it was spent?"""
-        self._post, self._spent = post, spent
+        self._post, self._spent, self._begun = post, spent, begun
 
     def run(self) -> None:
         """Work until told to stop; a failure of the worker itself is logged, and ends it."""
@@ -41,6 +48,7 @@ class Shift:
             self._post.enter()
             call_all(hooks.on_startup, "on_startup", worker.attempts.call)
             self.ready = True
+            self._begun()
             while self._go_on():
                 self._turn()
         except BaseException:

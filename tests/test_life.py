@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from processes import PATIENCE, until
 
 from consumer import Consumer
+from consumer.bell import Bell
 from consumer.life import LIFE, RUNNING, STARTING, STOPPED, Life
 from lifecycle import ConfigurationError, IllegalTransition, StorageUnavailable, TaskQueue
 
@@ -138,10 +139,10 @@ def left_alone(queue, lived, monkeypatch):
     """If who looks after the workers fails, that is its end, and no worker goes on."""
     consumer = Consumer(queue)
 
-    def fail(timeout):
+    def fail(bell, timeout):
         raise OSError("gone")
 
-    monkeypatch.setattr(consumer, "_requests", fail)
+    monkeypatch.setattr(Bell, "heard", fail)
     with pytest.raises(OSError, match="gone"):
         consumer.run()
     assert ways(lived) == ["starting", "running", "stopped"]
@@ -183,8 +184,8 @@ def test_a_stop_while_it_starts(queue, lived, monkeypatch):
         if not asked.is_set():
             assert consumer.state == STARTING
             threads.append(threading.Thread(target=consumer.stop, daemon=True))
-            ring = consumer._ring
-            monkeypatch.setattr(consumer, "_ring", lambda request: (ring(request), asked.set()))
+            ring = consumer._bell.ring
+            monkeypatch.setattr(consumer._bell, "ring", lambda request: (ring(request), asked.set()))
             threads[0].start()
             assert asked.wait(PATIENCE)
         return look()

@@ -1,0 +1,183 @@
+"""What runs in a worker's process: a shift in its main thread, and a thread that heeds its consumer."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Final, cast
+
+import attrs
+
+from consumer.memory import used
+from consumer.post import Post, Terms
+from consumer.shift import Shift
+from consumer.slate import READY, RETIRED, Slate
+from lifecycle import ConfigurationError, StorageError, TaskQueue
+from lifecycle.guard import Reach
+
+__all__ = ["DRAIN", "HASTE", "Source", "find", "work"]
+
+log = logging.getLogger("lifecycle.consumer")
+
+DRAIN: Final = "drain"
+HASTE: Final = "haste"
+"""Interrupt what runs, put it back, and end."""
+_MAIN: Final = ("__main__", "__mp_main__")
+"""The names of the main module, here and in processes that were spawned."""
+TICK: Final = 0.25
+"""Seconds between two signs of life."""
+LOUD: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+@attrs.frozen
+class Source:
+    """Where a process that knows nothing yet finds the queue."""
+
+    module: str
+    name: str
+    level: int | None
+    """Of the log that its consumer writes; ``None``: it writes none."""
+
+    def queue(self) -> TaskQueue:
+        """Import it."""
+        found: object = importlib.import_module(self.module)
+        found = getattr(found, self.name, None)
+        if not isinstance(found, TaskQueue):
+            raise ConfigurationError(
+                f"{self.module}:{self.name} is no queue in a worker's process: it has to be made as the module is imported"
+            )
+        return found
+
+
+def find(queue: TaskQueue) -> Source:
+    """Where other processes can import `queue` from. Raises `ConfigurationError`."""
+    root = logging.getLogger()
+    # The main module last: what it has under its guard for being run is not there for others.
+    for name, module in sorted(sys.modules.items(), key=lambda entry: entry[0] in _MAIN):
+        for attribute, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
+            if value is queue:
+                return Source(name, attribute, root.level if root.handlers else None)
+    raise ConfigurationError(
+        f"worker processes cannot find the queue {queue.name!r}: they import it anew, so it has to be a global of a"
+        " module; or start them with start_method='fork'"
+    )
+
+
+class _Signals:
+    """Exceptions for a body in the main thread, which a signal gets out of `time.sleep`, a lock or a socket, too."""
+
+    def __init__(self) -> None:
+        self._pending: type[BaseException] | None = None
+        signal.signal(signal.SIGURG, self._strike)
+
+    def here(self) -> object:
+        self._pending = None
+        return threading.get_ident()
+
+    def throw(self, there: object, error: type[BaseException]) -> None:
+        self._pending = error
+        signal.pthread_kill(cast(int, there), signal.SIGURG)
+
+    def _strike(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        error, self._pending = self._pending, None
+        if error is not None:
+            raise error
+
+
+def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requests: Connection) -> None:
+    """Be a worker until told otherwise."""
+    if isinstance(source, Source):
+        if source.level is not None:
+            logging.basicConfig(level=source.level, format=LOUD)
+        queue = source.queue()
+    else:
+        queue = source
+    post = Post(queue, terms)
+    reach: Reach = _Signals()
+
+    def spent() -> bool:
+        return (terms.max_tasks is not None and shift.worker.ran >= terms.max_tasks) or (
+            terms.max_memory is not None and used() >= terms.max_memory
+        )
+
+    shift = Shift(post, name, reach, spent, lambda: slate.stage(READY))
+    shift.worker.attempts.note = slate.note
+    ear = _Ear(post, shift, slate, requests)
+    ear.listen()
+    shift.run()
+    ear.over.set()
+    if shift.retired:
+        slate.stage(RETIRED)
+
+
+class _Ear:
+    """Heeds the consumer, and its end; gives signs of life."""
+
+    def __init__(self, post: Post, shift: Shift, slate: Slate, requests: Connection) -> None:
+        self._post, self._shift, self._slate, self._requests = post, shift, slate, requests
+        self._parent = os.getppid()
+        self._terminated = False
+        self.over = threading.Event()
+        """The shift is."""
+
+    def listen(self) -> None:
+        """In a thread of its own, from now on."""
+        # Those of a terminal, or of a whole service, reach the consumer, too: it says what is to be done. Handlers
+        # rather than SIG_IGN, which programs that tasks start would inherit.
+        for number in signal.SIGINT, signal.SIGHUP, signal.SIGTERM:
+            signal.signal(number, self._hear)
+        signal.set_wakeup_fd(-1)  # its consumer's, if it was forked
+        threading.Thread(target=self._listen, name="lifecycle-ear", daemon=True).start()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._terminated = number == signal.SIGTERM  # and no more: a handler may not touch a lock
+
+    def _listen(self) -> None:
+        while True:
+            self._slate.beat()
+            try:
+                if self._requests.poll(TICK):
+                    self._heed(self._requests.recv())
+            except (EOFError, OSError):
+                self._orphaned()
+                return
+            if os.getppid() != self._parent:  # a process that was forked after this one may keep the pipe open
+                self._orphaned()
+                return
+            if self._terminated:
+                self._haste()
+            try:
+                self._shift.relieve()
+            except StorageError as error:
+                log.warning("%s could not be relieved of what it has not begun: %s", self._shift.worker.name, error)
+
+    def _heed(self, request: str) -> None:
+        self._post.stopping.set()
+        self._post.engine.storage.wake()
+        if request == HASTE:
+            self._haste()
+
+    def _haste(self) -> None:
+        post = self._post
+        post.stopping.set()
+        post.urgent.set()
+        post.engine.storage.wake()
+        self._shift.worker.interrupt()
+
+    def _orphaned(self) -> None:
+        """The consumer is gone: nobody keeps what this holds."""
+        log.error("worker %s has lost its consumer, and ends", self._shift.worker.name)
+        self._haste()
+        self.over.wait(self._post.terms.grace)
+        try:
+            self._shift.worker.put_back()
+        except StorageError as error:
+            log.warning("what %s runs is put back when its lease ends: %s", self._shift.worker.name, error)
+        finally:
+            os._exit(1)

@@ -1,0 +1,134 @@
+"""Workers that are processes: as their consumer sees them."""
+
+import atexit
+import logging
+import multiprocessing
+from contextlib import suppress
+from typing import Final
+
+from consumer import child
+from consumer.post import Post
+from consumer.slate import Glimpse, Slate
+from lifecycle import TaskTimeout, UnknownTask
+from lifecycle.attempt import ended
+from lifecycle.clock import monotonic
+from lifecycle.table import EXECUTING
+from lifecycle.worker import Worker
+
+__all__ = ["ProcessHand"]
+
+log = logging.getLogger("lifecycle.consumer")
+
+RELUCTANT: Final = 1.0
+"""Seconds after its timeout that a body has to notice it, before its process is killed."""
+BURIED: Final = 5.0
+"""Seconds after which a process that was killed is taken for dead."""
+
+
+class ProcessHand:
+    """A process and its worker. Its consumer keeps what it holds, and settles what it cannot settle any more."""
+
+    def __init__(self, post: Post, name: str) -> None:
+        self.name, self._post = name, post
+        method = post.terms.start_method
+        context = multiprocessing.get_context(method)
+        self._slate = Slate(context)
+        self._requests, self._ask = context.Pipe(duplex=False)
+        source = post.queue if method == "fork" else child.find(post.queue)
+        # No daemon, since those may have no processes of their own.
+        self._process = context.Process(  # type: ignore[attr-defined]  # of every context but the base of all
+            target=child.work,
+            args=(source, post.terms, name, self._slate, self._requests),
+            name=f"lifecycle-{name.rpartition('/')[2]}",
+        )
+        self._proxy = Worker(post.engine, name)
+        self._kept = self._killed = False
+
+    def start(self) -> None:
+        """See `Hand.start`."""
+        self._process.start()
+        self._requests.close()
+        self._keep(True)
+        atexit.register(self.dismiss)  # before multiprocessing waits for it, in vain
+
+    def is_alive(self) -> bool:
+        """See `Hand.is_alive`."""
+        alive: bool = self._process.is_alive()
+        return alive
+
+    @property
+    def ready(self) -> bool:
+        """See `Hand.ready`."""
+        return self._slate.read().ready
+
+    @property
+    def retired(self) -> bool:
+        """See `Hand.retired`."""
+        return self._slate.read().retired
+
+    @property
+    def ran(self) -> int:
+        """See `Hand.ran`."""
+        return self._slate.read().ran
+
+    def drain(self) -> None:
+        """See `Hand.drain`."""
+        self._request(child.DRAIN)
+
+    def interrupt(self) -> None:
+        """See `Hand.interrupt`."""
+        self._request(child.HASTE)
+
+    def put_back(self) -> None:
+        """See `Hand.put_back`: it is killed."""
+        self._kill()
+        self.bury()
+        self._post.engine.recover()
+
+    def look(self) -> None:
+        """See `Hand.look`."""
+        seen, now = self._slate.read(), monotonic()
+        # One that is frozen, or keeps the interpreter's lock in C, is as good as gone once its lease has lapsed.
+        self._keep(now - seen.beat < self._post.engine.lease or not seen.ready)
+        if seen.task_id is not None and now > seen.deadline + RELUCTANT and self.is_alive():
+            self._end(seen)
+
+    def bury(self) -> None:
+        """See `Hand.bury`."""
+        self._keep(False)
+        self._post.engine.abandon(self.name)
+
+    def dismiss(self) -> None:
+        """See `Hand.dismiss`."""
+        atexit.unregister(self.dismiss)
+        self._keep(False)
+        if self.is_alive():
+            self._request(child.HASTE)
+            self._process.join(self._post.terms.grace)
+            self._kill()
+        self._ask.close()
+
+    def _keep(self, kept: bool) -> None:
+        if kept is not self._kept:
+            self._kept = kept
+            heart = self._post.engine.heart
+            (heart.keep if kept else heart.drop)(self.name)
+
+    def _request(self, request: str) -> None:
+        with suppress(OSError):  # it has ended
+            self._ask.send(request)
+
+    def _kill(self) -> None:
+        if self.is_alive():
+            self._process.kill()
+            self._process.join(BURIED)
+
+    def _end(self, seen: Glimpse) -> None:
+        """Kill it, since its body has not noticed that its time is over; and say so, on its behalf."""
+        log.error("worker %s is killed: the body of task %s has swallowed its timeout", self.name, seen.task_id)
+        self._kill()
+        with suppress(UnknownTask):
+            task = self._post.engine.get(seen.task_id or "")
+            if (task.state, task.worker, task.attempt) == (EXECUTING.name, self.name, seen.attempt):
+                outcome, error = ended(task, TaskTimeout("its process was killed, since it took no notice"))
+                self._proxy.conclude(task, outcome, error)
