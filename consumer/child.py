@@ -48,7 +48,7 @@ class Source:
         found = getattr(found, self.name, None)
         if not isinstance(found, TaskQueue):
             raise ConfigurationError(
-                f"{self.module}:{self.name} is no queue in a worker's process: it has to be made as the module is imported"
+                f"{self.module}:{self.name} is no queue in a worker's process: make it as the module is imported"
             )
         return found
 

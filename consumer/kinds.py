@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from consumer.child import find
+from consumer.loops import LoopHand
 from consumer.post import Hand, Post, Terms
 from consumer.processes import ProcessHand
 from consumer.threads import ThreadHand
@@ -70,5 +71,21 @@ class _Processes:
         return ProcessHand(post, name)
 
 
-KINDS: Final[Mapping[str, Kind]] = {"thread": _Threads(), "process": _Processes()}
+class _Loops:
+    """`async` functions, thousands at once; plain ones run in threads beside the loop."""
+
+    renews_all = True
+
+    def check(self, queue: TaskQueue, terms: Terms) -> None:
+        """Nothing is asked of a queue."""
+
+    def hands(self, terms: Terms) -> int:
+        del terms  # it has as many tasks run at once as there were to be workers
+        return 1
+
+    def hire(self, post: Post, name: str) -> Hand:
+        return LoopHand(post, name)
+
+
+KINDS: Final[Mapping[str, Kind]] = {"thread": _Threads(), "process": _Processes(), "asyncio": _Loops()}
 """By name."""

@@ -18,7 +18,7 @@ from lifecycle.storage.base import Claim, Claimant, Settlement
 from lifecycle.table import EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.task import Task
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "drained", "give_up"]
 
 T = TypeVar("T")
 
@@ -130,9 +130,9 @@ class Worker:
 
     def relieve(self) -> None:
         """Take from a worker that is held up what it has done and not settled, and put back what it has not begun."""
-        if done := _drain(self._done):
+        if done := drained(self._done):
             self._settle(done, never, None)
-        for task, move in _drain(self._claimed):
+        for task, move in drained(self._claimed):
             if self.engine.announce(self.engine.bind(task), move.path, self._asked):
                 if move.path == (START,):
                     self.conclude(task, Outcome(INTERRUPT))
@@ -155,7 +155,7 @@ class Worker:
     def _exchange(self, go_on: Callable[[], bool], now: float | None) -> None:
         """Settle and announce what is done, and claim what is next, if `go_on`."""
         fused = self._handlers_took < SLOW_HANDLERS or not self._done
-        self._settle(_drain(self._done), go_on if fused else never, now)
+        self._settle(drained(self._done), go_on if fused else never, now)
         if not fused:
             self._settle((), go_on, now)
         self._exchanged = self.engine.tick()
@@ -244,11 +244,12 @@ class Worker:
             self._quick.discard(function)
 
 
-def _drain(entries: deque[T]) -> list[T]:
-    """Take all that is there; safe while another thread does the same."""
-    taken = []
-    while True:
+def drained(entries: deque[T], limit: int | None = None) -> list[T]:
+    """Take all that is there, or no more than `limit`; safe while another thread does the same."""
+    taken: list[T] = []
+    while limit is None or len(taken) < limit:
         try:
             taken.append(entries.popleft())
         except IndexError:
-            return taken
+            break
+    return taken
