@@ -21,6 +21,8 @@ from consumer.cli_law import check, verify
 from consumer.cli_migrate import migrate
 from consumer.consumer import WORKER_TYPES, Consumer
 from consumer.demo import run_demo
+from consumer.greenlets import again
+from consumer.kinds import GREENLET
 from consumer.load import load_queue
 from lifecycle import LIFECYCLE, IllegalTransition, LifecycleError, Record, Task, TaskQueue
 from lifecycle.queue import DEFAULT_URL, URL_VARIABLE
@@ -58,20 +60,40 @@ def run(
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="How many tasks run at once.")] = 1,
     kind: Annotated[str, typer.Option("--worker-type", "-k", help=" or ".join(WORKER_TYPES) + ".")] = WORKER_TYPES[0],
     grace: Annotated[float, typer.Option(min=0, help="Seconds that interrupted tasks have to clean up.")] = 2.0,
+    start: Annotated[str, typer.Option(help="How worker processes begin: spawn or fork.")] = "spawn",
+    max_tasks: Annotated[
+        int | None, typer.Option(min=1, help="After so many tasks, go on in a new process: of each worker, or of all.")
+    ] = None,
+    max_memory: Annotated[
+        int | None, typer.Option(min=1, help="The same, once it uses so many megabytes (MiB).")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log everything.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
 ) -> None:
     """Run a consumer: its workers run the queue's tasks until it is stopped.
 
-    SIGINT (Ctrl-C) finishes what runs, SIGTERM interrupts it and puts it back; a second signal means now.
+    SIGINT (Ctrl-C) finishes what runs, SIGTERM interrupts it and puts it back; a second signal means now. SIGHUP
+    finishes what runs, and starts anew, with the code that is there then.
     """
+    if kind == GREENLET:
+        again()
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     handler: logging.Handler = RichHandler(console=err, show_path=False, rich_tracebacks=False)
     if not err.is_terminal:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
-    Consumer(load_queue(target), workers, kind, grace=grace).run()
+    consumer = Consumer(
+        load_queue(target),
+        workers,
+        kind,
+        grace=grace,
+        start_method=start,
+        max_tasks=max_tasks,
+        max_memory=None if max_memory is None else max_memory * 2**20,
+    )
+    if consumer.run():
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the same command, as it was given
 
 
 @app.command()

@@ -215,11 +215,11 @@ class Consumer:
 
     def _heed(self, request: str) -> None:
         post, again = self._post, self.state == HURRYING
+        if request == RENEW and self.state != RUNNING:
+            return  # it stops already
         self._renew = request == RENEW
         if self.state == RUNNING:
-            self._go(DRAIN if request == RENEW else request)
-        elif request == RENEW:
-            return  # it stops already
+            self._go(DRAIN if self._renew else request)
         else:
             self._go(HURRY)  # asked again: now
         log.info("consumer %s: %s", self._engine.name, _SAYING[self.state or RUNNING])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from consumer.child import find
+from consumer.greenlets import GREENLETS, require
 from consumer.loops import LoopHand
 from consumer.post import Hand, Post, Terms
 from consumer.processes import ProcessHand
@@ -11,8 +12,9 @@ from consumer.threads import ThreadHand
 from lifecycle import ConfigurationError, TaskQueue
 from lifecycle.storage import MemoryStorage
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["GREENLET", "KINDS", "Kind"]
 
+GREENLET: Final = "greenlet"
 METHODS: Final = ("spawn", "fork")
 """How a worker's process begins."""
 
@@ -87,5 +89,21 @@ class _Loops:
         return LoopHand(post, name)
 
 
-KINDS: Final[Mapping[str, Kind]] = {"thread": _Threads(), "process": _Processes(), "asyncio": _Loops()}
+class _Greenlets(_Threads):
+    """Functions that wait for the network, hundreds at once, in a process that gevent has patched."""
+
+    def check(self, queue: TaskQueue, terms: Terms) -> None:
+        del queue, terms
+        require()
+
+    def hire(self, post: Post, name: str) -> Hand:
+        return ThreadHand(post, name, GREENLETS)
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "thread": _Threads(),
+    "process": _Processes(),
+    GREENLET: _Greenlets(),
+    "asyncio": _Loops(),
+}
 """By name."""
