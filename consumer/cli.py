@@ -67,6 +67,10 @@ def run(
     max_memory: Annotated[
         int | None, typer.Option(min=1, help="The same, once it uses so many megabytes (MiB).")
     ] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="A file that is there while it is ready.")] = None,
+    health: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Answer /ready and /live there, over HTTP.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log everything.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
 ) -> None:
@@ -91,6 +95,8 @@ def run(
         start_method=start,
         max_tasks=max_tasks,
         max_memory=None if max_memory is None else max_memory * 2**20,
+        ready_file=ready_file,
+        health=health,
     )
     if consumer.run():
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the same command, as it was given

@@ -4,9 +4,11 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from consumer.bell import Bell
+from consumer.health import Health, Port, ReadyFile, address
 from consumer.kinds import KINDS
 from consumer.life import (
     BEGIN,
@@ -65,6 +67,8 @@ class Consumer:
         start_method: str = "spawn",
         max_tasks: int | None = None,
         max_memory: int | None = None,
+        ready_file: str | Path | None = None,
+        health: str | None = None,
     ) -> None:
         """Raises `ConfigurationError`.
 
@@ -75,6 +79,8 @@ class Consumer:
         :param max_tasks: a worker process that has run so many is replaced by a new one; with workers of another kind
             the consumer itself drains, once all together have, and asks to be started again: see `run`.
         :param max_memory: the same for one that uses so many bytes.
+        :param ready_file: is there, and touched at every half second, while it is ready to run tasks.
+        :param health: ``"PORT"`` or ``"HOST:PORT"``: answers ``/ready`` and ``/live`` there over HTTP.
         """
         if worker_type not in KINDS:
             raise ConfigurationError(f"worker_type={worker_type!r}: there are {', '.join(WORKER_TYPES)}")
@@ -87,6 +93,8 @@ class Consumer:
         self._terms = Terms(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
         self._kind = KINDS[worker_type]
         self._kind.check(queue, self._terms)
+        self._ready_file = None if ready_file is None else Path(ready_file)
+        self._address = None if health is None else address(health)
         self._tick = min(0.5, self._engine.lease / 4)
         self._engine.clock.on_step(self._look_again)
         self._life: Life | None = None
@@ -97,6 +105,7 @@ class Consumer:
     def _reset(self) -> None:
         # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
         self._post = Post(self.queue, self._terms)
+        self._signs: list[ReadyFile | Port] = []
         self._crew: list[Hand] = []
         self._dead: list[Hand] = []
         self._attendant: threading.Thread | None = None
@@ -145,6 +154,11 @@ class Consumer:
         """Where it is in its life (`consumer.life.LIFE`); ``None``: it was never started."""
         return None if self._life is None else self._life.state
 
+    @property
+    def health(self) -> Health:
+        """How it is."""
+        return Health(self.state, not self._post.away, sum(hand.is_alive() for hand in self._crew))
+
     def _open(self) -> None:
         with self._telling:
             if self.state not in (None, STOPPED):
@@ -153,6 +167,10 @@ class Consumer:
             self._life = Life()
             self._renew = False
         try:
+            if self._ready_file is not None:
+                self._signs.append(ReadyFile(self._ready_file))
+            if self._address is not None:
+                self._signs.append(Port(self._address))
             self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
         except BaseException:
             self._close()
@@ -164,6 +182,8 @@ class Consumer:
         self._leaving.set()
         with self._telling:  # nobody begins another life before this one is over
             self._bell.close()
+            for sign in self._signs:
+                sign.close()
             self._go(END)  # before there is another event to wait for: see `stop`
             self._reset()
         ended.set()
@@ -201,6 +221,8 @@ class Consumer:
         self._attendant = threading.current_thread()
         try:
             while not self._over():
+                for sign in self._signs:
+                    sign.report(self.health)
                 for request in self._bell.heard(self._tick if self.state == RUNNING else SOON):
                     self._heed(REQUESTS[request])
                 if self.state == RUNNING:
