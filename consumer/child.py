@@ -19,10 +19,12 @@ from consumer.slate import READY, RETIRED, Slate
 from lifecycle import ConfigurationError, StorageError, TaskQueue
 from lifecycle.guard import Reach
 
-__all__ = ["DRAIN", "HASTE", "Source", "find", "work"]
+__all__ = ["CANCEL", "DRAIN", "HASTE", "Source", "find", "work"]
 
 log = logging.getLogger("lifecycle.consumer")
 
+CANCEL: Final = "cancel"
+"""Tell the body of a task that it was called off."""
 DRAIN: Final = "drain"
 HASTE: Final = "haste"
 """Interrupt what runs, put it back, and end."""
@@ -143,7 +145,7 @@ class _Ear:
             self._slate.beat()
             try:
                 if self._requests.poll(TICK):
-                    self._heed(self._requests.recv())
+                    self._heed(*self._requests.recv())
             except (EOFError, OSError):
                 self._orphaned()
                 return
@@ -157,7 +159,10 @@ class _Ear:
             except StorageError as error:
                 log.warning("%s could not be relieved of what it has not begun: %s", self._shift.worker.name, error)
 
-    def _heed(self, request: str) -> None:
+    def _heed(self, request: str, task_id: str) -> None:
+        if request == CANCEL:
+            self._shift.worker.cancel(task_id)
+            return
         self._post.stopping.set()
         self._post.engine.storage.wake()
         if request == HASTE:

@@ -201,7 +201,7 @@ class Consumer:
         try:
             for _ in range(self._kind.hands(self._terms)):
                 self._hire()
-            for chore in self._look, self._keep_house:
+            for chore in self._look, self._call_off, self._keep_house:
                 # In threads of their own, since they call handlers: a slow one must not hold up the other, or a stop.
                 threading.Thread(target=self._do, args=(chore,), name="lifecycle-housekeeping", daemon=True).start()
         except BaseException:
@@ -321,6 +321,14 @@ class Consumer:
         """See to it that nothing waits in vain for a worker that is held up."""
         for hand in list(self._crew):
             hand.look()
+
+    def _call_off(self) -> None:
+        """Tell workers that what they run was called off. What is quickly done is not asked about."""
+        busy = [hand for hand in self._crew if hand.busy]
+        if busy:
+            for task_id in self._engine.bare.canceling([hand.name for hand in busy]):
+                for hand in busy:
+                    hand.cancel(task_id)
 
     def _keep_house(self) -> None:
         """Recover what others have left, and delete what is old."""

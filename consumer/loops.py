@@ -36,6 +36,15 @@ class LoopHand:
         """See `Hand.ran`."""
         return self._desk.ran
 
+    @property
+    def busy(self) -> bool:
+        """See `Hand.busy`."""
+        return self._desk.longest > STUCK
+
+    def cancel(self, task_id: str) -> None:
+        """See `Hand.cancel`."""
+        self._desk.cancel(task_id)
+
     def drain(self) -> None:
         """See `Hand.drain`. Its post says all; it is awakened, should it wait for what runs."""
 

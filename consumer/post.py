@@ -104,6 +104,15 @@ class Hand(Protocol):
         """How many attempts it has made."""
         ...
 
+    @property
+    def busy(self) -> bool:
+        """Has it been running one task for some time?"""
+        ...
+
+    def cancel(self, task_id: str) -> None:
+        """This task was called off: tell its body, if it is one that it runs. Said over and over."""
+        ...
+
     def drain(self) -> None:
         """Finish what runs, and claim nothing more: `Post.stopping` is set."""
         ...

@@ -8,8 +8,9 @@ from typing import Final
 
 from consumer import child
 from consumer.post import Post
+from consumer.shift import STUCK
 from consumer.slate import Glimpse, Slate
-from lifecycle import TaskTimeout, UnknownTask
+from lifecycle import TaskCanceled, TaskTimeout, UnknownTask
 from lifecycle.attempt import ended
 from lifecycle.clock import monotonic
 from lifecycle.table import EXECUTING
@@ -42,7 +43,9 @@ class ProcessHand:
             name=f"lifecycle-{name.rpartition('/')[2]}",
         )
         self._proxy = Worker(post.engine, name)
-        self._kept = self._killed = False
+        self._kept = False
+        self._called_off: tuple[str, int] | None = None
+        self._patience = 0.0
 
     def start(self) -> None:
         """See `Hand.start`."""
@@ -71,6 +74,20 @@ class ProcessHand:
         """See `Hand.ran`."""
         return self._slate.read().ran
 
+    @property
+    def busy(self) -> bool:
+        """See `Hand.busy`."""
+        seen = self._slate.read()
+        return seen.task_id is not None and monotonic() - seen.since > STUCK
+
+    def cancel(self, task_id: str) -> None:
+        """See `Hand.cancel`."""
+        seen = self._slate.read()
+        if seen.task_id == task_id:
+            if self._called_off != (task_id, seen.attempt):
+                self._called_off, self._patience = (task_id, seen.attempt), monotonic() + RELUCTANT
+            self._request(child.CANCEL, task_id)
+
     def drain(self) -> None:
         """See `Hand.drain`."""
         self._request(child.DRAIN)
@@ -90,8 +107,11 @@ class ProcessHand:
         seen, now = self._slate.read(), monotonic()
         # One that is frozen, or keeps the interpreter's lock in C, is as good as gone once its lease has lapsed.
         self._keep(now - seen.beat < self._post.engine.lease or not seen.ready)
-        if seen.task_id is not None and now > seen.deadline + RELUCTANT and self.is_alive():
-            self._end(seen)
+        if seen.task_id is not None and self.is_alive():
+            if now > seen.deadline + RELUCTANT:
+                self._end(seen, TaskTimeout)
+            elif self._called_off == (seen.task_id, seen.attempt) and now > self._patience:
+                self._end(seen, TaskCanceled)
 
     def bury(self) -> None:
         """See `Hand.bury`."""
@@ -114,21 +134,20 @@ class ProcessHand:
             heart = self._post.engine.heart
             (heart.keep if kept else heart.drop)(self.name)
 
-    def _request(self, request: str) -> None:
+    def _request(self, request: str, task_id: str = "") -> None:
         with suppress(OSError):  # it has ended
-            self._ask.send(request)
+            self._ask.send((request, task_id))
 
     def _kill(self) -> None:
         if self.is_alive():
             self._process.kill()
             self._process.join(BURIED)
 
-    def _end(self, seen: Glimpse) -> None:
-        """Kill it, since its body has not noticed that its time is over; and say so, on its behalf."""
-        log.error("worker %s is killed: the body of task %s has swallowed its timeout", self.name, seen.task_id)
+    def _end(self, seen: Glimpse, error: type[TaskTimeout | TaskCanceled]) -> None:
+        """Kill it, since its body takes no notice of what was thrown at it; and say so, on its behalf."""
+        log.error("worker %s is killed: task %s has taken no notice of its %s", self.name, seen.task_id, error.__name__)
         self._kill()
         with suppress(UnknownTask):
             task = self._post.engine.get(seen.task_id or "")
             if (task.state, task.worker, task.attempt) == (EXECUTING.name, self.name, seen.attempt):
-                outcome, error = ended(task, TaskTimeout("its process was killed, since it took no notice"))
-                self._proxy.conclude(task, outcome, error)
+                self._proxy.conclude(task, *ended(task, error("its process was killed, since it took no notice")))

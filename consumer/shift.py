@@ -19,7 +19,8 @@ IDLE: Final = 1.0
 SOON: Final = 0.01
 """The least that it waits: what was due a moment ago may be held, or another worker's by now."""
 STUCK: Final = 0.25
-"""Seconds after which a worker that took several tasks at once is relieved of those that it has not begun."""
+"""Seconds after which a worker that took several tasks at once is relieved of those that it has not begun, and after
+which one is asked about the task that it runs: has that been called off?"""
 
 
 class Shift:
@@ -56,6 +57,12 @@ class Shift:
         finally:
             call_all(hooks.on_shutdown, "on_shutdown", worker.attempts.call)
             worker.attempts.close()
+
+    @property
+    def busy(self) -> bool:
+        """See `Hand.busy`."""
+        worker = self.worker
+        return worker.running is not None and worker.engine.tick() - worker.since > STUCK
 
     def relieve(self) -> None:
         """If it took several quick tasks, and is stuck in one of them, it must not keep the others waiting."""

@@ -48,6 +48,15 @@ class ThreadHand:
         """See `Hand.ran`."""
         return self._shift.worker.ran
 
+    @property
+    def busy(self) -> bool:
+        """See `Hand.busy`."""
+        return self._shift.busy
+
+    def cancel(self, task_id: str) -> None:
+        """See `Hand.cancel`."""
+        self._shift.worker.cancel(task_id)
+
     def drain(self) -> None:
         """See `Hand.drain`. Its post says all."""
 

@@ -73,12 +73,17 @@ class Crowd:
             threading.Thread(target=self._run_plain, name="lifecycle-plain", daemon=True).start()
         self._plain.put(task)
 
-    def throw(self, error: type[BaseException], task_id: str) -> None:
-        """Interrupt the body of one task, if it runs."""
+    def throw(self, error: type[BaseException], task_id: str) -> bool:
+        """Interrupt the body of one task; False if it does not run (yet)."""
         if (body := self._bodies.get(task_id)) is not None:
             self._loop.call_soon_threadsafe(body.throw, error)
-        elif (attempts := self._attempts.get(task_id)) is not None:
-            attempts.guard.throw(error)
+            return True
+        attempts = self._attempts.get(task_id)
+        if attempts is None:
+            return False
+        run = attempts.guard.run
+        # Only now is it sure whose run that is: should another task begin meanwhile, that is left alone.
+        return self._attempts.get(task_id) is attempts and attempts.guard.throw(error, run)
 
     def interrupt(self) -> None:
         """Interrupt all bodies that run, and any that is to start."""

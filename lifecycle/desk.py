@@ -7,7 +7,7 @@ from typing import Final
 
 from lifecycle.crowd import Crowd
 from lifecycle.engine import Engine
-from lifecycle.errors import StorageError
+from lifecycle.errors import StorageError, TaskCanceled
 from lifecycle.policies import Outcome
 from lifecycle.storage.base import Channel, Claimant
 from lifecycle.table import EXECUTING, INTERRUPT, START
@@ -35,7 +35,9 @@ class Desk(Worker):
         super().__init__(engine, name, wait)
         self.crowd = Crowd(engine, self._back, enter)
         self._slots = slots
-        self._at_work: dict[str, Task] = {}
+        self._at_work: dict[str, tuple[float, Task]] = {}
+        """Id → since when, and the task: the oldest first."""
+        self._told: set[str] = set()
         self._returned = threading.Event()
         self._watching = False
 
@@ -64,6 +66,23 @@ class Desk(Worker):
             self._watching = False
         self._returned.clear()
 
+    @property
+    def longest(self) -> float:
+        """Seconds that the oldest of what it runs has been running; 0 if nothing runs."""
+        for since, _ in list(self._at_work.values()):
+            return self.engine.tick() - since
+        return 0.0
+
+    def cancel(self, task_id: str) -> bool:
+        """See `Worker.cancel`."""
+        _, task = self._at_work.get(task_id, (0.0, None))
+        if task is None:
+            return False
+        task.canceling = True
+        if task_id not in self._told and self.crowd.throw(TaskCanceled, task_id):
+            self._told.add(task_id)
+        return task_id in self._told
+
     def interrupt(self) -> None:
         """See `Worker.interrupt`."""
         self._interrupted = True
@@ -72,7 +91,7 @@ class Desk(Worker):
     def put_back(self) -> None:
         """See `Worker.put_back`."""
         self.relieve()
-        for task in [copy(task) for task in list(self._at_work.values())]:
+        for task in [copy(task) for _, task in list(self._at_work.values())]:
             if task.state == EXECUTING:
                 self.conclude(task, Outcome(INTERRUPT))
 
@@ -95,13 +114,14 @@ class Desk(Worker):
         elif self._interrupted:
             self._done.append(self._outcome(task, Outcome(INTERRUPT), None, None))
         else:
-            self._at_work[task.id] = task
+            self._at_work[task.id] = self.since, task
             self.crowd.begin(task)
 
     def _back(self, task: Task, outcome: Outcome, error: BaseException | None) -> None:
         """A body is over."""
         self._done.append(self._outcome(task, outcome, error, None))
         del self._at_work[task.id]
+        self._told.discard(task.id)
         self.ran += 1
         self._returned.set()
         if self._watching:
