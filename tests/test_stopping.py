@@ -97,7 +97,7 @@ def swallowing(release):
 
 
 # What waits to be raised in C is nothing for a tracer (see pyproject.toml, at coverage).
-@pytest.mark.parametrize("body", [pytest.param(in_c, marks=pytest.mark.no_cover), swallowing])
+@pytest.mark.parametrize("body", [pytest.param(in_c, marks=pytest.mark.untraced), swallowing])
 def test_put_back_on_its_behalf(queue, caplog, body):
     """What cannot be interrupted is put back after the grace; its outcome is refused, and its worker does no more."""
     release, threads, sent = threading.Event(), [], []

@@ -15,8 +15,6 @@ from lifecycle import SIGNAL_ENQUEUED, ResultTimeout, TaskTimeout
 from lifecycle.worker import Worker
 
 LEASE = 30.0
-uncovered = pytest.mark.no_cover
-"""For what strikes so often that it would hit a tracer of lines, too, which has no shield."""
 
 
 @pytest.fixture
@@ -167,7 +165,7 @@ def test_a_timeout_of_a_call_within(queue):
     assert result.state == "timeout"
 
 
-@uncovered
+@pytest.mark.untraced
 @pytest.mark.parametrize("is_async", [False, True])
 def test_nothing_strikes_after_the_end(new, is_async):
     """Whether or not a body ends before its timeout strikes: it ends once, in one way, and nothing strikes later."""
@@ -204,7 +202,7 @@ def test_nothing_strikes_after_the_end(new, is_async):
         assert last.get() == "done"
 
 
-@uncovered
+@pytest.mark.untraced
 @pytest.mark.parametrize("timeout", [0, 0.0001, 0.0005])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_timeouts_that_strike_at_the_beginning(new, is_async, timeout, caplog):
@@ -318,7 +316,7 @@ def test_whoever_waits_is_woken(queue, blocks):
     assert seen[-1] == 1
 
 
-@uncovered
+@pytest.mark.untraced
 @pytest.mark.parametrize("body_of", ["enqueue", "look", "lock", "result"])
 def test_timeouts_that_strike_in_the_library(queue, body_of):
     """A timeout that strikes while the body uses the queue leaves the queue whole, for this thread and for others."""
@@ -401,7 +399,7 @@ class Striking:
         return self
 
 
-@uncovered
+@pytest.mark.untraced
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_timeout_at_any_step(queue, action):
     """Wherever in the library a timeout strikes: what was done there is done whole or not at all, and others go on."""
