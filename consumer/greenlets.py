@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -31,7 +30,7 @@ def require() -> None:
     """Raise `ConfigurationError` unless threads are greenlets here, and were when this package was imported."""
     if find_spec("gevent") is None:
         raise ConfigurationError("greenlets need gevent: pip install 'task-lifecycle[greenlet]'")
-    if not _patched() or pause is not time.sleep:
+    if not _patched() or not pause.__module__.startswith("gevent"):
         raise ConfigurationError(
             "greenlets need gevent.monkey.patch_all(), before anything else is imported; `lifecycle run -k greenlet`"
             " does it"

@@ -104,7 +104,7 @@ class Port:
         health = self._health
         answers = {"/ready": health.ready, "/live": monotonic() - self._at < LIFELESS}
         if path not in answers:
-            return 404, msgspec.json.encode({"error": f"there are {' and '.join(answers)}"})
+            return 404, msgspec.json.encode({"paths": list(answers)})
         told = {"state": health.state, "store": health.store, "alive": health.alive}
         return 200 if answers[path] else 503, msgspec.json.encode(told)
 

@@ -38,7 +38,8 @@ lifecycle.storage
 lifecycle.engine
 lifecycle.transaction
 lifecycle.attempt  lifecycle.result
-lifecycle.worker   lifecycle.function  lifecycle.locks
+lifecycle.worker   lifecycle.crowd  lifecycle.function  lifecycle.locks
+lifecycle.desk
 lifecycle.queue
 lifecycle
 lifecycle.testing.walks
@@ -53,7 +54,11 @@ lifecycle.testing.proof
 lifecycle.testing.storage_spec
 lifecycle.testing
 lifecycle.testing.__main__  lifecycle.testing.plugin
-consumer.life
+consumer.life  consumer.bell  consumer.memory  consumer.post  consumer.slate  consumer.greenlets
+consumer.shift  consumer.health
+consumer.child  consumer.threads  consumer.loops
+consumer.processes
+consumer.kinds
 consumer.load  consumer.consumer
 consumer.demo
 consumer.demo_tasks
@@ -115,6 +120,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
         for call in ("enqueue", "recover", "revoke")
     },
     ("consumer.recorder", "recover"): "the name of a method of Storage",
+    ("consumer.child", "cancel"): "what a consumer asks of a worker's process",
     ("consumer.life", "interrupt"): "a trigger of the consumer's own life",
     ("consumer.cli", "interrupted"): "what it says when somebody presses Ctrl-C",
 }
