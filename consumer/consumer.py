@@ -285,6 +285,7 @@ class Consumer:
             self._post.found(hand)
             if hand.retired:
                 log.info("worker %s has run as many tasks as it shall; another takes its place", hand.name)
+                hand.dismiss()
             else:
                 log.error("worker %s has died; another takes its place, and its task is put back", hand.name)
                 self._dead.append(hand)
@@ -343,6 +344,7 @@ class Consumer:
         self._engine.recover()
         for hand in dead:
             self._dead.remove(hand)
+            hand.dismiss()
 
     def _look_again(self) -> None:
         self._engine.storage.wake()
