@@ -20,7 +20,7 @@ from lifecycle.guard import Guard
 from lifecycle.heartbeat import Heart
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Channel
-from lifecycle.testing import VirtualClock
+from lifecycle.virtual import VirtualClock
 from lifecycle.worker import Worker
 
 __all__ = ["DELAY", "FOREVER", "LEASE", "OPERATOR", "Consumer", "Process", "World"]

@@ -17,7 +17,7 @@ from consumer.recorder import HANDLERS, STORE, Score
 from lifecycle import LIFECYCLE, Kind, LifecycleError, Result
 from lifecycle.diagrams.sequence import Arrow, Participant, Sequence
 from lifecycle.storage import MemoryStorage, Storage
-from lifecycle.testing import VirtualClock
+from lifecycle.virtual import VirtualClock
 
 __all__ = ["PROTOCOL", "Rehearsal", "rehearse"]
 

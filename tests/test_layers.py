@@ -13,7 +13,7 @@ from strategies import LAW, MOVES
 LAYERS = """
 lifecycle.errors  lifecycle.machine
 lifecycle.table   lifecycle.clock
-lifecycle.properties
+lifecycle.properties  lifecycle.virtual
 lifecycle.task    lifecycle.moments  lifecycle.guard  lifecycle.heartbeat  lifecycle.serializer
 lifecycle.checking  lifecycle.regular  lifecycle.recording
 lifecycle.language
@@ -44,7 +44,7 @@ lifecycle.queue
 lifecycle
 lifecycle.testing.walks
 lifecycle.testing.strategies
-lifecycle.testing.clock  lifecycle.testing.model  lifecycle.testing.steps  lifecycle.testing.asserting
+lifecycle.testing.model  lifecycle.testing.steps  lifecycle.testing.asserting
 lifecycle.testing.running  lifecycle.testing.hearing  lifecycle.testing.ledger  lifecycle.testing.troubled
 lifecycle.testing.simulation
 lifecycle.testing.chaos  lifecycle.testing.queue_spec

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NoReturn
 from lifecycle.checking import Checker, IllegalSequence, check
 from lifecycle.testing.asserting import assert_enqueued, refute_enqueued
 from lifecycle.testing.chaos import Run, simulate
-from lifecycle.testing.clock import VirtualClock
 from lifecycle.testing.running import drain, perform, testing_mode
 from lifecycle.testing.simulation import Violation, World
+from lifecycle.virtual import VirtualClock
 
 __all__ = [
     "Checker", "Fault", "IllegalHistory", "IllegalSequence", "QueueSpec", "Run", "Step", "StorageSpec", "Violation",

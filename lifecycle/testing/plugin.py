@@ -23,8 +23,8 @@ import pytest
 
 from lifecycle.checking import IllegalSequence
 from lifecycle.queue import TaskQueue
-from lifecycle.testing.clock import VirtualClock
 from lifecycle.testing.hearing import Heard
+from lifecycle.virtual import VirtualClock
 
 __all__ = ["lifecycle_clock", "lifecycle_queue", "lifecycle_signals"]
 

@@ -17,7 +17,7 @@ from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 from lifecycle.table import EXECUTING
 from lifecycle.task import Task
-from lifecycle.testing.clock import VirtualClock
+from lifecycle.virtual import VirtualClock
 
 __all__ = ["drain", "perform", "testing_mode"]
 

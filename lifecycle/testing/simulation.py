@@ -24,9 +24,9 @@ from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel, Storage
 from lifecycle.table import EXECUTING, LIFECYCLE
 from lifecycle.task import Task
-from lifecycle.testing.clock import VirtualClock
 from lifecycle.testing.ledger import Ledger
 from lifecycle.testing.troubled import Troubled
+from lifecycle.virtual import VirtualClock
 from lifecycle.worker import Worker
 
 __all__ = ["Actor", "Violation", "World"]
