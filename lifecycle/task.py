@@ -82,6 +82,8 @@ class Task:
     """While somebody holds it: until when (UTC seconds)."""
     seq: int | None = attrs.field(default=None, repr=False)
     """Its place in the store, where the store has places."""
+    canceling: bool = attrs.field(default=False, repr=False)
+    """Somebody has asked, while it ran, that it be called off; until it comes to rest."""
     loads: Callable[[bytes], object] | None = attrs.field(default=None, repr=False)
     """How to decode the payload; the queue that it belongs to sets it."""
     _call: Call | None = attrs.field(default=None, repr=False)
