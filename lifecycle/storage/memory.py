@@ -131,7 +131,7 @@ class MemoryStorage:
         self._seq += 1
         task.seq = self._seq
         stored = copy(task)
-        stored.loads = stored._call = None
+        stored.loads = stored.called_off = stored._call = None
         stored.canceling = False
         row = self._rows[task.id] = _Row(stored)
         self._move(row, move)
