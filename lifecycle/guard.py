@@ -51,6 +51,7 @@ class Guard:
         """What was thrown last into the body that runs."""
         self._raised: type[BaseException] | None = None
         """What was raised last in its thread, and may not have struck yet."""
+        self._forced = False
         self._cancel: Callable[[], object] | None = None
         self._interrupted: type[BaseException] | None = None
         self._outer: Guard | None = None
@@ -71,7 +72,7 @@ class Guard:
                 raise self._interrupted
             self.run += 1
             self.thrown = self._raised = self._deferred = None
-            self._depth, self._cancel = 0, cancel
+            self._depth, self._cancel, self._forced = 0, cancel, False
             if _here.guard is not self:
                 self._outer, _here.guard = _here.guard, self
             self._thread = threading.get_ident()
@@ -118,8 +119,8 @@ class Guard:
 
     @property
     def struck(self) -> bool:
-        """Was an exception raised in the body's thread?"""
-        return self._raised is not None
+        """Was what was thrown last raised in the body's thread?"""
+        return self._forced
 
     @property
     def awaits(self) -> bool:
@@ -135,6 +136,7 @@ class Guard:
             if self._thread is None or (run is not None and run != self.run):
                 return False
             self.thrown = error
+            self._forced = hard or self._cancel is None
             if self._cancel is not None and not hard:
                 self._cancel()
                 return True

@@ -1,0 +1,558 @@
+"""Calling a task off: what waits is revoked, what runs is told, once, and ends `canceled`; what rests stays so."""
+
+import asyncio
+import threading
+from contextlib import closing, contextmanager
+
+import pytest
+from conftest import PATIENCE, Killed, another_thread, drain, failure, spin, states
+
+from lifecycle import LIFECYCLE, IllegalTransition, RetryTask, TaskCanceled, UnknownTask, check_canceled
+from lifecycle.storage.base import Target
+from lifecycle.worker import Worker
+
+OFF = "enqueued executing canceled"
+AT_REST = {"complete": None, "error": ValueError("no"), "canceled": TaskCanceled("of itself"), "revoked": None}
+
+
+@pytest.fixture
+def worker(queue):
+    """Who runs the queue's tasks, in a thread that the test starts."""
+    worker = Worker(queue.engine, "w")
+    yield worker
+    worker.attempts.close()
+
+
+@pytest.fixture
+def runs():
+    """Set once a body runs."""
+    return threading.Event()
+
+
+@contextmanager
+def at_work(worker, runs):
+    """While a worker runs the next task, and its body has begun."""
+    with another_thread(worker.run_next):
+        assert runs.wait(PATIENCE)
+        yield
+
+
+@contextmanager
+def instead(storage, call, first, monkeypatch):
+    """Just before this call of a store, once, something else happens."""
+    original = getattr(storage, call)
+
+    def late(*arguments):
+        monkeypatch.setattr(storage, call, original)
+        first()
+        return original(*arguments)
+
+    monkeypatch.setattr(storage, call, late)
+    yield
+
+
+# What runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("by", ["its id", "its handle"])
+def test_what_runs(queue, heard, worker, runs, is_async, retries, by):
+    """A running task is told once, however often it is called off; it cleans up, ends `canceled`, and is not retried."""
+    seen, done = [], threading.Event()
+
+    def body():
+        try:
+            runs.set()
+            spin(threading.Event())
+        except TaskCanceled:
+            seen.append("told")
+            spin(done)
+            raise
+
+    async def body_async():
+        try:
+            runs.set()
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            seen.append("told")
+            done.wait(PATIENCE)
+            raise
+
+    result = queue.task(retries=retries)(body_async if is_async else body)()
+    with at_work(worker, runs):
+        version = result.task.version
+        for _ in range(2):
+            assert (queue.cancel(result.id) if by == "its id" else result.cancel()) is None
+        assert (result.task.canceling, result.task.version, result.state) == (True, version, "executing")
+        assert queue.storage.canceling(["w"]) == [result.id]
+        assert worker.cancel(result.id)
+        while not seen:
+            assert worker.cancel(result.id)
+        assert worker.cancel(result.id)
+        done.set()
+    assert heard.story(result) == OFF
+    assert seen == ["told"]
+    metadata = failure(result)
+    assert (metadata["state"], metadata["error"], metadata["retries"]) == ("canceled", "TaskCanceled()", retries)
+    assert not result.task.canceling
+    assert drain(queue) == []
+
+
+def test_retried_afterwards(queue, heard, worker, runs):
+    """An operator may have a task that was called off run once more: nothing of the wish is left."""
+
+    @queue.task(context=True)
+    def body(task=None):
+        if task.attempt == 1:
+            runs.set()
+            spin(threading.Event())
+        task.check_canceled()
+        return "done"
+
+    result = body()
+    with at_work(worker, runs):
+        result.cancel()
+        worker.cancel(result.id)
+    queue.retry(result.id)
+    drain(queue)
+    assert result.get() == "done"
+    assert heard.story(result) == f"{OFF} retrying enqueued executing complete"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_body_that_swallows(queue, heard, worker, runs, is_async):
+    """A body that catches what it is told, and returns, is complete: it had its say."""
+
+    def body():
+        try:
+            runs.set()
+            spin(threading.Event())
+        except TaskCanceled:
+            return "all the same"
+
+    async def body_async():
+        try:
+            runs.set()
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            return "all the same"
+
+    result = queue.task()(body_async if is_async else body)()
+    with at_work(worker, runs):
+        result.cancel()
+        worker.cancel(result.id)
+    assert heard.story(result) == "enqueued executing complete"
+    assert (result.get(), result.task.canceling) == ("all the same", False)
+
+
+@pytest.mark.parametrize("error", [ValueError(), RetryTask()])
+def test_a_body_that_fails_instead(queue, heard, worker, runs, error):
+    """One that fails or wants a retry when it is told is not called again: its next attempt is canceled at once."""
+    calls = []
+
+    @queue.task(retries=3)
+    def body():
+        calls.append(1)
+        try:
+            runs.set()
+            spin(threading.Event())
+        except TaskCanceled:
+            raise error from None
+
+    result = body()
+    with at_work(worker, runs):
+        result.cancel()
+        worker.cancel(result.id)
+    assert (result.state, result.task.canceling) == ("queued", True)
+    drain(queue)
+    between = "" if isinstance(error, RetryTask) else " error"
+    assert heard.story(result) == f"enqueued executing{between} retrying enqueued executing canceled"
+    assert calls == [1]
+    assert failure(result)["state"] == "canceled"
+
+
+def test_a_coroutine_that_computes(queue, worker, runs):
+    """A coroutine that does not await for a while is struck as any body is, and its timeout stays what it was."""
+    seen = []
+
+    @queue.task(timeout=1.0)
+    async def stubborn():
+        runs.set()
+        try:
+            spin(threading.Event())
+        except TaskCanceled:
+            seen.append("struck")
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            seen.append("cancelled")
+
+    result = stubborn()
+    with at_work(worker, runs):
+        result.cancel()
+        worker.cancel(result.id)
+    assert seen == ["struck", "cancelled"]
+    assert result.state == "timeout"
+
+
+def test_in_the_library(queue, heard, readers, worker, runs):
+    """A body that waits in the library is woken, and told when it has left that; what it did there is done."""
+    other = queue.task(name="other")(lambda: None)
+
+    @queue.task(priority=1)
+    def waits():
+        runs.set()
+        try:
+            other().get(blocking=True)
+        finally:
+            other()
+
+    result = waits()
+    with at_work(worker, runs):
+        readers.expect()
+        result.cancel()
+        worker.cancel(result.id)
+    assert heard.story(result) == OFF
+    assert queue.counts()["queued"] == 2
+
+
+def test_locks(queue, worker, runs):
+    """Locks that the task had taken are free."""
+
+    @queue.task()
+    @queue.lock_task("lock")
+    def body():
+        queue.lock_task("another").acquire()
+        runs.set()
+        spin(threading.Event())
+
+    result = body()
+    with at_work(worker, runs):
+        assert queue.is_locked("lock")
+        assert queue.is_locked("another")
+        result.cancel()
+        worker.cancel(result.id)
+    assert result.state == "canceled"
+    assert queue.flush_locks() == []
+
+
+def test_only_that_one(queue, heard, runs):
+    """The task that a worker runs next is left alone, even if it begins while its predecessor is being called off."""
+    ends, begins, late = threading.Event(), threading.Event(), threading.Event()
+
+    class Overtaken(Worker):
+        """Goes on to its next task while somebody looks at what it runs."""
+
+        @property
+        def running(self):
+            known = self.now
+            if late.is_set():
+                late.clear()
+                ends.set()
+                assert begins.wait(PATIENCE)
+            return known
+
+        @running.setter
+        def running(self, task):
+            self.now = task
+
+    worker = Overtaken(queue.engine, "w")
+
+    @queue.task()
+    def first():
+        runs.set()
+        spin(ends)
+
+    @queue.task()
+    def second():
+        begins.set()
+        spin(over)
+
+    over = threading.Event()
+    results = [first(), second()]
+    with another_thread(lambda: [worker.run_next(), worker.run_next()]):
+        assert runs.wait(PATIENCE)
+        assert not worker.cancel(results[1].id)
+        queue.cancel(results[0].id)
+        late.set()
+        assert not worker.cancel(results[0].id)
+        assert not worker.cancel(results[0].id)
+        over.set()
+    assert [heard.story(result) for result in results] == ["enqueued executing complete"] * 2
+
+
+# Whose worker is gone, or stops ------------------------------------------------------------------------------------
+
+
+def test_whose_worker_is_gone(queue, heard, worker, clock):
+    """A task that is called off, and whose worker is gone, is canceled by whoever recovers it, not run again."""
+    queue.signal("executing")(die_once := Dying())
+    result = queue.task(retries=1)(lambda: None)()
+    with pytest.raises(Killed):
+        worker.run_next()
+    assert die_once.times == 1
+    result.cancel()
+    clock.advance(31)
+    drain(queue)
+    assert states(result) == "queued executing canceled"
+    assert failure(result) == failure(result) | {
+        "state": "canceled",
+        "error": "the task was not completed: it is canceled",
+    }
+    assert (result.task.interruptions, result.task.canceling) == (0, False)
+
+
+class Dying:
+    """Ends the worker that announces to it."""
+
+    times = 0
+
+    def __call__(self, signal, task, exc=None):
+        self.times += 1
+        raise Killed
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_whose_worker_stops(queue, heard, worker, runs, told):
+    """A worker that is stopped before it told the body puts the task back, whose next attempt is canceled; after: it is."""
+    calls = []
+
+    @queue.task()
+    def body():
+        calls.append(1)
+        try:
+            runs.set()
+            spin(threading.Event())
+        except TaskCanceled:
+            cleaning.set()
+            spin(threading.Event())
+
+    cleaning = threading.Event()
+    result = body()
+    with at_work(worker, runs):
+        result.cancel()
+        if told:
+            worker.cancel(result.id)
+            assert cleaning.wait(PATIENCE)
+        worker.interrupt()
+    drain(queue)
+    assert heard.story(result) == (OFF if told else f"enqueued executing interrupted {OFF}")
+    assert calls == [1]
+    assert result.task.interruptions == (not told)
+
+
+def test_what_does_not_let_itself_be_stopped(queue, heard, worker, runs):
+    """What is put back on behalf of a worker that hangs is canceled then; the worker's own outcome is refused."""
+    hangs = threading.Event()
+
+    @queue.task()
+    def body():
+        runs.set()
+        while not hangs.is_set():
+            try:
+                spin(hangs)
+            except TaskCanceled:
+                told.set()
+        return "too late"
+
+    told = threading.Event()
+    result = body()
+    with at_work(worker, runs):
+        result.cancel()
+        worker.cancel(result.id)
+        assert told.wait(PATIENCE)
+        worker.put_back()
+        hangs.set()
+    assert heard.story(result) == OFF
+    assert drain(queue) == []
+
+
+# A task that asks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_a_body_that_asks(queue, heard, worker, runs, context):
+    """A body can ask, where it can stop, whether it was called off; it learns so even if it did not heed what it was told."""
+    swallowed = threading.Event()
+
+    def work(check):
+        check()  # not yet
+        try:
+            runs.set()
+            spin(threading.Event())
+        except TaskCanceled:
+            swallowed.set()
+        check()
+
+    @queue.task(context=True, name="with")
+    def with_context(task=None):
+        kept.append(task)
+        work(task.check_canceled)
+
+    kept = []
+    without = queue.task(name="without")(lambda: work(check_canceled))
+    result = with_context() if context else without()
+    with at_work(worker, runs):
+        result.cancel()
+        worker.cancel(result.id)
+    assert swallowed.is_set()
+    assert heard.story(result) == OFF
+    for task in kept:
+        assert task.check_canceled() is None, "that attempt is over"
+
+
+def test_asked_elsewhere(queue, add):
+    """Outside of a task that runs there is nothing to ask about, and so nothing is raised."""
+    task = add.s(1)
+    assert check_canceled() is task.check_canceled() is add(1).task.check_canceled() is None
+
+
+# What does not run -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [None, 1000])
+def test_what_waits(queue, heard, ran, delay):
+    """A waiting task is revoked by the next worker that is free, also before its ETA."""
+    body = queue.task()(lambda: ran.append(1))
+    result = body() if delay is None else body.schedule(delay=delay)
+    drain(queue) if delay else None
+    queue.cancel(result.id)
+    queue.run_next()
+    assert heard.of(result)[-1] == result.state == "revoked"
+    assert ran == []
+    with pytest.raises(IllegalTransition, match="is revoked: cannot cancel"):
+        queue.cancel(result.id)
+
+
+@pytest.mark.parametrize("state", AT_REST)
+def test_what_rests(queue, state):
+    """What rests cannot be called off: the error says where it is, and what can be done instead; nothing is noted."""
+
+    @queue.task()
+    def body():
+        if AT_REST[state] is not None:
+            raise AT_REST[state]
+
+    result = body()
+    if state == "revoked":
+        result.revoke()
+    drain(queue)
+    before = (result.history(), queue.is_revoked(result))
+    with pytest.raises(IllegalTransition, match=f"task {result.id} is {state}: cannot cancel") as caught:
+        queue.cancel(result.id)
+    error = caught.value
+    assert (error.state, error.trigger, error.allowed) == (state, "cancel", LIFECYCLE.allowed(state))
+    assert (result.history(), queue.is_revoked(result)) == before
+
+
+def test_what_is_not_there(queue):
+    """An id that no task has is said to be so."""
+    with pytest.raises(UnknownTask, match="no task 4711"):
+        queue.cancel("4711")
+    assert not queue.is_revoked("4711")
+
+
+# What moves meanwhile ----------------------------------------------------------------------------------------------
+
+
+def test_started_meanwhile(queue, heard, worker, runs, monkeypatch):
+    """A task that is started just before it is revoked is called off as it runs, and may be retried later on."""
+
+    @queue.task(context=True)
+    def body(task=None):
+        if task.attempt == 1:
+            runs.set()
+            spin(threading.Event())
+
+    result, threads = body(), []
+
+    def start():
+        threads.append(threading.Thread(target=worker.run_next, daemon=True))
+        threads[0].start()
+        assert runs.wait(PATIENCE)
+
+    with instead(queue.storage, "revoke", start, monkeypatch):
+        queue.cancel(result.id)
+    assert result.task.canceling
+    assert queue.storage.revocation(Target(function=False, key=result.id)) is None
+    worker.cancel(result.id)
+    threads[0].join(PATIENCE)
+    assert heard.story(result) == OFF
+    queue.retry(result.id)
+    drain(queue)
+    assert result.state == "complete"
+
+
+@pytest.mark.parametrize("call", ["revoke", "cancel"])
+@pytest.mark.parametrize(("error", "state"), [(None, "complete"), (ValueError, "error")])
+def test_ended_meanwhile(queue, worker, runs, monkeypatch, call, error, state):
+    """A task that ends just before it is called off stays what it is, which is said, and nothing is left behind."""
+    go_on = threading.Event()
+
+    @queue.task()
+    def body():
+        runs.set()
+        spin(go_on)
+        if error is not None:
+            raise error
+
+    result = body()
+    thread = threading.Thread(target=worker.run_next, daemon=True)
+
+    def end():
+        go_on.set()
+        if call == "revoke":
+            thread.start()
+        thread.join(PATIENCE)
+
+    if call == "cancel":
+        thread.start()
+        assert runs.wait(PATIENCE)
+    with (
+        instead(queue.storage, call, end, monkeypatch),
+        pytest.raises(IllegalTransition, match=f"is {state}: cannot cancel"),
+    ):
+        queue.cancel(result.id)
+    assert result.state == state
+    assert queue.storage.revocation(Target(function=False, key=result.id)) is None
+    assert not result.task.canceling
+
+
+def test_put_back_meanwhile(queue, worker, runs, monkeypatch):
+    """A task that is put back just before it is called off is revoked as it waits."""
+    body = queue.task()(lambda: runs.set() or spin(threading.Event()))
+    result = body()
+    thread = threading.Thread(target=worker.run_next, daemon=True)
+    thread.start()
+    assert runs.wait(PATIENCE)
+
+    def put_back():
+        worker.interrupt()
+        thread.join(PATIENCE)
+
+    with instead(queue.storage, "cancel", put_back, monkeypatch):
+        queue.cancel(result.id)
+    drain(queue)
+    assert states(result) == "queued executing interrupted queued revoked"
+
+
+def test_a_copy(queue, worker, runs):
+    """What is rescheduled while it is called off is a task of its own, that nobody has called off."""
+
+    @queue.task()
+    def body():
+        runs.set()
+        spin(over)
+
+    over = threading.Event()
+    result = body()
+    with at_work(worker, runs):
+        result.cancel()
+        other = result.reschedule()
+        over.set()
+    assert result.state == "complete"
+    assert not other.task.canceling
+    with closing(worker.attempts):
+        drain(queue)
+    assert other.state == "complete"
