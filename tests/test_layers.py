@@ -112,7 +112,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     },
     **{
         ("lifecycle.testing.simulation", call): "the name of a method of Storage"
-        for call in ("enqueue", "recover", "revoke")
+        for call in ("enqueue", "recover", "cancel", "revoke")
     },
     ("consumer.recorder", "recover"): "the name of a method of Storage",
     ("consumer.life", "interrupt"): "a trigger of the consumer's own life",
