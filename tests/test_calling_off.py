@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from contextlib import closing
+from time import monotonic
 
 import pytest
 from conftest import PATIENCE, Killed, at_work, drain, failure, spin, states
 from consumers import Gate, on_sqlite, running, stopping
 from consumers import ended as join
-from processes import settled
+from processes import NOISE, settled
 from shell import process
 
 from consumer.consumer import STUCK, Consumer, _Hand
@@ -224,7 +225,7 @@ def test_a_copy(queue, worker, runs):
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_in_a_consumer(live, is_async):
-    """A consumer tells the task that runs, and no other; what waits for the worker runs next."""
+    """A consumer tells the task that runs within a second, and no other; what waits for the worker runs next."""
     queue = live()
     gate = Gate()
 
@@ -238,7 +239,9 @@ def test_in_a_consumer(live, is_async):
         other, later = passes("other"), passes("later")
         gate.until(2)
         called_off.cancel()
+        moment = monotonic()
         assert settled(queue, called_off) == ["canceled"]
+        assert monotonic() - moment < 1 + NOISE
         assert failure(called_off)["error"] == "TaskCanceled()"
         gate.until(3)
         gate.open()
