@@ -159,6 +159,13 @@ def retry(task_id: TaskId, target: Target = None, url: Url = None, name: Name = 
 
 
 @app.command()
+def cancel(task_id: TaskId, target: Target = None, url: Url = None, name: Name = "default") -> None:
+    """Call off a task that waits, or that runs at this moment."""
+    _queue(target, url, name).cancel(task_id)
+    out.print(f"task {task_id} is called off", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def revoke(task_id: TaskId, target: Target = None, url: Url = None, name: Name = "default") -> None:
     """Do not run a task (again)."""
     queue = _queue(target, url, name)
@@ -193,7 +200,7 @@ def _fields(task: Task) -> dict[str, object]:
     return {
         "id": task.id, "name": task.name, "state": task.state, "attempt": task.attempt, "retries": task.retries,
         "priority": task.priority, "eta": task.eta, "expires": task.expires, "worker": task.worker,
-        "interruptions": task.interruptions,
+        "interruptions": task.interruptions, "canceling": task.canceling,
     }  # fmt: skip
 
 

@@ -43,7 +43,8 @@ SOON: Final = 0.01
 ASKED: Final = {128: DRAIN, 129: INTERRUPT}
 """How one asks it to stop: bytes that are no numbers of signals, and what they ask for."""
 STUCK: Final = 0.25
-"""Seconds after which a worker that took several tasks at once is relieved of those that it has not begun."""
+"""Seconds after which a worker that took several tasks at once is relieved of those that it has not begun, and after
+which one is asked about the task that it runs: has that been called off?"""
 URGENT: Final = 0.5
 """Seconds that interrupted tasks have, at most, when a second signal has said: now. A third one leaves none."""
 AWAY: Final = 0.2
@@ -161,7 +162,7 @@ class Consumer:
         try:
             for _ in range(self._count):
                 self._hire()
-            for chore in self._relieve, self._keep_house:
+            for chore in self._relieve, self._call_off, self._keep_house:
                 # In threads of their own, since they call handlers: a slow one must not hold up the other, or a stop.
                 threading.Thread(target=self._do, args=(chore,), name="lifecycle-housekeeping", daemon=True).start()
         except BaseException:
@@ -277,6 +278,15 @@ class Consumer:
         for hand in crew:
             if hand.worker.burdened and self._engine.tick() - hand.worker.since > STUCK:
                 hand.worker.relieve()
+
+    def _call_off(self, crew: list["_Hand"]) -> None:
+        """Tell workers that what they run was called off. What is quickly done is not asked about."""
+        now = self._engine.tick()
+        busy = [hand.worker for hand in crew if hand.worker.running is not None and now - hand.worker.since > STUCK]
+        if busy:
+            for task_id in self._engine.bare.canceling([worker.name for worker in busy]):
+                for worker in busy:
+                    worker.cancel(task_id)
 
     def _keep_house(self, crew: list["_Hand"]) -> None:
         """Recover what others have left, and delete what is old."""

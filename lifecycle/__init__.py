@@ -3,6 +3,7 @@
 `LIFECYCLE` is the table; a `TaskQueue` runs tasks by it. Start with the README.
 """
 
+from lifecycle.attempt import check_canceled
 from lifecycle.errors import (
     CancelExecution,
     ConfigurationError,
@@ -16,6 +17,7 @@ from lifecycle.errors import (
     StorageFull,
     StorageUnavailable,
     StorageUnusable,
+    TaskCanceled,
     TaskException,
     TaskInterrupted,
     TaskLockedException,
@@ -87,6 +89,7 @@ __all__ = [
     "StorageUnavailable",
     "StorageUnusable",
     "Task",
+    "TaskCanceled",
     "TaskException",
     "TaskFunction",
     "TaskInterrupted",
@@ -98,4 +101,5 @@ __all__ = [
     "UnknownSignal",
     "UnknownTask",
     "Unserializable",
+    "check_canceled",
 ]

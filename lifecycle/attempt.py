@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from copy import copy
+from functools import partial
 from typing import Final, cast
 
 from lifecycle.engine import Engine
@@ -16,6 +17,7 @@ from lifecycle.errors import (
     RateLimitExceeded,
     RetryTask,
     StorageError,
+    TaskCanceled,
     TaskInterrupted,
     TaskLockedException,
     TaskTimeout,
@@ -29,12 +31,20 @@ from lifecycle.policies import Outcome
 from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.task import Task
 
-__all__ = ["Attempts", "current_task"]
+__all__ = ["Attempts", "check_canceled", "current_task"]
 
 log = logging.getLogger("lifecycle.worker")
 
 current_task: ContextVar[Task | None] = ContextVar("current_task", default=None)
 """The task that runs in this context; ``None`` outside of one."""
+
+
+def check_canceled() -> None:
+    """Raise `TaskCanceled` if the task that runs here was called off: see `Task.check_canceled`. Elsewhere: nothing."""
+    task = current_task.get()
+    if task is not None and task.canceling:
+        raise TaskCanceled
+
 
 _ENDINGS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (RetryTask, RETRY),
@@ -55,7 +65,7 @@ class Attempts:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.guard = Guard(self._wake)
-        """Throws `TaskTimeout` and `TaskInterrupted` into the body that runs."""
+        """Throws `TaskTimeout`, `TaskCanceled` and `TaskInterrupted` into the body that runs."""
         self._loop: asyncio.Runner | None = None
 
     def run(self, task: Task) -> tuple[Outcome, BaseException | None]:
@@ -76,6 +86,8 @@ class Attempts:
         token = current_task.set(task)
         try:
             try:
+                if task.canceling:  # since an attempt that was interrupted, or is retried
+                    raise TaskCanceled
                 function = engine.functions.get(task.name)
                 if function is None:
                     known = ", ".join(sorted(engine.functions)) or "none"
@@ -85,6 +97,7 @@ class Attempts:
                     self._before(name, hook, copy(task))
                 if function.context:
                     shown = copy(task)  # what the function does to it, the worker goes by its own
+                    shown.called_off = partial(getattr, task, "canceling")
                     if function.place is not None and function.place <= len(args):
                         args = (*args[: function.place], shown, *args[function.place :])
                     else:

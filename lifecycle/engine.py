@@ -21,12 +21,13 @@ from lifecycle.clock import Clock, monotonic, timestamp
 from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
 from lifecycle.guard import Shield, shielded
 from lifecycle.heartbeat import Heart
+from lifecycle.machine import IllegalTransition
 from lifecycle.policies import WAITING, Revocation
 from lifecycle.serializer import Serializer
 from lifecycle.signals import SIGNAL_ENQUEUED, Signals
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, Settlement, Target
-from lifecycle.table import ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, RECOVER, REVOKED, Kind
+from lifecycle.table import CANCEL, ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, RECOVER, REVOKED, Kind
 from lifecycle.task import Task
 
 __all__ = ["Engine", "Function", "Hooks", "check_priority"]
@@ -246,6 +247,25 @@ class Engine:
                 self.announce(self.bind(task), move.path, asked)
                 self.release([task])
         return len(moved)
+
+    @shielded
+    def cancel(self, task_id: str) -> None:
+        """Call a task off, wherever it is. Raises `UnknownTask`, or `IllegalTransition` if it is at rest."""
+        target, revoked = Target(function=False, key=task_id), False
+        while True:
+            state = self.get(task_id).state
+            if state in WAITING and not revoked:
+                self.revoke(target, Revocation())
+                revoked = True  # but look again: it may have been started just before
+            elif revoked and state in (REVOKED, *WAITING):
+                return
+            elif state != EXECUTING or self.storage.cancel(task_id):
+                break
+        if revoked:  # in vain; it is not to stop an operator's retry one day
+            self.restore(target)
+        if state != EXECUTING:
+            allowed = LIFECYCLE.allowed(state)
+            raise IllegalTransition(state=state, trigger=CANCEL, allowed=allowed, subject=f"task {task_id}")
 
     def revoke(self, target: Target, revocation: Revocation) -> None:
         """See `Storage.revoke`."""

@@ -23,6 +23,7 @@ __all__ = [
     "StorageFull",
     "StorageUnavailable",
     "StorageUnusable",
+    "TaskCanceled",
     "TaskException",
     "TaskInterrupted",
     "TaskLockedException",
@@ -140,6 +141,17 @@ class CancelExecution(Exception):
         """`msg`: the reason, stored with the outcome."""
         super().__init__(*(() if msg is None else (msg,)))
         self.retry = retry
+
+
+class TaskCanceled(CancelExecution):
+    """Somebody has called the running task off (`TaskQueue.cancel`): it ends `canceled`, whatever retries are left.
+
+    A worker raises it in the body, as does `Task.check_canceled`. A body that catches it and returns is complete.
+    """
+
+    def __init__(self, msg: str | None = None) -> None:
+        """`msg`: the reason, stored with the outcome."""
+        super().__init__(msg, retry=False)
 
 
 class RetryTask(Exception):

@@ -1,4 +1,4 @@
-"""Stopping a task's body from outside: after its timeout, or because its worker is told to stop.
+"""Stopping a task's body from outside: after its timeout, when it is called off, or because its worker has to stop.
 
 An exception is raised in the thread that runs the body, between two of its bytecodes. A body that waits in C
 (`time.sleep`, a socket without a timeout) gets it when it comes back to Python, not before.
@@ -44,12 +44,14 @@ class Guard:
         self._mutex = threading.Lock()
         self._wake = wake
         self._thread: int | None = None
-        self._run = 0
+        self.run = 0
+        """How many bodies have run: tells the one that runs from the next."""
         self._timed = False
         self.thrown: type[BaseException] | None = None
         """What was thrown last into the body that runs."""
         self._raised: type[BaseException] | None = None
         """What was raised last in its thread, and may not have struck yet."""
+        self._forced = False
         self._cancel: Callable[[], object] | None = None
         self._interrupted: type[BaseException] | None = None
         self._outer: Guard | None = None
@@ -68,15 +70,15 @@ class Guard:
         with self._mutex:
             if self._interrupted is not None:
                 raise self._interrupted
-            self._run += 1
+            self.run += 1
             self.thrown = self._raised = self._deferred = None
-            self._depth, self._cancel = 0, cancel
+            self._depth, self._cancel, self._forced = 0, cancel, False
             if _here.guard is not self:
                 self._outer, _here.guard = _here.guard, self
             self._thread = threading.get_ident()
         self._timed = timeout is not None
         if timeout is not None:
-            _alarms.set(monotonic() + timeout, self, self._run, error)
+            _alarms.set(monotonic() + timeout, self, self.run, error)
 
     def disarm(self) -> None:
         """The body is over: once this returns, nothing will be raised in the thread any more.
@@ -117,8 +119,8 @@ class Guard:
 
     @property
     def struck(self) -> bool:
-        """Was an exception raised in the body's thread?"""
-        return self._raised is not None
+        """Was what was thrown last raised in the body's thread?"""
+        return self._forced
 
     @property
     def awaits(self) -> bool:
@@ -131,9 +133,10 @@ class Guard:
         `hard`: in its thread, even if the body is a coroutine.
         """
         with self._mutex:
-            if self._thread is None or (run is not None and run != self._run):
+            if self._thread is None or (run is not None and run != self.run):
                 return False
             self.thrown = error
+            self._forced = hard or self._cancel is None
             if self._cancel is not None and not hard:
                 self._cancel()
                 return True
@@ -143,6 +146,15 @@ class Guard:
                 return True
             self._deferred = error
         self._wake()
+        return True
+
+    def call_off(self, error: type[BaseException], run: int) -> bool:
+        """Raise `error` in the body of that run, if it is the one that runs; in a coroutine, in due time, by force."""
+        if not self.throw(error, run):
+            return False
+        if self.awaits:
+            # One that computes does not see that it was cancelled: then it is struck as any body is.
+            _alarms.set(monotonic() + RELUCTANT, self, run, error, hard=True)
         return True
 
     def interrupt(self, error: type[BaseException]) -> None:
@@ -202,14 +214,14 @@ class _Alarms:
     def forget(self) -> None:
         """Start anew, as a child after a fork."""
         self._changed = threading.Condition()
-        # One for each guard, and so few: a body that has ended leaves nothing behind.
-        self._due: dict[Guard, tuple[float, int, type[BaseException], bool]] = {}
+        # One of each kind for each guard, and so few: a body that has ended leaves nothing behind.
+        self._due: dict[tuple[Guard, bool], tuple[float, int, type[BaseException]]] = {}
         self._until = float("inf")
         self._thread: threading.Thread | None = None
 
     def set(self, moment: float, guard: Guard, run: int, error: type[BaseException], *, hard: bool = False) -> None:
         with self._changed:
-            self._due[guard] = moment, run, error, hard
+            self._due[guard, hard] = moment, run, error
             if self._thread is None:
                 self._thread = threading.Thread(target=self._ring, name="lifecycle-timeouts", daemon=True)
                 self._thread.start()
@@ -218,22 +230,25 @@ class _Alarms:
 
     def clear(self, guard: Guard) -> None:
         with self._changed:
-            self._due.pop(guard, None)
+            for hard in False, True:
+                self._due.pop((guard, hard), None)
 
     def _ring(self) -> None:
         while True:
             with self._changed:
                 while True:
-                    guard = min(self._due, key=lambda one: self._due[one][0], default=None)
-                    self._until = self._due[guard][0] if guard is not None else float("inf")
+                    first = min(self._due, key=lambda one: self._due[one][0], default=None)
+                    self._until = self._due[first][0] if first is not None else float("inf")
                     left = self._until - monotonic()
-                    if guard is not None and left <= 0:
+                    if first is not None and left <= 0:
                         break
-                    self._changed.wait(left if guard is not None else None)
-                _, run, error, hard = self._due.pop(guard)
-            if guard.throw(error, run, hard=hard) and not hard and guard.awaits:
-                # A coroutine that computes does not see that it was cancelled: then it is struck as any body is.
-                self.set(monotonic() + RELUCTANT, guard, run, error, hard=True)
+                    self._changed.wait(left if first is not None else None)
+                guard, hard = first
+                _, run, error = self._due.pop(first)
+            if hard:
+                guard.throw(error, run, hard=True)
+            else:
+                guard.call_off(error, run)
 
 
 _alarms = _Alarms()

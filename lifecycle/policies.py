@@ -13,6 +13,7 @@ import attrs
 
 from lifecycle.machine import IllegalTransition
 from lifecycle.table import (
+    CANCEL,
     COMPLETE,
     ENQUEUE,
     EXECUTING,
@@ -39,6 +40,8 @@ WAITING: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.WAITIN
 OUTCOMES: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOME))
 AT_REST: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOME, Kind.FINAL))
 """Where a task may stay for good."""
+
+_BREAKS_OFF: Final = frozenset((INTERRUPT, CANCEL))
 
 FOREVER: Final = float("inf")
 URGENT: Final = 2**62
@@ -119,9 +122,16 @@ class Move:
         """When it brought the task to rest (UTC seconds); ``None`` if it did not."""
         return self.at if self.states[-1].name in AT_REST else None
 
+    @property
+    def breaks_off(self) -> bool:
+        """Does it end an attempt whose worker may be gone, so that the locks taken in it are to be freed?"""
+        return self.path[0] in _BREAKS_OFF
+
     def apply(self, task: Task) -> None:
         """Change `task` as the store changed its row, all but the state: that one moves as the move is announced."""
         task.version += len(self.states)
+        if task.canceling and self.ended is not None:
+            task.canceling = False
         task.attempt, task.retries, task.interruptions = self.attempt, self.retries, self.interruptions
         task.eta, task.lease, task.worker = self.eta, self.lease, self.worker
 
@@ -246,8 +256,11 @@ def settle(
 def recover(task: Task, now: float, *, worker: str, hold: float | None = None, max_interruptions: int = 10) -> Move:
     """What becomes of a running task whose worker is gone: back to the queue, or, too often interrupted, to rest.
 
-    Costs no retry. A task that was interrupted more than `max_interruptions` times may be what kills its workers.
+    Costs no retry. A task that was interrupted more than `max_interruptions` times may be what kills its workers. One
+    that was to be called off is: what its worker was asked to do has come about by itself.
     """
+    if task.canceling:
+        return _move(task, (CANCEL,), now, worker, hold)
     interruptions = task.interruptions + 1
     path = (INTERRUPT,) if interruptions > max_interruptions else (INTERRUPT, RECOVER)
     move = _move(task, path, now, worker, hold)

@@ -84,8 +84,7 @@ class TaskQueue:
         :param lease: seconds after which the tasks of a consumer that gives no sign of life are put back.
         :param retention: seconds that a task at rest is kept, with its result and history; ``None``: for good.
         :param clock: where the time comes from; `lifecycle.testing.VirtualClock` for tests.
-        :param max_interruptions: a task that was interrupted more often rests in `interrupted`: it may be what kills
-            its workers.
+        :param max_interruptions: a task that was interrupted more often rests `interrupted`: it may kill its workers.
         :param intermediate_errors: a caller who waits for a result sees failures that will be retried.
         """
         if url is None:
@@ -107,8 +106,7 @@ class TaskQueue:
             max_interruptions=max_interruptions,
             intermediate_errors=intermediate_errors,
         )
-        if immediate:
-            self._engine.after_enqueue = self._run_due
+        self._engine.after_enqueue = self._run_due if immediate else None
         self._callers = threading.local()
 
     # Declaring -----------------------------------------------------------------------------------------------------
@@ -318,7 +316,15 @@ class TaskQueue:
         while self.run_next() is not None:
             pass
 
-    # Revoking ------------------------------------------------------------------------------------------------------
+    # Calling off ------------------------------------------------------------------------------------------------------
+
+    def cancel(self, id: str) -> None:  # noqa: A002
+        """Call off a task: it is revoked if it waits; if it runs, its consumer raises `TaskCanceled` in it in a second.
+
+        Then it ends `canceled`, and is not retried; what completes in that moment stays complete. Not waited for.
+        Raises `UnknownTask`, or `IllegalTransition` if it is at rest.
+        """
+        self._engine.cancel(id)
 
     def revoke(self, task: Task | Result[object], revoke_until: When | None = None, revoke_once: bool = False) -> None:
         """Do not run this task (again): see `revoke_by_id`."""
@@ -345,10 +351,7 @@ class TaskQueue:
     def revoke_all(
         self, function: TaskFunction[..., object], revoke_until: When | None = None, revoke_once: bool = False
     ) -> None:
-        """Run no task of a function: for good, until a moment (or so many seconds from now), or just not the next one.
-
-        Each task is stopped when its turn comes, not at once.
-        """
+        """Run no task of a function for good, until a moment, or just not the next one; each is stopped at its turn."""
         function.revoke(revoke_until, revoke_once)
 
     def restore_all(self, function: TaskFunction[..., object]) -> bool:
@@ -359,8 +362,7 @@ class TaskQueue:
         """Is a function, or a task (itself, its handle or its id), revoked: would it be stopped now, or was it?"""
         if isinstance(what, TaskFunction):
             return what.is_revoked()
-        task_id = what if isinstance(what, str) else what.id
-        return self._engine.is_revoked(Target(function=False, key=task_id))
+        return self._engine.is_revoked(Target(function=False, key=what if isinstance(what, str) else what.id))
 
     # Locks ---------------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,10 @@ class Result(Generic[R]):
             raise UnknownTask(f"no task {self.id} in the store: was it pruned?")
         return history
 
+    def cancel(self) -> None:
+        """Call the task off, whether it waits or runs: see `TaskQueue.cancel`."""
+        self._engine.cancel(self.id)
+
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
         """Do not run the task (again): see `TaskQueue.revoke`."""
         until = None if revoke_until is None else due_at(revoke_until, self._engine.clock.now())
@@ -139,6 +143,7 @@ class Result(Generic[R]):
         old, now = engine.get(self.id), engine.clock.now()
         copy = attrs.evolve(
             old, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
+            canceling=False,
             eta=moment(eta, "eta") if eta is not None else None if delay is None else now + duration(delay, "delay"),
             priority=old.priority if priority is None else priority,
             call=old.call,

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 import attrs
 
-from lifecycle.errors import Undecodable
+from lifecycle.errors import TaskCanceled, Undecodable
 from lifecycle.table import LIFECYCLE
 
 __all__ = ["Record", "RetryPolicy", "Task", "new_id"]
@@ -82,8 +82,12 @@ class Task:
     """While somebody holds it: until when (UTC seconds)."""
     seq: int | None = attrs.field(default=None, repr=False)
     """Its place in the store, where the store has places."""
+    canceling: bool = attrs.field(default=False, repr=False)
+    """Somebody has asked, while it ran, that it be called off; until it comes to rest."""
     loads: Callable[[bytes], object] | None = attrs.field(default=None, repr=False)
     """How to decode the payload; the queue that it belongs to sets it."""
+    called_off: Callable[[], bool] | None = attrs.field(default=None, repr=False)
+    """Has anybody called it off? Its worker sets it on what the task's function is given."""
     _call: Call | None = attrs.field(default=None, repr=False)
 
     def __copy__(self) -> Self:
@@ -112,6 +116,15 @@ class Task:
     def retry_delay(self) -> float:
         """Seconds before the first retry."""
         return self.retry.delay
+
+    def check_canceled(self) -> None:
+        """Raise `TaskCanceled` if this task, which must be the one that runs, has been called off.
+
+        For a body that cannot be interrupted everywhere: it asks where it can stop. Costs no call to the store; it is
+        known here within a second. A task that does not run, or that another worker runs, is never known to be so.
+        """
+        if self.called_off is not None and self.called_off():
+            raise TaskCanceled
 
     def __str__(self) -> str:
         return f"task {self.id} ({self.name})"

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from lifecycle import policies
 from lifecycle.attempt import Attempts
 from lifecycle.engine import Engine
-from lifecycle.errors import StorageError, TaskInterrupted
+from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted
 from lifecycle.policies import WAITING, Outcome
 from lifecycle.signals import SIGNAL_SCHEDULED
 from lifecycle.storage.base import Claim, Claimant, Settlement
@@ -61,6 +61,7 @@ class Worker:
         """What it runs now, for whoever has to put that back."""
         self.since = 0.0
         """When it began with its present task, as `Engine.tick` has it."""
+        self._called_off: Task | None = None
         self._wait = wait
         self._interrupted = False
         # Deques, since another thread may take from them (`relieve`): each task is taken by one of the two.
@@ -111,6 +112,17 @@ class Worker:
         """Tell it to stop: what it runs is interrupted, what it has claimed is not begun."""
         self._interrupted = True
         self.attempts.guard.interrupt(TaskInterrupted)
+
+    def cancel(self, task_id: str) -> bool:
+        """Call off what it runs, if that is this task; whether its body was told, now or before: it is once only."""
+        run = self.attempts.guard.run  # first: should another task begin meanwhile, that is left alone
+        task = self.running
+        if task is None or task.id != task_id:
+            return False
+        task.canceling = True
+        if self._called_off is not task and self.attempts.guard.call_off(TaskCanceled, run):
+            self._called_off = task
+        return self._called_off is task
 
     def put_back(self) -> None:
         """Interrupt, on behalf of a worker that does not come to it, what it runs; its own outcome is refused then."""

@@ -124,7 +124,7 @@ def moved(task, move):
 
 def unchanged(task, after, *but):
     """All fields of two tasks agree, but for these, and those that every move changes."""
-    skip = {"state", "version", "worker", "lease", *but}
+    skip = {"state", "version", "worker", "lease", "canceling", *but}
     known = [field.name for field in attrs.fields(Task) if field.name not in skip]
     return all(getattr(task, name) == getattr(after, name) for name in known)
 
@@ -140,7 +140,9 @@ def legal(task, move, path):
     assert move.state == state
     assert state not in of_kind("passing")
     assert move.ended == (move.at if state in of_kind("outcome", "final") else None)
-    assert moved(task, move).version == task.version + len(path)
+    after = moved(task, move)
+    assert after.version == task.version + len(path)
+    assert after.canceling == (task.canceling and move.ended is None)  # at rest nothing is left to be called off
     lines = [Record(state, move.at, move.worker, move.attempt) for state in entered]
     assert read_history(move.history) == lines
     return True

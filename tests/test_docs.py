@@ -295,7 +295,7 @@ def picture(name):
 def schema():
     """The tables of an empty file."""
     with closing(sqlite3.connect(":memory:")) as db:
-        sqlite_schema.create(db)
+        sqlite_schema.migrate(db, 0)
         made = db.execute(
             "select sql from sqlite_master where type = 'table' and name not like 'sqlite%' order by rowid"
         ).fetchall()

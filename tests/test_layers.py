@@ -94,6 +94,7 @@ SLEEPERS = {  # (file, function): why it sleeps
 
 COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal of that name
     ("lifecycle.testing.lockstep", "revoke"): "the name of a method of Storage",
+    ("lifecycle.testing.lockstep", "cancel"): "the name of a method of Storage",
     ("lifecycle.testing.lockstep", "recover"): "the name of a method of Storage",
     ("lifecycle.errors", "error"): "a key of TaskException.metadata",
     ("lifecycle.outcomes", "error"): "a key of TaskException.metadata",
@@ -111,7 +112,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     },
     **{
         ("lifecycle.testing.simulation", call): "the name of a method of Storage"
-        for call in ("enqueue", "recover", "revoke")
+        for call in ("enqueue", "recover", "cancel", "revoke")
     },
     ("consumer.recorder", "recover"): "the name of a method of Storage",
     ("consumer.life", "interrupt"): "a trigger of the consumer's own life",

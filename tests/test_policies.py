@@ -149,6 +149,7 @@ def test_outcomes(task, outcome, now, hold, jitter, follows):
     paid = retried and trigger != "retry" and not outcome.free
     assert after.retries == (max(task.retries - 1, 0) if paid else task.retries)
     assert after.lease == (hold if retried else None)
+    assert move.breaks_off == (path[:1] == ("cancel",))
     assert (move.hold, move.worker, move.at) == (hold, "me", now)
     assert (move.result, move.follow_ups) == (outcome.result, follow_ups)
 
@@ -192,14 +193,22 @@ def test_an_outcome_needs_an_attempt(task, outcome):
 @patient
 @given(drawn.tasks(["executing"]), drawn.moments, some.maybe, st.none() | st.integers(0, 12))
 def test_recovery(task, now, hold, limit):
-    """What was cut off is put back at no cost, by whoever says so; after more than so many times (10) it rests."""
+    """What was cut off is put back at no cost, by whoever says so; after more than so many times (10) it rests.
+
+    What was to be called off is canceled instead, and that is no interruption.
+    """
     options = {"worker": "me", "hold": hold} | ({} if limit is None else {"max_interruptions": limit})
     move, again = recover(task, now, **options), task.interruptions < (10 if limit is None else limit)
     assert move == settle(task, Outcome("interrupt"), now, **options)
-    assert some.legal(task, move, ("interrupt", "recover") if again else ("interrupt",))
+    assert move.breaks_off
     after = some.moved(task, move)
-    assert some.unchanged(task, after, "interruptions")
-    assert (after.interruptions, after.lease) == (task.interruptions + 1, hold if again else None)
+    if task.canceling:
+        assert some.legal(task, move, ("cancel",))
+        assert (after.interruptions, after.lease, after.canceling) == (task.interruptions, None, False)
+    else:
+        assert some.legal(task, move, ("interrupt", "recover") if again else ("interrupt",))
+        assert some.unchanged(task, after, "interruptions")
+        assert (after.interruptions, after.lease) == (task.interruptions + 1, hold if again else None)
     assert (after.worker, move.hold, move.at, move.result) == ("me", hold, now, None)
 
 

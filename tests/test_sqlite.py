@@ -17,7 +17,7 @@ from stores import PRODUCER, opening, rows, settlement, start
 
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.policies import Revocation
-from lifecycle.storage import SQLiteStorage
+from lifecycle.storage import SQLiteStorage, sqlite_schema
 from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Target
 from lifecycle.table import FAIL, LIFECYCLE, Kind
 from lifecycle.task import Task
@@ -177,7 +177,7 @@ def of_another_application(path):
 
 
 FOREIGN = {
-    "a newer release's": (of_the_future, "schema version 2, this release knows 1"),
+    "a newer release's": (of_the_future, "schema version 3, this release knows 2"),
     "another program's": (of_another_program, r"another program's database \(tables task\)"),
     "another application's": (of_another_application, r"another program's database \(application id 0x1\)"),
     "text": (lambda path: path.write_text("No database. " * 100), "not a database"),
@@ -199,6 +199,35 @@ def test_foreign_files(tmp_path, make, message):
         with closing(SQLiteStorage(str(path))) as storage, pytest.raises(StorageUnusable, match=message):
             use(storage)
     assert (path.read_bytes() if path.is_file() else path.exists()) == before
+
+
+def test_forward(path, monkeypatch):
+    """A file of any older version is brought up to date at the first use, whole or not at all, with what is in it."""
+    migrations = sqlite_schema._MIGRATIONS
+    for there in range(1, sqlite_schema.VERSION):
+        older = path + str(there)
+        with monkeypatch.context() as then, closing(SQLiteStorage(older)) as storage:
+            then.setattr(sqlite_schema, "_MIGRATIONS", migrations[:there])
+            then.setattr(sqlite_schema, "VERSION", there)
+            storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+        with monkeypatch.context() as then, closing(SQLiteStorage(older)) as storage:
+            then.setattr(sqlite_schema, "_MIGRATIONS", (*migrations[:there], "create table new(x); select nonsense;"))
+            with pytest.raises(StorageError, match="nonsense"):
+                storage.counts()
+        with closing(sqlite3.connect(older)) as db:
+            assert db.execute("pragma user_version").fetchone() == (there,)
+            assert db.execute("select count(*) from sqlite_master where name = 'new'").fetchone() == (0,)
+        with closing(SQLiteStorage(older)) as one, closing(SQLiteStorage(older)) as other:
+            assert one.counts() == other.counts() == {"queued": 2}
+            start(other, "w")
+            assert one.cancel("a")
+            assert other.canceling(["w"]) == ["a"]
+        with closing(SQLiteStorage(path)) as new, closing(sqlite3.connect(path)) as made:
+            assert new.counts() == {}
+            look = "select type, name, sql from sqlite_master order by name"
+            with closing(sqlite3.connect(older)) as db:
+                assert db.execute(look).fetchall() == made.execute(look).fetchall()
+                assert db.execute("pragma user_version").fetchone() == (sqlite_schema.VERSION,)
 
 
 CLOSED = {
@@ -298,6 +327,7 @@ def everything(storage, first, second, new, follow_up):
     done = [settlement(first, result=b"1", follow_ups=(follow_up,)), settlement(second, FAIL, result=b"2")]
     yield "exchange", lambda: storage.exchange(done, Claimant("w", 7.0, 9.0, limit=2))
     yield "extend", lambda: storage.extend(["w", "producer"], 80.0)
+    yield "cancel", lambda: storage.cancel(follow_up.id)
     for task in new:
         task.state = "queued"
     yield "release", lambda: storage.release(new, 7.0)

@@ -11,6 +11,11 @@ no later signal can overtake those.
 
 **Fencing.** Every committed transition adds one to the row's version. `exchange` and `release` take the task as their
 caller knows it, and do nothing unless state and version are still so.
+
+**Calling off.** What somebody wishes of a running task is noted in its row (`Task.canceling`), for its worker to see.
+It is no transition: the version stays, and so the worker's own outcome is accepted whatever was wished. A move that
+brings the task to rest clears the note in the same write; any other keeps it, whatever its caller's copy of the task
+says, so that a task that was interrupted or is retried is still to be called off.
 """
 
 from collections.abc import Collection, Container, Sequence
@@ -118,7 +123,7 @@ class Storage(Protocol):
 
         For each settlement: whether it took. It does not if the task is gone, or has moved since the caller read it;
         then it changes nothing, and the others are not affected. Moves and follow-ups are committed with their history.
-        A settled task's object is brought up to date, all but its state.
+        A settled task's object is brought up to date, all but its state (and `canceling`, unless it came to rest).
 
         Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
         then age; `admit` says what happens to each; at the most `limit` of them move. The claim ends with the start of
@@ -139,7 +144,21 @@ class Storage(Protocol):
         """Deal with leases that lapsed: `policies.recover` for what ran, `release` for what waited.
 
         Returns the moves made (a released task makes none), at most `limit` in a call. Frees the locks that were taken
-        in the attempts.
+        in the attempts (as any move that `breaks_off` does).
+        """
+        ...
+
+    def cancel(self, task_id: str) -> bool:
+        """Note that a task is to be called off (`Task.canceling`), if it is executing now; else False.
+
+        False: nothing was written. True also if that was noted before. It changes nothing else: see *Calling off*.
+        """
+        ...
+
+    def canceling(self, workers: Collection[str]) -> list[str]:
+        """The ids of the tasks that these workers run and that are to be called off, in any order.
+
+        A consumer asks this twice a second: it costs next to nothing while there are none.
         """
         ...
 

@@ -14,7 +14,7 @@ import attrs
 from lifecycle.errors import DuplicateTask, StorageError
 from lifecycle.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
-from lifecycle.table import INTERRUPT, REVOKE, REVOKED, START
+from lifecycle.table import EXECUTING, REVOKE, REVOKED, START
 from lifecycle.task import Record, Task, read_history
 
 __all__ = ["MemoryStorage"]
@@ -105,6 +105,21 @@ class MemoryStorage:
                     claims.append(self._move(row, move))
             return claims
 
+    def cancel(self, task_id: str) -> bool:
+        """See `Storage.cancel`."""
+        with self._mutex:
+            row = self._rows.get(task_id)
+            if row is None or row.task.state != EXECUTING:
+                return False
+            row.task.canceling = True
+            return True
+
+    def canceling(self, workers: Collection[str]) -> list[str]:
+        """See `Storage.canceling`."""
+        with self._mutex:
+            held = [row.task for row in self._held.values() if row.task.canceling and row.task.worker in workers]
+            return [task.id for task in held if task.state == EXECUTING]
+
     def _release(self, task: Task, now: float) -> bool:
         row = self._rows.get(task.id)
         if row is None or row.task.lease is None or row.task.state not in WAITING or not _same(row.task, task):
@@ -116,7 +131,8 @@ class MemoryStorage:
         self._seq += 1
         task.seq = self._seq
         stored = copy(task)
-        stored.loads = stored._call = None
+        stored.loads = stored.called_off = stored._call = None
+        stored.canceling = False
         row = self._rows[task.id] = _Row(stored)
         self._move(row, move)
         move.apply(task)
@@ -171,7 +187,7 @@ class MemoryStorage:
             row.result = move.result
         if move.path[-1] == REVOKE:
             self._revocations.pop(Target(function=False, key=task.id), None)
-        elif move.path[0] == INTERRUPT:
+        elif move.breaks_off:
             self._locks = {name: lock for name, lock in self._locks.items() if lock.task != task.id}
         if task.lease is None:
             self._let_go(row, move.at)

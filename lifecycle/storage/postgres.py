@@ -235,6 +235,14 @@ class PostgresStorage:
         self._server.watch.notify(*news)
         return claims
 
+    def cancel(self, task_id: str) -> bool:
+        """See `Storage.cancel`."""
+        return bool(self._server.write((self._sql.cancel, (self._server.queue_id, task_id)))[0].touched)
+
+    def canceling(self, workers: Collection[str]) -> list[str]:
+        """See `Storage.canceling`."""
+        return [row[0] for row in self._server.read(self._sql.canceling, self._server.queue_id, texts(workers))]
+
     def _locked(
         self, transaction: Transaction, rows: Command, said: Command
     ) -> tuple[list[Task], dict[str, Revocation | None]]:

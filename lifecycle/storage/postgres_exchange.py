@@ -10,7 +10,7 @@ from lifecycle.storage.base import RIPEN, Channel, Claim, Claimant, Settlement
 from lifecycle.storage.postgres_server import Transaction
 from lifecycle.storage.postgres_sql import Rank, Sql, ranks, revocation, task
 from lifecycle.storage.postgres_wire import Command, numbers, texts
-from lifecycle.table import INTERRUPT, REVOKE, START
+from lifecycle.table import REVOKE, START
 from lifecycle.task import Task
 
 __all__ = ["Exchange", "Row", "rank_of_birth"]
@@ -58,7 +58,7 @@ class Exchange:
         worker, now, lease, hold, _, ahead = claimant
         for row in found:
             known = task(row)
-            own, of_function = revocation(*row[16:18]), revocation(*row[18:20])
+            own, of_function = revocation(*row[17:19]), revocation(*row[19:21])
             trigger = admit(known, own, of_function, now)
             if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
                 self._reranked.append((known.seq or 0, visibility(known, own, now)))
@@ -112,7 +112,7 @@ class Exchange:
         places = self._places(done)
         order = sorted(range(len(done)), key=lambda number: done[number].task.seq or 0)
         rows = [(*done[number], places.get(number, _NOWHERE)) for number in order]
-        alone = claimant is None or any(move.follow_ups or move.path[0] == INTERRUPT for _, move in done)
+        alone = claimant is None or any(move.follow_ups or move.breaks_off for _, move in done)
         commands: list[Command] = [self._sql.moves(self._queue, rows)]
         if claimant is not None and not alone:
             commands.append(self._foremost(claimant.now, RIPEN, claimant.limit))
@@ -125,8 +125,8 @@ class Exchange:
                 self.news.add(Channel.OUTCOME)
             if move.lease is None and move.state.name in WAITING:
                 self.news.add(Channel.WORK)
-        if interrupted := [known.id for known, move in accepted if move.path[0] == INTERRUPT]:
-            self._transaction.run((self._sql.free_locks, (self._queue, texts(interrupted))))
+        if broken_off := [known.id for known, move in accepted if move.breaks_off]:
+            self._transaction.run((self._sql.free_locks, (self._queue, texts(broken_off))))
         if follow_ups := [(one, move) for _, move in accepted for one in move.follow_ups]:
             self._bear(follow_ups)
         return None if alone else results[1].rows

@@ -10,11 +10,18 @@ from lifecycle.table import LIFECYCLE, Kind
 
 __all__ = ["COLUMNS", "MIGRATIONS", "VERSIONS", "migration", "quoted"]
 
-_COLUMNS: Final = (
+_OLDEST_COLUMNS: Final = (
     "id text, name text, payload bytea, state text, eta float8, expires float8, priority int8, retries int8,"
     " policy text, timeout float8, attempt int8, interruptions int8, worker text, version int8, lease float8, seq int8"
 )
-COLUMNS: Final = tuple(column.split()[0] for column in _COLUMNS.split(", "))
+_COLUMNS: Final = _OLDEST_COLUMNS + ", canceling boolean"
+
+
+def _names(columns: str) -> tuple[str, ...]:
+    return tuple(column.split()[0] for column in columns.split(", "))
+
+
+COLUMNS: Final = _names(_COLUMNS)
 """What is read of a task, in the order of its fields."""
 
 VERSIONS: Final = """
@@ -82,6 +89,24 @@ create unlogged table SCHEMA.listener(
   primary key (queue, channel, process)
 );
 
+FOREMOST
+
+-- What one commit may do to a state. Their conditions are all that a lawful write pays for these triggers.
+create function SCHEMA.refuse() returns trigger language plpgsql as $$
+begin
+  raise exception using errcode = 'check_violation', message = 'illegal transition: ' || case tg_op
+    when 'INSERT' then 'no task is born ' || new.state
+    else 'from ' || old.state || ' no step leads to ' || new.state end;
+end $$;
+
+create trigger task_born before insert on SCHEMA.task for each row
+when (new.state not in (BIRTHS)) execute function SCHEMA.refuse();
+
+create trigger task_moves before update of state on SCHEMA.task for each row
+when (old.state || '>' || new.state not in (STEPS)) execute function SCHEMA.refuse();
+"""
+
+_FOREMOST: Final = """\
 -- The foremost tasks, locked for whoever asks, and what is revoked of them. Those that others have locked are passed
 -- over. Revocations are read once the tasks are locked, so that none can be overlooked that came before.
 create function SCHEMA.foremost(which int, moment float8, ripen int, most int)
@@ -111,21 +136,16 @@ begin
     ) f on true
     where t.seq = any(picked) order by t.rank desc, t.seq;
   end if;
-end $$;
+end $$;"""
 
--- What one commit may do to a state. Their conditions are all that a lawful write pays for these triggers.
-create function SCHEMA.refuse() returns trigger language plpgsql as $$
-begin
-  raise exception using errcode = 'check_violation', message = 'illegal transition: ' || case tg_op
-    when 'INSERT' then 'no task is born ' || new.state
-    else 'from ' || old.state || ' no step leads to ' || new.state end;
-end $$;
+# Whether it is to be called off, while it runs; and those that are. The function that shows it has a name of its own:
+# processes of the release before go on calling theirs.
+_SECOND: Final = f"""
+alter table SCHEMA.task add column canceling boolean not null default false;
 
-create trigger task_born before insert on SCHEMA.task for each row
-when (new.state not in (BIRTHS)) execute function SCHEMA.refuse();
+create index task_canceling on SCHEMA.task(queue, seq) where canceling;
 
-create trigger task_moves before update of state on SCHEMA.task for each row
-when (old.state || '>' || new.state not in (STEPS)) execute function SCHEMA.refuse();
+{_FOREMOST.replace("SCHEMA.foremost", "SCHEMA.claimable")}
 """
 
 
@@ -133,23 +153,26 @@ def _literals(*names: str) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _from_the_law(script: str) -> str:
-    """A script, with what it has of the lifecycle filled in."""
+def _from_the_law(script: str, columns: str) -> str:
+    """A script, with what it has of the lifecycle filled in, and these columns for what is read of a task."""
     steps = [(source, target.name) for source, targets in LIFECYCLE.steps.items() for target in sorted(targets)]
     parts = {
         "WAITING": _literals(*(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))),
         "RUNNING": _literals(*(state.name for state in LIFECYCLE.of_kind(Kind.RUNNING))),
         "BIRTHS": _literals(*(target for source, target in steps if source is None)),
         "STEPS": _literals(*(f"{source}>{target}" for source, target in steps if source is not None)),
-        "ROW": _COLUMNS,
-        "FIELDS": ", ".join(f"t.{name}" for name in COLUMNS),
+        "ROW": columns,
+        "FIELDS": ", ".join(f"t.{name}" for name in _names(columns)),
     }
     for name, part in parts.items():
         script = script.replace(name, part)
     return script
 
 
-MIGRATIONS: list[str] = [_from_the_law(_FIRST)]
+MIGRATIONS: list[str] = [
+    _from_the_law(_FIRST.replace("FOREMOST", _FOREMOST), _OLDEST_COLUMNS),
+    _from_the_law(_SECOND, _COLUMNS),
+]
 """Script n makes version n + 1 of the one before; a released one never changes. ``SCHEMA`` stands for the schema."""
 
 

@@ -9,6 +9,7 @@ import msgspec
 from lifecycle.policies import WAITING, Move, Revocation
 from lifecycle.storage.postgres_schema import COLUMNS, quoted
 from lifecycle.storage.postgres_wire import Command, Statement, Value, blobs, numbers, texts
+from lifecycle.table import EXECUTING
 from lifecycle.task import NO_DELAY, RetryPolicy, Task, policy_fields
 
 __all__ = ["Rank", "Sql", "ranks", "revocation", "task"]
@@ -39,8 +40,8 @@ _MOVED: Final = (
 _MOVE: Final = (
     "update SCHEMA.task t set state = m.state, eta = m.eta, retries = m.retries, attempt = m.attempt,"
     " interruptions = m.interruptions, worker = m.worker, version = t.version + m.steps, lease = m.lease,"
-    " rank = m.rank, due = m.due, ended = m.ended, result = coalesce(m.result, t.result),"
-    " history = t.history || m.history from MOVED as m"
+    " rank = m.rank, due = m.due, ended = m.ended, canceling = t.canceling and m.ended is null,"
+    " result = coalesce(m.result, t.result), history = t.history || m.history from MOVED as m"
     " where t.seq = m.seq and t.queue = $1 and t.id = m.id and t.version = m.was_version"
     " and t.state = m.was_state and t.worker = m.was_worker returning m.place"
 )
@@ -78,7 +79,7 @@ class Sql:
             made("move_many", _MOVE.replace("MOVED", _many(_MOVED))),
         ]
         # Claims
-        self.foremost = made("foremost", "select * from SCHEMA.foremost($1, $2, $3, $4)")
+        self.foremost = made("foremost", "select * from SCHEMA.claimable($1, $2, $3, $4)")
         self.spend = made("spend", "delete from SCHEMA.revocation where queue = $1 and function and key = $2 and once")
         self.rank = made(
             "rank",
@@ -106,6 +107,16 @@ class Sql:
             " join SCHEMA.task t on t.seq = m.seq and t.lease + 0 is not null and t.worker = any($3::text[])"
             " for update of t)"
             " update SCHEMA.task t set lease = $2 from held where t.seq = held.seq",
+        )
+        # Calling off
+        self.cancel = made(
+            "call_off",
+            f"update SCHEMA.task set canceling = true where id = $2 and queue + 0 = $1 and state = '{EXECUTING}'",
+        )
+        self.canceling = made(
+            "canceling",
+            "select id from SCHEMA.task where queue = $1 and canceling and worker = any($2::text[])"
+            f" and state = '{EXECUTING}'",
         )
         # Revocations
         self.own = made(
@@ -289,7 +300,7 @@ def revocation(until: float | None, once: bool | None) -> Revocation | None:
 def task(row: Sequence[Any]) -> Task:
     """The task in a row that begins with `COLUMNS`: they stand in the order of its fields."""
     retry = NO_DELAY if row[8] is None else _policy(row[8])
-    return Task(*row[:8], retry, *row[9:16])  # type: ignore[call-arg]  # mypy counts each * as any number
+    return Task(*row[:8], retry, *row[9:17])  # type: ignore[call-arg]  # mypy counts each * as any number
 
 
 def _policy_text(policy: RetryPolicy) -> str | None:

@@ -12,7 +12,7 @@ from lifecycle.errors import DuplicateTask
 from lifecycle.policies import URGENT, WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
 from lifecycle.storage.sqlite_file import SQLiteFile, Transaction
-from lifecycle.table import INTERRUPT, REVOKE, REVOKED, START
+from lifecycle.table import EXECUTING, REVOKE, REVOKED, START
 from lifecycle.task import NO_DELAY, Record, RetryPolicy, Task, policy_fields, read_history
 
 __all__ = ["SQLiteStorage"]
@@ -21,17 +21,17 @@ log = logging.getLogger("lifecycle.storage")
 
 _COLUMNS: Final = (
     "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker,"
-    " version, lease, seq"
+    " version, lease, seq, canceling"
 )
 _TASK: Final = f"select {_COLUMNS} from task"
 _INSERT: Final = (
     "insert into task(queue, id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt,"
     " interruptions, worker, version, lease, rank, due, history) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-# The one statement that changes a state. The guard is in it: a row that has moved on is not found.
+# The one statement that changes a state. The guard is in it: a row that has moved on is not found. (?11: the end.)
 _MOVE: Final = (
     "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?,"
-    " rank=?, due=?, ended=?, result=ifnull(?, result), history=history||?"
+    " rank=?, due=?, ended=?, canceling=canceling and ?11 is null, result=ifnull(?, result), history=history||?"
     " where seq=? and queue=? and id=? and version=? and state=? and worker=?"
 )
 # All that a claim has to know, in one look: the foremost tasks, what is revoked of them and of their functions, and
@@ -123,6 +123,18 @@ class SQLiteStorage:
                     claims.append(Claim(task, move))
         return claims
 
+    def cancel(self, task_id: str) -> bool:
+        """See `Storage.cancel`."""
+        with Transaction(self._file) as db:
+            sql = "update task set canceling=1 where queue=? and id=? and state=?"
+            return bool(db.execute(sql, (self._file.queue_id, task_id, EXECUTING.name)).rowcount)
+
+    def canceling(self, workers: Collection[str]) -> list[str]:
+        """See `Storage.canceling`."""
+        sql = "select id, worker from task where queue=? and canceling and state=?"
+        rows = self._file.read(sql, (self._file.queue_id, EXECUTING.name))
+        return [cast(str, task_id) for task_id, worker in rows if worker in workers]
+
     def _release(self, db: sqlite3.Connection, task: Task, now: float) -> bool:
         if task.state not in WAITING:
             return False
@@ -187,7 +199,7 @@ class SQLiteStorage:
             more = len(rows) == wanted
             for row in rows:
                 task = _task(row)
-                own, of_function = _revocation(row[16:18]), _revocation(row[18:20])
+                own, of_function = _revocation(row[17:19]), _revocation(row[19:21])
                 trigger = admit(task, own, of_function, now)
                 if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
                     self._rank(db, task, *visibility(task, own, now))
@@ -231,7 +243,7 @@ class SQLiteStorage:
             return False
         if move.path[-1] == REVOKE:
             self._forget_revocation(db, Target(function=False, key=task.id))
-        elif move.path[0] == INTERRUPT:
+        elif move.breaks_off:
             db.execute("delete from lock where queue=? and task=?", (self._file.queue_id, task.id))
         self._file.outcome = self._file.outcome or ended is not None or move.result is not None
         return True
@@ -418,7 +430,7 @@ def _revocation(row: tuple[Any, ...] | None) -> Revocation | None:
 def _task(row: tuple[Any, ...]) -> Task:
     """The task in a row that begins with `_COLUMNS`: they stand in the order of its fields."""
     retry = NO_DELAY if row[8] is None else _policy(row[8])
-    return Task(*row[:8], retry, *row[9:16])  # type: ignore[call-arg]  # mypy counts each * as any number
+    return Task(*row[:8], retry, *row[9:16], bool(row[16]))  # type: ignore[call-arg]  # each * is any number
 
 
 def _policy(text: str) -> RetryPolicy:

@@ -106,13 +106,15 @@ class SQLiteFile:
         db = self._connect()
         try:
             db.execute("begin")  # one view for all that is looked at: another process may be making the file
-            new = sqlite_schema.is_new(db, self.path)
+            there = sqlite_schema.version(db, self.path)
             db.execute("commit")
             # Only now that the file is known to be ours, or nobody's, is anything about it changed.
             self._to_wal(db)
             db.execute("begin immediate")
-            if new and sqlite_schema.is_new(db, self.path):  # nobody was faster
-                sqlite_schema.create(db)
+            if there < sqlite_schema.VERSION:
+                there = sqlite_schema.version(db, self.path)  # somebody may have been faster
+                if there < sqlite_schema.VERSION:
+                    sqlite_schema.migrate(db, there)
             db.execute("insert into queue(name) values (?) on conflict do nothing", (self._queue,))
             (self._queue_id,) = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
             db.execute("commit")

@@ -1,4 +1,4 @@
-"""The SQLite file: its schema, its version, and how a file is told to be ours.
+"""The SQLite file: its schema, the way from one version to the next, and how a file is told to be ours.
 
 The states and the edges in it are filled in from the table, and the database refuses what is not in them, hand-typed
 SQL included.
@@ -10,18 +10,15 @@ from typing import Final
 from lifecycle.errors import StorageUnusable
 from lifecycle.table import LIFECYCLE, Kind
 
-__all__ = ["APPLICATION_ID", "VERSION", "create", "is_new"]
+__all__ = ["APPLICATION_ID", "VERSION", "migrate", "version"]
 
 APPLICATION_ID: Final = 0x4C696679
 """Marks the file as ours ("Lify")."""
-VERSION: Final = 1
-"""Of the schema; a file with a greater one was written by a newer release."""
-
 _STEPS: Final = [
     (source or "", target.name) for source, targets in LIFECYCLE.steps.items() for target in sorted(targets)
 ]
 
-_SCHEMA: Final = """
+_FIRST: Final = """
 create table queue(id integer primary key, name text not null unique) strict;
 
 create table task(
@@ -83,34 +80,51 @@ when not exists (select 1 from step where source = old.state and target = new.st
 begin select raise(abort, 'illegal transition: the table has no such step'); end;
 """
 
+# Whether it is to be called off, while it runs; and those that are.
+_SECOND: Final = """
+alter table task add column canceling integer not null default 0;
 
-def is_new(db: sqlite3.Connection, path: str) -> bool:
-    """Is the file still empty? Raises `StorageUnusable` if it is not ours, or newer than we are. Changes nothing."""
+create index task_canceling on task(queue, seq) where canceling;
+"""
+
+_MIGRATIONS: Final = (_FIRST, _SECOND)
+"""Script n makes version n + 1 of the one before; a released one never changes."""
+VERSION: Final = len(_MIGRATIONS)
+"""Of the schema; a file with a greater one was written by a newer release."""
+
+
+def version(db: sqlite3.Connection, path: str) -> int:
+    """The version of the file's schema, 0 if it is still empty. Changes nothing.
+
+    Raises `StorageUnusable` if the file is not ours, or newer than we are.
+    """
     application: int = db.execute("pragma application_id").fetchone()[0]
-    version: int = db.execute("pragma user_version").fetchone()[0]
+    there: int = db.execute("pragma user_version").fetchone()[0]
     tables = [
         name for (name,) in db.execute("select name from sqlite_master where type = 'table' order by name limit 4")
     ]
     if application == APPLICATION_ID:
-        if version > VERSION:
+        if there > VERSION:
             raise StorageUnusable(
-                f"{path} has schema version {version}, this release knows {VERSION}: use the release that wrote it"
+                f"{path} has schema version {there}, this release knows {VERSION}: use the release that wrote it"
             )
-        return False
-    if application or version or tables:
+        return there
+    if application or there or tables:
         what = f"tables {', '.join(tables)}" if tables else f"application id {application:#x}"
         raise StorageUnusable(f"{path} is another program's database ({what}): name a file of its own for the queue")
-    return True
+    return 0
 
 
-def create(db: sqlite3.Connection) -> None:
-    """Lay out an empty file, within the caller's transaction."""
+def migrate(db: sqlite3.Connection, there: int) -> None:
+    """Bring a file of that version (0: an empty one) up to date, within the caller's transaction."""
     # Not executescript(): it would commit the caller's transaction first.
     waiting = ", ".join(f"'{state}'" for state in LIFECYCLE.of_kind(Kind.WAITING))
-    for statement in _statements(_SCHEMA.replace("WAITING", waiting)):
-        db.execute(statement)
-    db.executemany("insert into step(source, target) values (?, ?)", _STEPS)
-    db.execute(f"pragma application_id = {APPLICATION_ID}")
+    for script in _MIGRATIONS[there:]:
+        for statement in _statements(script.replace("WAITING", waiting)):
+            db.execute(statement)
+    if not there:
+        db.executemany("insert into step(source, target) values (?, ?)", _STEPS)
+        db.execute(f"pragma application_id = {APPLICATION_ID}")
     db.execute(f"pragma user_version = {VERSION}")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from lifecycle.storage.base import Claim, Settlement, Storage
-from lifecycle.table import EXECUTING, INTERRUPT, START
+from lifecycle.table import EXECUTING, START
 
 __all__ = ["Ledger"]
 
@@ -71,5 +71,5 @@ class Ledger:
         """These were recovered."""
         for task, move in claims:
             hold = self._held.pop(task.id, None)
-            if move.path[0] == INTERRUPT and (hold is None or hold.until is None or hold.until > now):
+            if move.breaks_off and (hold is None or hold.until is None or hold.until > now):
                 self._fault(f"{task} was taken at {now} from somebody whose lease had not lapsed: {hold}")

@@ -18,7 +18,7 @@ from lifecycle.table import EXECUTING, LIFECYCLE, START, Kind, State
 from lifecycle.task import Record, Task
 from lifecycle.testing.law import Law, demand
 from lifecycle.testing.model import FIELDS, Model, fields, is_waiting
-from lifecycle.testing.steps import ENDINGS, FUNCTIONS, IDS, LEASE, Call, Copy, End
+from lifecycle.testing.steps import ENDINGS, FUNCTIONS, IDS, LEASE, WORKERS, Call, Copy, End
 
 __all__ = ["Lockstep", "same"]
 
@@ -235,6 +235,8 @@ class Lockstep(RuleBasedStateMachine):
                 self.agree()
                 self.now += step
             last = [(copy, (copy.birth + copy.task.version) % (len(ENDINGS) + 2)) for copy in self.running.values()]
+            for task_id in self.ids(Kind.RUNNING)[::2]:
+                same("cancel", *self.both("cancel", task_id))
             # Some are left to themselves, and recovered in the next round.
             self.finish([(copy, End(ENDINGS[number])) for copy, number in last if number < len(ENDINGS)], None)
             self.agree()
@@ -330,6 +332,8 @@ class Lockstep(RuleBasedStateMachine):
         same("tasks()", list(map(fields, found)), list(map(fields, model.tasks())))
         same("counts()", storage.counts(), model.counts())
         same("next_due()", storage.next_due(), model.next_due())
+        workers = WORKERS[: 1 + self.turn % len(WORKERS)]
+        same(f"canceling({workers})", sorted(storage.canceling(workers)), sorted(model.canceling(workers)))
         same("locks()", storage.locks(self.now), model.locks(self.now))
         for target in _TARGETS:
             same(f"revocation({target})", storage.revocation(target), model.revocation(target))

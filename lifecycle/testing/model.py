@@ -18,14 +18,14 @@ from lifecycle.errors import DuplicateTask
 from lifecycle.machine import IllegalTransition
 from lifecycle.policies import Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
-from lifecycle.table import ENQUEUE, INTERRUPT, LIFECYCLE, REVOKE, REVOKED, START, Kind
+from lifecycle.table import CANCEL, ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, REVOKE, REVOKED, START, Kind
 from lifecycle.task import Record, Task
 
 __all__ = ["FIELDS", "Model", "Row", "fields", "is_at_rest", "is_waiting"]
 
 FIELDS: Final = (
     "id", "name", "payload", "state", "eta", "expires", "priority", "retries", "retry", "timeout", "attempt",
-    "interruptions", "worker", "version", "lease",
+    "interruptions", "worker", "version", "lease", "canceling",
 )  # fmt: skip
 """What a store keeps of a task, and shows; `seq` is any number that grows with each new task."""
 
@@ -135,11 +135,24 @@ class Model:
                 claims.append(self._commit(row, move))
         return claims
 
+    def cancel(self, task_id: str) -> bool:
+        """Only what runs now."""
+        row = self.row(task_id)
+        if row is None or row.task.state != EXECUTING.name:
+            return False
+        row.task.canceling = True
+        return True
+
+    def canceling(self, workers: Collection[str]) -> list[str]:
+        """Only what these run now."""
+        tasks = [row.task for row in self.rows if row.task.state == EXECUTING.name and row.task.worker in workers]
+        return [task.id for task in tasks if task.canceling]
+
     def _bear(self, task: Task, now: float, actor: Actor) -> None:
         move = enqueued(task, now, actor.worker, actor.hold)
         self.births += 1
         task.seq = self.births
-        row = Row(copy(task))
+        row = Row(attrs.evolve(task, canceling=False))
         self.rows.append(row)
         self._commit(row, move)
         _update(task, row.task)
@@ -151,6 +164,8 @@ class Model:
             return False
         self._commit(row, move)
         _update(task, row.task)
+        if row.ended is not None:
+            task.canceling = False
         for follow_up in move.follow_ups:
             if self.row(follow_up.id) is None:
                 self._bear(follow_up, move.at, Actor(move.worker, move.hold))
@@ -210,7 +225,8 @@ class Model:
             row.result = move.result
         if task.state == REVOKED.name:  # what stopped it is spent
             self.revocations.pop(Target(function=False, key=task.id), None)
-        if move.path[0] == INTERRUPT:
+        task.canceling = task.canceling and row.ended is None
+        if move.path[0] in (INTERRUPT, CANCEL):
             self.taken = [lock for lock in self.taken if lock.task != task.id]
         if task.lease is None:
             self._let_go(row, move.at)
@@ -330,6 +346,6 @@ class Model:
 
 
 def _update(known: Task, stored: Task) -> None:
-    """Bring a caller's object up to date, all but its state."""
+    """Bring a caller's object up to date, all but its state and what was wished of it."""
     for name in ("attempt", "retries", "interruptions", "eta", "worker", "version", "lease"):
         setattr(known, name, getattr(stored, name))

@@ -13,7 +13,7 @@ from lifecycle import policies
 from lifecycle.errors import StorageError
 from lifecycle.policies import Outcome, Revocation
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claimant, Lock, Settlement, Storage, Target
-from lifecycle.table import COMPLETE, FAIL, INTERRUPT, LIFECYCLE, REVOKE, SCHEDULED, START
+from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, REVOKE, SCHEDULED, START
 from lifecycle.task import Task
 from lifecycle.testing.law import demand
 from lifecycle.testing.lockstep import Lockstep
@@ -130,6 +130,41 @@ class StorageProof(unittest.TestCase):
             end = policies.settle(task, Outcome(COMPLETE), 3.0, worker=str(task.worker))
             took, _ = storage.exchange([Settlement(task, end)], None)
             demand(took == [True], f"the outcome of {task} is refused after a heartbeat")
+
+    def test_what_is_to_be_called_off(self) -> None:
+        """Only a running task can be called off; it stays so over a retry, and until it comes to rest."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add", retries=1, canceling=True)], 1.0, _ACTOR)
+        new = storage.get("a")
+        demand(new is not None and not new.canceling, "nobody has called off what is new, whoever enqueues it says")
+        demand(not storage.cancel("a") and not storage.cancel("?"), "a task that waits, or is not there, cannot be")
+        for trigger, left in (FAIL, True), (COMPLETE, False):
+            _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+            task.state = move.state.name
+            demand(storage.cancel("a") and storage.cancel("a"), "a running task is, once or twice")
+            asked = storage.canceling(["w", "other"]), storage.canceling(["other"]), storage.canceling(())
+            demand(asked == (["a"], [], []), f"its own worker is told, and no other: {asked}")
+            task.canceling = False  # it may not know
+            done = policies.settle(task, Outcome(trigger), 3.0, worker="w")
+            demand(storage.exchange([Settlement(task, done)], None)[0] == [True], f"{trigger} is accepted all the same")
+            known = storage.get("a")
+            kept = known is not None and known.canceling
+            demand(kept is left, f"to be called off after {trigger}: {kept}, not {left}")
+            demand(storage.canceling(["w"]) == [], "it does not run")
+        demand(not storage.cancel("a"), "what is complete stays so")
+
+    def test_called_off_when_its_worker_is_gone(self) -> None:
+        """A task that was to be called off, and whose worker is gone, is canceled; its locks are free."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add", retries=1)], 1.0, _ACTOR)
+        storage.exchange((), Claimant("w", 2.0, 10.0))
+        storage.lock(Lock("L", "x", 99.0, "w", "a"), 2.0)
+        storage.cancel("a")
+        moves = [(task.id, *move.path) for task, move in storage.recover(12.0, _ACTOR)]
+        demand(moves == [("a", CANCEL)], f"it is canceled, not {moves}")
+        known = storage.get("a")
+        demand(known is not None and not known.canceling, "nothing is left to be called off")
+        demand(storage.locks(12.0) == [], "its locks are free")
 
     def test_what_can_be_released(self) -> None:
         """What is held to be announced is let go once; what runs stays its worker's, whoever asks for it."""
@@ -293,6 +328,8 @@ def _calls(storage: Storage) -> Iterator[Callable[[], object]]:
     yield lambda: storage.release([Task("a", "add")], 1.0)
     yield lambda: storage.extend(["w"], 1.0)
     yield lambda: storage.recover(1.0, _ACTOR)
+    yield lambda: storage.cancel("a")
+    yield lambda: storage.canceling(["w"])
     yield lambda: storage.revoke(target, Revocation(), 1.0)
     yield lambda: storage.restore(target, 1.0)
     yield lambda: storage.revocation(target)

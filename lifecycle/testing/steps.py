@@ -150,6 +150,7 @@ class Copy:
     def tampered(self) -> "Copy":
         """The same in the hands of somebody who changes what is not theirs to change."""
         other = attrs.evolve(self.task, name="other", payload=b"?", priority=7, eta=1.0, expires=1.0, timeout=1.0)
+        other.canceling = not other.canceling
         return Copy(other, self.birth)
 
     def __repr__(self) -> str:

@@ -293,6 +293,18 @@ class StorageSpec(Lockstep):
         self.swap([(copy, move)])
         return multiple(copy.snapshot())
 
+    @precondition(lambda self: self.spare() and self.ids(Kind.RUNNING))
+    @rule(task=_among(lambda self: self.ids(Kind.RUNNING)))
+    def ask_to_stop(self, task: str) -> None:
+        """A task that runs is to be called off; its worker is not told before it asks."""
+        same("cancel", *self.both("cancel", task))
+
+    @precondition(Lockstep.spare)
+    @rule(task=st.sampled_from(IDS))
+    def ask_whatever_to_stop(self, task: str) -> None:
+        """The same of a task that may wait, rest or not be there; of such nothing is noted."""
+        same("cancel", *self.both("cancel", task))
+
     @precondition(lambda self: self.spare() and self.ids(Kind.WAITING, Kind.RUNNING))
     @rule(task=_among(lambda self: self.ids(Kind.WAITING, Kind.RUNNING)), until=steps.untils())
     def call_off(self, task: str, until: Until) -> None:

@@ -247,6 +247,7 @@ def tasks(draw: DrawFn, states: Sequence[str] | None = None, times: SearchStrate
         worker=draw(st.none() | st.just("before")),
         version=draw(st.integers(0, 200)),
         lease=draw(maybe),
+        canceling=state is not None and LIFECYCLE.state(state).kind in _CALLED_OFF and draw(st.booleans()),
         seq=draw(st.none() | st.integers(1, 9)),
     )
 
@@ -284,6 +285,8 @@ def outcomes(triggers: Sequence[str] | None = None) -> SearchStrategy[Outcome]:
 
 _names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=6)
 _OPEN: Final = [kind for kind in Kind if kind is not Kind.FINAL]
+_CALLED_OFF: Final = (Kind.WAITING, Kind.RUNNING)
+"""Where a task can be that somebody has called off: it was running, and may wait again."""
 
 
 @st.composite
