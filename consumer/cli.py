@@ -228,7 +228,7 @@ def _fields(task: Task) -> dict[str, object]:
     return {
         "id": task.id, "name": task.name, "state": task.state, "attempt": task.attempt, "retries": task.retries,
         "priority": task.priority, "eta": task.eta, "expires": task.expires, "worker": task.worker,
-        "interruptions": task.interruptions,
+        "interruptions": task.interruptions, "canceling": task.canceling,
     }  # fmt: skip
 
 

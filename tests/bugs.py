@@ -201,6 +201,67 @@ class ReleasesWhatRuns(MemoryStorage):
         return True
 
 
+# Calling off -------------------------------------------------------------------------------------------------------
+
+
+@bug(
+    r"canceling of task .*: the adapter says False, the model True|canceling\(.*\): the adapter says \[\], the model \['.'\]"
+)
+class ForgetsAtARetry(MemoryStorage):
+    """Takes what was wished of an attempt for done when that attempt has ended, though the task goes on."""
+
+    def _move(self, row, move):
+        claim = super()._move(row, move)
+        if move.path != (START,):
+            row.task.canceling = False
+        return claim
+
+
+@bug("to be called off after complete: True, not False", by="test_what_is_to_be_called_off")
+class RemembersAtRest(MemoryStorage):
+    """Never forgets that a task was to be called off."""
+
+    def _move(self, row, move):
+        wished = row.task.canceling
+        claim = super()._move(row, move)
+        row.task.canceling = wished
+        return claim
+
+
+@bug(r"cancel: the adapter says True, the model False")
+class CallsOffWhatWaits(MemoryStorage):
+    """Notes of any task that is not at rest that it is to be called off."""
+
+    def cancel(self, task_id):
+        row = self._rows.get(task_id)
+        if row is None or row.ended is not None:
+            return False
+        row.task.canceling = True
+        return True
+
+
+@bug(r"canceling\(.*\): the adapter says \['.'\], the model \[\]")
+class TellsEveryWorker(MemoryStorage):
+    """Does not look whose worker runs a task that is to be called off."""
+
+    def canceling(self, workers):
+        return [row.task.id for row in self._held.values() if row.task.canceling and row.task.state not in WAITING]
+
+
+@bug(r"recover: the moves: the adapter says .*'interrupt'.*, the model .*'cancel'")
+class RunsItAgain(MemoryStorage):
+    """Recovers what was to be called off like anything else."""
+
+    def recover(self, now, actor, **options):
+        wished = [row.task for row in self._held.values() if row.task.canceling and row.task.lease <= now]
+        for task in wished:
+            task.canceling = False
+        claims = super().recover(now, actor, **options)
+        for task in wished:
+            task.canceling = task.state in WAITING
+        return claims
+
+
 # Enqueuing and keeping ---------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from consumer.cli import main
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.storage.base import Channel
 from lifecycle.testing import VirtualClock
+from lifecycle.worker import Worker
 
 pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
 
@@ -135,6 +136,14 @@ def pytest_runtest_call(item):
         sys.settrace(before[0])
 
 
+@contextmanager
+def at_work(worker, runs):
+    """While a worker runs the next task, and its body has begun."""
+    with another_thread(worker.run_next):
+        assert runs.wait(PATIENCE)
+        yield
+
+
 @pytest.fixture(scope="session")
 def new(tmp_path_factory, request):
     """Opens a queue on a virtual clock: ``with new(kind, …) as queue``. Those on one kind of store share it, not a name."""
@@ -245,6 +254,20 @@ def add(queue):
 def ran():
     """Where bodies note that they run."""
     return []
+
+
+@pytest.fixture
+def worker(queue):
+    """Who runs the queue's tasks, in a thread that the test starts."""
+    worker = Worker(queue.engine, "w")
+    yield worker
+    worker.attempts.close()
+
+
+@pytest.fixture
+def runs():
+    """Set once a body runs."""
+    return threading.Event()
 
 
 @pytest.fixture

@@ -2,53 +2,15 @@
 
 import asyncio
 import threading
-from contextlib import closing, contextmanager
 
 import pytest
-from conftest import PATIENCE, Killed, another_thread, drain, failure, spin, states
+from conftest import PATIENCE, another_thread, at_work, drain, failure, spin
 
 from lifecycle import LIFECYCLE, IllegalTransition, RetryTask, TaskCanceled, UnknownTask, check_canceled
-from lifecycle.storage.base import Target
 from lifecycle.worker import Worker
 
 OFF = "enqueued executing canceled"
 AT_REST = {"complete": None, "error": ValueError("no"), "canceled": TaskCanceled("of itself"), "revoked": None}
-
-
-@pytest.fixture
-def worker(queue):
-    """Who runs the queue's tasks, in a thread that the test starts."""
-    worker = Worker(queue.engine, "w")
-    yield worker
-    worker.attempts.close()
-
-
-@pytest.fixture
-def runs():
-    """Set once a body runs."""
-    return threading.Event()
-
-
-@contextmanager
-def at_work(worker, runs):
-    """While a worker runs the next task, and its body has begun."""
-    with another_thread(worker.run_next):
-        assert runs.wait(PATIENCE)
-        yield
-
-
-@contextmanager
-def instead(storage, call, first, monkeypatch):
-    """Just before this call of a store, once, something else happens."""
-    original = getattr(storage, call)
-
-    def late(*arguments):
-        monkeypatch.setattr(storage, call, original)
-        first()
-        return original(*arguments)
-
-    monkeypatch.setattr(storage, call, late)
-    yield
 
 
 # What runs ---------------------------------------------------------------------------------------------------------
@@ -68,6 +30,7 @@ def test_what_runs(queue, heard, worker, runs, is_async, retries, by):
         except TaskCanceled:
             seen.append("told")
             spin(done)
+            seen.append("cleaned up")
             raise
 
     async def body_async():
@@ -92,7 +55,7 @@ def test_what_runs(queue, heard, worker, runs, is_async, retries, by):
         assert worker.cancel(result.id)
         done.set()
     assert heard.story(result) == OFF
-    assert seen == ["told"]
+    assert seen == ["told", "cleaned up"][: 2 - is_async]  # a coroutine that takes its time is struck
     metadata = failure(result)
     assert (metadata["state"], metadata["error"], metadata["retries"]) == ("canceled", "TaskCanceled()", retries)
     assert not result.task.canceling
@@ -282,92 +245,6 @@ def test_only_that_one(queue, heard, runs):
     assert [heard.story(result) for result in results] == ["enqueued executing complete"] * 2
 
 
-# Whose worker is gone, or stops ------------------------------------------------------------------------------------
-
-
-def test_whose_worker_is_gone(queue, heard, worker, clock):
-    """A task that is called off, and whose worker is gone, is canceled by whoever recovers it, not run again."""
-    queue.signal("executing")(die_once := Dying())
-    result = queue.task(retries=1)(lambda: None)()
-    with pytest.raises(Killed):
-        worker.run_next()
-    assert die_once.times == 1
-    result.cancel()
-    clock.advance(31)
-    drain(queue)
-    assert states(result) == "queued executing canceled"
-    assert failure(result) == failure(result) | {
-        "state": "canceled",
-        "error": "the task was not completed: it is canceled",
-    }
-    assert (result.task.interruptions, result.task.canceling) == (0, False)
-
-
-class Dying:
-    """Ends the worker that announces to it."""
-
-    times = 0
-
-    def __call__(self, signal, task, exc=None):
-        self.times += 1
-        raise Killed
-
-
-@pytest.mark.parametrize("told", [False, True])
-def test_whose_worker_stops(queue, heard, worker, runs, told):
-    """A worker that is stopped before it told the body puts the task back, whose next attempt is canceled; after: it is."""
-    calls = []
-
-    @queue.task()
-    def body():
-        calls.append(1)
-        try:
-            runs.set()
-            spin(threading.Event())
-        except TaskCanceled:
-            cleaning.set()
-            spin(threading.Event())
-
-    cleaning = threading.Event()
-    result = body()
-    with at_work(worker, runs):
-        result.cancel()
-        if told:
-            worker.cancel(result.id)
-            assert cleaning.wait(PATIENCE)
-        worker.interrupt()
-    drain(queue)
-    assert heard.story(result) == (OFF if told else f"enqueued executing interrupted {OFF}")
-    assert calls == [1]
-    assert result.task.interruptions == (not told)
-
-
-def test_what_does_not_let_itself_be_stopped(queue, heard, worker, runs):
-    """What is put back on behalf of a worker that hangs is canceled then; the worker's own outcome is refused."""
-    hangs = threading.Event()
-
-    @queue.task()
-    def body():
-        runs.set()
-        while not hangs.is_set():
-            try:
-                spin(hangs)
-            except TaskCanceled:
-                told.set()
-        return "too late"
-
-    told = threading.Event()
-    result = body()
-    with at_work(worker, runs):
-        result.cancel()
-        worker.cancel(result.id)
-        assert told.wait(PATIENCE)
-        worker.put_back()
-        hangs.set()
-    assert heard.story(result) == OFF
-    assert drain(queue) == []
-
-
 # A task that asks --------------------------------------------------------------------------------------------------
 
 
@@ -451,108 +328,3 @@ def test_what_is_not_there(queue):
     with pytest.raises(UnknownTask, match="no task 4711"):
         queue.cancel("4711")
     assert not queue.is_revoked("4711")
-
-
-# What moves meanwhile ----------------------------------------------------------------------------------------------
-
-
-def test_started_meanwhile(queue, heard, worker, runs, monkeypatch):
-    """A task that is started just before it is revoked is called off as it runs, and may be retried later on."""
-
-    @queue.task(context=True)
-    def body(task=None):
-        if task.attempt == 1:
-            runs.set()
-            spin(threading.Event())
-
-    result, threads = body(), []
-
-    def start():
-        threads.append(threading.Thread(target=worker.run_next, daemon=True))
-        threads[0].start()
-        assert runs.wait(PATIENCE)
-
-    with instead(queue.storage, "revoke", start, monkeypatch):
-        queue.cancel(result.id)
-    assert result.task.canceling
-    assert queue.storage.revocation(Target(function=False, key=result.id)) is None
-    worker.cancel(result.id)
-    threads[0].join(PATIENCE)
-    assert heard.story(result) == OFF
-    queue.retry(result.id)
-    drain(queue)
-    assert result.state == "complete"
-
-
-@pytest.mark.parametrize("call", ["revoke", "cancel"])
-@pytest.mark.parametrize(("error", "state"), [(None, "complete"), (ValueError, "error")])
-def test_ended_meanwhile(queue, worker, runs, monkeypatch, call, error, state):
-    """A task that ends just before it is called off stays what it is, which is said, and nothing is left behind."""
-    go_on = threading.Event()
-
-    @queue.task()
-    def body():
-        runs.set()
-        spin(go_on)
-        if error is not None:
-            raise error
-
-    result = body()
-    thread = threading.Thread(target=worker.run_next, daemon=True)
-
-    def end():
-        go_on.set()
-        if call == "revoke":
-            thread.start()
-        thread.join(PATIENCE)
-
-    if call == "cancel":
-        thread.start()
-        assert runs.wait(PATIENCE)
-    with (
-        instead(queue.storage, call, end, monkeypatch),
-        pytest.raises(IllegalTransition, match=f"is {state}: cannot cancel"),
-    ):
-        queue.cancel(result.id)
-    assert result.state == state
-    assert queue.storage.revocation(Target(function=False, key=result.id)) is None
-    assert not result.task.canceling
-
-
-def test_put_back_meanwhile(queue, worker, runs, monkeypatch):
-    """A task that is put back just before it is called off is revoked as it waits."""
-    body = queue.task()(lambda: runs.set() or spin(threading.Event()))
-    result = body()
-    thread = threading.Thread(target=worker.run_next, daemon=True)
-    thread.start()
-    assert runs.wait(PATIENCE)
-
-    def put_back():
-        worker.interrupt()
-        thread.join(PATIENCE)
-
-    with instead(queue.storage, "cancel", put_back, monkeypatch):
-        queue.cancel(result.id)
-    drain(queue)
-    assert states(result) == "queued executing interrupted queued revoked"
-
-
-def test_a_copy(queue, worker, runs):
-    """What is rescheduled while it is called off is a task of its own, that nobody has called off."""
-
-    @queue.task()
-    def body():
-        runs.set()
-        spin(over)
-
-    over = threading.Event()
-    result = body()
-    with at_work(worker, runs):
-        result.cancel()
-        other = result.reschedule()
-        over.set()
-    assert result.state == "complete"
-    assert not other.task.canceling
-    with closing(worker.attempts):
-        drain(queue)
-    assert other.state == "complete"

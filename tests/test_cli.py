@@ -191,7 +191,20 @@ def test_revoke(cli, queue, where):
     assert states(result) == "queued scheduled revoked"
 
 
-@pytest.mark.parametrize("command", ["show", "history", "retry", "revoke"])
+def test_cancel(cli, queue, where):
+    """`cancel` revokes a task that waits, and refuses one that rests with exit code 1."""
+    result = queue.in_state["scheduled"]
+    code, out, err = cli("cancel", result.id, *where)
+    assert (code, err) == (0, "")
+    assert f"task {result.id} is called off" in out
+    queue.run_next()
+    assert states(result) == "queued scheduled revoked"
+    code, out, err = cli("cancel", result.id, *where)
+    assert (code, out) == (1, "")
+    assert is_one_line(err, f"task {result.id} is revoked: cannot cancel (final)")
+
+
+@pytest.mark.parametrize("command", ["show", "history", "retry", "cancel", "revoke"])
 def test_unknown_ids(cli, queue, where, command):
     """An id that is not there is a mistake: one line, exit code 2, and nothing is remembered of it."""
     code, out, err = cli(command, "4711", *where)

@@ -117,7 +117,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     },
     **{
         ("lifecycle.testing.simulation", call): "the name of a method of Storage"
-        for call in ("enqueue", "recover", "revoke")
+        for call in ("enqueue", "recover", "cancel", "revoke")
     },
     ("consumer.recorder", "recover"): "the name of a method of Storage",
     ("consumer.child", "cancel"): "what a consumer asks of a worker's process",

@@ -7,7 +7,7 @@ import pytest
 from postgres import SERVER, a_name, connected, opened, told
 from psycopg import sql
 from shell import is_one_line, process
-from stores import PRODUCER, elsewhere
+from stores import PRODUCER, elsewhere, start
 
 from lifecycle.errors import StorageUnusable
 from lifecycle.storage import open_storage, postgres_schema
@@ -69,6 +69,22 @@ def test_forward(postgres, schema, monkeypatch):
                 later.enqueue([Task(f"later {id(later)}", "add")], 1.0, PRODUCER)
         assert store.get("a") is not None  # the older release goes on, if the change lets it
     assert versions(postgres, schema) == [*range(1, KNOWN + 2)]
+
+
+def test_from_the_first(postgres, schema, monkeypatch):
+    """What a release of the first version has written goes on in the latest; what that release itself calls is left."""
+    with monkeypatch.context() as then, closing(opened(postgres, schema=schema)) as first:
+        then.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
+        first.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+    assert versions(postgres, schema) == [1]
+    with closing(opened(postgres, schema=schema)) as store:
+        assert [task.id for task in start(store, "w")] == ["a"]
+        assert store.cancel("a")
+        assert store.canceling(["w"]) == ["a"]
+    with connected(postgres) as db:
+        (row,) = db.execute(f"select * from {schema}.foremost(1, 5.0, 9, 9)")
+        assert (row[0], len(row)) == ("b", 20)
+    assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
 
 
 def test_a_migration_that_fails(postgres, schema, monkeypatch):

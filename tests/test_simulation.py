@@ -42,6 +42,7 @@ def test_all_that_can_happen_happens():
         "stall",
         "step_back",
         "revoke",
+        "cancel",
         "restore",
         "retry",
     } <= happened

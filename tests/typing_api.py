@@ -24,6 +24,7 @@ from lifecycle import (
     TaskException,
     TaskFunction,
     TaskQueue,
+    check_canceled,
 )
 from lifecycle.recording import Recorder
 from lifecycle.testing import (
@@ -180,6 +181,10 @@ assert_type(queue.retry("id"), Result[object])
 assert_type(queue.is_revoked(add), bool)
 assert_type(queue.is_revoked(add(1)), bool)
 queue.revoke(add(1), revoke_until=timedelta(hours=1))
+queue.cancel(add(1).id)
+add(1).cancel()
+add(1).task.check_canceled()
+check_canceled()
 queue.revoke_all(fetch, datetime.now(UTC), revoke_once=True)
 queue.enqueue(add(1))  # type: ignore[arg-type]
 

@@ -9,14 +9,21 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
 import attrs
 
 from lifecycle.clock import monotonic
-from lifecycle.errors import CancelExecution, RateLimitExceeded, RetryTask, TaskLockedException, TaskTimeout
+from lifecycle.errors import (
+    CancelExecution,
+    RateLimitExceeded,
+    RetryTask,
+    TaskLockedException,
+    TaskTimeout,
+    UnknownTask,
+)
 from lifecycle.machine import IllegalTransition
 from lifecycle.queue import TaskQueue
 from lifecycle.storage.base import Storage
@@ -125,7 +132,7 @@ class _Chaos:
         self._replace(world.recoverer, "recoverer")
         self._replace(self._producer, "producer")
         self._events: dict[Callable[[], None], int] = {
-            self._wait: 12, self._revoke: 4, self._restore: 3, self._retry: 3, self._step_back: 1,
+            self._wait: 12, self._revoke: 4, self._cancel: 2, self._restore: 3, self._retry: 3, self._step_back: 1,
         }  # fmt: skip
         if crashes:
             self._events |= {self._crash: 5, self._oversleep: 3, self._return: 3, self._freeze: 3, self._wake: 6}
@@ -235,6 +242,12 @@ class _Chaos:
             self.world.queue.revoke_by_id(f"t{self.rng.randrange(50)}", until, once)
         else:
             self.world.queue.revoke_all(self.rng.choice(self._functions), timedelta(seconds=10), revoke_once=True)
+
+    def _cancel(self) -> None:
+        # No worker here is told while its task runs: it learns of it when it takes up the task once more.
+        running = [task.id for task in self.world.store.tasks([EXECUTING.name], limit=10)]
+        with suppress(IllegalTransition, UnknownTask):  # it has come to its end, or is not there yet
+            self.world.queue.cancel(self.rng.choice(running) if running else f"t{self.rng.randrange(50)}")
 
     def _restore(self) -> None:
         self.world.queue.restore_by_id(f"t{self.rng.randrange(50)}")

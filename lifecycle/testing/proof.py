@@ -135,6 +135,8 @@ class StorageProof(unittest.TestCase):
         """Only a running task can be called off; it stays so over a retry, and until it comes to rest."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1, canceling=True)], 1.0, _ACTOR)
+        new = storage.get("a")
+        demand(new is not None and not new.canceling, "nobody has called off what is new, whoever enqueues it says")
         demand(not storage.cancel("a") and not storage.cancel("?"), "a task that waits, or is not there, cannot be")
         for trigger, left in (FAIL, True), (COMPLETE, False):
             _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))

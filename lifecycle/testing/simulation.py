@@ -31,7 +31,9 @@ from lifecycle.worker import Worker
 
 __all__ = ["Actor", "Violation", "World"]
 
-CHANGES: Final = frozenset({"enqueue", "exchange", "release", "recover", "revoke", "restore", "lock", "unlock"})
+CHANGES: Final = frozenset(
+    {"enqueue", "exchange", "release", "recover", "cancel", "revoke", "restore", "lock", "unlock"}
+)
 """The operations of a store around which an actor pauses."""
 ROUNDS: Final = 10_000
 """After so many rounds a world that does not come to rest never will."""
@@ -129,6 +131,8 @@ class World:
         self.ledger = Ledger(self.fault)
         self.heard: dict[str, list[str]] = {}
         """Task id → the signals that handlers heard, in order."""
+        self.called_off: set[object] = set()
+        """The ids of tasks that may have been started without being called, since they were called off before."""
         self.ran: dict[str, list[int]] = {}
         """Task id → the attempts whose body was begun, in order."""
         self.ended: Counter[tuple[str, bool]] = Counter()
@@ -301,7 +305,7 @@ class World:
         if (history[-1], len(history)) != (task.state, task.version):
             self.fault(f"{task}: its history has {len(history)} lines, up to {history[-1]}")
         starts, ran = history.count(EXECUTING.name), self.ran.get(task.id, [])
-        if len(ran) > starts or (len(ran) < starts and not self.touched):
+        if len(ran) > starts or (len(ran) < starts and not self.touched and task.id not in self.called_off):
             self.fault(f"{task}: it was started {starts} times, and ran {len(ran)} times")
 
     def _hear(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
@@ -412,6 +416,8 @@ class _Sluice:
 
     def _told(self, name: str, arguments: tuple[object, ...], answer: object) -> object:
         self._world.ledger.note(name, arguments, answer)
+        if name == "cancel":
+            self._world.called_off.add(arguments[0])
         return answer
 
     def extend(self, workers: Collection[str], until: float) -> int:

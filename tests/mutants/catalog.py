@@ -86,7 +86,8 @@ def of_the_guards() -> Iterator[Mutant]:
     """Each guard dropped or bent."""
     for file, entry in tomllib.loads((Path(__file__).parent / "guards.toml").read_text()).items():
         for change in entry["mutant"]:
-            yield Mutant(file=file, suites=tuple(entry["suites"]), **change)
+            suites = change.pop("suites", entry["suites"])
+            yield Mutant(file=file, suites=tuple(suites), **change)
 
 
 EXPLAINED: dict[str, str] = {}
