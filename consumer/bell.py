@@ -53,6 +53,7 @@ class Bell:
         before = {number: signal.signal(number, ask) for number in asked}
         # Without it a signal would be noticed only when select() returns by itself.
         descriptor = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)  # blocked by the one who made room for this process
         try:
             yield
         finally:

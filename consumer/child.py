@@ -103,8 +103,11 @@ def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requ
     reach: Reach = _Signals()
 
     def spent() -> bool:
-        return (terms.max_tasks is not None and shift.worker.ran >= terms.max_tasks) or (
-            terms.max_memory is not None and used() >= terms.max_memory
+        # Not before it has run anything: a limit that is too low would have processes come and go for nothing.
+        ran = shift.worker.ran
+        return ran > 0 and (
+            (terms.max_tasks is not None and ran >= terms.max_tasks)
+            or (terms.max_memory is not None and used() >= terms.max_memory)
         )
 
     shift = Shift(post, name, reach, spent, lambda: slate.stage(READY))
@@ -170,6 +173,8 @@ class _Ear:
 
     def _haste(self) -> None:
         post = self._post
+        if post.urgent.is_set():
+            return  # told already: what cleans up is not interrupted in that
         post.stopping.set()
         post.urgent.set()
         post.engine.storage.wake()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -99,6 +100,8 @@ def run(
         health=health,
     )
     if consumer.run():
+        # One more that comes meanwhile is neither its end nor lost: it waits, across the exec, until somebody heeds it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the same command, as it was given
 
 

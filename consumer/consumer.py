@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -225,10 +226,10 @@ class Consumer:
                     sign.report(self.health)
                 for request in self._bell.heard(self._tick if self.state == RUNNING else SOON):
                     self._heed(REQUESTS[request])
-                if self.state == RUNNING:
+                if self.state in (RUNNING, DRAINING):
                     self._replace()
-                    if self._kind.renews_all and self._spent():
-                        self._heed(RENEW)
+                if self.state == RUNNING and self._kind.renews_all and self._spent():
+                    self._heed(RENEW)
         finally:
             for hand in self._crew:
                 hand.dismiss()
@@ -268,6 +269,7 @@ class Consumer:
                 self._quietly(hand.put_back, f"what {hand.name} runs is put back when its lease ends")
         elif alive:
             return False
+        self._dead.extend(hand for hand in self._crew if not hand.is_alive() and not hand.retired)
         self._quietly(self._recover, "what workers that have died have left is put back when its lease ends")
         return True
 
@@ -283,23 +285,29 @@ class Consumer:
         for hand in [hand for hand in self._crew if not hand.is_alive()]:
             self._crew.remove(hand)
             self._post.found(hand)
-            if hand.retired:
-                log.info("worker %s has run as many tasks as it shall; another takes its place", hand.name)
-                hand.dismiss()
-            else:
-                log.error("worker %s has died; another takes its place, and its task is put back", hand.name)
-                self._dead.append(hand)
+            hand.dismiss()
             # One that cannot even begin is not tried over and over, as fast as can be.
             self._patience = 0.0 if hand.ready else min(max(2 * self._patience, self._tick), MISCARRIED)
             self._rehire = monotonic() + self._patience
-        if len(self._crew) < self._kind.hands(self._terms) and monotonic() >= self._rehire:
+            if not hand.retired:
+                self._dead.append(hand)
+            if self.state == RUNNING:
+                if hand.retired:
+                    log.info("worker %s has run as many tasks as it shall; another takes its place", hand.name)
+                elif hand.ready:
+                    log.error("worker %s has died; another takes its place, and its task is put back", hand.name)
+                else:
+                    log.error("worker %s could not begin; another tries it in %g s", hand.name, self._patience)
+        if self.state == RUNNING and len(self._crew) < self._kind.hands(self._terms) and monotonic() >= self._rehire:
             self._hire()
 
     def _spent(self) -> bool:
         """Is it time for a new start?"""
-        terms = self._terms
-        return (terms.max_tasks is not None and sum(hand.ran for hand in self._crew) >= terms.max_tasks) or (
-            terms.max_memory is not None and used() >= terms.max_memory
+        terms, ran = self._terms, sum(hand.ran for hand in self._crew)
+        # Not before anything has run: a limit that is too low would have it start for ever.
+        return ran > 0 and (
+            (terms.max_tasks is not None and ran >= terms.max_tasks)
+            or (terms.max_memory is not None and used() >= terms.max_memory)
         )
 
     # Chores --------------------------------------------------------------------------------------------------------
@@ -343,8 +351,8 @@ class Consumer:
             hand.bury()
         self._engine.recover()
         for hand in dead:
-            self._dead.remove(hand)
-            hand.dismiss()
+            with suppress(ValueError):  # done by another thread meanwhile
+                self._dead.remove(hand)
 
     def _look_again(self) -> None:
         self._engine.storage.wake()

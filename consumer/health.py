@@ -2,16 +2,18 @@
 
 import logging
 import os
+import socket
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Final
 
 import attrs
 import msgspec
 
-from consumer.life import RUNNING
+from consumer.life import RUNNING, STARTING
 from lifecycle import ConfigurationError
 from lifecycle.clock import monotonic
 
@@ -46,7 +48,13 @@ class ReadyFile:
     """A file that is there while the consumer is ready, and is touched with each report."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        """Raises `ConfigurationError` if it cannot be there."""
+        self._path, self._failed = path, False
+        try:
+            path.parent.stat()
+            path.unlink(missing_ok=True)  # of a consumer that was killed
+        except OSError as error:
+            raise ConfigurationError(f"the readiness file cannot be made: {error}") from None
 
     def report(self, health: Health) -> None:
         """Have it there, or not."""
@@ -56,7 +64,11 @@ class ReadyFile:
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("the readiness file cannot be changed: %s", error)
+            if not self._failed:
+                log.warning("the readiness file cannot be changed: %s", error)
+            self._failed = True
+        else:
+            self._failed = False
 
     def close(self) -> None:
         """Remove it."""
@@ -64,12 +76,29 @@ class ReadyFile:
             self._path.unlink(missing_ok=True)
 
 
+class _Server(ThreadingHTTPServer):
+    """Asks no name service who it is, and does not mind those who hang up."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        log.debug("somebody at %s asked how this consumer is, and did not wait", client_address)
+
+
 class Port:
     """Answers over HTTP: ``/ready`` and ``/live``, with 200 or 503, and what it knows as JSON."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         """Raises `ConfigurationError` if it cannot listen there."""
-        port, self._health, self._at = self, Health(None, store=False, alive=0), monotonic()
+        port, self._health, self._at = self, Health(STARTING, store=False, alive=0), monotonic()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -84,10 +113,9 @@ class Port:
                 log.debug(format, *args)
 
         try:
-            self._server = ThreadingHTTPServer(address, Handler)
+            self._server = _Server(address, Handler)
         except OSError as error:
             raise ConfigurationError(f"the health port {address[0]}:{address[1]} cannot be opened: {error}") from None
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="lifecycle-health", daemon=True).start()
 
     @property

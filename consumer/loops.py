@@ -79,6 +79,8 @@ class LoopHand:
             self.ready = True
             while self._go_on() or not desk.idle:
                 self._turn()
+        except StorageError as error:  # and no time to wait for it: what was not stored is put back by its lease
+            log.warning("worker %s ends without having stored all: %s", self.name, error)
         except BaseException:
             log.exception("worker %s", self.name)
         finally:

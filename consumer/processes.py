@@ -45,6 +45,8 @@ class ProcessHand:
         self._proxy = Worker(post.engine, name)
         self._kept = False
         self._called_off: tuple[str, int] | None = None
+        self._verdict: tuple[Glimpse, type[TaskTimeout | TaskCanceled]] | None = None
+        """What is still to be said of a task whose process was killed for it."""
         self._patience = 0.0
 
     def start(self) -> None:
@@ -55,9 +57,9 @@ class ProcessHand:
         atexit.register(self.dismiss)  # before multiprocessing waits for it, in vain
 
     def is_alive(self) -> bool:
-        """See `Hand.is_alive`."""
+        """See `Hand.is_alive`. One that was killed for its task is, until that is settled: nobody shall put it back."""
         alive: bool = self._process.is_alive()
-        return alive
+        return alive or self._verdict is not None
 
     @property
     def ready(self) -> bool:
@@ -104,10 +106,13 @@ class ProcessHand:
 
     def look(self) -> None:
         """See `Hand.look`."""
+        if self._verdict is not None:  # the store was away
+            self._pronounce(*self._verdict)
+            return
         seen, now = self._slate.read(), monotonic()
         # One that is frozen, or keeps the interpreter's lock in C, is as good as gone once its lease has lapsed.
         self._keep(now - seen.beat < self._post.engine.lease or not seen.ready)
-        if seen.task_id is not None and self.is_alive():
+        if seen.task_id is not None and self._process.is_alive():
             if now > seen.deadline + RELUCTANT:
                 self._end(seen, TaskTimeout)
             elif self._called_off == (seen.task_id, seen.attempt) and now > self._patience:
@@ -115,6 +120,7 @@ class ProcessHand:
 
     def bury(self) -> None:
         """See `Hand.bury`."""
+        self._verdict = None
         self._keep(False)
         self._post.engine.abandon(self.name)
 
@@ -122,7 +128,7 @@ class ProcessHand:
         """See `Hand.dismiss`."""
         atexit.unregister(self.dismiss)
         self._keep(False)
-        if self.is_alive():
+        if self._process.is_alive():
             self._request(child.HASTE)
             self._process.join(self._post.terms.grace)
             self._kill()
@@ -139,15 +145,20 @@ class ProcessHand:
             self._ask.send((request, task_id))
 
     def _kill(self) -> None:
-        if self.is_alive():
+        if self._process.is_alive():
             self._process.kill()
             self._process.join(BURIED)
 
     def _end(self, seen: Glimpse, error: type[TaskTimeout | TaskCanceled]) -> None:
         """Kill it, since its body takes no notice of what was thrown at it; and say so, on its behalf."""
         log.error("worker %s is killed: task %s has taken no notice of its %s", self.name, seen.task_id, error.__name__)
+        self._verdict = seen, error
         self._kill()
+        self._pronounce(seen, error)
+
+    def _pronounce(self, seen: Glimpse, error: type[TaskTimeout | TaskCanceled]) -> None:
         with suppress(UnknownTask):
             task = self._post.engine.get(seen.task_id or "")
             if (task.state, task.worker, task.attempt) == (EXECUTING.name, self.name, seen.attempt):
                 self._proxy.conclude(task, *ended(task, error("its process was killed, since it took no notice")))
+        self._verdict = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,8 @@ from lifecycle.policies import Outcome
 from lifecycle.task import Task
 
 __all__ = ["Crowd"]
+
+log = logging.getLogger("lifecycle.worker")
 
 Back = Callable[[Task, Outcome, BaseException | None], object]
 
@@ -49,7 +52,7 @@ class Crowd:
         self._attempts: dict[str, Attempts] = {}
         self._threads = self._spare = 0
         self._counting = threading.Lock()
-        self._interrupted = False
+        self._interrupted = self._closing = False
 
     def start(self) -> None:
         """Start the loop, in a thread of its own."""
@@ -112,6 +115,7 @@ class Crowd:
 
     def close(self) -> None:
         """End the loop and the idle threads."""
+        self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         with self._counting:
             threads = self._threads
@@ -124,7 +128,11 @@ class Crowd:
         self._enter()
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while not self._closing:
+                try:
+                    self._loop.run_forever()
+                except BaseException:  # of what a body has left running: SystemExit, which asyncio does not keep
+                    log.exception("something in the loop of the workers raised; it goes on")
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
@@ -164,7 +172,10 @@ class Crowd:
         except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
             outcome, error = ended(task, failure)
         self._bodies.pop(task.id, None)
-        told(engine, task, value, error)
+        try:
+            told(engine, task, value, error)
+        except BaseException as late:  # noqa: BLE001 -- a hook that exits must not take the loop with it
+            outcome, error = ended(task, late)
         self._back(task, outcome, error)
 
     # In threads beside it --------------------------------------------------------------------------------------------

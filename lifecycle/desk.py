@@ -38,13 +38,16 @@ class Desk(Worker):
         self._at_work: dict[str, tuple[float, Task]] = {}
         """Id → since when, and the task: the oldest first."""
         self._told: set[str] = set()
+        self._mutex = threading.Lock()
+        """Held while an outcome comes in: it is seen at work, or as done, and by nobody as neither."""
         self._returned = threading.Event()
         self._watching = False
 
     @property
     def idle(self) -> bool:
         """Does nothing run, and is everything settled?"""
-        return not (self._at_work or self._done or self._claimed)
+        with self._mutex:
+            return not (self._at_work or self._done or self._claimed)
 
     def turn(self, go_on: Callable[[], bool]) -> bool:
         """Settle what has ended, claim what there is room for if `go_on`, and have it begin. Was there anything?"""
@@ -90,8 +93,10 @@ class Desk(Worker):
 
     def put_back(self) -> None:
         """See `Worker.put_back`."""
-        self.relieve()
-        for task in [copy(task) for _, task in list(self._at_work.values())]:
+        with self._mutex:
+            at_work = [task for _, task in self._at_work.values()]
+        self.relieve()  # settles what has ended meanwhile, so that it is not put back
+        for task in [copy(task) for task in at_work]:
             if task.state == EXECUTING:
                 self.conclude(task, Outcome(INTERRUPT))
 
@@ -107,22 +112,25 @@ class Desk(Worker):
         task, move = claims[0]
         engine = self.engine
         self.since = engine.tick()
+        self._at_work[task.id] = self.since, task  # already: its handlers may hold this worker up
         if not engine.announce(engine.bind(task), move.path, self._asked):
-            return
-        if move.path != (START,):
+            del self._at_work[task.id]
+        elif move.path != (START,):
+            del self._at_work[task.id]
             engine.release((task,))
         elif self._interrupted:
-            self._done.append(self._outcome(task, Outcome(INTERRUPT), None, None))
+            self._back(task, Outcome(INTERRUPT), None)
         else:
-            self._at_work[task.id] = self.since, task
             self.crowd.begin(task)
 
     def _back(self, task: Task, outcome: Outcome, error: BaseException | None) -> None:
         """A body is over."""
-        self._done.append(self._outcome(task, outcome, error, None))
-        del self._at_work[task.id]
-        self._told.discard(task.id)
-        self.ran += 1
+        done = self._outcome(task, outcome, error, None)
+        with self._mutex:  # at once: as soon as it is done it may be settled, and begin once more
+            del self._at_work[task.id]
+            self._told.discard(task.id)
+            self._done.append(done)
+            self.ran += 1
         self._returned.set()
         if self._watching:
             self.engine.bare.wake()

@@ -82,10 +82,14 @@ def environment(**more):
 
 
 class Wire:
-    """A pipe on which any number of processes tell, a line of JSON each, what happens in them."""
+    """A pipe with a name, on which any number of processes tell, a line of JSON each, what happens in them."""
 
-    def __init__(self):
-        reader, self.writer = os.pipe()
+    def __init__(self, path):
+        self.path = str(path)
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self.writer = os.open(path, os.O_WRONLY)
+        os.set_blocking(reader, True)
         self.told = []
         self._marks = 0
         self._came = threading.Condition()
@@ -131,13 +135,13 @@ class Wire:
 
 
 class Works:
-    """A queue in a file with the tasks of a program, and consumers of it that come and go."""
+    """A queue with the tasks of a program, and consumers of it that come and go."""
 
-    def __init__(self, folder, program="chores", *, name="work.db", **options):
-        """`options`: of the queue."""
+    def __init__(self, folder, program="chores", *, name="work.db", url=None, **options):
+        """`url`: of its store; else it is in a file. `options`: of the queue."""
         self.folder, self.program, self.file = folder, program, folder / name
-        self.url = f"sqlite:///{self.file}"
-        self.wire = Wire()
+        self.url = url or f"sqlite:///{self.file}"
+        self.wire = Wire(folder / f"{name}.wire")
         self._setting = {"url": self.url, "queue": options, "folder": str(folder), "delay": DELAY}
         self._logs = []
         self.consumers = []
@@ -155,9 +159,9 @@ class Works:
 
     def environment(self):
         """Of a process that imports the program and tells what it does."""
-        return environment(PROGRAM=json.dumps(self._setting | {"wire": self.wire.writer}))
+        return environment(PROGRAM=json.dumps(self._setting | {"wire": self.wire.path}))
 
-    def hire(self, *options, wait=True):
+    def hire(self, *options, wait=True, **more):
         """Start a consumer with these options of the command line, and wait until its first worker is up."""
         log = self.folder / f"consumer-{len(self._logs)}.log"
         self._logs.append(log)
@@ -166,14 +170,14 @@ class Works:
                 [sys.executable, "-m", "consumer", "run", f"{self.program}:queue", *options],
                 env=self.environment(),
                 cwd=self.folder,
-                pass_fds=[self.wire.writer],
                 stdout=stderr,
                 stderr=stderr,
+                **more,
             )
         consumer.log = log
         self.consumers.append(consumer)
         if wait:
-            self.wire.wait_for(pid=consumer.pid, note="up")
+            self.wire.wait_for(consumer=consumer.pid, note="up")
         return consumer
 
     def by(self, pid):

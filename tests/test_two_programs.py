@@ -54,7 +54,7 @@ def program(tmp_path):
 def test_two_and_two(works, program):
     """Two producers and two consumers share a file: no error anywhere, each task runs once, each result comes home."""
     producers = [
-        program("tally", first, 500, env=works.environment(), pass_fds=[works.wire.writer]) for first in (0, 500)
+        program("tally", first, 500, env=works.environment()) for first in (0, 500)
     ]
     for _ in range(2):
         works.hire("-w", "2", "-q")
@@ -94,7 +94,7 @@ def test_news_of_others(works):
 
 def test_a_caller_that_waits_early(works, program):
     """A caller who waits while no consumer is there gets its result when one has come and run the task."""
-    producer = program("tally", 0, 1, env=works.environment(), pass_fds=[works.wire.writer])
+    producer = program("tally", 0, 1, env=works.environment())
     works.wire.wait_for(pid=producer.pid, note="ready")
     producer.stdin.write(b"go\n")
     producer.stdin.flush()

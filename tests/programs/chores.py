@@ -1,7 +1,10 @@
 """Chores: tasks of every kind. A consumer of them tells what it hears and does on the descriptor that it was given."""
 
+import asyncio
 import json
+import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -10,12 +13,15 @@ from lifecycle import SIGNAL_COMPLETE, SIGNAL_ERROR, CancelExecution, RetryTask,
 setting = json.loads(os.environ["PROGRAM"])
 queue = TaskQueue(setting["url"], **setting["queue"])
 gate = Path(setting["folder"], "gate")
+wire = None if setting["wire"] is None else os.open(setting["wire"], os.O_WRONLY)
 
 
 def tell(**what):
     """A line is written at once, so that those of several processes do not mix."""
-    if setting["wire"] is not None:
-        os.write(setting["wire"], json.dumps({"pid": os.getpid(), **what}).encode() + b"\n")
+    if wire is not None:
+        parent = multiprocessing.parent_process()
+        who = {"pid": os.getpid(), "consumer": os.getpid() if parent is None else parent.pid}
+        os.write(wire, json.dumps(who | what).encode() + b"\n")
 
 
 def is_first(task):
@@ -127,6 +133,71 @@ def celebrated():
     """Has a handler that takes its time once it is complete."""
 
 
+# The same for what else a body can do, plain or `async`.
+
+
+@queue.task()
+async def add_async(a, b):
+    await asyncio.sleep(0)
+    return a + b
+
+
+@queue.task(timeout=0.2)
+async def endless_async():
+    await asyncio.sleep(3600)
+
+
+@queue.task(context=True)
+async def linger_async(task=None):
+    """See `linger`."""
+    try:
+        if is_first(task):
+            while not gate.exists():
+                await asyncio.sleep(0.005)
+    finally:
+        if task.attempt == 1:
+            tell(id=task.id, note="left")
+    return task.attempt
+
+
+@queue.task(retries=1, context=True)
+async def hasty_async(task=None):
+    await asyncio.sleep(0)
+    if task.attempt == 1:
+        raise ValueError("uh-oh")
+    return "OK"
+
+
+@queue.task()
+def exits():
+    sys.exit("it is over")
+
+
+@queue.task()
+async def exits_async():
+    sys.exit("it is over")
+
+
+@queue.task()
+def unserializable():
+    return object()
+
+
+@queue.task()
+def unneeded():
+    """Is revoked."""
+
+
+@queue.task(context=True)
+def known(task=None):
+    return [task.id, task.attempt, task.state]
+
+
+@queue.task(context=True)
+async def known_async(task=None):
+    return [task.id, task.attempt, task.state]
+
+
 # What is run by consumers that are killed all the time: whoever comes to the end of a task writes that down.
 
 
@@ -174,7 +245,7 @@ def call_off(task):
         raise CancelExecution("nobody wants it")
 
 
-if setting["wire"] is not None:  # in a consumer
+if wire is not None:  # in a consumer
 
     @queue.on_startup()
     def up():
@@ -183,6 +254,16 @@ if setting["wire"] is not None:  # in a consumer
     @queue.on_shutdown()
     def down():
         tell(note="down")
+
+    @queue.on_startup()
+    async def up_async():
+        await asyncio.sleep(0)
+        tell(note="up, async")
+
+    @queue.on_shutdown()
+    async def down_async():
+        await asyncio.sleep(0)
+        tell(note="down, async")
 
     @queue.signal()
     def report(signal, task, exc=None):

@@ -1,6 +1,7 @@
 """A task that writes down that it ran, and a producer: ``python tally.py FIRST COUNT`` enqueues and waits for all."""
 
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -11,11 +12,14 @@ from lifecycle import TaskQueue
 setting = json.loads(os.environ["PROGRAM"])
 queue = TaskQueue(setting["url"], **setting["queue"])
 tally = Path(setting["folder"], "tally")
+wire = None if setting["wire"] is None else os.open(setting["wire"], os.O_WRONLY)
 
 
 def tell(**what):
-    if setting["wire"] is not None:
-        os.write(setting["wire"], json.dumps({"pid": os.getpid(), **what}).encode() + b"\n")
+    if wire is not None:
+        parent = multiprocessing.parent_process()
+        who = {"pid": os.getpid(), "consumer": os.getpid() if parent is None else parent.pid}
+        os.write(wire, json.dumps(who | what).encode() + b"\n")
 
 
 @queue.task()
