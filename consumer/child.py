@@ -69,7 +69,7 @@ def find(queue: TaskQueue) -> Source:
     )
 
 
-class _Signals:
+class _Signals(Reach):
     """Exceptions for a body in the main thread, which a signal gets out of `time.sleep`, a lock or a socket, too."""
 
     def __init__(self) -> None:

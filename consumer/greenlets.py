@@ -1,26 +1,45 @@
 """Workers that are greenlets: the threads of a process that gevent has patched."""
 
+import ctypes
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
 from lifecycle import ConfigurationError
 from lifecycle.clock import pause
-from lifecycle.guard import Reach
+from lifecycle.guard import THREADS, Reach
 
 __all__ = ["GREENLETS", "again", "require"]
 
 
-class _Greenlets:
+class _Greenlets(Reach):
     """Exceptions for a body that waits, in a greenlet: between two bytecodes nothing reaches it."""
 
+    def __init__(self) -> None:
+        self._apart: set[int] = set()
+
     def here(self) -> object:
-        return _gevent().getcurrent()
+        thread = _thread()
+        return ctypes.c_ulong(thread) if thread in self._apart else _gevent().getcurrent()
 
     def throw(self, there: object, error: type[BaseException]) -> None:
-        _gevent().kill(there, error)  # soon: it waits for nobody
+        if isinstance(there, ctypes.c_ulong):
+            THREADS.throw(there, error)
+        else:
+            _gevent().kill(there, error)  # soon: it waits for nobody
+
+    def apart(self) -> Callable[[Callable[[], object]], object]:
+        # A thread of the system's: asyncio has one running loop for each of those, and all greenlets are in one.
+        pool = import_module("gevent.threadpool").ThreadPool(1)
+
+        def call(function: Callable[[], object]) -> object:
+            self._apart.add(_thread())
+            return function()
+
+        return lambda function: pool.apply(call, (function,))
 
 
 GREENLETS: Final[Reach] = _Greenlets()
@@ -46,6 +65,12 @@ def again() -> None:
 def _patched() -> bool:
     patched: bool = import_module("gevent.monkey").is_module_patched("threading")
     return patched
+
+
+def _thread() -> int:
+    """The thread of the system's that this greenlet is in."""
+    number: int = import_module("gevent.monkey").get_original("_thread", "get_ident")()
+    return number
 
 
 def _gevent() -> Any:

@@ -3,10 +3,10 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from copy import copy
 from functools import partial
 from typing import Final, cast
@@ -59,6 +59,10 @@ _ENDINGS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 """What an exception that leaves a task does to it: the first that fits."""
 
 
+_Awaited = tuple[object, BaseException | None]
+"""What a coroutine has returned, and what it has raised."""
+
+
 class Attempts:
     """Makes attempts in the thread of its worker, one at a time."""
 
@@ -68,6 +72,8 @@ class Attempts:
         """Throws `TaskTimeout`, `TaskCanceled` and `TaskInterrupted` into the body that runs."""
         self.note: Callable[[Task | None], None] | None = None
         """Called as an attempt begins, with its task, and with ``None`` when it is over."""
+        self._reach = reach
+        self._apart: Callable[[Callable[[], object]], object] | None = None
         self._loop: asyncio.Runner | None = None
 
     def run(self, task: Task) -> tuple[Outcome, BaseException | None]:
@@ -121,7 +127,12 @@ class Attempts:
         """Call a hook of the worker's; what it opens in the event loop, if it is `async`, bodies find there."""
         value = hook()
         if inspect.iscoroutine(value):
-            self._runner().run(value)
+            self._where_loops_run(lambda: self._runner().run(value))
+
+    def _where_loops_run(self, function: Callable[[], object]) -> object:
+        if self._apart is None:
+            self._apart = self._reach.apart()
+        return self._apart(function)
 
     def _runner(self) -> asyncio.Runner:
         if self._loop is None:
@@ -131,29 +142,36 @@ class Attempts:
     def close(self) -> None:
         """Let go of the event loop of `async` functions."""
         if self._loop is not None:
-            self._loop.close()
-            self._loop = None
+            self._where_loops_run(self._close)
+
+    def _close(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.close()
 
     __del__ = close
 
     def _await(self, task: Task, coroutine: object) -> object:
         awaited = self._awaited(task, cast("Awaitable[object]", coroutine))
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:  # as nearly always: there is none
-            try:
-                value, error = self._runner().run(awaited, context=copy_context())
-            except BaseException:  # struck in the loop itself, which is better not used again
-                self.close()
-                raise
-        else:  # the caller runs in a loop, which has to wait: another thread has to have ours
-            with ThreadPoolExecutor(1) as pool:
-                value, error = pool.submit(copy_context().run, asyncio.run, awaited).result()
+        value, error = cast(_Awaited, self._where_loops_run(partial(self._run_loop, awaited, copy_context())))
         if error is not None:
             raise error
         return value
 
-    async def _awaited(self, task: Task, body: Awaitable[object]) -> tuple[object, BaseException | None]:
+    def _run_loop(self, awaited: Coroutine[object, object, _Awaited], context: Context) -> _Awaited:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # as nearly always: there is none
+            try:
+                return self._runner().run(awaited, context=context)
+            except BaseException:  # struck in the loop itself, which is better not used again
+                self._close()
+                raise
+        # The caller runs in a loop, which has to wait: another thread has to have ours.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(context.run, asyncio.run, awaited).result()
+
+    async def _awaited(self, task: Task, body: Awaitable[object]) -> _Awaited:
         """What it returns, and what it raises: not raised here, since a loop takes SystemExit for its own."""
         running, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
 

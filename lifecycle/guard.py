@@ -34,8 +34,16 @@ class Reach(Protocol):
         """Raise `error` there, soon: at the latest when that pauses, even for no time."""
         ...
 
+    def apart(self) -> Callable[[Callable[[], object]], object]:
+        """What calls a function, and waits for it, where an event loop can run; always at the same place."""
+        return _call
 
-class _Threads:
+
+def _call(function: Callable[[], object]) -> object:
+    return function()
+
+
+class _Threads(Reach):
     """Between two bytecodes of a thread."""
 
     def here(self) -> object:

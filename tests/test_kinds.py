@@ -18,14 +18,15 @@ STORES = [store for store in ("sqlite", "postgres", "redis") if store in SCHEMES
 def url(request):
     """Of a store of the test's own; ``None``: the file of `Works`."""
     if request.param == "postgres":
-        return told(request.getfixturevalue("postgres"), schema=a_name())
-    if request.param == "redis":
+        yield told(request.getfixturevalue("postgres"), schema=a_name())
+    elif request.param == "redis":
         from redis_server import clear_away, required, told_redis  # noqa: PLC0415 -- comes with the adapter
 
         required()
-        request.addfinalizer(clear_away)
-        return told_redis()
-    return None
+        yield told_redis()
+        clear_away()
+    else:
+        yield None
 
 
 def kept_out(works):

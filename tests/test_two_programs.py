@@ -53,9 +53,7 @@ def program(tmp_path):
 
 def test_two_and_two(works, program):
     """Two producers and two consumers share a file: no error anywhere, each task runs once, each result comes home."""
-    producers = [
-        program("tally", first, 500, env=works.environment()) for first in (0, 500)
-    ]
+    producers = [program("tally", first, 500, env=works.environment()) for first in (0, 500)]
     for _ in range(2):
         works.hire("-w", "2", "-q")
     for producer in producers:

@@ -34,8 +34,12 @@ def is_first(task):
     return True
 
 
+def is_open():
+    return gate.exists()
+
+
 def wait_at_the_gate():
-    while not gate.exists():
+    while not is_open():
         time.sleep(0.005)
 
 
@@ -152,7 +156,7 @@ async def linger_async(task=None):
     """See `linger`."""
     try:
         if is_first(task):
-            while not gate.exists():
+            while not is_open():
                 await asyncio.sleep(0.005)
     finally:
         if task.attempt == 1:
