@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import Final, cast
 
 import attrs
 
+from consumer.bell import handler
 from consumer.memory import used
 from consumer.post import Post, Terms
 from consumer.shift import Shift
@@ -19,7 +21,7 @@ from consumer.slate import READY, RETIRED, Slate
 from lifecycle import ConfigurationError, StorageError, TaskQueue
 from lifecycle.guard import Reach
 
-__all__ = ["CANCEL", "DRAIN", "HASTE", "Source", "find", "work"]
+__all__ = ["CANCEL", "DRAIN", "HASTE", "SIGNALS", "Source", "find", "work"]
 
 log = logging.getLogger("lifecycle.consumer")
 
@@ -32,6 +34,8 @@ _MAIN: Final = ("__main__", "__mp_main__")
 """The names of the main module, here and in processes that were spawned."""
 TICK: Final = 0.25
 """Seconds between two signs of life."""
+SIGNALS: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+"""What reaches a whole group of processes: blocked as one starts, until it can handle them."""
 LOUD: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -74,7 +78,17 @@ class _Signals(Reach):
 
     def __init__(self) -> None:
         self._pending: type[BaseException] | None = None
+        self.terminated = False
+        signal.set_wakeup_fd(-1)  # its consumer's, if it was forked
         signal.signal(signal.SIGURG, self._strike)
+        # Those of a terminal, or of a whole service, reach the consumer, too: it says what is to be done. Handlers
+        # rather than SIG_IGN, which programs that tasks start would inherit.
+        for number in SIGNALS:
+            signal.signal(number, handler(self._hear, _as_ever))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _hear(self, number: int) -> None:
+        self.terminated = self.terminated or number == signal.SIGTERM  # no more: a handler may not touch a lock
 
     def here(self) -> object:
         self._pending = None
@@ -91,8 +105,14 @@ class _Signals(Reach):
             raise error
 
 
+def _as_ever(number: int) -> None:
+    """Have a signal do what it does in any other program."""
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requests: Connection) -> None:
     """Be a worker until told otherwise."""
+    reach = _Signals()
     if isinstance(source, Source):
         if source.level is not None:
             logging.basicConfig(level=source.level, format=LOUD)
@@ -100,7 +120,6 @@ def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requ
     else:
         queue = source
     post = Post(queue, terms)
-    reach: Reach = _Signals()
 
     def spent() -> bool:
         # Not before it has run anything: a limit that is too low would have processes come and go for nothing.
@@ -112,7 +131,7 @@ def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requ
 
     shift = Shift(post, name, reach, spent, lambda: slate.stage(READY))
     shift.worker.attempts.note = slate.note
-    ear = _Ear(post, shift, slate, requests)
+    ear = _Ear(post, shift, slate, requests, reach)
     ear.listen()
     shift.run()
     ear.over.set()
@@ -120,28 +139,23 @@ def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requ
         slate.stage(RETIRED)
 
 
+def _consumer() -> int | None:
+    """The process that has started this one, and may be gone."""
+    parent = multiprocessing.parent_process()
+    return None if parent is None else parent.pid
+
+
 class _Ear:
     """Heeds the consumer, and its end; gives signs of life."""
 
-    def __init__(self, post: Post, shift: Shift, slate: Slate, requests: Connection) -> None:
-        self._post, self._shift, self._slate, self._requests = post, shift, slate, requests
-        self._parent = os.getppid()
-        self._terminated = False
+    def __init__(self, post: Post, shift: Shift, slate: Slate, requests: Connection, signals: _Signals) -> None:
+        self._post, self._shift, self._slate, self._requests, self._signals = post, shift, slate, requests, signals
         self.over = threading.Event()
         """The shift is."""
 
     def listen(self) -> None:
         """In a thread of its own, from now on."""
-        # Those of a terminal, or of a whole service, reach the consumer, too: it says what is to be done. Handlers
-        # rather than SIG_IGN, which programs that tasks start would inherit.
-        for number in signal.SIGINT, signal.SIGHUP, signal.SIGTERM:
-            signal.signal(number, self._hear)
-        signal.set_wakeup_fd(-1)  # its consumer's, if it was forked
         threading.Thread(target=self._listen, name="lifecycle-ear", daemon=True).start()
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._terminated = number == signal.SIGTERM  # and no more: a handler may not touch a lock
 
     def _listen(self) -> None:
         while True:
@@ -152,10 +166,10 @@ class _Ear:
             except (EOFError, OSError):
                 self._orphaned()
                 return
-            if os.getppid() != self._parent:  # a process that was forked after this one may keep the pipe open
+            if os.getppid() != _consumer():  # a process that was forked after this one may keep the pipe open
                 self._orphaned()
                 return
-            if self._terminated:
+            if self._signals.terminated:
                 self._haste()
             try:
                 self._shift.relieve()

@@ -90,6 +90,7 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: object, client_address: object) -> None:
+        del request
         log.debug("somebody at %s asked how this consumer is, and did not wait", client_address)
 
 

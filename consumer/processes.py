@@ -3,7 +3,9 @@
 import atexit
 import logging
 import multiprocessing
+import signal
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from typing import Final
 
 from consumer import child
@@ -51,7 +53,13 @@ class ProcessHand:
 
     def start(self) -> None:
         """See `Hand.start`."""
-        self._process.start()
+        if self._post.terms.start_method == "spawn":
+            resource_tracker.ensure_running()  # else it would come with the first, and unblock signals
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, child.SIGNALS)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._requests.close()
         self._keep(True)
         atexit.register(self.dismiss)  # before multiprocessing waits for it, in vain
