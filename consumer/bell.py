@@ -1,39 +1,22 @@
 """How one asks a consumer to stop: from any thread, from a signal handler, and without a lock."""
 
 import logging
-import os
 import select
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Bell", "handler"]
+from consumer.handlers import give_back, take
+
+__all__ = ["Bell"]
 
 log = logging.getLogger("lifecycle.consumer")
 
 FIRST = 128
 """Requests are bytes from here on, which are no numbers of signals."""
-
-
-def handler(act: Callable[[int], object], before: Callable[[int], object]) -> Callable[[int, FrameType | None], None]:
-    """A handler of signals that calls `act` with the number, in this process only.
-
-    In those that are forked from it, by a task say, a signal does what it did `before`: they are no consumers.
-    """
-    owner = os.getpid()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        if os.getpid() == owner:
-            act(number)
-        else:
-            before(number)
-            os.kill(os.getpid(), number)
-
-    return handle
 
 
 class Bell:
@@ -65,14 +48,11 @@ class Bell:
             yield
             return
 
-        before = {number: signal.getsignal(number) for number in asked}
+        def ask(number: int, frame: FrameType | None) -> None:
+            del frame
+            self.ring(asked[signal.Signals(number)])
 
-        def restore(number: int) -> None:
-            signal.signal(number, before[signal.Signals(number)])
-
-        ask = handler(lambda number: self.ring(asked[signal.Signals(number)]), restore)
-        for number in asked:
-            signal.signal(number, ask)
+        take(asked, ask, {number: signal.getsignal(number) for number in asked})
         # Without it a signal would be noticed only when select() returns by itself.
         descriptor = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)  # blocked by the one who made room for this process
@@ -80,8 +60,7 @@ class Bell:
             yield
         finally:
             signal.set_wakeup_fd(descriptor)
-            for number in asked:
-                restore(number)
+            give_back(asked)
 
     def close(self) -> None:
         """Nobody listens any more; a request makes no difference then."""

@@ -13,7 +13,7 @@ from typing import Final, cast
 
 import attrs
 
-from consumer.bell import handler
+from consumer.handlers import Handler, take
 from consumer.memory import used
 from consumer.post import Post, Terms
 from consumer.shift import Shift
@@ -36,6 +36,9 @@ TICK: Final = 0.25
 """Seconds between two signs of life."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 """What reaches a whole group of processes: blocked as one starts, until it can handle them."""
+_AS_EVER: Final[dict[int, Handler]] = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {
+    signal.SIGINT: signal.default_int_handler
+}
 LOUD: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -83,11 +86,11 @@ class _Signals(Reach):
         signal.signal(signal.SIGURG, self._strike)
         # Those of a terminal, or of a whole service, reach the consumer, too: it says what is to be done. Handlers
         # rather than SIG_IGN, which programs that tasks start would inherit.
-        for number in SIGNALS:
-            signal.signal(number, handler(self._hear, _as_ever))
+        take(SIGNALS, self._hear, _AS_EVER)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def _hear(self, number: int) -> None:
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        del frame
         self.terminated = self.terminated or number == signal.SIGTERM  # no more: a handler may not touch a lock
 
     def here(self) -> object:
@@ -103,11 +106,6 @@ class _Signals(Reach):
         error, self._pending = self._pending, None
         if error is not None:
             raise error
-
-
-def _as_ever(number: int) -> None:
-    """Have a signal do what it does in any other program."""
-    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requests: Connection) -> None:

@@ -240,3 +240,23 @@ def freeze(consumer, file):
             return
         finally:
             db.close()
+
+
+@contextmanager
+def consuming(folder, module, *options):
+    """A consumer, as a process, of the queue in a module that a test has written into that folder."""
+    log = folder / "consumer.log"
+    with log.open("ab") as stderr:
+        consumer = subprocess.Popen(
+            [sys.executable, "-m", "consumer", "run", f"{module}:queue", *options],
+            cwd=folder,
+            env=environment(PYTHONDONTWRITEBYTECODE="1"),
+            stdout=stderr,
+            stderr=stderr,
+        )
+    consumer.log = log
+    try:
+        yield consumer
+    finally:
+        consumer.kill()
+        consumer.wait()

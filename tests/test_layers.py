@@ -54,8 +54,8 @@ lifecycle.testing.proof
 lifecycle.testing.storage_spec
 lifecycle.testing
 lifecycle.testing.__main__  lifecycle.testing.plugin
-consumer.life  consumer.bell  consumer.memory  consumer.post  consumer.slate  consumer.greenlets
-consumer.shift  consumer.health
+consumer.life  consumer.handlers  consumer.memory  consumer.post  consumer.slate  consumer.greenlets
+consumer.shift  consumer.health  consumer.bell
 consumer.child  consumer.threads  consumer.loops
 consumer.processes
 consumer.kinds

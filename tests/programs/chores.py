@@ -4,6 +4,8 @@ import asyncio
 import json
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,7 +29,7 @@ def tell(**what):
 def is_first(task):
     """Has no body of this task run before?"""
     try:
-        os.close(os.open(gate.with_name(task.id), os.O_CREAT | os.O_EXCL))
+        os.close(os.open(gate.with_name(task.id[-40:]), os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
     tell(id=task.id, note="begun")
@@ -200,6 +202,59 @@ def known(task=None):
 @queue.task(context=True)
 async def known_async(task=None):
     return [task.id, task.attempt, task.state]
+
+
+# For workers that are processes.
+
+
+@queue.task(timeout=0.2)
+def dozing():
+    """Waits in C, where its timeout has to get it out."""
+    time.sleep(3600)
+
+
+@queue.task(timeout=0.2, context=True)
+def deaf(task=None):
+    """Takes no notice of its timeout."""
+    while True:
+        try:
+            wait_at_the_gate()
+        except BaseException:
+            tell(id=task.id, note="swallowed")
+
+
+@queue.task()
+def poison():
+    """Kills its worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@queue.task()
+def where():
+    return os.getpid()
+
+
+@queue.task()
+def program():
+    """What a program that is started here does with signals: those that it ignores, and those that are blocked."""
+    code = (
+        "import signal; print([n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN"
+        " and n not in (signal.SIGPIPE, signal.SIGXFSZ)] + [*signal.pthread_sigmask(signal.SIG_BLOCK, [])])"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@queue.task(context=True)
+def family(method, task=None):
+    """Has processes of its own, one of which it terminates."""
+    context = multiprocessing.get_context(method)
+    with context.Pool(2) as pool:
+        values = pool.map(abs, [-1, -2, -3])
+    idle = context.Process(target=time.sleep, args=(3600,))
+    idle.start()
+    idle.terminate()
+    idle.join()
+    return [*values, idle.exitcode]
 
 
 # What is run by consumers that are killed all the time: whoever comes to the end of a task writes that down.

@@ -1,0 +1,52 @@
+"""Handlers of signals that are this process's own: what it forks, a task's processes say, has none of them."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Final
+
+__all__ = ["Handler", "give_back", "take"]
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""As `signal.getsignal` has it."""
+
+_before: Final[dict[int, Handler]] = {}
+"""Signal → what it did."""
+_mask = threading.local()
+
+
+def take(
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], object], before: Mapping[int, Handler]
+) -> None:
+    """Handle these signals, until `give_back`, or a fork: then they do what stands in `before`. In the main thread."""
+    for number in numbers:
+        _before[number] = before[number]
+        signal.signal(number, handler)
+
+
+def give_back(numbers: Iterable[int]) -> None:
+    """Have these signals do what they did before. In the main thread."""
+    for number in numbers:
+        before = _before.pop(number)
+        signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+# A signal that comes to a child before its interpreter is ready is forgotten: it has to wait until that is done.
+
+
+def _block() -> None:
+    _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, list(_before))
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
+
+
+def _forget() -> None:
+    give_back(list(_before))
+    _unblock()
+
+
+os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_forget)
