@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -91,7 +92,11 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         del request
-        log.debug("somebody at %s asked how this consumer is, and did not wait", client_address)
+        error = sys.exception()
+        if isinstance(error, OSError):
+            log.debug("%s asked how this consumer is, and did not wait: %s", client_address, error)
+        else:
+            log.error("%s asked how this consumer is, and gets no answer", client_address, exc_info=error)
 
 
 class Port:
@@ -99,7 +104,7 @@ class Port:
 
     def __init__(self, address: tuple[str, int]) -> None:
         """Raises `ConfigurationError` if it cannot listen there."""
-        port, self._health, self._at = self, Health(STARTING, store=False, alive=0), monotonic()
+        port, self._health, self._at = self, Health(STARTING.name, store=False, alive=0), monotonic()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:

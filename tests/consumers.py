@@ -55,6 +55,27 @@ class Gate:
         until(lambda: len(self.waiting) >= count, f"number {count} at the gate")
 
 
+class Outage:
+    """Makes a store fail, in some of its operations, while `on`."""
+
+    def __init__(self, storage, monkeypatch, error, *operations):
+        self.on = False
+        self.failed = dict.fromkeys(operations, 0)
+        self.ticks = 0
+        for name in {*operations, "recover"}:
+            monkeypatch.setattr(storage, name, self._failing(name, getattr(storage, name), error))
+
+    def _failing(self, name, operation, error):
+        def call(*args, **kwargs):
+            self.ticks += name == "recover"
+            if self.on and name in self.failed:
+                self.failed[name] += 1
+                raise error
+            return operation(*args, **kwargs)
+
+        return call
+
+
 def stopping(consumer, **options):
     """A thread that stops a consumer, once that has begun to stop."""
     thread = threading.Thread(target=consumer.stop, kwargs=options, daemon=True)

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from consumers import PUT_BACK, Gate, ended, hands, logged, on_sqlite, plus, running, stopping
+from consumers import PUT_BACK, Gate, Outage, ended, hands, logged, on_sqlite, plus, running, stopping
 from processes import LEASE, PATIENCE, settled, states, until
 
 from lifecycle import SIGNAL_INTERRUPTED, StorageFull, StorageUnavailable
@@ -16,27 +16,6 @@ from lifecycle.storage.base import Claimant
 def make(live):
     """On the real clock."""
     return live
-
-
-class Outage:
-    """Makes a store fail, in some of its operations, while `on`."""
-
-    def __init__(self, storage, monkeypatch, error, *operations):
-        self.on = False
-        self.failed = dict.fromkeys(operations, 0)
-        self.ticks = 0
-        for name in {*operations, "recover"}:
-            monkeypatch.setattr(storage, name, self._failing(name, getattr(storage, name), error))
-
-    def _failing(self, name, operation, error):
-        def call(*args, **kwargs):
-            self.ticks += name == "recover"
-            if self.on and name in self.failed:
-                self.failed[name] += 1
-                raise error
-            return operation(*args, **kwargs)
-
-        return call
 
 
 OUTAGES = {

@@ -257,6 +257,33 @@ def family(method, task=None):
     return [*values, idle.exitcode]
 
 
+# For workers that are greenlets.
+
+together = []
+
+
+@queue.task()
+def meet(count):
+    """Waits for so many others, in this very process."""
+    together.append(1)
+    while len(together) < count:
+        time.sleep(0.005)
+    return count
+
+
+@queue.task(timeout=0.2)
+async def compute():
+    """Does not await anything: its timeout has to get it out by force."""
+    while not is_open():
+        pass
+
+
+@queue.task()
+async def passes_on(a, b):
+    """Uses its queue."""
+    return add(a, b).id
+
+
 # What is run by consumers that are killed all the time: whoever comes to the end of a task writes that down.
 
 

@@ -1,0 +1,464 @@
+"""Workers that are loops: async bodies by the thousand, plain ones in threads beside them, and who brings and takes."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+from conftest import spin
+from consumers import PUT_BACK, Gate, Outage, ended, logged, on_sqlite, plus, running, stopping
+from processes import LEASE, PATIENCE, settled, states, until
+
+from lifecycle import SIGNAL_COMPLETE, SIGNAL_EXECUTING, CancelExecution, StorageUnavailable, TaskCanceled
+
+DONE = "queued executing complete"
+
+
+@pytest.fixture
+def make(live):
+    """On the real clock."""
+    return live
+
+
+def at_work(queue, slots=4, **options):
+    """A consumer with one loop."""
+    return running(queue, slots, worker_type="asyncio", **options)
+
+
+class Hall:
+    """Where async bodies wait together, until it is opened: it is seen how many there are."""
+
+    def __init__(self):
+        self.opened = False
+        self.inside = self.most = 0
+        self.come, self.left = [], []
+        self._counting = threading.Lock()
+
+    def enter(self, who=None):
+        with self._counting:
+            self.come.append(who)
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+
+    def leave(self, who=None):
+        with self._counting:
+            self.inside -= 1
+            self.left.append(who)
+
+    async def stay(self, who=None):
+        self.enter(who)
+        try:
+            while not self.opened:
+                await asyncio.sleep(0.002)
+        finally:
+            self.leave(who)
+        return who
+
+    def until(self, count):
+        until(lambda: len(self.come) >= count, f"number {count} in the hall")
+
+
+async def forever():
+    """Waits, and takes no notice of being cancelled: see its caller."""
+    while True:
+        await asyncio.sleep(0.002)
+
+
+# How many -----------------------------------------------------------------------------------------------------------
+
+
+@on_sqlite
+def test_a_thousand(queue):
+    """A thousand async bodies wait in one loop at once, while a plain function runs in a thread beside it."""
+    together, names = asyncio.Event(), set()
+    inside = []
+
+    @queue.task()
+    async def wait(number):
+        inside.append(number)
+        names.add(threading.current_thread().name)
+        if len(inside) == 1000:
+            together.set()
+        await together.wait()
+        return number
+
+    beside = queue.task()(lambda: threading.current_thread().name)
+    with at_work(queue, 1001):
+        results = list(wait.map(range(1000)))
+        other = beside()
+        assert settled(queue, *results) == ["complete"] * 1000
+        assert other.get(timeout=PATIENCE) not in names
+    assert len(names) == 1
+    assert [result.get() for result in results] == list(range(1000))
+
+
+def test_slots(queue):
+    """No more bodies run at once than there were to be workers, async and plain ones together, and no fewer either."""
+    hall, barrier = Hall(), threading.Barrier(3)
+
+    @queue.task()
+    def plain(meets):
+        hall.enter()
+        if meets:
+            barrier.wait(PATIENCE)
+        hall.leave()
+
+    @queue.task()
+    async def other(meets):
+        hall.enter()
+        if meets:
+            await asyncio.to_thread(barrier.wait, PATIENCE)
+        hall.leave()
+
+    first = [plain(True), other(True), other(True)]
+    rest = [function(False) for _ in range(20) for function in (plain, other)]
+    with at_work(queue, 3):
+        assert settled(queue, *first, *rest) == ["complete"] * 43
+    assert hall.most == 3
+
+
+def test_retried_at_once(queue):
+    """A body that is over may run again in the very moment in which its outcome is stored."""
+
+    @queue.task(retries=30, context=True)
+    async def hasty(task=None):
+        if task.retries:
+            raise ValueError
+        return task.attempt
+
+    with at_work(queue, 8):
+        results = [hasty() for _ in range(8)]
+        assert settled(queue, *results) == ["complete"] * 8
+    assert [result.get() for result in results] == [31] * 8
+
+
+# What is stopped -----------------------------------------------------------------------------------------------------
+
+
+def test_timeouts(queue):
+    """A timeout interrupts what awaits, and a plain function in Python; each cleans up, and its error says so."""
+    left = []
+
+    @queue.task(timeout=0.05)
+    async def wait():
+        try:
+            await forever()
+        finally:
+            left.append("async")
+
+    @queue.task(timeout=0.05)
+    def plain():
+        try:
+            spin(threading.Event())
+        finally:
+            left.append("plain")
+
+    with at_work(queue):
+        results = wait(), plain()
+        assert settled(queue, *results) == ["timeout"] * 2
+    assert sorted(left) == ["async", "plain"]
+    assert [states(result) for result in results] == ["queued executing timeout"] * 2
+
+
+@pytest.mark.parametrize(("swallows", "history"), [(False, "queued executing canceled"), (True, DONE)])
+def test_called_off(queue, swallows, history):
+    """What is called off is cancelled where it awaits, once; if it goes on all the same, it completes."""
+    hall, told = Hall(), []
+
+    @queue.task()
+    async def wait():
+        try:
+            await hall.stay()
+        except asyncio.CancelledError:
+            told.append(1)
+            if not swallows:
+                raise
+            await hall.stay()
+        return "OK"
+
+    with at_work(queue):
+        result = wait()
+        hall.until(1)
+        queue.cancel(result.id)
+        until(lambda: told, "the cancellation")
+        hall.opened = True
+        settled(queue, result)
+    assert states(result) == history
+    assert told == [1]
+
+
+def test_called_off_before_it_begins(queue):
+    """What is called off while the loop is held up does not begin."""
+    computing, release, ran = threading.Event(), threading.Event(), []
+
+    @queue.task()
+    async def compute():
+        computing.set()
+        assert release.wait(PATIENCE)
+
+    @queue.task()
+    async def late():
+        ran.append(1)
+
+    with at_work(queue) as consumer:
+        first = compute()
+        assert computing.wait(PATIENCE)
+        result = late()
+        until(lambda: result.state == "executing", "its start")
+        queue.cancel(result.id)
+        (hand,) = consumer._crew
+        until(lambda: result.id in hand._desk._told, "the call")
+        release.set()
+        assert settled(queue, first, result) == ["complete", "canceled"]
+    assert ran == []
+
+
+def test_calls_itself_off(queue):
+    """What a body raises counts: it may call itself off."""
+
+    @queue.task()
+    async def give_up():
+        raise CancelExecution("enough")
+
+    @queue.task()
+    async def give_in():
+        raise TaskCanceled
+
+    with at_work(queue):
+        assert settled(queue, give_up(), give_in()) == ["canceled"] * 2
+
+
+# The end of a consumer -----------------------------------------------------------------------------------------------
+
+
+def test_drained(queue):
+    """A graceful stop lets what runs come to its end, and claims nothing more."""
+    hall, gate = Hall(), Gate()
+    bodies = [queue.task(name="stay")(hall.stay), queue.task(name="pass")(gate.pass_through)]
+    with at_work(queue, 4) as consumer:
+        results = [body(1) for body in bodies]
+        hall.until(1)
+        gate.until(1)
+        stop = stopping(consumer)
+        late = bodies[0](2)
+        hall.opened = True
+        gate.open()
+        ended(stop)
+        assert [states(result) for result in results] == [DONE] * 2
+    assert states(late) == "queued"
+
+
+def test_interrupted(queue):
+    """Any other stop interrupts what runs, async and plain: it cleans up, is put back, and the next consumer runs it."""
+    hall, gate = Hall(), Gate()
+    bodies = [queue.task(name="stay")(hall.stay), queue.task(name="pass")(gate.pass_through)]
+    with at_work(queue, 4, grace=PATIENCE) as consumer:
+        results = [body(1) for body in bodies]
+        hall.until(1)
+        gate.until(1)
+        consumer.stop(graceful=False)
+        assert (hall.left, gate.left) == ([1], [1])
+        assert [states(result) for result in results] == [PUT_BACK] * 2
+    hall.opened = True
+    gate.open()
+    with at_work(queue):
+        assert settled(queue, *results) == ["complete"] * 2
+
+
+def test_put_back_on_its_behalf(queue, caplog):
+    """What does not end is put back after the grace, async and plain; its late outcome is refused, and it says nothing."""
+    release, begun, sent = threading.Event(), [], []
+
+    @queue.task()
+    async def stubborn():
+        begun.append(1)
+        while not release.is_set():
+            try:
+                await asyncio.sleep(0.002)
+            except asyncio.CancelledError:
+                pass
+
+    @queue.task()
+    def in_c():
+        begun.append(2)
+        release.wait(PATIENCE)
+
+    queue.signal()(lambda signal, task, exc=None: sent.append((task.id, signal)))
+    with at_work(queue, grace=0.1) as consumer:
+        results = stubborn(), in_c()
+        until(lambda: len(begun) == 2, "the bodies")
+        (hand,) = consumer._crew
+        consumer.stop(graceful=False)
+        assert [states(result) for result in results] == [PUT_BACK] * 2
+        release.set()
+        ended(hand._thread)
+    assert [states(result) for result in results] == [PUT_BACK] * 2
+    for result in results:
+        heard = [signal for task_id, signal in sent if task_id == result.id]
+        assert heard == ["enqueued", "executing", "interrupted", "enqueued"]
+    assert len(logged(caplog, logging.WARNING, "too late")) == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_stopped_by_a_task(queue, is_async):
+    """A body may stop its own consumer: that asks, and does not wait for itself."""
+    with at_work(queue) as consumer:
+
+        async def stop_async():
+            consumer.stop()
+
+        body = queue.task(name="stop")(stop_async if is_async else consumer.stop)
+        result = body()
+        (hand,) = consumer._crew
+        assert settled(queue, result) == ["complete"]
+        ended(hand._thread)
+    assert states(body()) == "queued"
+
+
+# Handlers and hooks ---------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_handler(queue):
+    """While a handler takes its time bodies run on, and what they return is stored; nothing new begins."""
+    hall, gate, inside = Hall(), threading.Event(), []
+    stay = queue.task()(hall.stay)
+    add = queue.task(name="add")(plus)
+
+    @queue.signal(SIGNAL_COMPLETE)
+    def slow(signal, task):
+        if task.name == "add":
+            inside.append(task.id)
+            gate.wait(PATIENCE)
+
+    with at_work(queue):
+        running_on = stay("here")
+        hall.until(1)
+        result = add(1, 2)
+        until(lambda: inside, "the handler")
+        hall.opened = True
+        assert running_on.get(timeout=PATIENCE) == "here"
+        late = stay("late")
+        assert not gate.is_set()
+        assert states(late) == "queued"
+        gate.set()
+        assert settled(queue, result, late) == ["complete"] * 2
+
+
+def test_a_stop_while_a_handler_runs(queue):
+    """A task whose handlers hold up its start is put back when its consumer has to stop, and does not begin."""
+    gate, inside, ran = threading.Event(), [], []
+    queue.signal(SIGNAL_EXECUTING)(lambda signal, task: (inside.append(task.id), gate.wait(PATIENCE)))
+
+    @queue.task()
+    async def body():
+        ran.append(1)
+
+    with at_work(queue, grace=0.1) as consumer:
+        result = body()
+        until(lambda: inside, "the handler")
+        (hand,) = consumer._crew
+        consumer.stop(graceful=False)
+        assert states(result) == PUT_BACK
+        gate.set()
+        ended(hand._thread)
+    assert states(result) == PUT_BACK
+    assert ran == []
+
+
+def test_hooks(queue):
+    """A loop's hooks are called once, in the loop that its async bodies run in: what is opened there is found there."""
+    loops = {}
+
+    async def note(place):
+        loops.setdefault(place, []).append(asyncio.get_running_loop())
+
+    queue.on_startup()(lambda: note("startup"))
+    queue.on_shutdown("async")(lambda: note("shutdown"))
+    queue.on_shutdown("plain")(lambda: loops.setdefault("plain", []).append(asyncio.get_running_loop()))
+    body = queue.task()(note)
+    with at_work(queue) as consumer:
+        assert settled(queue, body("body")) == ["complete"]
+        consumer.stop()
+    assert {place: len(calls) for place, calls in loops.items()} == {
+        "startup": 1, "body": 1, "shutdown": 1, "plain": 1,
+    }  # fmt: skip
+    assert len({id(loop) for (loop,) in loops.values()}) == 1
+
+
+def test_what_must_not_end_the_loop(queue, caplog):
+    """Neither a hook that exits nor what a body has left running ends the loop for all others."""
+
+    async def leave():
+        raise SystemExit("from what is left")
+
+    left = []
+
+    @queue.task()
+    async def leaves():
+        left.append(asyncio.get_running_loop().create_task(leave()))
+
+    @queue.post_execute()
+    def exits(task, value, error):
+        if task.name == "hooked":
+            raise SystemExit("from a hook")
+
+    async def nothing():
+        pass
+
+    hooked, after = queue.task(name="hooked")(nothing), queue.task(name="after")(nothing)
+    with at_work(queue):
+        results = [leaves(), hooked()]
+        settled(queue, *results)
+        until(lambda: left[0].done(), "what was left")
+        assert isinstance(left[0].exception(), SystemExit)
+        assert settled(queue, *results, after()) == ["complete", "error", "complete"]
+    assert logged(caplog, logging.ERROR, "something in the loop of the workers raised")
+
+
+# The store ------------------------------------------------------------------------------------------------------------
+
+
+@on_sqlite
+def test_the_store_is_away(make, monkeypatch, caplog):
+    """While the store is away bodies run on, what they return is kept, and stored when it is back: nothing is lost."""
+    caplog.set_level(logging.INFO, "lifecycle.consumer")
+    queue, hall = make(), Hall()
+    stay = queue.task()(hall.stay)
+    outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange", "extend", "recover", "next_due")
+    with at_work(queue, 8) as consumer:
+        results = [stay(number) for number in range(5)]
+        hall.until(5)
+        outage.on = True
+        hall.opened = True
+        until(lambda: outage.failed["exchange"] >= 5, "the fifth attempt to store the outcomes")
+        assert not consumer.health.ready
+        assert [states(result) for result in results] == ["queued executing"] * 5
+        outage.on = False
+        assert settled(queue, *results) == ["complete"] * 5
+        assert [result.get() for result in results] == list(range(5))
+        until(lambda: consumer.health.ready, "the good news")
+    assert [states(result) for result in results] == [DONE] * 5
+    assert len(logged(caplog, logging.ERROR, "the store cannot be used")) == 1
+    assert len(logged(caplog, logging.INFO, "can be used again")) == 1
+
+
+@on_sqlite
+def test_stopped_while_the_store_is_away(make, monkeypatch, caplog):
+    """A consumer that is stopped while the store is away ends all the same; its tasks wait for the end of their leases."""
+    queue, hall = make(lease=LEASE), Hall()
+    stay = queue.task()(hall.stay)
+    outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange", "recover", "extend")
+    with at_work(queue, grace=0.1) as consumer:
+        result = stay()
+        hall.until(1)
+        (hand,) = consumer._crew
+        outage.on = True
+        hall.opened = True
+        until(lambda: outage.failed["exchange"] >= 3, "the third attempt to store the outcome")
+        ended(stopping(consumer, graceful=False))
+        ended(hand._thread)
+    outage.on = False
+    assert not [record for record in caplog.records if record.exc_info]
+    with at_work(queue):
+        assert settled(queue, result) == ["complete"]
+    assert states(result) == f"{PUT_BACK} executing complete"
