@@ -1,5 +1,6 @@
 """Consumers in this process: at work, about to stop, and the gate where their tasks wait."""
 
+import asyncio
 import threading
 import time
 from contextlib import contextmanager
@@ -74,6 +75,39 @@ class Outage:
             return operation(*args, **kwargs)
 
         return call
+
+
+class Hall:
+    """Where async bodies wait together, until it is opened: it is seen how many there are."""
+
+    def __init__(self):
+        self.opened = False
+        self.inside = self.most = 0
+        self.come, self.left = [], []
+        self._counting = threading.Lock()
+
+    def enter(self, who=None):
+        with self._counting:
+            self.come.append(who)
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+
+    def leave(self, who=None):
+        with self._counting:
+            self.inside -= 1
+            self.left.append(who)
+
+    async def stay(self, who=None):
+        self.enter(who)
+        try:
+            while not self.opened:
+                await asyncio.sleep(0.002)
+        finally:
+            self.leave(who)
+        return who
+
+    def until(self, count):
+        until(lambda: len(self.come) >= count, f"number {count} in the hall")
 
 
 def stopping(consumer, **options):
