@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lifecycle import ConfigurationError
 from lifecycle.clock import pause
-from lifecycle.guard import THREADS, Reach
+from lifecycle.guard import THREADS, Reach, keep_time
 
 __all__ = ["GREENLETS", "again", "require"]
 
@@ -33,6 +33,7 @@ class _Greenlets(Reach):
 
     def apart(self) -> Callable[[Callable[[], object]], object]:
         # A thread of the system's: asyncio has one running loop for each of those, and all greenlets are in one.
+        keep_time()  # not in that one: a body that computes would keep it from throwing anything
         pool = import_module("gevent.threadpool").ThreadPool(1)
 
         def call(function: Callable[[], object]) -> object:
@@ -40,6 +41,13 @@ class _Greenlets(Reach):
             return function()
 
         return lambda function: pool.apply(call, (function,))
+
+    def check(self) -> None:
+        # gevent's locks belong to the thread of the system's in which they were first waited for.
+        if _thread() in self._apart:
+            raise ConfigurationError(
+                "an async function cannot use its queue in a greenlet worker: make it a plain one, or take -k asyncio"
+            )
 
 
 GREENLETS: Final[Reach] = _Greenlets()

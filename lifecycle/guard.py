@@ -14,7 +14,7 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 
 from lifecycle.clock import monotonic, pause
 
-__all__ = ["THREADS", "Guard", "Reach", "Shield", "shielded"]
+__all__ = ["THREADS", "Guard", "Reach", "Shield", "keep_time", "shielded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +37,9 @@ class Reach(Protocol):
     def apart(self) -> Callable[[Callable[[], object]], object]:
         """What calls a function, and waits for it, where an event loop can run; always at the same place."""
         return _call
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` where a body, though it runs there, cannot use the queue."""
 
 
 def _call(function: Callable[[], object]) -> object:
@@ -149,6 +152,10 @@ class Guard:
         """Was what was thrown last raised in the body's thread?"""
         return self._forced
 
+    def check(self) -> None:
+        """See `Reach.check`."""
+        self._reach.check()
+
     @property
     def awaits(self) -> bool:
         """Is the body a coroutine?"""
@@ -229,7 +236,10 @@ class Shield:
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._shielded, name)
-        return method if _here.guard is None else shielded(method)
+        if _here.guard is None:
+            return method
+        _here.guard.check()
+        return shielded(method)
 
 
 class _Alarms:
@@ -250,10 +260,18 @@ class _Alarms:
         with self._changed:
             self._due[guard, hard] = moment, run, error
             if self._thread is None:
-                self._thread = threading.Thread(target=self._ring, name="lifecycle-timeouts", daemon=True)
-                self._thread.start()
+                self._start()
             elif moment < self._until:
                 self._changed.notify()
+
+    def begin(self) -> None:
+        with self._changed:
+            if self._thread is None:
+                self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._ring, name="lifecycle-timeouts", daemon=True)
+        self._thread.start()
 
     def clear(self, guard: Guard) -> None:
         with self._changed:
@@ -280,3 +298,8 @@ class _Alarms:
 
 _alarms = _Alarms()
 os.register_at_fork(after_in_child=_alarms.forget)
+
+
+def keep_time() -> None:
+    """Have the thread that throws what is due begin here and now, where it makes a difference where that is."""
+    _alarms.begin()
