@@ -8,9 +8,10 @@ import ctypes
 import functools
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, ParamSpec, Protocol, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from lifecycle.clock import monotonic, pause
 
@@ -23,22 +24,22 @@ RELUCTANT: Final = 0.2
 """Seconds that a cancelled coroutine has to notice it."""
 
 
-class Reach(Protocol):
+class Reach(ABC):
     """How an exception gets into a body that runs."""
 
+    @abstractmethod
     def here(self) -> object:
         """Where the caller runs."""
-        ...
 
+    @abstractmethod
     def throw(self, there: object, error: type[BaseException]) -> None:
         """Raise `error` there, soon: at the latest when that pauses, even for no time."""
-        ...
 
     def apart(self) -> Callable[[Callable[[], object]], object]:
         """What calls a function, and waits for it, where an event loop can run; always at the same place."""
         return _call
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 -- most can use it anywhere
         """Raise `ConfigurationError` where a body, though it runs there, cannot use the queue."""
 
 
