@@ -10,6 +10,7 @@ import pytest
 from laws import FAULTY, OWN
 from postgres import a_database, a_name, told
 from processes import LONG
+from redis_server import SERVER, clear_away, required
 from shell import TASKS
 
 from consumer.cli import main
@@ -168,6 +169,14 @@ def postgres():
     """The URL of a PostgreSQL database that the tests share, each with a queue of its own name, or a schema."""
     with a_database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url():
+    """The URL of a Redis server that the tests share, each with a queue of its own name."""
+    required()
+    yield SERVER
+    clear_away()
 
 
 @pytest.fixture(params=KINDS)

@@ -1,0 +1,44 @@
+-- Deal with leases that lapsed: of each task that moved its path, id and fields as they were; how many were looked at.
+local now, worker, hold, max_interruptions, limit, at, name, chance = unpack(A, 4, 11)
+
+return once(function()
+  local lapsed = {}
+  for _, set in ipairs({":running", ":kept"}) do
+    local found = call("ZRANGEBYSCORE", P .. set, "-inf", now, "WITHSCORES", "LIMIT", 0, limit)
+    for n = 1, #found, 2 do lapsed[#lapsed + 1] = {tonumber(found[n + 1]), found[n], set} end
+  end
+  table.sort(lapsed, function(a, b)
+    if a[1] ~= b[1] then return a[1] < b[1] end
+    return a[2] < b[2]
+  end)
+  local claims = {}
+  for n = 1, math.min(limit, #lapsed) do
+    local found, id = lapsed[n][2], string.sub(lapsed[n][2], 17)
+    local fields = call("HMGET", P .. ":task:" .. id, "at", "call", "payload")
+    local row = fields[1] and fields[2] and row_of(id, fields[1], fields[2])
+    if not row then
+      call("ZREM", P .. lapsed[n][3], found)
+    elseif among(WAITING, row.state) then
+      let_go(row, now)
+    else
+      local target, history, path = row.state, "", recovery(row, max_interruptions)
+      for _, trigger in ipairs(path) do
+        target = after(target, trigger)
+        history = history .. line(target, row.attempt, at, name)
+      end
+      move(row, {
+        target, #path, history, worker, row.attempt, row.retries, row.interruptions + 1, row.eta,
+        among(WAITING, target) and hold or false, now, nil, true,
+      })
+      for _, value in ipairs({id, fields[1], fields[2], fields[3] or ""}) do claims[#claims + 1] = value end
+    end
+  end
+  -- Answers that nobody will ask for again: of processes that have been gone for a day.
+  local today = tonumber(call("TIME")[1])
+  local slots = call("HSCAN", P .. ":answers", chance, "COUNT", 20)[2]
+  for n = 1, #slots, 2 do
+    local since = tonumber(string.match(slots[n], "^(%d+)-"))
+    if not since or since + 86400 < today then call("HDEL", P .. ":answers", slots[n]) end
+  end
+  return claims
+end)

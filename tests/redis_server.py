@@ -1,0 +1,117 @@
+"""A Redis server for the tests: where it is, and one of their own that they may do anything to."""
+
+import functools
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from contextlib import closing, contextmanager, suppress
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from lifecycle.storage import open_storage
+
+SERVER = os.environ.get("LIFECYCLE_TEST_REDIS", "redis://127.0.0.1:6379/0")
+_run = uuid.uuid4().hex[:8]
+_numbers = itertools.count()
+
+
+@functools.cache
+def why_not():
+    """Why there is no server, if there is none."""
+    try:
+        with connected(SERVER) as db:
+            db.ping()
+    except redis.RedisError as error:
+        return f"no Redis at $LIFECYCLE_TEST_REDIS: {error}"
+    return None
+
+
+def required():
+    """Skip what needs the server if it is not there; on CI it has to be there."""
+    if reason := why_not():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+@contextmanager
+def connected(url, **options):
+    """A connection to the server, for commands that are typed by hand."""
+    with closing(redis.Redis.from_url(url, **options)) as db:
+        yield db
+
+
+def a_queue():
+    """The name of a queue that nobody has used."""
+    return f"test-{_run}-{next(_numbers)}"
+
+
+def keys(db, queue):
+    """All keys of a queue."""
+    return list(db.scan_iter(match=f"{{lifecycle:{queue}}}*", count=5000))
+
+
+def clear_away():
+    """Delete what the tests of this run have left on the server."""
+    if why_not() is None:
+        with connected(SERVER) as db:
+            for key in db.scan_iter(match=f"{{lifecycle:test-{_run}-*", count=5000):
+                db.unlink(key)
+
+
+def opened(queue, url=SERVER, **options):
+    """A store on the server."""
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return open_storage(urlsplit(url)._replace(query=query).geturl(), queue)
+
+
+class Private:
+    """A server of the test's own, which can be restarted."""
+
+    def __init__(self, folder, *options):
+        required()
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if program is None:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("no redis-server to start one of our own")
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self.port = free.getsockname()[1]
+        self._command = [
+            program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+            "--appendonly", "yes", "--appendfsync", "always", *options,
+        ]  # fmt: skip
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process = None
+
+    def start(self):
+        """Start it, and wait for it."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        patient = Retry(ConstantBackoff(0.02), 1500)
+        with connected(self.url, retry=patient, retry_on_error=[redis.exceptions.BusyLoadingError]) as db:
+            with suppress(redis.AuthenticationError):
+                db.ping()
+        return self
+
+    def kill(self):
+        """End it, as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self):
+        """The same, and start it anew on what it had written."""
+        self.kill()
+        self.start()
+
+
+@contextmanager
+def a_server(folder, *options):
+    """A server of one's own."""
+    server = Private(folder, *options).start()
+    try:
+        yield server
+    finally:
+        server.kill()
