@@ -8,7 +8,7 @@ import socket
 import subprocess
 import uuid
 from contextlib import closing, contextmanager, suppress
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 import redis
@@ -46,28 +46,33 @@ def connected(url, **options):
         yield db
 
 
-def a_queue():
-    """The name of a queue that nobody has used."""
+def a_prefix():
+    """Of keys, that nobody has used."""
     return f"test-{_run}-{next(_numbers)}"
 
 
-def keys(db, queue):
-    """All keys of a queue."""
-    return list(db.scan_iter(match=f"{{lifecycle:{queue}}}*", count=5000))
+def keys(db, prefix):
+    """All keys that begin so."""
+    return list(db.scan_iter(match=f"{{{prefix}:*", count=5000))
 
 
-def clear_away():
+def clear_away(prefix=f"test-{_run}-*"):
     """Delete what the tests of this run have left on the server."""
     if why_not() is None:
         with connected(SERVER) as db:
-            for key in db.scan_iter(match=f"{{lifecycle:test-{_run}-*", count=5000):
+            for key in db.scan_iter(match=f"{{{prefix}:*", count=5000):
                 db.unlink(key)
 
 
-def opened(queue, url=SERVER, **options):
+def told_redis(prefix=None, url=SERVER, **options):
+    """The URL of an empty store, with options."""
+    options = {"prefix": prefix or a_prefix(), "patience": "30"} | options
+    return urlsplit(url)._replace(query=urlencode(options)).geturl()
+
+
+def opened(prefix, queue="default", **options):
     """A store on the server."""
-    query = "&".join(f"{name}={value}" for name, value in options.items())
-    return open_storage(urlsplit(url)._replace(query=query).geturl(), queue)
+    return open_storage(told_redis(prefix, **options), queue)
 
 
 class Private:

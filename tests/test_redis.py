@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from hypothesis import settings
-from redis_server import SERVER, a_queue, connected, keys, opened
+from redis_server import SERVER, a_prefix, clear_away, connected, keys, opened
 from stores import PRODUCER, settlement, start
 
 from lifecycle.policies import Revocation
@@ -24,29 +24,28 @@ class RedisSpec(StorageSpec):
 
     @classmethod
     def open_storage(cls):
-        cls.queue = a_queue()
-        return opened(cls.queue)
+        cls.prefix = a_prefix()
+        return opened(cls.prefix)
 
     @classmethod
     def reopen(cls, storage):
-        return opened(cls.queue)
+        return opened(cls.prefix)
 
     def teardown(self):
         super().teardown()
-        with connected(SERVER) as db:
-            db.unlink(*keys(db, self.queue), "")
+        clear_away(self.prefix)
 
 
-def contents(queue):
-    """All that is in a queue, but for the answers that are remembered."""
+def contents(prefix):
+    """All that is there, but for the answers that are remembered."""
     with connected(SERVER) as db:
-        return {key: db.dump(key) for key in keys(db, queue) if not key.endswith(b":answers")}
+        return {key: db.dump(key) for key in keys(db, prefix) if not key.endswith(b":answers")}
 
 
 @pytest.fixture(scope="class")
 def neighbour():
     """Makes the other queue, and looks in the end whether it is as it was."""
-    name = a_queue()
+    name = a_prefix()
     other = opened(name)
     other.enqueue([Task(one, "add", eta=None if one in "ace" else 900.0) for one in IDS], 1.0, PRODUCER)
     ended, *_ = start(other, "w1", limit=7)
@@ -66,4 +65,4 @@ class TestRedis(RedisSpec.TestCase):
     """The spec, on Redis."""
 
 
-TestRedis.settings = settings(TestRedis.settings, max_examples=12)
+TestRedis.settings = settings(TestRedis.settings, max_examples=25)

@@ -47,11 +47,11 @@ def word(argument: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(argument), argument)
 
 
-def prefix(queue: str) -> str:
+def prefix(program: str, queue: str) -> str:
     """What the keys of a queue begin with: all in one slot of a cluster, and apart from those of any other queue."""
     for character in "%{}":
         queue = queue.replace(character, f"%{ord(character):02X}")
-    return f"{{lifecycle:{queue}}}"
+    return f"{{{program}:{queue}}}"
 
 
 @cache

@@ -61,7 +61,7 @@ class RedisServer:
     def __init__(self, place: Place, queue: str) -> None:
         """`place`: what `lifecycle.storage.redis_url.parsed` made of a URL."""
         self._place = place
-        self.prefix = prefix(queue)
+        self.prefix = prefix(place.prefix, queue)
         self._key = word(b"1") + word(self.prefix.encode())
         self._closed = self._told = self._reached = False
         self._all: set[Wire] = set()

@@ -1,6 +1,8 @@
 """What a ``redis://`` or ``rediss://`` URL says, and whether it can be right."""
 
 import math
+import re
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote
@@ -15,7 +17,14 @@ __all__ = ["Place", "parsed"]
 PORT: Final = 6379
 TIMEOUT: Final = 10.0
 PATIENCE: Final = 5.0
+PREFIX: Final = "lifecycle"
 _OF_TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
+_KEEPALIVE: Final = {
+    getattr(socket, f"TCP_KEEP{what}"): value
+    for what, value in (("IDLE", 30), ("INTVL", 10), ("CNT", 3))
+    if hasattr(socket, f"TCP_KEEP{what}")
+}
+"""A server that is gone is missed within a minute."""
 
 
 @attrs.frozen
@@ -25,6 +34,8 @@ class Place:
     parameters: Mapping[str, Any] = attrs.field(repr=False)
     """redis-py's, the password among them."""
     tls: bool
+    prefix: str
+    """What the names of keys begin with."""
     patience: float
     """Seconds for which a call tries to get a lost connection back."""
 
@@ -35,13 +46,16 @@ def parsed(url: SplitResult, options: dict[str, str]) -> Place:
     options, tls = dict(options), url.scheme == "rediss"
     timeout = _seconds("timeout", options.pop("timeout", str(TIMEOUT)))
     patience = _seconds("patience", options.pop("patience", str(PATIENCE)))
+    prefix = options.pop("prefix", PREFIX)
+    if not re.fullmatch(r"[\w.-]+", prefix, re.ASCII):
+        raise ConfigurationError("prefix in a redis URL: it takes letters, digits, dots, dashes and underscores")
     if timeout == 0:
         raise ConfigurationError("timeout in a redis URL: it takes seconds, more than 0")
     given = {name: _of_tls(name, options.pop(name)) for name in _OF_TLS if tls and name in options}
     if options:
         more = f", and with rediss:// {', '.join(_OF_TLS)}"
         raise ConfigurationError(
-            f"no option {', '.join(options)} in a redis URL: there are timeout and patience{more}"
+            f"no option {', '.join(options)} in a redis URL: there are prefix, timeout and patience{more}"
         )
     database = url.path.removeprefix("/") or "0"
     if not (database.isascii() and database.isdigit()):
@@ -62,10 +76,12 @@ def parsed(url: SplitResult, options: dict[str, str]) -> Place:
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "socket_keepalive": True,
+            "socket_keepalive_options": _KEEPALIVE,
             "client_name": "lifecycle",
             **given,
         },
         tls,
+        prefix,
         patience,
     )
 
