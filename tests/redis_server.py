@@ -96,9 +96,9 @@ class Private:
         """Start it, and wait for it."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         patient = Retry(ConstantBackoff(0.02), 1500)
-        with connected(self.url, retry=patient, retry_on_error=[redis.exceptions.BusyLoadingError]) as db:
-            with suppress(redis.AuthenticationError):
-                db.ping()
+        again = [redis.exceptions.BusyLoadingError]
+        with connected(self.url, retry=patient, retry_on_error=again) as db, suppress(redis.AuthenticationError):
+            db.ping()
         return self
 
     def kill(self):
@@ -120,3 +120,9 @@ def a_server(folder, *options):
         yield server
     finally:
         server.kill()
+
+
+def overwrite(storage, task_id, field, data):
+    """Change a task's hash by hand."""
+    with connected(SERVER) as db:
+        db.hset(f"{storage._server.prefix}:task:{task_id}", field, data)

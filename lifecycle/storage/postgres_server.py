@@ -54,6 +54,8 @@ SETTINGS: Final = (
     " set client_min_messages = error"
 )
 
+_CLOCK: Final = Statement(b"clock", b"select extract(epoch from clock_timestamp())::float8")
+
 _live: "weakref.WeakSet[PostgresServer]" = weakref.WeakSet()
 
 
@@ -283,6 +285,10 @@ class PostgresServer:
                     if last:
                         raise translated(error) from error
         raise AssertionError  # not reached
+
+    def now(self) -> float:
+        """The server's clock (UTC seconds)."""
+        return float(self.read(_CLOCK)[0][0])
 
     def write(self, *commands: Command) -> list[Result]:
         """Statements as one transaction, in one round trip."""

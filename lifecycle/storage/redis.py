@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
-from lifecycle.errors import DuplicateTask, StorageError
+from lifecycle.clock import Clock, RemoteClock
+from lifecycle.errors import DuplicateTask
 from lifecycle.policies import Revocation, claimed, enqueued, recover
 from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
 from lifecycle.storage.redis_doubt import Doubts
@@ -69,9 +70,7 @@ class RedisStorage:
             return [next(others) if known is None else known for known in settled], [*found, *claims]
         return self._exchange(done, claimant)
 
-    def _exchange(
-        self, done: Sequence[Settlement], claimant: Claimant | None
-    ) -> tuple[list[bool], list[Claim]]:
+    def _exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
         told = []
         for known, move in done:
             born = [birth(one, enqueued(one, move.at, move.worker, move.hold)) for one in move.follow_ups]
@@ -121,7 +120,7 @@ class RedisStorage:
 
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
         """See `Storage.recover`."""
-        chance = str(random.getrandbits(30))  # noqa: S311 -- where the search for old answers begins
+        chance = str(random.getrandbits(30))
         at = stamp_of(now, actor.worker)
         lapsed = self._server.write("recover", now, *actor, max_interruptions, limit, *at, chance)
         claims = []
@@ -228,6 +227,10 @@ class RedisStorage:
     def wake(self) -> None:
         """See `Storage.wake`."""
         self._server.watch.notify(*Channel)
+
+    def clock(self) -> Clock:
+        """See `Storage.clock`. The server's."""
+        return RemoteClock(self._server.now)
 
     def close(self) -> None:
         """See `Storage.close`."""

@@ -1,14 +1,14 @@
 """What is stored of a task on Redis, and what scripts are told of tasks and moves."""
 
-from collections.abc import Iterator, Sequence
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from lifecycle.errors import StorageError
 from lifecycle.policies import Move, Revocation
-from lifecycle.storage.base import Lock, Settlement
+from lifecycle.storage.base import Lock
 from lifecycle.table import INTERRUPT
 from lifecycle.task import NO_DELAY, RetryPolicy, Task, history_line, policy_fields
 
@@ -114,7 +114,7 @@ def tasks(answer: Sequence[Any]) -> Iterator[Task]:
         try:
             yield task(*fields)
         except StorageError as error:
-            log.error("left out: %s", error)
+            log.warning("left out: %s", error)
 
 
 # Revocations and locks ---------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def stored_lock(lock: Lock) -> msgspec.Raw:
     return _blob(_encode((lock.owner, lock.until, _kept(lock.worker), _kept(lock.task))))
 
 
-def _text(stored: str | bool) -> str | None: 
+def _text(stored: str | bool) -> str | None:
     return stored if isinstance(stored, str) else None
 
 

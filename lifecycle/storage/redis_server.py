@@ -126,8 +126,8 @@ class RedisServer:
             if not self._told:
                 self._told = True
                 log.warning(
-                    "Redis does not say what it does when its memory is full (%s): see to it that its maxmemory-policy is"
-                    " noeviction, or tasks will be lost",
+                    "Redis does not say what it does when its memory is full (%s): see to it that its maxmemory-policy"
+                    " is noeviction, or tasks will be lost",
                     error,
                 )
             return
@@ -232,42 +232,46 @@ class RedisServer:
 
     def _send(self, line: Line, command: bytes, by_text: bytes = b"", *, writes: bool = False) -> Any:
         """Send it until it is answered, or patience is over."""
-        wire, wait, unknown = line.wire, FIRST, False
-        until = monotonic() + self._place.patience
+        until, wait, unknown = monotonic() + self._place.patience, FIRST, False
+        failure: Refused | ConnectionLost
         while True:
-            sent = False
             try:
-                if not wire.open:
-                    if self._closed:
-                        raise StorageError("the queue was closed")
-                    self._connect(wire)
-                sent = writes
-                wire.send(command)
-                return wire.answer()
+                return self._try(line.wire, command, by_text)
             except Refused as error:
-                if error.code == "NOSCRIPT" and by_text:  # it was restarted, or told to forget: it learns it anew
-                    command = by_text
-                    continue
                 if error.code not in PASSING:
                     raise _translated(error) from None
-                if error.code == "READONLY":  # behind the same name there may be another server now
-                    wire.close()
-                failure: Refused | ConnectionLost = error
-            except ConnectionLost as error:
-                unknown = unknown or sent
-                if not self._reached:
-                    raise _translated(error) from None
                 failure = error
-            if monotonic() >= until:
-                if unknown:
-                    raise OutcomeUnknown(
-                        f"the connection to Redis was lost ({failure}) as a write was on its way: look whether it was made"
-                        " before you repeat it",
-                        line,
-                    )
-                raise _translated(failure)
+            except ConnectionLost as error:
+                unknown = unknown or (writes and error.sent)
+                failure = error
+            if monotonic() >= until or not self._reached:
+                raise self._given_up(failure, line, unknown=unknown)
             pause(wait)
             wait = min(wait * 2, LONGEST)
+
+    def _try(self, wire: Wire, command: bytes, by_text: bytes) -> Any:
+        if not wire.open:
+            if self._closed:
+                raise StorageError("the queue was closed")
+            self._connect(wire)
+        try:
+            wire.send(command)
+            return wire.answer()
+        except Refused as error:
+            if error.code == "NOSCRIPT" and by_text:  # it was restarted, or told to forget: it learns it anew
+                return self._try(wire, by_text, b"")
+            if error.code == "READONLY":  # behind the same name there may be another server by now
+                wire.close()
+            raise
+
+    def _given_up(self, error: Refused | ConnectionLost, line: Line, *, unknown: bool) -> StorageError:
+        if unknown:
+            return OutcomeUnknown(
+                f"the connection to Redis was lost ({error}) as a write was on its way: look whether it was made before"
+                " you repeat it",
+                line,
+            )
+        return _translated(error)
 
     def now(self) -> float:
         """The server's clock (UTC seconds)."""
@@ -299,7 +303,11 @@ _ADVICE: Final[Sequence[tuple[frozenset[str], type[StorageError], str]]] = (
     (frozenset({"MISCONF"}), StorageFull, "nothing was changed: it can write to its disk no more"),
     (PASSING, StorageUnavailable, "nothing was changed, it can be tried again"),
     (frozenset({"NOAUTH", "WRONGPASS"}), StorageUnusable, "look at user and password in the URL"),
-    (frozenset({"NOPERM"}), StorageUnusable, "let its user run scripts, publish and subscribe, and use the queue's keys"),
+    (
+        frozenset({"NOPERM"}),
+        StorageUnusable,
+        "let its user run scripts, publish and subscribe, and use the queue's keys",
+    ),
     (frozenset({"WRONGTYPE", "ILLEGAL"}), StorageError, "nothing was changed"),
     (frozenset({"LATE"}), StorageUnavailable, "the call was given up, and nothing was changed by it"),
 )

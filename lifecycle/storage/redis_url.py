@@ -51,7 +51,9 @@ def parsed(url: SplitResult, options: dict[str, str]) -> Place:
         raise ConfigurationError("prefix in a redis URL: it takes letters, digits, dots, dashes and underscores")
     if timeout == 0:
         raise ConfigurationError("timeout in a redis URL: it takes seconds, more than 0")
-    given = {name: _of_tls(name, options.pop(name)) for name in _OF_TLS if tls and name in options}
+    given: dict[str, str | bool] = {
+        name: _of_tls(name, options.pop(name)) for name in _OF_TLS if tls and name in options
+    }
     if options:
         more = f", and with rediss:// {', '.join(_OF_TLS)}"
         raise ConfigurationError(
@@ -78,8 +80,8 @@ def parsed(url: SplitResult, options: dict[str, str]) -> Place:
             "socket_keepalive": True,
             "socket_keepalive_options": _KEEPALIVE,
             "client_name": "lifecycle",
-            **given,
-        },
+        }
+        | given,
         tls,
         prefix,
         patience,

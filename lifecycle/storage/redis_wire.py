@@ -14,7 +14,9 @@ __all__ = ["ConnectionLost", "Refused", "Wire", "driver"]
 
 
 class ConnectionLost(Exception):
-    """There is no connection, or none any more. Whether what was sent was done is not known."""
+    """There is no connection, or none any more. `.sent`: something was sent, and whether it was done is not known."""
+
+    sent = False
 
 
 class Refused(Exception):
@@ -57,7 +59,7 @@ class Wire:
         try:
             self.connection.connect()
             self.open = True
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 -- raised again, in our words
             self.close()
             raise self._translated(error) from None  # the driver's own may have its parameters in it
 
@@ -65,18 +67,18 @@ class Wire:
         """Send a command."""
         try:
             self.connection.send_packed_command([command], check_health=False)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- raised again, in our words
             self.close()
-            raise self._translated(error) from None
+            raise self._translated(error, sent=True) from None
 
     def answer(self) -> Any:
         """What the server says next. Raises `Refused` if that is an error, `ConnectionLost`."""
         try:
             return self.connection.read_response()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- raised again, in our words
             if not isinstance(error, self._errors.ResponseError):
                 self.close()
-            raise self._translated(error) from None
+            raise self._translated(error, sent=True) from None
 
     def send_words(self, *words: str) -> None:
         """Send a command that is not worth a packing of its own."""
@@ -96,7 +98,7 @@ class Wire:
         """Is there anything to read, or has it ended?"""
         try:
             return bool(self.connection.can_read(0))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- raised again, in our words
             self.close()
             raise self._translated(error) from None
 
@@ -111,7 +113,7 @@ class Wire:
         if self.connection._sock is not None:
             self.connection._sock.close()
 
-    def _translated(self, error: BaseException) -> BaseException:
+    def _translated(self, error: BaseException, *, sent: bool = False) -> BaseException:
         """What the driver raised, in our words; what is not its business stays as it is."""
         errors = self._errors
         words = " ".join(str(error).split())
@@ -132,5 +134,7 @@ class Wire:
             code, _, rest = words.partition(" ")
             return Refused(code, rest) if code.isupper() else Refused("ERR", words)
         if isinstance(error, errors.RedisError | OSError):
-            return ConnectionLost(words or type(error).__name__)
+            lost = ConnectionLost(words or type(error).__name__)
+            lost.sent = sent
+            return lost
         return error
