@@ -75,6 +75,14 @@ def opened(prefix, queue="default", **options):
     return open_storage(told_redis(prefix, **options), queue)
 
 
+def _a_port():
+    """One that nobody listens to, nor to the one that a node of a cluster has besides: 10,000 higher."""
+    while True:
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            if (port := free.getsockname()[1]) < 55_000:
+                return port
+
+
 class Private:
     """A server of the test's own, which can be restarted."""
 
@@ -83,8 +91,8 @@ class Private:
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
             (pytest.fail if os.environ.get("CI") else pytest.skip)("no redis-server to start one of our own")
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = free.getsockname()[1]
+        self.port = _a_port()
+        folder.mkdir(exist_ok=True)
         self._command = [
             program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
             "--appendonly", "yes", "--appendfsync", "always", *options,

@@ -9,7 +9,7 @@ import msgspec
 from lifecycle.errors import StorageError
 from lifecycle.policies import Move, Revocation
 from lifecycle.storage.base import Lock
-from lifecycle.table import INTERRUPT
+from lifecycle.table import INTERRUPT, LIFECYCLE
 from lifecycle.task import NO_DELAY, RetryPolicy, Task, history_line, policy_fields
 
 __all__ = [
@@ -26,8 +26,10 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
-def _blob(data: bytes) -> msgspec.Raw:
+def _blob(data: bytes | None) -> msgspec.Raw | None:
     """Bytes, as scripts can read them: theirs is MessagePack of a time when bytes and texts were one."""
+    if data is None:
+        return None
     size = len(data)
     head = b"\xda" + size.to_bytes(2) if size < 2**16 else b"\xdb" + size.to_bytes(4)
     return msgspec.Raw(head + data)
@@ -42,7 +44,8 @@ def told_move(move: Move) -> Told:
     """A move, as a script makes it."""
     return (
         move.states[-1].name, len(move.states), move.history, move.worker, move.attempt, move.retries,
-        move.interruptions, _kept(move.eta), _kept(move.lease), move.at, None if move.result is None else _blob(move.result), move.path[0] == INTERRUPT,
+        move.interruptions, _kept(move.eta), _kept(move.lease), move.at, _blob(move.result),
+        move.path[0] == INTERRUPT,
     )  # fmt: skip
 
 
@@ -78,7 +81,7 @@ def task(task_id: bytes, at: bytes | None, asked: bytes | None, payload: bytes |
         state, version, worker, seq, attempt, retries, interruptions, eta, lease, _ = _decode(at or b"")
         name, priority, expires, policy, timeout = _decode(asked or b"")
         return Task(
-            task_id.decode(), name, payload or b"", state, _float(eta), _float(expires), priority, retries,
+            task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority, retries,
             NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions, worker,
             version, _float(lease), seq,
         )  # fmt: skip
@@ -89,8 +92,8 @@ def task(task_id: bytes, at: bytes | None, asked: bytes | None, payload: bytes |
 def state_of(task_id: str, at: bytes) -> str:
     """The state in a row."""
     try:
-        return str(_decode(at)[0])
-    except (msgspec.MsgspecError, TypeError, LookupError) as error:
+        return LIFECYCLE.state(_decode(at)[0]).name
+    except (msgspec.MsgspecError, TypeError, ValueError, LookupError) as error:
         raise _damaged(task_id, error) from None
 
 
@@ -120,7 +123,7 @@ def tasks(answer: Sequence[Any]) -> Iterator[Task]:
 # Revocations and locks ---------------------------------------------------------------------------------------------
 
 
-def stored_revocation(said: Revocation) -> msgspec.Raw:
+def stored_revocation(said: Revocation) -> object:
     """A revocation, as it is to be stored."""
     return _blob(_encode((said.until, said.once)))
 
@@ -130,7 +133,7 @@ def revocation_of(stored: bytes | None) -> Revocation | None:
     return None if stored is None else Revocation(*_decode(stored))
 
 
-def stored_lock(lock: Lock) -> msgspec.Raw:
+def stored_lock(lock: Lock) -> object:
     """A lock, as it is to be stored under its name."""
     return _blob(_encode((lock.owner, lock.until, _kept(lock.worker), _kept(lock.task))))
 

@@ -28,7 +28,9 @@ EVICTING: Final = ("allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-lrm"
 FIRST: Final = 0.01
 LONGEST: Final = 0.5
 """Seconds between two attempts to do what the server cannot do now; each is twice the one before."""
-PASSING: Final = frozenset({"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "NOREPLICAS"})
+PASSING: Final = frozenset(
+    {"LOADING", "BUSY", "TRYAGAIN", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "NOREPLICAS"}
+)
 """What a server says that will be able to soon."""
 _NEWS: Final = {1: Channel.WORK, 2: Channel.OUTCOME}
 AGES: Final = 3600.0
@@ -64,6 +66,8 @@ class RedisServer:
         self.prefix = prefix(place.prefix, queue)
         self._key = word(b"1") + word(self.prefix.encode())
         self._closed = self._told = self._reached = False
+        self._home = self._address = place.parameters["host"], place.parameters["port"]
+        """Where the URL says that the queue is, and where it is: in a cluster it may be on another node."""
         self._all: set[Wire] = set()
         self._begin_anew()
         _live.add(self)
@@ -101,7 +105,10 @@ class RedisServer:
 
     def _connect(self, wire: Wire) -> None:
         try:
-            wire.connect()
+            wire.connect(*self._address)
+        except ConnectionLost:
+            self._address = self._home
+            raise
         except UnicodeError:
             raise StorageUnusable("a host in the URL of the queue cannot be") from None
         try:
@@ -232,7 +239,7 @@ class RedisServer:
 
     def _send(self, line: Line, command: bytes, by_text: bytes = b"", *, writes: bool = False) -> Any:
         """Send it until it is answered, or patience is over."""
-        until, wait, unknown = monotonic() + self._place.patience, FIRST, False
+        until, wait, unknown = monotonic() + self._place.patience, 0.0, False
         failure: Refused | ConnectionLost
         while True:
             try:
@@ -246,8 +253,8 @@ class RedisServer:
                 failure = error
             if monotonic() >= until or not self._reached:
                 raise self._given_up(failure, line, unknown=unknown)
-            pause(wait)
-            wait = min(wait * 2, LONGEST)
+            pause(wait)  # the first time not at all: most often only the connection was gone
+            wait = min(max(wait * 2, FIRST), LONGEST)
 
     def _try(self, wire: Wire, command: bytes, by_text: bytes) -> Any:
         if not wire.open:
@@ -261,6 +268,10 @@ class RedisServer:
             if error.code == "NOSCRIPT" and by_text:  # it was restarted, or told to forget: it learns it anew
                 return self._try(wire, by_text, b"")
             if error.code == "READONLY":  # behind the same name there may be another server by now
+                wire.close()
+            elif error.code == "MOVED":
+                host, _, port = str(error).rpartition(" ")[2].rpartition(":")
+                self._address = host or self._address[0], int(port)
                 wire.close()
             raise
 

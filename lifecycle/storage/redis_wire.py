@@ -54,8 +54,9 @@ class Wire:
         )
         self.open = False
 
-    def connect(self) -> None:
-        """Open it. Raises `ConnectionLost`, or `Refused` if the server does not let us in."""
+    def connect(self, host: str, port: int) -> None:
+        """Open it, to a server there. Raises `ConnectionLost`, or `Refused` if the server does not let us in."""
+        self.connection.host, self.connection.port = host, port
         try:
             self.connection.connect()
             self.open = True
@@ -127,6 +128,8 @@ class Wire:
             (errors.MasterDownError, "MASTERDOWN"),
             (errors.ClusterDownError, "CLUSTERDOWN"),
             (errors.TryAgainError, "TRYAGAIN"),
+            (errors.MovedError, "MOVED"),
+            (errors.AskError, "ASK"),
         ):
             if isinstance(error, kind):
                 return Refused(code, words)
