@@ -131,6 +131,14 @@ class RedisStorage:
             claims.append(Claim(known, move))
         return claims
 
+    def cancel(self, task_id: str) -> bool:
+        """See `Storage.cancel`."""
+        return bool(self._server.write("cancel", task_id))
+
+    def canceling(self, workers: Collection[str]) -> list[str]:
+        """See `Storage.canceling`."""
+        return [task_id.decode() for task_id in self._server.read("canceling", [*workers])]
+
     # Revocations and locks -----------------------------------------------------------------------------------------
 
     def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
@@ -145,7 +153,7 @@ class RedisStorage:
 
     def revocation(self, target: Target) -> Revocation | None:
         """See `Storage.revocation`."""
-        return revocation_of(self._server.ask(b"HGET", self._key("revoked"), _field(target).encode()))
+        return revocation_of(self._server.ask(b"HGET", self._key("revocations"), _field(target).encode()))
 
     def lock(self, lock: Lock, now: float) -> bool:
         """See `Storage.lock`."""

@@ -81,9 +81,9 @@ def task(task_id: bytes, at: bytes | None, asked: bytes | None, payload: bytes |
         state, version, worker, seq, attempt, retries, interruptions, eta, lease, _ = _decode(at or b"")
         name, priority, expires, policy, timeout = _decode(asked or b"")
         return Task(
-            task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority, retries,
-            NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions, worker,
-            version, _float(lease), seq,
+            task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority,
+            retries, NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions,
+            worker, version, _float(lease), seq,
         )  # fmt: skip
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise _damaged(task_id.decode("utf-8", "replace"), error) from None

@@ -15,7 +15,7 @@ from lifecycle.table import LIFECYCLE, Kind
 __all__ = ["Script", "filled", "prefix", "script", "word"]
 
 _FOLDER: Final = Path(__file__).with_name("lua")
-_READS: Final = ("look", "counts", "next_due", "void")
+_READS: Final = ("look", "counts", "next_due", "canceling", "void")
 """The scripts that need none of the rules."""
 
 STORED: Final = tuple(state.name for state in LIFECYCLE.states if state.kind is not Kind.PASSING)

@@ -12,7 +12,7 @@ return once(function()
     for from = 1, #ids, 4000 do call("UNLINK", unpack(ids, from, math.min(from + 3999, #ids))) end
     call("UNLINK", P .. ":state:" .. state)
   end
-  for _, set in ipairs({"ready", "due", "kept", "running", "ended", "damaged", "canceling", "revoked", "locks"}) do
+  for _, set in ipairs({"ready", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks"}) do
     call("UNLINK", P .. ":" .. set)
   end
   news.work, news.outcome = true, true

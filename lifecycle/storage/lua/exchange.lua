@@ -76,7 +76,7 @@ local function claim()
           if alone and started then return claims end
           started = started or starts
           if trigger == "$REVOKE" and of_function and of_function[2] and not stopped(row, own, now) then
-            call("HDEL", P .. ":revoked", "f" .. row.name)
+            call("HDEL", P .. ":revocations", "f" .. row.name)
           end
           local target = after(row.state, trigger)
           local attempt = starts and row.attempt + 1 or row.attempt

@@ -37,6 +37,7 @@ end
 
 -- What a worker that is gone has left: the path.
 local function recovery(row, max_interruptions)
+  if row.canceling then return {"$CANCEL"} end
   if row.interruptions + 1 > max_interruptions then return {"$INTERRUPT"} end
   return {"$INTERRUPT", "$RECOVER"}
 end

@@ -9,7 +9,7 @@ return once(function()
     end
     later(drop, ":ended", found)
     call("UNLINK", P .. ":task:" .. id)
-    call("HDEL", P .. ":revoked", "t" .. id)
+    call("HDEL", P .. ":revocations", "t" .. id)
   end
   return #gone
 end)

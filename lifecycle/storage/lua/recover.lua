@@ -26,8 +26,9 @@ return once(function()
         target = after(target, trigger)
         history = history .. line(target, row.attempt, at, name)
       end
+      local interruptions = row.interruptions + (path[1] == "$INTERRUPT" and 1 or 0)
       move(row, {
-        target, #path, history, worker, row.attempt, row.retries, row.interruptions + 1, row.eta,
+        target, #path, history, worker, row.attempt, row.retries, interruptions, row.eta,
         among(WAITING, target) and hold or false, now, nil, true,
       })
       for _, value in ipairs({id, fields[1], fields[2], fields[3] or ""}) do claims[#claims + 1] = value end

@@ -2,11 +2,11 @@
 local field, said, id, now = unpack(A, 4, 7)
 
 return once(function()
-  local there = call("HEXISTS", P .. ":revoked", field)
+  local there = call("HEXISTS", P .. ":revocations", field)
   if said then
-    call("HSET", P .. ":revoked", field, said)
+    call("HSET", P .. ":revocations", field, said)
   elseif there == 1 then
-    call("HDEL", P .. ":revoked", field)
+    call("HDEL", P .. ":revocations", field)
   else
     return 0
   end

@@ -51,8 +51,8 @@ end
 local any_revoked
 
 local function revocation(field)
-  if any_revoked == nil then any_revoked = call("EXISTS", P .. ":revoked") == 1 end
-  local said = any_revoked and call("HGET", P .. ":revoked", field)
+  if any_revoked == nil then any_revoked = call("EXISTS", P .. ":revocations") == 1 end
+  local said = any_revoked and call("HGET", P .. ":revocations", field)
   return said and cmsgpack.unpack(said) or nil
 end
 
@@ -132,7 +132,7 @@ local function move(row, made, ready)
   end
   local own
   if row.state == "$REVOKED" then
-    call("HDEL", P .. ":revoked", "t" .. row.id)
+    call("HDEL", P .. ":revocations", "t" .. row.id)
   elseif not rests then
     own = revocation("t" .. row.id)
   end
