@@ -98,8 +98,7 @@ class RedisStorage:
                     if seq is not None:
                         one.seq = seq
                         enqueued(one, move.at, move.worker, move.hold).apply(one)
-        for task_id in damaged:
-            log.error("task %s cannot be read, and was set aside: somebody has damaged it", task_id.decode())
+        _warn(damaged)
         made = []
         if claimant is not None:
             worker, now, lease, hold, *_ = claimant
@@ -122,7 +121,8 @@ class RedisStorage:
         """See `Storage.recover`."""
         chance = str(random.getrandbits(30))
         at = stamp_of(now, actor.worker)
-        lapsed = self._server.write("recover", now, *actor, max_interruptions, limit, *at, chance)
+        lapsed, damaged = self._server.write("recover", now, *actor, max_interruptions, limit, *at, chance)
+        _warn(damaged)
         claims = []
         for fields in entries(lapsed, 4):
             known = task(*fields)
@@ -254,3 +254,8 @@ _name: Final = attrgetter("name")
 def _field(target: Target) -> str:
     """Under which a revocation is kept."""
     return ("f" if target.function else "t") + target.key
+
+
+def _warn(damaged: Sequence[bytes]) -> None:
+    for task_id in damaged:
+        log.error("task %s cannot be read, and was set aside: somebody has damaged it", task_id.decode())

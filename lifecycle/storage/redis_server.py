@@ -14,7 +14,7 @@ from lifecycle.storage.base import Channel
 from lifecycle.storage.listening import Listening
 from lifecycle.storage.redis_script import Script, prefix, script, word
 from lifecycle.storage.redis_url import Place
-from lifecycle.storage.redis_watch import RedisEar
+from lifecycle.storage.redis_watch import RedisEar, Who
 from lifecycle.storage.redis_wire import ConnectionLost, Refused, Wire
 
 __all__ = ["OutcomeUnknown", "RedisServer"]
@@ -74,9 +74,8 @@ class RedisServer:
 
     def _begin_anew(self) -> None:
         self._free: list[Line] = []
-        self.process = f"{os.getpid()}:{os.urandom(6).hex()}"
-        """Who it is among those who publish."""
-        self.watch = Listening(lambda: RedisEar(self._reach(self._wire()), self.prefix, self.process, _translated))
+        self._who = Who(f"{os.getpid()}:{os.urandom(6).hex()}")
+        self.watch = Listening(lambda: RedisEar(self._reach(self._wire()), self.prefix, self._who, _translated))
 
     def forget(self) -> None:
         """Start anew, as a child after a fork: connections and threads are the parent's."""
@@ -125,6 +124,9 @@ class RedisServer:
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers and numbers < OLDEST:
             raise StorageUnusable(f"Redis {version} is too old: {'.'.join(map(str, OLDEST))} or newer is needed")
+        if self._who.alone and about.get("redis_mode", "standalone") == "cluster":
+            self._who.alone = False
+            self._who.hears(())
         try:
             said = wire.say("CONFIG", "GET", "maxmemory-policy")
         except Refused as error:
@@ -183,7 +185,7 @@ class RedisServer:
             if not line.slot:
                 line.slot = self._name_for(line)
             line.number += 1
-            answer = self._run(line, script(name), (line.slot, line.number, self.process, *arguments), writes=True)
+            answer = self._run(line, script(name), (line.slot, line.number, self._who.told, *arguments), writes=True)
         except OutcomeUnknown:
             raise  # the line is the caller's now, to ask it
         except BaseException:

@@ -6,17 +6,33 @@ from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
 from lifecycle.storage.redis_wire import ConnectionLost, Refused, Wire
 
-__all__ = ["RedisEar"]
+__all__ = ["RedisEar", "Who"]
+
+
+class Who:
+    """This process, as scripts know it: its name among those who publish, and what it hears itself."""
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.alone = True
+        """Is there but one server? In a cluster others may listen elsewhere."""
+        self.told: tuple[str, int, int] = (process, 0, 0)
+        """For each channel how many subscriptions are our own; -1: there may be more than the server knows of."""
+
+    def hears(self, channels: Collection[Channel]) -> None:
+        """These, and no others."""
+        work, outcome = (int(channel in channels) if self.alone else -1 for channel in Channel)
+        self.told = (self.process, work, outcome)
 
 
 class RedisEar:
     """A connection that has subscribed; see `lifecycle.storage.listening.Ear`."""
 
     def __init__(
-        self, wire: Wire, prefix: str, process: str, translated: Callable[[Refused | ConnectionLost], StorageError]
+        self, wire: Wire, prefix: str, who: Who, translated: Callable[[Refused | ConnectionLost], StorageError]
     ) -> None:
-        """`process`: what this process publishes, and need not hear."""
-        self._wire, self._process, self._translated = wire, process.encode(), translated
+        """`who`: what scripts are told of this process; kept up to date."""
+        self._wire, self._who, self._process, self._translated = wire, who, who.process.encode(), translated
         self._names = {channel: f"{prefix}:{channel.value}" for channel in Channel}
         self._channels = {name.encode(): channel for channel, name in self._names.items()}
         self._heard: set[Channel] = set()
@@ -31,10 +47,13 @@ class RedisEar:
         """Subscribe to what is wanted, and to that only."""
         new = [channel for channel in Channel if channel in wanted and channel not in self._heard]
         old = [channel for channel in Channel if channel not in wanted and channel in self._heard]
+        # Told before there is one less, and after there is one more: so nobody else's is ever taken for ours.
+        self._who.hears(self._heard & set(wanted))
         for command, channels in (("SUBSCRIBE", new), ("UNSUBSCRIBE", old)):
             if channels:
                 self._say(command, channels)
         self._heard = set(wanted)
+        self._who.hears(wanted)
         return new
 
     def _say(self, command: str, channels: Collection[Channel]) -> None:
@@ -67,4 +86,5 @@ class RedisEar:
 
     def close(self) -> None:
         """End the connection."""
+        self._who.hears(())
         self._wire.close()

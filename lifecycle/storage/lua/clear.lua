@@ -4,8 +4,10 @@ return once(function()
     for _, found in ipairs(call("ZRANGE", P .. set, 0, -1)) do
       local row = load(string.sub(found, 17))
       if row then call("UNLINK", P .. ":worker:" .. row.worker) end
+      call("UNLINK", P .. ":task:" .. string.sub(found, 17))
     end
   end
+  for _, id in ipairs(call("ZRANGE", P .. ":damaged", 0, -1)) do call("UNLINK", P .. ":task:" .. id) end
   for state in string.gmatch("$STORED", "[^|]+") do
     local ids = call("ZRANGE", P .. ":state:" .. state, 0, -1)
     for n, id in ipairs(ids) do ids[n] = P .. ":task:" .. id end

@@ -22,17 +22,6 @@ local function settle(one)
   return 1, places
 end
 
-local damaged = {}
-
-local function set_aside(set, found)
-  local id = string.sub(found, 17)
-  call("ZREM", P .. set, found)
-  if call("EXISTS", P .. ":task:" .. id) == 1 then
-    call("ZADD", P .. ":damaged", string.sub(found, 1, 16), id)
-  end
-  damaged[#damaged + 1] = id
-end
-
 local function ripen(now)
   for _, found in ipairs(call("ZRANGEBYSCORE", P .. ":due", "-inf", now, "LIMIT", 0, $RIPEN)) do
     local row = load(string.sub(found, 17))
@@ -60,8 +49,8 @@ local function claim()
     if #foremost == 0 then return claims end
     for _, found in ipairs(foremost) do
       local id = string.sub(found, 17)
-      local fields = call("HMGET", P .. ":task:" .. id, "at", "call", "payload")
-      local row = fields[1] and fields[2] and row_of(id, fields[1], fields[2])
+      local fields = call("HMGET", P .. ":task:" .. id, "at", "call", "payload", "history")
+      local row = row_of(id, fields[1], fields[2], fields[4])
       if not row then
         set_aside(":ready", found)
       else
@@ -86,9 +75,9 @@ local function claim()
             not starts and row.eta, lease, now,
           }, true)
           count = count + 1
-          for _, value in ipairs({trigger, id, fields[1], fields[2], fields[3] or ""}) do
-            claims[#claims + 1] = value
-          end
+          local last = #claims
+          claims[last + 1], claims[last + 2], claims[last + 3] = trigger, id, fields[1]
+          claims[last + 4], claims[last + 5] = fields[2], fields[3] or ""
           if alone then return claims end
         end
       end

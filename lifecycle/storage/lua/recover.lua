@@ -1,4 +1,4 @@
--- Deal with leases that lapsed: of each task that moved its path, id and fields as they were; how many were looked at.
+-- Deal with leases that lapsed: {of each task that moved its id and fields as they were, what is damaged}.
 local now, worker, hold, max_interruptions, limit, at, name, chance = unpack(A, 4, 11)
 
 return once(function()
@@ -14,10 +14,10 @@ return once(function()
   local claims = {}
   for n = 1, math.min(limit, #lapsed) do
     local found, id = lapsed[n][2], string.sub(lapsed[n][2], 17)
-    local fields = call("HMGET", P .. ":task:" .. id, "at", "call", "payload")
-    local row = fields[1] and fields[2] and row_of(id, fields[1], fields[2])
+    local fields = call("HMGET", P .. ":task:" .. id, "at", "call", "payload", "history")
+    local row = row_of(id, fields[1], fields[2], fields[4])
     if not row then
-      call("ZREM", P .. lapsed[n][3], found)
+      set_aside(lapsed[n][3], found)
     elseif among(WAITING, row.state) then
       let_go(row, now)
     else
@@ -41,5 +41,5 @@ return once(function()
     local since = tonumber(string.match(slots[n], "^(%d+)-"))
     if not since or since + 86400 < today then call("HDEL", P .. ":answers", slots[n]) end
   end
-  return claims
+  return {claims, damaged}
 end)

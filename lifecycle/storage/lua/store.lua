@@ -2,7 +2,8 @@
 --
 -- A task is a hash: `call` (what was asked for; never changed), `at` (where it stands), `payload`, `history`, `result`.
 -- `call` and `at` are MessagePack arrays; what is not there is nil in the first, false in the second. A task stands in
--- one set by its state (by age), and in one by what is to be done with it: ready, due, kept, running or ended. Entries
+-- one set by its state (by age), and in one by what is to be done with it: ready, due, kept or ended; if it runs, in the
+-- set `running` only. Entries
 -- of those begin with its age, sixteen digits, so that equal scores go by age.
 
 local STEPS, NEXT, WAITING, RUNNING = "$STEPS", "$NEXT", "$WAITING", "$RUNNING"
@@ -25,10 +26,14 @@ end
 -- Changes of the sets, gathered so that those of many tasks are one command for each set.
 local put, drop = {}, {}
 
-local function later(changes, key, ...)
+local function later(changes, key, a, b)
   local list = changes[key]
-  if not list then list = {} changes[key] = list end
-  for _, value in ipairs({...}) do list[#list + 1] = value end
+  if not list then
+    changes[key] = {a, b}
+  else
+    list[#list + 1] = a
+    list[#list + 1] = b
+  end
 end
 
 local function write(command, changes)
@@ -39,13 +44,20 @@ local function write(command, changes)
   end
 end
 
--- The channels that there is news for; whoever does not need to be told of it finds its own name in it.
+-- The channels that there is news for.
 local news = {}
 
 local function flush()
-  write("ZREM", drop)
-  write("ZADD", put)
+  if next(drop) then write("ZREM", drop) end
+  if next(put) then write("ZADD", put) end
   drop, put = {}, {}
+end
+
+-- Have whoever waits look. Who calls knows by itself, and says how often it listens: perhaps nobody else does. (News that
+-- are lost as a connection ends are made good for by whoever waits: it looks again after a few seconds.)
+local function tell(channel, by, own)
+  local name = P .. ":" .. channel
+  if own < 0 or call("PUBSUB", "NUMSUB", name)[2] > own then call("PUBLISH", name, by) end
 end
 
 local any_revoked
@@ -56,23 +68,37 @@ local function revocation(field)
   return said and cmsgpack.unpack(said) or nil
 end
 
--- A task, from its fields `at` and `call`; nil if they cannot be read.
-local function row_of(id, at, asked)
-  local fine, now, what = pcall(function() return cmsgpack.unpack(at), cmsgpack.unpack(asked) end)
-  if not (fine and type(now) == "table" and type(what) == "table" and type(now[4]) == "number"
-      and type(what[2]) == "number" and among("$STORED", tostring(now[1]))) then
+-- A task, from its fields `at`, `call` and `history`; nil if they cannot be read.
+local function row_of(id, at, asked, history)
+  if not at or not asked then return nil end
+  local fine, now = pcall(cmsgpack.unpack, at)
+  local too, what = pcall(cmsgpack.unpack, asked)
+  if not (fine and too and type(now) == "table" and type(what) == "table" and type(now[4]) == "number"
+      and type(what[1]) == "string" and type(what[2]) == "number" and among("$STORED", tostring(now[1]))) then
     return nil
   end
   return {
     id = id, state = now[1], version = now[2], worker = now[3], seq = now[4], attempt = now[5], retries = now[6],
     interruptions = now[7], eta = now[8], lease = now[9], canceling = now[10],
-    name = what[1], priority = what[2], expires = what[3],
+    name = what[1], priority = what[2], expires = what[3], history = history or "",
   }
 end
 
 local function load(id)
-  local found = call("HMGET", P .. ":task:" .. id, "at", "call")
-  return found[1] and found[2] and row_of(id, found[1], found[2]) or nil
+  local found = call("HMGET", P .. ":task:" .. id, "at", "call", "history")
+  return row_of(id, found[1], found[2], found[3])
+end
+
+-- What cannot be read stops nobody: it is kept where it is in nobody's way.
+local damaged = {}
+
+local function set_aside(set, found)
+  local id = string.sub(found, 17)
+  call("ZREM", P .. set, found)
+  if call("EXISTS", P .. ":task:" .. id) == 1 then
+    call("ZADD", P .. ":damaged", string.sub(found, 1, 16), id)
+  end
+  damaged[#damaged + 1] = id
 end
 
 local function packed(row)
@@ -121,11 +147,12 @@ end
 -- interruptions, eta, lease, when, result or nil, whether it begins with an interruption}.
 local function move(row, made, ready)
   leave(row, ready)
-  later(drop, ":state:" .. row.state, row.id)
+  if not among(RUNNING, row.state) then later(drop, ":state:" .. row.state, row.id) end
   row.state, row.version, row.worker = made[1], row.version + made[2], made[4]
   row.attempt, row.retries, row.interruptions, row.eta, row.lease = made[5], made[6], made[7], made[8], made[9]
-  later(put, ":state:" .. row.state, row.seq, row.id)
-  local rests = not among(WAITING, row.state) and not among(RUNNING, row.state)
+  local runs = among(RUNNING, row.state)
+  if not runs then later(put, ":state:" .. row.state, row.seq, row.id) end
+  local rests = not runs and not among(WAITING, row.state)
   if rests and row.canceling then
     row.canceling = false
     call("SREM", P .. ":canceling", row.id)
@@ -144,11 +171,11 @@ local function move(row, made, ready)
   end
   enter(row, own, made[10])
   local key = P .. ":task:" .. row.id
-  local line = (call("HGET", key, "history") or "") .. made[3]
+  row.history = row.history .. made[3]
   if made[11] then
-    call("HSET", key, "at", packed(row), "history", line, "result", made[11])
+    call("HSET", key, "at", packed(row), "history", row.history, "result", made[11])
   else
-    call("HSET", key, "at", packed(row), "history", line)
+    call("HSET", key, "at", packed(row), "history", row.history)
   end
   if made[11] or rests then news.outcome = true end
 end
@@ -198,7 +225,8 @@ local function once(body)
   end
   local answer = body()
   flush()
-  for channel in pairs(news) do call("PUBLISH", P .. ":" .. channel, A[3]) end
+  if news.work then tell("work", A[3][1], A[3][2]) end
+  if news.outcome then tell("outcome", A[3][1], A[3][3]) end
   answer = {(news.work and 1 or 0) + (news.outcome and 2 or 0), answer}
   call("HSET", P .. ":answers", slot, string.format("%016d", number) .. cmsgpack.pack(answer))
   return answer
