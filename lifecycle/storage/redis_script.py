@@ -15,8 +15,12 @@ from lifecycle.table import LIFECYCLE, Kind
 __all__ = ["Script", "filled", "prefix", "script", "word"]
 
 _FOLDER: Final = Path(__file__).with_name("lua")
-_READS: Final = ("look", "counts", "next_due", "canceling", "void")
-"""The scripts that need none of the rules."""
+_PARTS: Final = {
+    **dict.fromkeys(("look", "counts", "next_due", "canceling", "void"), ()),
+    **dict.fromkeys(("lock", "flush_locks"), ("base",)),
+    "enqueue": ("policies", "base", "rows"),
+}
+"""What scripts are built on that do not need all of it."""
 
 STORED: Final = tuple(state.name for state in LIFECYCLE.states if state.kind is not Kind.PASSING)
 """The states that a task is ever found in."""
@@ -35,7 +39,7 @@ class Script(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """The script in that file, together with what it is built on."""
-    parts = ["head", name] if name in _READS else ["head", "policies", "store", name]
+    parts = ("head", *_PARTS.get(name, ("policies", "base", "rows", "moves")), name)
     text = "\n".join(filled((_FOLDER / f"{part}.lua").read_text()) for part in parts)
     body = text.encode()
     by_name = b"*5\r\n" + word(b"EVALSHA") + word(sha1(body).hexdigest().encode())  # noqa: S324 -- Redis's own name
@@ -63,12 +67,17 @@ def _law() -> dict[str, str]:
     return names | {
         "STEPS": _listed(f"{source}>{target}" for source, target in steps),
         "NEXT": _listed(">".join(row) for row in rows),
-        "WAITING": _listed(LIFECYCLE.of_kind(Kind.WAITING)),
+        "KINDS": ", ".join(f'["{state}"] = "{_kind(state)}"' for state in STORED),
         "RUNNING": _listed(LIFECYCLE.of_kind(Kind.RUNNING)),
         "STORED": _listed(STORED),
         "URGENT": str(URGENT),
         "RIPEN": str(RIPEN),
     }
+
+
+def _kind(name: str) -> str:
+    kind = LIFECYCLE.state(name).kind
+    return kind.value if kind in (Kind.WAITING, Kind.RUNNING) else "resting"
 
 
 def _listed(words: Iterable[str]) -> str:

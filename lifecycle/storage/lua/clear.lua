@@ -2,7 +2,7 @@
 return once(function()
   for _, set in ipairs({":running", ":kept"}) do
     for _, found in ipairs(call("ZRANGE", P .. set, 0, -1)) do
-      local row = load(string.sub(found, 17))
+      local row = load(string.sub(found, 17), true)
       if row then call("UNLINK", P .. ":worker:" .. row.worker) end
       call("UNLINK", P .. ":task:" .. string.sub(found, 17))
     end

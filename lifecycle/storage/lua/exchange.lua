@@ -4,10 +4,16 @@ local done, claimant = A[4], A[5]
 -- Before anything is written: a script that fails is not undone.
 local rows = {}
 for _, one in ipairs(done) do
-  local row = rows[one[1]] or load(one[1])
+  local row = rows[one[1]] or load(one[1], true)
   rows[one[1]] = row
-  if same(row, one) and not allowed(row.state, one[6][1]) then
-    return redis.error_reply("ILLEGAL from " .. row.state .. " to " .. one[6][1])
+  if same(row, one) then
+    local target = one[6][1]
+    if not allowed(row.state, target) then
+      return redis.error_reply("ILLEGAL from " .. row.state .. " to " .. target)
+    end
+    if KINDS[target] == "waiting" and not ask(row, call("HGET", P .. ":task:" .. row.id, "call")) then
+      rows[one[1]] = nil
+    end
   end
 end
 
@@ -50,10 +56,11 @@ local function claim()
     for _, found in ipairs(foremost) do
       local id = string.sub(found, 17)
       local fields = call("HMGET", P .. ":task:" .. id, "at", "call", "payload", "history")
-      local row = row_of(id, fields[1], fields[2], fields[4])
-      if not row then
+      local row = row_of(id, fields[1], fields[4])
+      if not row or not ask(row, fields[2]) then
         set_aside(":ready", found)
       else
+        row.entry = found
         local own, of_function = revocation("t" .. id), revocation("f" .. row.name)
         local trigger = admit(row, own, of_function, now)
         if trigger == nil then -- the clock stepped back since it became ready: it waits for its ETA again
@@ -69,7 +76,7 @@ local function claim()
           end
           local target = after(row.state, trigger)
           local attempt = starts and row.attempt + 1 or row.attempt
-          local lease = (starts or (hold and among(WAITING, target))) and till
+          local lease = (starts or (hold and KINDS[target] == "waiting")) and till
           move(row, {
             target, 1, line(target, attempt, at, name), worker, attempt, row.retries, row.interruptions,
             not starts and row.eta, lease, now,

@@ -5,10 +5,10 @@ return once(function()
     if not workers[worker] then
       workers[worker] = true
       for _, id in ipairs(call("SMEMBERS", P .. ":worker:" .. worker)) do
-        local row = load(id)
+        local row = load(id, true)
         if row and row.lease and row.worker == worker then
           row.lease = till
-          later(put, among(RUNNING, row.state) and ":running" or ":kept", till, entry(row))
+          later(put, KINDS[row.state] == "running" and ":running" or ":kept", till, entry(row))
           call("HSET", P .. ":task:" .. id, "at", packed(row))
           count = count + 1
         else

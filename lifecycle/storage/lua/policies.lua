@@ -1,7 +1,7 @@
 -- The rules of `lifecycle.policies` as a script needs them, which cannot ask Python in the midst of a call. They decide
 -- nothing else than those: a test holds the two equal. What starts with a dollar is filled in from the table.
 --
--- A revocation is {until or nil, once}; a row is what `load` in store.lua makes.
+-- A revocation is {until or nil, once}; a row is what `load` in moves.lua makes.
 
 local function holds(revocation, at)
   return revocation[1] == nil or at < revocation[1]

@@ -15,10 +15,10 @@ return once(function()
   for n = 1, math.min(limit, #lapsed) do
     local found, id = lapsed[n][2], string.sub(lapsed[n][2], 17)
     local fields = call("HMGET", P .. ":task:" .. id, "at", "call", "payload", "history")
-    local row = row_of(id, fields[1], fields[2], fields[4])
-    if not row then
+    local row = row_of(id, fields[1], fields[4])
+    if not row or not ask(row, fields[2]) then
       set_aside(lapsed[n][3], found)
-    elseif among(WAITING, row.state) then
+    elseif KINDS[row.state] == "waiting" then
       let_go(row, now)
     else
       local target, history, path = row.state, "", recovery(row, max_interruptions)
@@ -29,7 +29,7 @@ return once(function()
       local interruptions = row.interruptions + (path[1] == "$INTERRUPT" and 1 or 0)
       move(row, {
         target, #path, history, worker, row.attempt, row.retries, interruptions, row.eta,
-        among(WAITING, target) and hold or false, now, nil, true,
+        KINDS[target] == "waiting" and hold or false, now, nil, true,
       })
       for _, value in ipairs({id, fields[1], fields[2], fields[3] or ""}) do claims[#claims + 1] = value end
     end

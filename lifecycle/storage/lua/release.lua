@@ -3,7 +3,7 @@ return once(function()
   local freed = {}
   for n, known in ipairs(A[4]) do
     local row = load(known[1])
-    local free = same(row, known) and row.lease and among(WAITING, row.state)
+    local free = same(row, known) and row.lease and KINDS[row.state] == "waiting"
     if free then
       let_go(row, A[5])
       flush()

@@ -12,6 +12,6 @@ return once(function()
   end
   any_revoked = nil
   local row = id and load(id)
-  if row and among(WAITING, row.state) and not row.lease then let_go(row, now) end
+  if row and KINDS[row.state] == "waiting" and not row.lease then let_go(row, now) end
   return row and row.state == "$REVOKED" and 0 or 1 -- that cannot be taken back
 end)
