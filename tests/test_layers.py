@@ -122,6 +122,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     **{
         ("lifecycle.storage.redis", name): "the name of a script" for name in ("enqueue", "recover", "cancel", "revoke")
     },
+    ("lifecycle.storage.redis_script", "enqueue"): "the name of a script",
     ("lifecycle.storage.redis_url", "timeout"): "an option in a URL",
     ("consumer.recorder", "recover"): "the name of a method of Storage",
     ("consumer.life", "interrupt"): "a trigger of the consumer's own life",

@@ -16,10 +16,11 @@ from redis_server import SERVER, a_prefix, a_server, clear_away, connected, keys
 from stores import PRODUCER, settlement, start
 
 from lifecycle import LIFECYCLE, ConfigurationError, Kind, TaskQueue
+from lifecycle.clock import SystemClock
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.policies import Revocation
 from lifecycle.storage import open_storage, redis_script
-from lifecycle.storage.base import Actor, Claimant, Lock, Settlement, Target
+from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Settlement, Target
 from lifecycle.storage.redis_rows import birth
 from lifecycle.storage.redis_wire import Wire
 from lifecycle.table import FAIL
@@ -169,9 +170,10 @@ def name_of(prefix, queue):
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory):
-    """A server of our own, which can be told anything; `limited` may not ask for its configuration."""
+    """A server of our own, which can be told anything; `limited` may do what docs/redis.md asks for, and no more."""
     folder = tmp_path_factory.mktemp("redis")
-    with a_server(folder, "--user", "limited", "on", ">secret", "~*", "&*", "+@all", "-config") as server:
+    rights = "~{test-* &{test-* -@all +@read +@write +@scripting +@pubsub +@connection +info +time"
+    with a_server(folder, "--user", "limited", "on", ">secret", *rights.split()) as server:
         yield server
 
 
@@ -221,7 +223,13 @@ def test_a_server_that_does_not_say(private, caplog):
     """A server that does not tell its policy is taken, and a warning says once what to see to."""
     url = private.url.replace("//", "//limited:secret@")
     with closing(open_storage(told_redis(url=url), "q")) as storage:
-        storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+        storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+        [task] = start(storage)
+        storage.exchange([settlement(task)], None)
+        storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.01)
+        assert abs(storage.clock().now() - SystemClock.now()) < 60
+        storage.recover(99.0, PRODUCER)
+        storage.flush()
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: storage.counts(), range(40)))
     warnings = [record.message for record in caplog.records]
