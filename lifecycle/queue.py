@@ -98,10 +98,9 @@ class TaskQueue:
             raise ConfigurationError(f"max_interruptions={max_interruptions!r}: it takes a whole number, 0 or more")
         if seconds == 0:
             raise ConfigurationError("lease=0: a task must be held for longer than no time")
-        storage = open_storage(url, name)
         self._engine = Engine(
-            storage,
-            clock or storage.clock() or SystemClock(),
+            open_storage(url, name),
+            clock,
             serializer or MsgpackSerializer(),
             lease=seconds,
             max_interruptions=max_interruptions,

@@ -18,6 +18,7 @@ WAITING = [state.name for state in LIFECYCLE.of_kind(Kind.WAITING)]
 ASK = """
 local told, now, own, of_function, max_interruptions = unpack(cmsgpack.unpack(ARGV[1]), 1, 5)
 local row = {state = told[1], eta = told[2], expires = told[3] or nil, priority = told[4], interruptions = told[5]}
+row.canceling = told[6]
 local rank, due = visibility(row, own, now)
 local function text(number) return number and string.format("%.17g", number) or false end
 return {
@@ -53,18 +54,20 @@ revocations = st.none() | st.builds(Revocation, st.none() | moments, st.booleans
 @patient
 @given(
     st.sampled_from(WAITING), st.none() | moments, st.none() | moments, st.integers(-(2**31), 2**31 - 1),
-    st.integers(0, 3), moments, revocations, revocations, st.integers(0, 3),
+    st.integers(0, 3), st.booleans(), moments, revocations, revocations, st.integers(0, 3),
 )  # fmt: skip
-@example(WAITING[0], 3.0, None, 0, 0, 1.0, Revocation(2.5), None, 0)
-def test_the_same_rules(asked, state, eta, expires, priority, interruptions, now, own, of_function, max_interruptions):
+@example(WAITING[0], 3.0, None, 0, 0, False, 1.0, Revocation(2.5), None, 0)
+def test_the_same_rules(
+    asked, state, eta, expires, priority, interruptions, canceling, now, own, of_function, max_interruptions
+):
     """What a claim does to a task, when it looks at it, and what becomes of one whose worker is gone: all as in Python."""
     task = Task("a", "add", state=state, eta=eta, expires=expires, priority=priority, interruptions=interruptions)
     rank, due = visibility(task, own, now)
     trigger = admit(task, own, of_function, now)
-    task.state = EXECUTING.name
+    task.state, task.canceling = EXECUTING.name, canceling
     path = recover(task, now, worker="w", max_interruptions=max_interruptions).path
     said = [None if one is None else (one.until, one.once) for one in (own, of_function)]
-    row = (state, False if eta is None else eta, expires, priority, interruptions)
+    row = (state, False if eta is None else eta, expires, priority, interruptions, canceling)
     assert asked(row, now, *said, max_interruptions) == (rank, due, trigger, path)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from lifecycle.errors import StorageError
 from lifecycle.policies import Move, Revocation
 from lifecycle.storage.base import Lock
-from lifecycle.table import INTERRUPT, LIFECYCLE
+from lifecycle.table import LIFECYCLE
 from lifecycle.task import NO_DELAY, RetryPolicy, Task, history_line, policy_fields
 
 __all__ = [
@@ -45,7 +45,7 @@ def told_move(move: Move) -> Told:
     return (
         move.states[-1].name, len(move.states), move.history, move.worker, move.attempt, move.retries,
         move.interruptions, _kept(move.eta), _kept(move.lease), move.at, _blob(move.result),
-        move.path[0] == INTERRUPT,
+        move.breaks_off,
     )  # fmt: skip
 
 
@@ -78,12 +78,12 @@ def stamp_of(now: float, worker: str) -> tuple[str, str]:
 def task(task_id: bytes, at: bytes | None, asked: bytes | None, payload: bytes | None) -> Task:
     """A stored task. Raises `StorageError` if somebody has damaged it."""
     try:
-        state, version, worker, seq, attempt, retries, interruptions, eta, lease, _ = _decode(at or b"")
+        state, version, worker, seq, attempt, retries, interruptions, eta, lease, canceling = _decode(at or b"")
         name, priority, expires, policy, timeout = _decode(asked or b"")
         return Task(
             task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority,
             retries, NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions,
-            worker, version, _float(lease), seq,
+            worker, version, _float(lease), seq, canceling,
         )  # fmt: skip
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise _damaged(task_id.decode("utf-8", "replace"), error) from None

@@ -60,7 +60,7 @@ local function leave(row, ready)
 end
 
 -- The only place where a stored state changes. A move is {target, how many states, history, worker, attempt, retries,
--- interruptions, eta, lease, when, result or nil, whether it begins with an interruption}.
+-- interruptions, eta, lease, when, result or nil, whether it breaks an attempt off}.
 local function move(row, made, ready)
   leave(row, ready)
   if KINDS[row.state] ~= "running" then later(drop, ":state:" .. row.state, row.id) end
