@@ -59,11 +59,15 @@ class PostgresEar:
         self._server = server
         self._heard: dict[Channel, float] = {}
         """The channels that are listened to, and when that was last said."""
-        self._session = server.connect()
         queue = server.queue_id
         self._names = {channel_name(server.schema, queue, channel): channel for channel in Channel}
         quoted = ['"' + name.replace('"', '""') + '"' for name in self._names]
-        self._run(*((Statement(b"", f"listen {name}".encode()), ()) for name in quoted))
+        self._session = server.connect()
+        try:
+            self._run(*((Statement(b"", f"listen {name}".encode()), ()) for name in quoted))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def fd(self) -> int:

@@ -68,7 +68,7 @@ class RedisServer:
         self._closed = self._told = self._reached = False
         self._home = self._address = place.parameters["host"], place.parameters["port"]
         """Where the URL says that the queue is, and where it is: in a cluster it may be on another node."""
-        self._all: set[Wire] = set()
+        self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._begin_anew()
         _live.add(self)
 
@@ -81,7 +81,7 @@ class RedisServer:
         """Start anew, as a child after a fork: connections and threads are the parent's."""
         for wire in self._all:
             wire.part()
-        self._all = set()
+        self._all = weakref.WeakSet()
         self.watch.forget()
         self._begin_anew()
 
@@ -169,9 +169,7 @@ class RedisServer:
 
     def _end(self) -> None:
         while self._free:
-            wire = self._free.pop().wire
-            self._all.discard(wire)
-            wire.close()
+            self._free.pop().wire.close()
 
     # Calls -----------------------------------------------------------------------------------------------------------
 
