@@ -17,7 +17,7 @@ from typing import Final, TypeVar, cast
 import attrs
 
 from lifecycle import policies
-from lifecycle.clock import Clock, monotonic, timestamp
+from lifecycle.clock import Clock, SystemClock, monotonic, timestamp
 from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
 from lifecycle.guard import Shield, shielded
 from lifecycle.heartbeat import Heart
@@ -88,7 +88,7 @@ class Engine:
     def __init__(
         self,
         storage: Storage,
-        clock: Clock,
+        clock: Clock | None,
         serializer: Serializer,
         *,
         lease: float,
@@ -96,7 +96,8 @@ class Engine:
         intermediate_errors: bool,
     ) -> None:
         """`lease`: seconds; the rest as in `TaskQueue`."""
-        self.clock, self.serializer = clock, serializer
+        self.clock: Clock = clock or storage.clock() or SystemClock()
+        self.serializer = serializer
         self.use(storage)
         self.lease, self.max_interruptions, self.intermediate_errors = lease, max_interruptions, intermediate_errors
         self.signals = Signals()

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from lifecycle.clock import Clock, SystemClock, timestamp
+from lifecycle.clock import Clock, RemoteClock, SystemClock, timestamp
 from lifecycle.engine import Engine, check_priority
 from lifecycle.errors import ConfigurationError
 from lifecycle.function import Options, TaskFunction, name_of
@@ -83,7 +83,7 @@ class TaskQueue:
         :param serializer: of arguments and results; default: `MsgpackSerializer`.
         :param lease: seconds after which the tasks of a consumer that gives no sign of life are put back.
         :param retention: seconds that a task at rest is kept, with its result and history; ``None``: for good.
-        :param clock: where the time comes from; `lifecycle.testing.VirtualClock` for tests.
+        :param clock: where the time comes from (a `VirtualClock` in tests); default: the store's server, or this host.
         :param max_interruptions: a task that was interrupted more often rests `interrupted`: it may kill its workers.
         :param intermediate_errors: a caller who waits for a result sees failures that will be retried.
         """
@@ -100,7 +100,7 @@ class TaskQueue:
             raise ConfigurationError("lease=0: a task must be held for longer than no time")
         self._engine = Engine(
             open_storage(url, name),
-            clock or SystemClock(),
+            clock,
             serializer or MsgpackSerializer(),
             lease=seconds,
             max_interruptions=max_interruptions,
@@ -301,7 +301,7 @@ class TaskQueue:
         if worker is None or worker.running is not None or not worker.name.startswith(self._engine.name):
             worker = Worker(self._engine, f"{self._engine.name}/caller-{next(self._engine.workers)}")
             self._callers.worker = worker
-        keep = isinstance(self._engine.clock, SystemClock)  # a virtual clock's leases end when the test says so
+        keep = isinstance(self._engine.clock, SystemClock | RemoteClock)  # a virtual clock's leases end when it says so
         if keep:
             self._engine.heart.keep(worker.name)
         try:

@@ -10,6 +10,7 @@ import pytest
 from laws import FAULTY, OWN
 from postgres import a_database, a_name, told
 from processes import LONG
+from redis_server import SERVER, clear_away, required, told_redis
 from shell import TASKS
 
 from consumer.cli import main
@@ -153,7 +154,9 @@ def new(tmp_path_factory, request):
 
     @contextmanager
     def opened(kind, **options):
-        url = urls[kind] if kind in urls else told(request.getfixturevalue("postgres"))
+        if kind == "postgres":
+            urls[kind] = told(request.getfixturevalue("postgres"))
+        url = urls[kind] if kind in urls else on_server(kind, request)
         queue = TaskQueue(url, **({"clock": VirtualClock(), "name": f"q{next(numbers)}"} | options))
         try:
             yield queue
@@ -168,6 +171,25 @@ def postgres():
     """The URL of a PostgreSQL database that the tests share, each with a queue of its own name, or a schema."""
     with a_database() as url:
         yield url
+
+
+SERVERS = ("postgres", "redis")
+
+
+def on_server(kind, request):
+    """The URL of an empty store on one of the servers."""
+    if kind == "redis":
+        request.getfixturevalue("redis_url")
+        return told_redis()
+    return told(request.getfixturevalue("postgres"), schema=a_name())
+
+
+@pytest.fixture(scope="session")
+def redis_url():
+    """The URL of a Redis server that the tests share, each with a queue of its own name."""
+    required()
+    yield SERVER
+    clear_away()
 
 
 @pytest.fixture(params=KINDS)
@@ -185,8 +207,8 @@ def clock():
 @pytest.fixture
 def url(kind, tmp_path, request):
     """Of a store of the test's own."""
-    if kind == "postgres":
-        return told(request.getfixturevalue("postgres"), schema=a_name())
+    if kind in SERVERS:
+        return on_server(kind, request)
     return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/app.db?synchronous=off"}[kind]
 
 
@@ -211,8 +233,8 @@ def live(request, tmp_path):
 
     def made(**options):
         url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/{len(queues)}.db"
-        if request.param == "postgres":
-            url = told(request.getfixturevalue("postgres"), schema=a_name())
+        if request.param in SERVERS:
+            url = on_server(request.param, request)
         queues.append(TaskQueue(url, **({"lease": LONG} | options)))
         return queues[-1]
 

@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack, closing, contextmanager
 
 from lifecycle import policies
+from lifecycle.errors import StorageUnavailable
 from lifecycle.policies import Outcome
 from lifecycle.storage import SQLiteStorage, open_storage
 from lifecycle.storage.base import Actor, Channel, Claimant, Settlement
@@ -71,6 +72,34 @@ def settlement(task, trigger=COMPLETE, now=6.0, result=None, follow_ups=(), **op
     """What the worker that runs it says of its end."""
     outcome = Outcome(trigger, result, **options)
     return Settlement(task, policies.settle(task, outcome, now, worker=task.worker, follow_ups=follow_ups))
+
+
+def completed(task):
+    """What the worker that runs it says, if all went well."""
+    return settlement(task, COMPLETE, result=b"1")
+
+
+def work_off(storage, name, total, stop):
+    """Run tasks until all are done, whatever is cut meanwhile; how many outcomes were accepted."""
+    done, accepted = [], 0
+    while not stop.is_set():
+        try:
+            took, claims = storage.exchange(done, Claimant(name, 2.0, 1000.0, limit=3))
+        except StorageUnavailable:
+            continue
+        accepted += sum(took)
+        assert all(took)
+        for task, move in claims:
+            task.state = move.state.name
+        done = [completed(task) for task, _ in claims]
+        if not done:
+            try:
+                if storage.counts().get("complete") == total:
+                    return accepted
+            except StorageUnavailable:
+                continue
+            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.05)
+    return accepted
 
 
 def await_task(storage, task_id):

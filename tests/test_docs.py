@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from redis_server import told_redis
 
 from consumer.cli import app
 from consumer.demo import SCENARIOS
@@ -33,6 +34,8 @@ WRITE = "python tests/test_docs.py --write"
 WIDTH = 100
 SHOP = "postgresql://app@db.example.com/shop"
 """The database of the page on PostgreSQL."""
+RENTED = "redis://redis.example.com/0"
+"""The server of the page on Redis."""
 PATIENCE = 60.0
 """Seconds that a consumer has to stop, on a machine that is busy."""
 
@@ -138,7 +141,12 @@ def test_examples(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
-    places = {SHOP: request.getfixturevalue("postgres")} if SHOP in page.read_text() else {}
+    places = {}
+    if SHOP in page.read_text():
+        places[SHOP] = request.getfixturevalue("postgres")
+    if RENTED in page.read_text():
+        request.getfixturevalue("redis_url")
+        places[RENTED] = told_redis()
     reader = Reader(page, tmp_path, places)
     with closing(reader):
         for block in blocks(page):

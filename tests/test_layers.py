@@ -24,7 +24,7 @@ lifecycle.diagrams.sequence_svg
 lifecycle.diagrams
 lifecycle.policies  lifecycle.signals  lifecycle.outcomes
 lifecycle.storage.base
-lifecycle.storage.memory  lifecycle.storage.watch  lifecycle.storage.sqlite_schema
+lifecycle.storage.memory  lifecycle.storage.watch  lifecycle.storage.sqlite_schema  lifecycle.storage.listening
 lifecycle.storage.sqlite_file
 lifecycle.storage.sqlite
 lifecycle.storage.postgres_schema  lifecycle.storage.postgres_wire
@@ -34,6 +34,11 @@ lifecycle.storage.postgres_server
 lifecycle.storage.postgres_exchange  lifecycle.storage.postgres_join  lifecycle.storage.postgres_doubt
 lifecycle.storage.postgres_url
 lifecycle.storage.postgres
+lifecycle.storage.redis_wire  lifecycle.storage.redis_script  lifecycle.storage.redis_rows
+lifecycle.storage.redis_url   lifecycle.storage.redis_watch
+lifecycle.storage.redis_server
+lifecycle.storage.redis_doubt
+lifecycle.storage.redis
 lifecycle.storage
 lifecycle.engine
 lifecycle.transaction
@@ -119,6 +124,11 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
         ("lifecycle.testing.simulation", call): "the name of a method of Storage"
         for call in ("enqueue", "recover", "cancel", "revoke")
     },
+    **{
+        ("lifecycle.storage.redis", name): "the name of a script" for name in ("enqueue", "recover", "cancel", "revoke")
+    },
+    ("lifecycle.storage.redis_script", "enqueue"): "the name of a script",
+    ("lifecycle.storage.redis_url", "timeout"): "an option in a URL",
     ("consumer.recorder", "recover"): "the name of a method of Storage",
     ("consumer.child", "cancel"): "what a consumer asks of a worker's process",
     ("consumer.life", "interrupt"): "a trigger of the consumer's own life",

@@ -10,7 +10,7 @@ import pytest
 from forks import Fork, forking
 from postgres import a_name, connected, told
 from psycopg import sql
-from stores import PATIENCE, PRODUCER, await_task, elsewhere, produce, settlement, start
+from stores import PATIENCE, PRODUCER, await_task, completed, elsewhere, produce, settlement, start, work_off
 
 from lifecycle.errors import StorageUnavailable
 from lifecycle.policies import Revocation
@@ -18,7 +18,7 @@ from lifecycle.storage import open_storage
 from lifecycle.storage.base import Channel, Claimant, Target
 from lifecycle.storage.postgres_watch import channel_name
 from lifecycle.storage.postgres_wire import ConnectionLost, Session
-from lifecycle.table import COMPLETE, FAIL, REVOKE, START
+from lifecycle.table import FAIL, REVOKE, START
 from lifecycle.task import Task
 
 
@@ -47,10 +47,6 @@ def db(postgres, schema, storage):
     storage.counts()
     with connected(postgres, options=f"-c search_path={schema}") as db:
         yield db
-
-
-def completed(task):
-    return settlement(task, COMPLETE, result=b"1")
 
 
 # Cut connections ---------------------------------------------------------------------------------------------------
@@ -150,29 +146,6 @@ def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
     assert storage.get("a") is not None
 
 
-def work(storage, name, total, stop):
-    """Run tasks until all are done, whatever is cut meanwhile; how many outcomes were accepted."""
-    done, accepted = [], 0
-    while not stop.is_set():
-        try:
-            took, claims = storage.exchange(done, Claimant(name, 2.0, 1000.0, limit=3))
-        except StorageUnavailable:
-            continue
-        accepted += sum(took)
-        assert all(took)
-        for task, move in claims:
-            task.state = move.state.name
-        done = [completed(task) for task, _ in claims]
-        if not done:
-            try:
-                if storage.counts().get("complete") == total:
-                    return accepted
-            except StorageUnavailable:
-                continue
-            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.05)
-    return accepted
-
-
 def test_connections_are_ended_all_the_time(storage, db):
     """While an administrator ends connections, again and again, no task is lost, and none is run or accepted twice."""
     total, stop = 600, threading.Event()
@@ -182,7 +155,7 @@ def test_connections_are_ended_all_the_time(storage, db):
         " where datname = current_database() and pid <> pg_backend_pid() and application_name = 'lifecycle'"
     )
     with ThreadPoolExecutor(4) as pool:
-        workers = [pool.submit(work, storage, f"w{n}", total, stop) for n in range(4)]
+        workers = [pool.submit(work_off, storage, f"w{n}", total, stop) for n in range(4)]
         ended = 0
         try:
             while not all(worker.done() for worker in workers):

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import KINDS, NOW, PATIENCE, SOON, Heard, another_thread, drain, failure, states
+from damage import overwrite
 from hypothesis import given
 from hypothesis import strategies as st
-from postgres import overwrite
 from strategies import patient
 from values import exact, values
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from postgres import a_name, told
+from redis_server import told_redis
 from stores import PATIENCE, PRODUCER, await_task, elsewhere, opening_at, produce, rows, settlement, start
 
 from lifecycle import policies
@@ -79,7 +80,7 @@ TestSQLite = SQLiteSpec.TestCase
 TestMemory.settings = TestSQLite.settings = settings(TestMemory.settings, max_examples=50)  # in each of three stages
 
 
-SHARED = ("sqlite", "postgres")
+SHARED = ("sqlite", "postgres", "redis")
 """The stores that several processes can open."""
 
 # All stores ------------------------------------------------------------------------------------------------------
@@ -95,6 +96,9 @@ def place(kind, request):
     """The URL of an empty store that several can open."""
     if kind == "sqlite":
         return f"sqlite:///{request.getfixturevalue('tmp_path_factory').mktemp('store')}/q.db?synchronous=off"
+    if kind == "redis":
+        request.getfixturevalue("redis_url")
+        return told_redis()
     return told(request.getfixturevalue("postgres"), schema=a_name())
 
 

@@ -4,9 +4,9 @@ import sqlite3
 
 import pytest
 from conftest import KINDS, Heard, drain, failure, states
+from damage import overwrite
 from hypothesis import example, given
 from hypothesis import strategies as st
-from postgres import overwrite
 from strategies import patient
 
 from lifecycle import LifecycleError, MsgpackSerializer, PickleSerializer, Task, TaskQueue

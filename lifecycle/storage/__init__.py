@@ -9,9 +9,11 @@ from lifecycle.storage.base import Storage
 from lifecycle.storage.memory import MemoryStorage
 from lifecycle.storage.postgres import PostgresStorage
 from lifecycle.storage.postgres_url import parsed
+from lifecycle.storage.redis import RedisStorage
+from lifecycle.storage.redis_url import parsed as parsed_redis
 from lifecycle.storage.sqlite import SQLiteStorage
 
-__all__ = ["SCHEMES", "MemoryStorage", "PostgresStorage", "SQLiteStorage", "Storage", "open_storage"]
+__all__ = ["SCHEMES", "MemoryStorage", "PostgresStorage", "RedisStorage", "SQLiteStorage", "Storage", "open_storage"]
 
 
 def _memory(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
@@ -46,11 +48,17 @@ def _postgres(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
     return PostgresStorage(parsed(url, options), queue)
 
 
+def _redis(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
+    return RedisStorage(parsed_redis(url, options), queue)
+
+
 SCHEMES: Final[Mapping[str, Callable[[SplitResult, str, dict[str, str]], Storage]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "postgresql": _postgres,
     "postgres": _postgres,
+    "redis": _redis,
+    "rediss": _redis,
 }
 """URL scheme → what opens such a store, given the URL, the queue's name and the URL's options."""
 

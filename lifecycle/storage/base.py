@@ -18,10 +18,11 @@ brings the task to rest clears the note in the same write; any other keeps it, w
 says, so that a task that was interrupted or is retried is still to be called off.
 """
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from lifecycle.clock import Clock
 from lifecycle.policies import Move, Revocation
 from lifecycle.task import Record, Task
 
@@ -65,7 +66,7 @@ class Claimant(NamedTuple):
     """Hold a task that was scheduled, too, until it is released."""
     limit: int = 1
     """How many tasks to take at the most."""
-    ahead: Container[str] | None = None
+    ahead: Collection[str] | None = None
     """The functions whose tasks may be started together; ``None``: those of all."""
 
 
@@ -238,6 +239,10 @@ class Storage(Protocol):
 
     def wake(self) -> None:
         """Make all that wait in this process look again."""
+        ...
+
+    def clock(self) -> Clock | None:
+        """The clock that all who share the store go by; ``None``: this host's, since no other host sees it."""
         ...
 
     def close(self) -> None:

@@ -385,6 +385,9 @@ class MemoryStorage:
         with self._mutex:
             self._notify(*Channel)
 
+    def clock(self) -> None:
+        """See `Storage.clock`."""
+
     def close(self) -> None:
         """See `Storage.close`. There is nothing to let go of but those who wait."""
         if not isinstance(self._mutex, _Shut):

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 import attrs
 
+from lifecycle.clock import Clock, RemoteClock
 from lifecycle.errors import ConfigurationError, DuplicateTask, StorageError
 from lifecycle.policies import WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
@@ -390,6 +391,10 @@ class PostgresStorage:
     def wake(self) -> None:
         """See `Storage.wake`."""
         self._server.watch.notify(*Channel)
+
+    def clock(self) -> Clock:
+        """See `Storage.clock`. The server's."""
+        return RemoteClock(self._server.now)
 
     def close(self) -> None:
         """See `Storage.close`."""

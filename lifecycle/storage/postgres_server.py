@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 
 from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage import postgres_schema as schema
+from lifecycle.storage.listening import Listening
 from lifecycle.storage.postgres_sql import Sql
-from lifecycle.storage.postgres_watch import Watch
+from lifecycle.storage.postgres_watch import SOON, PostgresEar
 from lifecycle.storage.postgres_wire import (
     BEGIN,
     COMMIT,
@@ -53,6 +54,8 @@ SETTINGS: Final = (
     " set client_min_messages = error"
 )
 
+_CLOCK: Final = Statement(b"clock", b"select extract(epoch from clock_timestamp())::float8")
+
 _live: "weakref.WeakSet[PostgresServer]" = weakref.WeakSet()
 
 
@@ -80,7 +83,7 @@ class PostgresServer:
         self._migrate, self._size = migrate, pool_size
         self._closed = False
         self._all: set[Session] = set()
-        self.watch: Watch
+        self.watch: Listening
         self._begin_anew()
         _live.add(self)
 
@@ -92,7 +95,7 @@ class PostgresServer:
         self._queue_id = 0
         self.process = f"{os.getpid()}:{os.urandom(6).hex()}"
         """Who it is among those who listen."""
-        self.watch = Watch(self)
+        self.watch = Listening(lambda: PostgresEar(self), settles=SOON)
 
     def forget(self) -> None:
         """Start anew, as a child after a fork: connections and threads are the parent's.
@@ -283,6 +286,10 @@ class PostgresServer:
                         raise translated(error) from error
         raise AssertionError  # not reached
 
+    def now(self) -> float:
+        """The server's clock (UTC seconds)."""
+        return float(self.read(_CLOCK)[0][0])
+
     def write(self, *commands: Command) -> list[Result]:
         """Statements as one transaction, in one round trip."""
 
@@ -314,6 +321,10 @@ class PostgresServer:
                 else:
                     return value
         raise AssertionError  # not reached
+
+    def translated(self, error: ServerError | ConnectionLost) -> StorageError:
+        """See `translated`, the function."""
+        return translated(error)
 
     def close(self) -> None:
         """End the connections, for good; those in use end when they are not any more."""

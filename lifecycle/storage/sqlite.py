@@ -414,6 +414,9 @@ class SQLiteStorage:
         """See `Storage.wake`."""
         self._file.watch.notify(*Channel)
 
+    def clock(self) -> None:
+        """See `Storage.clock`."""
+
     def close(self) -> None:
         """See `Storage.close`."""
         self._file.close()

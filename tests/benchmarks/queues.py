@@ -9,7 +9,8 @@ consumer with one worker thread, or four (`drain4`); `latency` is the time from 
 idle consumer in the same process. Medians of the rounds; machines are noisy, ratios within one run are not.
 Systems on PostgreSQL use the server at $LIFECYCLE_TEST_POSTGRES, in a database of their own; `floor-postgres` is no queue,
 but the least that one can do there and still keep state, result and history: one statement that finishes 16 tasks and
-claims the next. Needs the extra `bench`.
+claims the next; `floor-redis` is the same in a script. Those on Redis use the server at $LIFECYCLE_TEST_REDIS, under keys
+of their own. Needs the extra `bench`.
 """
 
 import argparse
@@ -55,6 +56,8 @@ class Clock:
 
 SERVER = os.environ.get("LIFECYCLE_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 DATABASE = "lifecycle_bench"
+REDIS = os.environ.get("LIFECYCLE_TEST_REDIS", "redis://127.0.0.1:6379/0")
+KEYS = f"lifecycle-bench-{os.getpid()}"
 
 
 def postgres_url() -> str:
@@ -75,7 +78,8 @@ def lifecycle_system(url: str) -> Callable[[Clock], tuple[object, ...]]:
         from consumer import Consumer
         from lifecycle import TaskQueue
 
-        queue = TaskQueue(url if url != "postgres" else postgres_url())
+        servers = {"postgres": postgres_url(), "redis": f"{REDIS}?prefix={KEYS}"}
+        queue = TaskQueue(servers.get(url, url))
         add = queue.task(name="add")(clock.add)
 
         def start(workers: int) -> Callable[[], None]:
@@ -93,11 +97,13 @@ def lifecycle_system(url: str) -> Callable[[Clock], tuple[object, ...]]:
 
 def huey_system(kind: str) -> Callable[[Clock], tuple[object, ...]]:
     def build(clock: Clock) -> tuple[object, ...]:
-        from huey import MemoryHuey, PostgresHuey, SqliteHuey
+        from huey import MemoryHuey, PostgresHuey, RedisHuey, SqliteHuey
 
         logging.disable(logging.CRITICAL)
         if kind == "postgres":
             huey = PostgresHuey("bench", dsn=postgres_url())
+        elif kind.startswith("redis"):
+            huey = RedisHuey(KEYS, url=REDIS, notify_result=kind == "redis-notify")
         else:
             huey = MemoryHuey() if kind == "memory" else SqliteHuey(filename="huey.db", fsync=kind == "full")
         add = huey.task(name="add")(clock.add)
@@ -114,6 +120,15 @@ def huey_system(kind: str) -> Callable[[Clock], tuple[object, ...]]:
         return add, bulk, lambda a, b: add(a, b).get(blocking=True, timeout=60), start
 
     return build
+
+
+def threads_of(workers: int, work: Callable[[threading.Event], None]) -> Callable[[], None]:
+    """Start workers; what ends them."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=work, args=(stop,), daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    return lambda: (stop.set(), [thread.join() for thread in threads])  # type: ignore[return-value]
 
 
 def postgres_floor(clock: Clock) -> tuple[object, ...]:
@@ -157,14 +172,52 @@ def postgres_floor(clock: Clock) -> tuple[object, ...]:
             if not held:
                 stop.wait(0.001)
 
-    def start(workers: int) -> Callable[[], None]:
-        stop = threading.Event()
-        threads = [threading.Thread(target=work, args=(stop,), daemon=True) for _ in range(workers)]
-        for thread in threads:
-            thread.start()
-        return lambda: (stop.set(), [thread.join() for thread in threads])  # type: ignore[return-value]
+    return (lambda a, b: insert(1)), insert, (lambda a, b: None), lambda workers: threads_of(workers, work)
 
-    return (lambda a, b: insert(1)), insert, (lambda a, b: None), start
+
+FINISH = """
+local claimed = {}
+for n = 2, #ARGV do
+  local key = KEYS[1] .. ":task:" .. ARGV[n]
+  redis.call("HSET", key, "state", "complete", "result", "3", "history", redis.call("HGET", key, "history") .. "complete")
+  redis.call("ZREM", KEYS[1] .. ":running", ARGV[n])
+end
+for n, id in ipairs(redis.call("LPOP", KEYS[1] .. ":ready", ARGV[1]) or {}) do
+  local key = KEYS[1] .. ":task:" .. id
+  local found = redis.call("HMGET", key, "call", "history")
+  redis.call("HSET", key, "state", "executing", "history", found[2] .. "executing")
+  redis.call("ZADD", KEYS[1] .. ":running", 1, id)
+  claimed[n] = {id, found[1]}
+end
+return claimed
+"""
+BIRTH = """
+for n = 2, #ARGV do
+  redis.call("HSET", KEYS[1] .. ":task:" .. ARGV[n], "call", ARGV[1], "state", "queued", "history", "queued")
+  redis.call("RPUSH", KEYS[1] .. ":ready", ARGV[n])
+end
+"""
+
+
+def redis_floor(clock: Clock) -> tuple[object, ...]:
+    import redis
+
+    db = redis.Redis.from_url(REDIS)
+    birth, finish, keys = db.register_script(BIRTH), db.register_script(FINISH), [f"{{{KEYS}}}"]
+
+    def insert(n: int) -> None:
+        birth(keys=keys, args=[b"\x92\x01\x02", *(os.urandom(16).hex() for _ in range(n))])
+
+    def work(stop: threading.Event) -> None:
+        held: list[object] = []
+        while not stop.is_set():
+            held = [entry[0] for entry in finish(keys=keys, args=[16, *held])]
+            for _ in held:
+                clock.add(1, 2)
+            if not held:
+                stop.wait(0.001)
+
+    return (lambda a, b: insert(1)), insert, (lambda a, b: None), lambda workers: threads_of(workers, work)
 
 
 SYSTEMS: dict[str, Callable[[Clock], tuple[object, ...]]] = {
@@ -176,7 +229,21 @@ SYSTEMS: dict[str, Callable[[Clock], tuple[object, ...]]] = {
     "lifecycle-postgres": lifecycle_system("postgres"),
     "huey-postgres": huey_system("postgres"),
     "floor-postgres": postgres_floor,
+    "lifecycle-redis": lifecycle_system("redis"),
+    "huey-redis": huey_system("redis"),
+    "huey-redis-notify": huey_system("redis-notify"),
+    "floor-redis": redis_floor,
 }
+
+
+def clear_away() -> None:
+    """What this process has left on a Redis server."""
+    import redis
+
+    db = redis.Redis.from_url(REDIS)
+    for pattern in (f"{{{KEYS}*", f"huey.*{KEYS.replace('-', '')}*"):
+        for key in db.scan_iter(match=pattern, count=5000):
+            db.unlink(key)
 
 
 def measure(system: str, tasks: int) -> dict[str, float]:
@@ -226,6 +293,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(options.measure, options.tasks)))
+        if "redis" in options.measure:
+            clear_away()
         sys.stdout.flush()
         os._exit(0)  # some clients keep threads alive; the measurement is over
     unknown = [name for name in options.systems if name not in SYSTEMS]
