@@ -1,0 +1,80 @@
+"""Consumers, and single workers, are killed in the midst of it, again and again."""
+
+import psutil
+from faults.crew import Member
+from faults.trial import Trial
+
+__all__ = ["storm"]
+
+EARLIEST, LATEST = 0.02, 0.9
+"""The part of all work between which kills come."""
+CHILD = 0.5
+"""How often it is a single worker, where workers are processes."""
+
+
+class Storm:
+    """Kills members when as much has been done as chance has it, and hires others in their place."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        options = trial.options
+        self._moments = sorted(
+            trial.chance.uniform(EARLIEST, LATEST) * options.tasks for _ in range(options.kills)
+        )
+        for number in range(options.consumers):
+            self._hire(options.kinds[number % len(options.kinds)])
+
+    def _hire(self, kind: str) -> None:
+        self._trial.crew.hire(kind, self._trial.options.workers)
+
+    def look(self) -> None:
+        """Is it time?"""
+        trial = self._trial
+        if not self._moments or trial.begun() < self._moments[0]:
+            return
+        begun = {line.member for line in trial.lines() if line.what == "begin"}
+        victims = [member for member in trial.crew.alive if member.number in begun]  # those that have something to lose
+        if victims:
+            self._moments.pop(0)
+            self._strike(trial.chance.choice(victims))
+
+    def _strike(self, member: Member) -> None:
+        trial = self._trial
+        workers = member.workers()
+        trial.disturbances += 1
+        if workers and trial.chance.random() < CHILD:
+            try:
+                trial.chance.choice(workers).kill()
+            except psutil.NoSuchProcess:
+                pass
+            trial.count("workers killed")
+        else:
+            member.kill()
+            trial.count("consumers killed")
+            self._hire(member.kind)
+
+    @property
+    def over(self) -> bool:
+        """Has it struck as often as it was to?"""
+        return not self._moments
+
+
+def storm(trial: Trial) -> None:
+    """Many tasks of every kind, failures and retries, and consumers that die at any moment.
+
+    Half of the tasks are there from the beginning, the others come while the consumers are at work.
+    """
+    tasks = trial.mix(trial.options.tasks)
+    half = len(tasks) // 2
+    trial.enqueue(tasks[:half])
+    weather = Storm(trial)
+    rest = tasks[half:]
+    while rest:
+        size = trial.chance.randint(1, 50)
+        trial.enqueue(rest[:size])
+        rest = rest[size:]
+        weather.look()
+    trial.settle(weather.look)
+    if not weather.over:
+        trial.complain(f"only {trial.disturbances} of {trial.options.kills} kills could be made")
+    trial.complaints += trial.crew.drain()
