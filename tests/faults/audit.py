@@ -5,6 +5,7 @@ An audit knows the table, and nothing of how the tasks were run. What it cannot 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import attrs
@@ -155,7 +156,7 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
         end = ends[attempt]
         if end in RAN and not begun[attempt]:
             wrong.append(f"{what} is {end}, though its body never ran")
-        if end == COMPLETED and not ended[attempt]:
+        elif end == COMPLETED and not ended[attempt]:
             wrong.append(f"{what} is {end}, though its body did not come to its end")
         if end not in (COMPLETED, INTERRUPTED) and ended[attempt]:
             wrong.append(f"{what} is {end}, though its body did come to its end")
@@ -168,7 +169,7 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
 def _ends(history: Sequence[Record]) -> dict[int, str | None]:
     """Attempt → the state that it ended in; ``None``: it has not."""
     ends: dict[int, str | None] = {}
-    for record, following in zip(history, [*history[1:], None], strict=True):
+    for record, following in zip_longest(history, history[1:]):
         if record.state == EXECUTING:
             ends[record.attempt] = following.state if following is not None else None
     return ends

@@ -15,6 +15,7 @@ __all__ = ["PROGRAMS", "Crew", "Member"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 AWAY, BACK = "the store cannot be used", "the store can be used again"
+UP = " workers on queue "
 REFUSED = ("another worker has taken it over", "was taken over by another worker")
 """What a consumer logs of an outcome that came too late."""
 
@@ -29,6 +30,11 @@ class Member:
     def alive(self) -> bool:
         """Has it not ended?"""
         return self.process.poll() is None
+
+    @property
+    def up(self) -> bool:
+        """Has it begun, and does it heed signals?"""
+        return bool(self.said(UP))
 
     def all(self) -> list[psutil.Process]:
         """Its processes, its own first, as far as they live."""
@@ -116,6 +122,7 @@ class Crew:
         faults = []
         going = self.alive
         for member in going:
+            until(lambda member=member: member.up or not member.alive, f"consumer {member.number}")
             member.process.send_signal(signal.SIGINT)
         for member in going:
             try:

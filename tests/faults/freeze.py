@@ -45,6 +45,6 @@ def _round(trial: Trial, *, finished_first: bool) -> None:
     try:
         until(lambda: zombie.said(*REFUSED) >= workers, "the refusal of all that was frozen")
     except AssertionError as error:
-        trial.complain(str(error))
+        trial.complain(str(error) or repr(error))
     trial.count("outcomes refused", zombie.said(*REFUSED))
     trial.complaints += trial.crew.drain()

@@ -154,7 +154,7 @@ def disk(trial: Trial) -> None:
                 trial.queue.enqueue(task)
             except StorageFull:
                 refused += 1
-                if trial.queue.get(task.id) is not None:
+                if trial.queue.storage.get(task.id) is not None:
                     trial.complain(f"task {task.id} was refused, and is there")
                 pause(LOOK)
             else:

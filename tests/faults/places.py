@@ -137,8 +137,6 @@ def _postgres_server() -> Iterator[tuple[str, Callable[[str], None]]]:
 @contextmanager
 def redis(folder: Path, *, private: bool) -> Iterator[Place]:
     """A server of its own, always: it costs nothing. `private`: what it has confirmed is on its disk."""
-    if "redis" not in SCHEMES:
-        raise Missing("this release has no redis:// store")
     if shutil.which("redis-server") is None:
         raise Missing("there is no redis-server: install Redis")
     port, data = free_port(), folder / "redis"
@@ -180,7 +178,12 @@ def given(url: str) -> Iterator[Place]:
     yield Place(kind, url)
 
 
-STORES = {"sqlite": sqlite, "postgres": postgres, "redis": redis}
+STORES = {
+    name: opened
+    for name, opened in {"sqlite": sqlite, "postgres": postgres, "redis": redis}.items()
+    if name in SCHEMES
+}
+"""The kinds of store that this release has."""
 
 
 @contextmanager

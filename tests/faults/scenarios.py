@@ -19,6 +19,7 @@ from faults.storm import storm
 from faults.trial import Options, Trial, on_trial
 
 from consumer.consumer import WORKER_TYPES
+from lifecycle import StorageError
 
 __all__ = ["KINDS", "SCENARIOS", "Report", "Scenario", "planned", "tried"]
 
@@ -44,8 +45,8 @@ class Scenario(NamedTuple):
     tasks: int | None = None
     """As many at the most, whatever is asked for: what takes time is not their number."""
     kills: int | None = None
-    options: dict[str, object] = {}
-    """Of the queue."""
+    few: bool = False
+    """Tasks rest after few interruptions."""
 
 
 SCENARIOS = {
@@ -53,12 +54,12 @@ SCENARIOS = {
     "freeze": Scenario(freeze, "freezes", each_kind=True, kills=4),
     "restart": Scenario(outages.restart, "restarts", lease=5.0, stores=SERVERS, private=True),
     "cut": Scenario(outages.cut, "cuts", lease=5.0, stores=SERVERS),
-    "lost answers": Scenario(outages.lost_answers, "lost answers", lease=5.0, stores=SERVERS),
-    "clocks": Scenario(clocks, "hosts with a wrong clock", lease=5.0, stores=SERVERS, tasks=400),
-    "full disk": Scenario(
-        outages.disk, "times without room", lease=5.0, stores=frozenset({"sqlite"}), disk=4, tasks=400, kills=4
+    "answers": Scenario(outages.lost_answers, "lost answers", lease=5.0, stores=SERVERS),
+    "clocks": Scenario(clocks, "hosts with a wrong clock", lease=2.0, stores=SERVERS, tasks=400),
+    "disk": Scenario(
+        outages.disk, "times without room", lease=5.0, stores=frozenset({"sqlite"}), disk=16, tasks=400, kills=4
     ),
-    "poison": Scenario(poison, "worker deaths", each_kind=True, tasks=400, kills=3, options={"max_interruptions": 3}),
+    "poison": Scenario(poison, "worker deaths", each_kind=True, tasks=400, kills=3, few=True),
 }
 
 
@@ -103,12 +104,13 @@ def tried(name: str, store: str, options: Options) -> Report:
     with ExitStack() as exits:
         where = _disk(folder, scenario.disk, exits)
         there: Place = exits.enter_context(place(store, where, private=scenario.private))
-        trial = exits.enter_context(on_trial(there, folder, options, lease=scenario.lease, **scenario.options))
+        queue = {"max_interruptions": options.interruptions} if scenario.few else {}
+        trial = exits.enter_context(on_trial(there, folder, options, lease=scenario.lease, **queue))
         started = time.monotonic()
         try:
             scenario.run(trial)
-        except AssertionError as error:  # what it waited for did not come; all else is still to be looked at
-            trial.complain(str(error))
+        except (AssertionError, StorageError) as error:  # what it waited for did not come; the rest is still to be seen
+            trial.complain(str(error) or repr(error))
         seconds = time.monotonic() - started
         report = Report(
             name, there.kind, options.kinds, f"{trial.disturbances} {scenario.done}", seconds, trial.audit(), trial.figures

@@ -47,6 +47,8 @@ class Options:
     """Of the consumers, in turn."""
     consumers: int = 3
     workers: int = 4
+    interruptions: int = 3
+    """After how many of them a task rests, where that is what is tried."""
 
 
 class Trial:
