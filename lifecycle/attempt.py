@@ -147,7 +147,8 @@ class Attempts:
             try:
                 self._engine.storage.unlock(name, owner)
             except StorageError as error:
-                log.warning("%s has left the lock %r behind, until its lease ends: %s", task, name, error)
+                self._engine.stray[owner] = name
+                log.warning("%s has left the lock %r behind; it is given back later: %s", task, name, error)
 
     def _before(self, name: str, hook: Callable[[Task], object], task: Task) -> None:
         try:

@@ -109,6 +109,9 @@ class Engine:
         """Numbers for the names of workers: no two of a process have the same."""
         self.taken: dict[str, list[tuple[str, str]]] = {}
         """Task id → name and owner of the locks that its attempt has taken here and not given back."""
+        self.stray: dict[str, str] = {}
+        """Owner → name of locks that may be taken, and that nobody here wants: the store failed as they were taken, or
+        given back."""
         self.unannounced: dict[int, list[tuple[Task, float]]] = {}
         """Of a connection whose transaction will be ours to end: what is to be announced then, and its `tick`."""
         self._triggers = LIFECYCLE.machine().triggers
@@ -136,7 +139,18 @@ class Engine:
             self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"
         return self._name
 
+    def give_back(self) -> None:
+        """Free the `stray` locks, as far as the store can be used: they would be kept alive with all that is held here."""
+        for owner, name in list(self.stray.items()):
+            try:
+                self.bare.unlock(name, owner)
+            except StorageError as error:
+                log.debug("the lock %r is given back later: %s", name, error)
+                return
+            self.stray.pop(owner, None)
+
     def _beat(self, workers: Iterable[str]) -> None:
+        self.give_back()
         self.bare.extend(list(workers), self.clock.now() + self.lease)
 
     # Tasks ---------------------------------------------------------------------------------------------------------

@@ -79,7 +79,9 @@ def test_what_is_planted_is_found(tmp_path):
 @pytest.mark.parametrize("shift", [0.0, 60.0])
 def test_a_clock_that_is_wrong(tmp_path, shift):
     """A process on a host whose clock is wrong has another time, from the beginning, and nothing else."""
-    (tmp_path / "ask.py").write_text("from lifecycle.clock import SystemClock, monotonic\nprint(SystemClock.now(), monotonic())")
+    (tmp_path / "ask.py").write_text(
+        "from lifecycle.clock import SystemClock, monotonic\nprint(SystemClock.now(), monotonic())"
+    )
     asked = subprocess.run(
         [sys.executable, "ask.py"], cwd=tmp_path, env=told({}, shift), capture_output=True, text=True, check=True
     )

@@ -112,7 +112,10 @@ PLANTED = {
     ),
     "an end that came twice": (
         "finished twice",
-        {"tasks": [found([*ONCE, EXECUTING, COMPLETED])], "lines": [line(BEGIN), line(END), line(BEGIN, 2), line(END, 2)]},
+        {
+            "tasks": [found([*ONCE, EXECUTING, COMPLETED])],
+            "lines": [line(BEGIN), line(END), line(BEGIN, 2), line(END, 2)],
+        },
     ),
     "another state than the history's": ("illegal", {"tasks": [good._replace(state=str(ERROR))], "lines": noted(ONCE)}),
     "a version that was left behind": ("illegal", {"tasks": [good._replace(version=2)], "lines": noted(ONCE)}),

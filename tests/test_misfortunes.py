@@ -15,6 +15,7 @@ from lifecycle import (
     DuplicateTask,
     IllegalTransition,
     StorageFull,
+    StorageUnavailable,
     TaskException,
     TaskQueue,
     Unserializable,
@@ -55,19 +56,79 @@ def test_a_body_that_exits(queue):
     assert told == [(None, "SystemExit(3)")]
 
 
-def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog):
-    """An attempt whose lock cannot be given back has its own outcome all the same; the lock ends with the lease."""
+class Locks:
+    """A store whose locks cannot be reached while `away`; what was asked for may have been done all the same."""
 
-    def full(name, owner):
-        raise StorageFull("no space left")
+    def __init__(self, queue, monkeypatch, *, done):
+        self.away, self._done = True, done
+        for name in ("lock", "unlock"):
+            monkeypatch.setattr(queue.engine.bare, name, self._failing(getattr(queue.engine.bare, name)))
 
-    queue.task(name="takes")(lambda: queue.lock_task("lock").acquire())()
-    monkeypatch.setattr(queue.storage, "unlock", full)
-    assert queue.run_next().state == "complete"
-    assert "has left the lock 'lock' behind" in caplog.text
+    def _failing(self, operation):
+        def call(*args):
+            if not self.away:
+                return operation(*args)
+            if self._done:
+                operation(*args)
+            raise StorageUnavailable("nobody answers")
+
+        return call
+
+
+@pytest.mark.parametrize("use", ["left behind", "given back"])
+def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog, use):
+    """A task's lock that cannot be given back is given back once the store can be used, though its worker lives on."""
+
+    @queue.task(name="takes")
+    def takes():
+        lock = queue.lock_task("lock")
+        assert lock.acquire()
+        locks.append(Locks(queue, monkeypatch, done=False))
+        if use == "given back":
+            lock.release()
+
+    locks = []
+    takes()
+    assert queue.run_next().state == ("complete" if use == "left behind" else "error")
+    assert ("has left the lock 'lock' behind" in caplog.text) == (use == "left behind")
+    for _ in range(3):  # it is kept alive as long as its worker is
+        queue.engine.clock.advance(20)
+        queue.storage.extend([task.worker for task in queue.storage.tasks()], queue.engine.clock.now() + 30)
+        assert queue.run_next() is None
     assert queue.is_locked("lock")
-    queue.engine.clock.advance(31)
+    locks[0].away = False
+    queue.task(name="plain")(lambda: 1)()
+    assert queue.run_next().state == "complete"
     assert not queue.is_locked("lock")
+    assert queue.engine.stray == {}
+
+
+def test_a_lock_that_nobody_heard_of(queue, monkeypatch):
+    """A lock that was taken, but whoever asked did not hear of it, is given back with the next heartbeat."""
+    locks, lock = Locks(queue, monkeypatch, done=True), queue.lock_task("lock")
+    with pytest.raises(StorageUnavailable):
+        lock.acquire()
+    assert queue.is_locked("lock")
+    locks.away = False
+    queue.engine.heart._beat(["w"])
+    assert not queue.is_locked("lock")
+    assert not lock.release()
+
+
+def test_a_release_that_fails(queue, monkeypatch):
+    """Outside of tasks, too, whoever could not give a lock back has let it go: it is given back without them."""
+    lock = queue.lock_task("lock")
+    assert lock.acquire()
+    locks = Locks(queue, monkeypatch, done=False)
+    with pytest.raises(StorageUnavailable):
+        lock.release()
+    assert not lock.release()
+    queue.engine.heart._beat([queue.engine.name])
+    assert queue.is_locked("lock")
+    locks.away = False
+    queue.engine.heart._beat([queue.engine.name])
+    assert lock.acquire()
+    assert lock.release()
 
 
 def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog):

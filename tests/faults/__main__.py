@@ -24,22 +24,24 @@ def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
-    parser.add_argument("--store", action="append", help=f"{', '.join(STORES)}, or a URL; may be repeated; default: all")
+    parser.add_argument(
+        "--store", action="append", help=f"{', '.join(STORES)}, or a URL; may be repeated; default: all"
+    )
     parser.add_argument("--kind", action="append", choices=KINDS, help="of workers; may be repeated; default: all")
     parser.add_argument("--tasks", type=int, default=2000, help="how many")
     parser.add_argument("--kills", type=int, default=8, help="or freezes, restarts, cuts: how many in a trial")
     parser.add_argument("--consumers", type=int, default=3, help="how many at once")
     parser.add_argument("--workers", type=int, default=4, help="of each consumer")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of all that is random")
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of all that is random"
+    )
     parser.add_argument("--write", action="store_true", help="write the figures into the documentation")
     given = parser.parse_args()
     if unknown := [name for name in given.scenarios if name not in SCENARIOS]:
         parser.error(f"there is no scenario {', '.join(unknown)}: there are {', '.join(SCENARIOS)}")
     if unknown := [one for one in given.store or () if "://" not in one and one not in STORES]:
         parser.error(f"there is no store {', '.join(unknown)}: there are {', '.join(STORES)}, and URLs")
-    options = Options(
-        given.tasks, given.kills, given.seed, tuple(given.kind or KINDS), given.consumers, given.workers
-    )
+    options = Options(given.tasks, given.kills, given.seed, tuple(given.kind or KINDS), given.consumers, given.workers)
     console = Console(width=None if sys.stdout.isatty() else 260)
     console.print(f"seed {given.seed}")
     reports = []

@@ -134,7 +134,9 @@ def _history(result: Audit, task: Found) -> None:
     if starts != list(range(1, len(starts) + 1)):
         result.wrong["illegal"].append(f"task {task.id}: its attempts are numbered {starts}")
     if states.count(COMPLETED) > 1:
-        result.wrong["finished twice"].append(f"task {task.id} ({task.name}) is {COMPLETED} {states.count(COMPLETED)} times")
+        result.wrong["finished twice"].append(
+            f"task {task.id} ({task.name}) is {COMPLETED} {states.count(COMPLETED)} times"
+        )
 
 
 def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:

@@ -12,6 +12,8 @@ __all__ = ["clocks"]
 
 APART = 60.0
 """Seconds."""
+AHEAD = -2
+"""The number that the producer whose clock is ahead has among the members."""
 DELAY = 1.0
 LATE = 5.0
 """Seconds that a task for later may come late, on a machine that is busy."""
@@ -53,7 +55,7 @@ def _judge(trial: Trial) -> None:
     for line in lines:
         if line.what == "scheduled" and line.task in began:
             waited = began[line.task] - line.at
-            host = "that is ahead" if line.member == -2 else "that is right"  # noqa: PLR2004 -- the second producer
+            host = "that is ahead" if line.member == AHEAD else "that is right"
             if waited < DELAY - 0.2:
                 trial.count(f"too early, by a clock {host}")
             elif waited > DELAY + LATE:

@@ -14,6 +14,9 @@ from lifecycle import StorageFull, TaskQueue
 
 __all__ = ["cut", "disk", "lost_answers", "restart"]
 
+REFUSALS = 3
+"""After how many of them in a row a disk is taken for full."""
+
 
 class Interference:
     """Does something to the store each time that a part of the work is done, while more of it is asked for."""
@@ -48,6 +51,8 @@ def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
 
     for number in range(options.consumers):
         trial.crew.hire(options.kinds[number % len(options.kinds)], options.workers)
+    # One that finds no store as it starts says so, and ends: it is told of its mistakes at once.
+    until(lambda: all(member.up for member in trial.crew.members), "the consumers")
     rest = trial.mix(options.tasks)
     while rest:
         size = trial.chance.randint(1, 40)
@@ -139,36 +144,41 @@ def disk(trial: Trial) -> None:
         trial.crew.hire(options.kinds[number % len(options.kinds)], options.workers)
     trial.enqueue(trial.mix(options.tasks // 2))
     for _ in range(options.kills):
-        trial.disturbances += 1
-        told = [member.said(AWAY) for member in trial.crew.members]
-        trial.gate.unlink(missing_ok=True)
-        held = [trial.work.linger.s() for _ in range(options.workers)]
-        trial.enqueue(held)
-        ids = {task.id for task in held}
-        until(lambda: ids <= {line.task for line in trial.lines() if line.what == "begin"}, "the tasks that wait")
-        _fill(folder / "ballast")
-        refused = 0
-        while refused < 3:  # until the log of the database is full, too
-            task = trial.work.steady.s(0.0, "x" * 20_000)
-            try:
-                trial.queue.enqueue(task)
-            except StorageFull:
-                refused += 1
-                if trial.queue.storage.get(task.id) is not None:
-                    trial.complain(f"task {task.id} was refused, and is there")
-                pause(LOOK)
-            else:
-                trial.wanted[task.id] = task.name
-        trial.count("enqueues refused", refused)
-        trial.gate.touch()  # now they have something to store
-        until(
-            lambda: any(m.said(AWAY) > before for m, before in zip(trial.crew.members, told, strict=True)),
-            "a consumer that says that there is no room",
-        )
-        (folder / "ballast").unlink()
+        _without_room(trial, folder / "ballast")
         trial.enqueue(trial.mix(options.tasks // (2 * options.kills)))
         trial.settle()
     _goes_home(trial, options.kills)
+
+
+def _without_room(trial: Trial, ballast: Path) -> None:
+    """Fill the disk while tasks run, see who is refused, and make room again."""
+    trial.disturbances += 1
+    before = [member.said(AWAY) for member in trial.crew.members]
+    trial.gate.unlink(missing_ok=True)
+    held = [trial.work.linger.s() for _ in range(trial.options.workers)]
+    trial.enqueue(held)
+    ids = {task.id for task in held}
+    until(lambda: ids <= {line.task for line in trial.lines() if line.what == "begin"}, "the tasks that wait")
+    _fill(ballast)
+    refused = 0
+    while refused < REFUSALS:  # until the log of the database is full, too
+        task = trial.work.steady.s(0.0, "x" * 20_000)
+        try:
+            trial.queue.enqueue(task)
+        except StorageFull:
+            refused += 1
+            if trial.queue.storage.get(task.id) is not None:
+                trial.complain(f"task {task.id} was refused, and is there")
+            pause(LOOK)
+        else:
+            trial.wanted[task.id] = task.name
+    trial.count("enqueues refused", refused)
+    trial.gate.touch()  # now they have something to store
+    until(
+        lambda: any(member.said(AWAY) > count for member, count in zip(trial.crew.members, before, strict=True)),
+        "a consumer that says that there is no room",
+    )
+    ballast.unlink()
 
 
 def _fill(file: Path) -> None:

@@ -179,9 +179,7 @@ def given(url: str) -> Iterator[Place]:
 
 
 STORES = {
-    name: opened
-    for name, opened in {"sqlite": sqlite, "postgres": postgres, "redis": redis}.items()
-    if name in SCHEMES
+    name: opened for name, opened in {"sqlite": sqlite, "postgres": postgres, "redis": redis}.items() if name in SCHEMES
 }
 """The kinds of store that this release has."""
 

@@ -26,7 +26,9 @@ def poison(trial: Trial) -> None:
     supervise()
     trial.enqueue(tasks)
     trial.settle(supervise)
-    trial.disturbances = sum(line.what == "begin" and line.task in {task.id for task in poisons} for line in trial.lines())
+    trial.disturbances = sum(
+        line.what == "begin" and line.task in {task.id for task in poisons} for line in trial.lines()
+    )
     if trial.disturbances != (expected := len(poisons) * (trial.queue.engine.max_interruptions + 1)):
         trial.complain(f"poison was taken {trial.disturbances} times, not {expected}")
     trial.count("consumers died", len(trial.crew.members) - len(trial.crew.alive))

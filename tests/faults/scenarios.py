@@ -13,7 +13,7 @@ from faults import outages
 from faults.audit import Audit
 from faults.clocks import clocks
 from faults.freeze import freeze
-from faults.places import Missing, Place, place
+from faults.places import Place, place
 from faults.poison import poison
 from faults.storm import storm
 from faults.trial import Options, Trial, on_trial
@@ -113,7 +113,13 @@ def tried(name: str, store: str, options: Options) -> Report:
             trial.complain(str(error) or repr(error))
         seconds = time.monotonic() - started
         report = Report(
-            name, there.kind, options.kinds, f"{trial.disturbances} {scenario.done}", seconds, trial.audit(), trial.figures
+            name,
+            there.kind,
+            options.kinds,
+            f"{trial.disturbances} {scenario.done}",
+            seconds,
+            trial.audit(),
+            trial.figures,
         )
     if not report.passed:
         return report._replace(logs=folder)
@@ -127,5 +133,3 @@ def _disk(folder: Path, megabytes: int, exits: ExitStack) -> Path:
     small = outages.mounted(folder / "disk", megabytes)
     exits.callback(outages.unmount, small)
     return small
-
-

@@ -18,9 +18,7 @@ class Storm:
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
         options = trial.options
-        self._moments = sorted(
-            trial.chance.uniform(EARLIEST, LATEST) * options.tasks for _ in range(options.kills)
-        )
+        self._moments = sorted(trial.chance.uniform(EARLIEST, LATEST) * options.tasks for _ in range(options.kills))
         for number in range(options.consumers):
             self._hire(options.kinds[number % len(options.kinds)])
 

@@ -169,9 +169,7 @@ class Trial:
         while page := store.tasks(limit=PAGE, before=last):
             for task in page:
                 history = store.history(task.id) or []
-                found.append(
-                    Found(task.id, task.name, str(task.state), task.version, task.lease is not None, history)
-                )
+                found.append(Found(task.id, task.name, str(task.state), task.version, task.lease is not None, history))
             last = page[-1].seq
             if last is None or len(page) < PAGE:
                 break
