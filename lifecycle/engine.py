@@ -140,7 +140,7 @@ class Engine:
         return self._name
 
     def give_back(self) -> None:
-        """Free the `stray` locks, as far as the store can be used: they would be kept alive with all that is held here."""
+        """Free the `stray` locks, if the store can be used: else they are kept alive with all that is held here."""
         for owner, name in list(self.stray.items()):
             try:
                 self.bare.unlock(name, owner)

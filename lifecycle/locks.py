@@ -69,7 +69,7 @@ class TaskLock:
     def release(self) -> bool:
         """Give it back; False if it was not held by this object, in this thread and task, any more.
 
-        Raises `StorageError` if the store cannot be used: it is given back later, whoever caught that need not ask again.
+        Raises `StorageError` if the store cannot be used; nobody need ask again, it is given back later.
         """
         owner = self._held.get(self._whose())
         if owner is None:

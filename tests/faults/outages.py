@@ -66,9 +66,14 @@ def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
 
 
 def _goes_home(trial: Trial, outages: int | None) -> None:
-    """Send all home, and look at what they said of the outages."""
+    """Look at what all have said of the outages, and send them home."""
+    members = trial.crew.members
+    try:
+        until(lambda: all(member.said(BACK) >= member.said(AWAY) for member in members), "the good news")
+    except AssertionError as error:
+        trial.complain(str(error))
     trial.complaints += trial.crew.drain()
-    for member in trial.crew.members:
+    for member in members:
         away, back = member.said(AWAY), member.said(BACK)
         trial.count("outages told", away)
         if away != back:
