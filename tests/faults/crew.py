@@ -117,6 +117,10 @@ class Crew:
         """Those that have not ended."""
         return [member for member in self.members if member.alive]
 
+    def said(self, *texts: str) -> int:
+        """How often one of these texts is in anybody's log."""
+        return sum(member.said(*texts) for member in self.members)
+
     def drain(self) -> list[str]:
         """Send all home once they have finished; what is wrong with how they went."""
         faults = []

@@ -46,5 +46,4 @@ def _round(trial: Trial, *, finished_first: bool) -> None:
         until(lambda: zombie.said(*REFUSED) >= workers, "the refusal of all that was frozen")
     except AssertionError as error:
         trial.complain(str(error) or repr(error))
-    trial.count("outcomes refused", zombie.said(*REFUSED))
     trial.complaints += trial.crew.drain()

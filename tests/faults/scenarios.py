@@ -112,13 +112,14 @@ def tried(name: str, store: str, options: Options) -> Report:
         except (AssertionError, StorageError) as error:  # what it waited for did not come; the rest is still to be seen
             trial.complain(str(error) or repr(error))
         seconds = time.monotonic() - started
+        found = trial.audit()
         report = Report(
             name,
             there.kind,
             options.kinds,
             f"{trial.disturbances} {scenario.done}",
             seconds,
-            trial.audit(),
+            found,
             trial.figures,
         )
     if not report.passed:

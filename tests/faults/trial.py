@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import attrs
 from faults.audit import Audit, Found, Line, audit
-from faults.crew import PROGRAMS, Crew
+from faults.crew import PROGRAMS, REFUSED, Crew
 from faults.places import Place
 
 from lifecycle import DuplicateTask, StorageError, StorageUnavailable, Task, TaskQueue
@@ -176,6 +176,12 @@ class Trial:
         rests = {f"work.{name}": frozenset(states) for name, states in self.work.RESTS.items()}
         locks = [lock.name for lock in store.locks(self.queue.engine.clock.now())]
         result = audit(self.wanted, found, self.lines(), rests, locks)
+        if refused := self.crew.said(*REFUSED):
+            self.figures["outcomes refused"] = refused
+        if refused > result.interruptions:
+            self.complain(
+                f"{refused} outcomes were refused, though only {result.interruptions} attempts were interrupted"
+            )
         result.wrong["scenario"] += self.complaints + self.crew.tracebacks()
         return result
 

@@ -33,9 +33,10 @@ def end(task):
     note("end", task.id, task.attempt)
 
 
-@queue.on_startup()
-def up():
-    note("up")
+@queue.signal()
+def listen(signal, task, exc=None):
+    """Somebody listens to every signal, so that tasks are held until they are announced."""
+    note(f"signal {signal}", task.id, task.attempt)
 
 
 @queue.task(context=True)
