@@ -147,7 +147,7 @@ class Attempts:
             try:
                 self._engine.storage.unlock(name, owner)
             except StorageError as error:
-                self._engine.stray[owner] = name
+                self._engine.owed.append(partial(self._engine.bare.unlock, name, owner))
                 log.warning("%s has left the lock %r behind; it is given back later: %s", task, name, error)
 
     def _before(self, name: str, hook: Callable[[Task], object], task: Task) -> None:

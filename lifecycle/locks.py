@@ -47,7 +47,7 @@ class TaskLock:
         try:
             taken = engine.storage.lock(lock, now)
         except StorageError:  # it may have been taken all the same
-            engine.stray[owner] = self.name
+            self._owe(owner)
             raise
         if taken:
             self._let_go()  # of a hold that somebody has flushed under its feet
@@ -77,10 +77,15 @@ class TaskLock:
         try:
             return self._engine.storage.unlock(self.name, owner)
         except StorageError:
-            self._engine.stray[owner] = self.name
+            self._owe(owner)
             raise
         finally:
             self._let_go()
+
+    def _owe(self, owner: str) -> None:
+        """Give it back later."""
+        engine = self._engine
+        engine.owed.append(lambda: engine.bare.unlock(self.name, owner))
 
     def _let_go(self) -> None:
         """Keep alive no more what this thread and task hold by this object, if they do."""

@@ -22,6 +22,7 @@ from lifecycle import (
 )
 from lifecycle.function import name_of
 from lifecycle.testing import VirtualClock
+from lifecycle.worker import Worker
 
 ERRORS = [
     DuplicateTask("7"),
@@ -100,7 +101,7 @@ def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog, use):
     queue.task(name="plain")(lambda: 1)()
     assert queue.run_next().state == "complete"
     assert not queue.is_locked("lock")
-    assert queue.engine.stray == {}
+    assert not queue.engine.owed
 
 
 def test_a_lock_that_nobody_heard_of(queue, monkeypatch):
@@ -131,23 +132,57 @@ def test_a_release_that_fails(queue, monkeypatch):
     assert lock.release()
 
 
-def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog):
-    """A task that stays held, because the store fails just then, runs once its hold has ended."""
+@pytest.mark.parametrize("then", ["a heartbeat", "another task", "nothing"])
+def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog, then):
+    """A task that stays held, because the store fails just then, is let go with what is done next; at the latest its hold ends."""
     caplog.set_level(logging.WARNING)
     heard = Heard(queue, SIGNAL_ENQUEUED)
 
     def full(tasks, now):
         raise StorageFull("no space left")
 
+    plain = queue.task(name="plain")(lambda number: number)
     with monkeypatch.context() as patch:
         patch.setattr(queue.storage, "release", full)
-        result = queue.task(name="plain")(lambda: 1)()
+        result = plain(1)
+        queue.engine.heart._beat(["w"])
     assert heard.of(result) == ["enqueued"]
-    assert "1 tasks stay held until their lease ends" in caplog.text
+    assert "1 tasks stay held a little longer" in caplog.text
     assert queue.run_next() is None
-    queue.engine.clock.advance(31)
+    {
+        "a heartbeat": lambda: queue.engine.heart._beat(["w"]),
+        "another task": lambda: plain(2),
+        "nothing": lambda: queue.engine.clock.advance(31),
+    }[then]()
     drain(queue)
     assert result.get() == 1
+
+
+def test_a_retry_that_cannot_be_let_go(queue, monkeypatch, clock):
+    """A task whose retry is announced, and that the store then does not let go of, is not held as long as its worker lives."""
+    Heard(queue)
+    worker = Worker(queue.engine, "w")
+
+    @queue.task(name="fails", retries=1)
+    def fails():
+        if len(tried) < 2:
+            tried.append(1)
+            raise ValueError("uh-oh")
+
+    def full(tasks, now):
+        raise StorageFull("no space left")
+
+    tried = [1]
+    result = fails()
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.storage, "release", full)
+        worker.work(lambda: True)
+        queue.engine.heart._beat(["w"])
+    for _ in range(3):
+        clock.advance(20)
+        queue.engine.heart._beat(["w"])
+    worker.work(lambda: True)
+    assert result.state == "complete"
 
 
 def test_a_policy_that_was_changed_by_hand(tmp_path, caplog):
