@@ -111,8 +111,8 @@ class Engine:
         self.taken: dict[str, list[tuple[str, str]]] = {}
         """Task id → name and owner of the locks that its attempt has taken here and not given back."""
         self.owed: deque[Callable[[], object]] = deque()
-        """What the store could not be told when that was due: that a lock is not wanted, that a task is announced. They would
-        stay held as long as this process lives, which keeps alive all that it holds."""
+        """What the store could not be told when that was due: that a lock is not wanted, that a task is announced. They
+        would stay held as long as this process lives, which keeps alive all that it holds."""
         self.unannounced: dict[int, list[tuple[Task, float]]] = {}
         """Of a connection whose transaction will be ours to end: what is to be announced then, and its `tick`."""
         self._triggers = LIFECYCLE.machine().triggers

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from faults.audit import Audit
+from faults.audit import END, Audit
 from faults.crew import told
 from faults.figures import PAGE, page_with, text
 from faults.places import STORES, Missing, place
@@ -62,10 +62,10 @@ def test_what_is_planted_is_found(tmp_path):
     with place("sqlite", tmp_path) as where, on_trial(where, tmp_path, ONCE, lease=1.5) as trial:
         storm(trial)
         assert trial.audit().faults == []
-        lines = read(trial.journal)
+        first, *_, last = [line for line in read(trial.journal) if line.what == END]
         with trial.journal.open("a") as journal:
-            journal.write(trial.journal.read_text().splitlines()[-1] + "\n")
-        victim = next(line.task for line in lines if line.what == "begin" and line.task != lines[-1].task)
+            journal.write("\t".join(map(str, last)) + "\n")
+        victim = first.task
         with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as db:
             assert db.execute("delete from task where id = ?", [victim]).rowcount == 1
         audit = trial.audit()
@@ -155,7 +155,7 @@ def test_figures_are_written():
     assert page_with(page, r"new \1") == page.replace("old", r"new \1")
     report = Report("storm", "sqlite", ("thread",), "3 kills", 2.4, Audit(tasks=1000, executions=1200), {"died": 2})
     head, rule, row, _, seed = text([report], 7).splitlines()
-    assert row == "| storm | sqlite | thread | 1,000 | 3 kills | 2 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 | 2 died |"
+    assert row == "| storm | sqlite | thread | 1,000 | 3 kills | 2 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 2 died |"
     assert head.count("|") == rule.count("|") == row.count("|")
     assert "7" in seed
     assert "<!-- measured: faults -->\n\n" in PAGE.read_text()

@@ -2,7 +2,7 @@
 
 import attrs
 import pytest
-from faults.audit import BEGIN, END, Found, Line, audit
+from faults.audit import BEGIN, END, SIGNAL, Found, Line, audit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +82,17 @@ def test_what_is_right(data):
     assert result.done_again <= result.interruptions
 
 
+@given(legal_histories(complete=True), st.data())
+def test_signals_that_are_missing(signals, data):
+    """Signals that were not heard, since who was to send them had died, are not missed; two that changed places are noticed."""
+    states, lines = [STATE[signal] for signal in signals], noted([STATE[signal] for signal in signals])
+    heard = [signal for signal in signals if data.draw(st.booleans())]
+    assert tried([found(states)], [*lines, *(line(SIGNAL + signal) for signal in heard)]).faults == []
+    spoilt = data.draw(st.permutations(signals))
+    result = tried([found(states)], [*lines, *(line(SIGNAL + signal) for signal in spoilt)])
+    assert result.count("misheard") == (spoilt != signals)
+
+
 @given(illegal_histories())
 def test_a_step_that_the_table_does_not_have(life):
     """A history that is illegal in one place is found, whichever place that is."""
@@ -138,6 +149,14 @@ PLANTED = {
     "a success of a run that did not end": ("unexplained", {"tasks": [good], "lines": [line(BEGIN)]}),
     "a failure of a run that ended": ("unexplained", {"tasks": [found(FAILED)], "lines": [line(BEGIN), line(END)]}),
     "a failure without a run": ("unexplained", {"tasks": [found(FAILED)]}),
+    "a signal that nobody may have sent": (
+        "misheard",
+        {"tasks": [good], "lines": [*noted(ONCE), line("signal error")]},
+    ),
+    "a signal that came twice": (
+        "misheard",
+        {"tasks": [good], "lines": [*noted(ONCE), line("signal complete"), line("signal complete")]},
+    ),
     "a task that is held": ("held", {"tasks": [good._replace(held=True)], "lines": noted(ONCE)}),
     "a lock that is taken": ("held", {"locks": ["door"]}),
 }

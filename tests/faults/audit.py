@@ -19,14 +19,14 @@ __all__ = ["Audit", "Found", "Line", "audit"]
 AT_REST = {state.name for state in LIFECYCLE.of_kind(Kind.FINAL, Kind.OUTCOME)}
 RAN = {COMPLETED, ERROR, RETRYING}
 """Ends of an attempt whose body has surely been entered: all others may come before its first line."""
-BEGIN, END = "begin", "end"
+BEGIN, END, SIGNAL = "begin", "end", "signal "
 
 
 class Line(NamedTuple):
     """What a body has noted, in a file that is only ever appended to."""
 
     what: str
-    """`BEGIN`, as its first act, or `END`, as its last; other words say other things."""
+    """`BEGIN`, as its first act, or `END`, as its last. A handler notes `SIGNAL` and its name. All else is other people's."""
     task: str
     attempt: int
     member: int
@@ -89,9 +89,12 @@ def audit(
     """
     result = Audit(tasks=len(wanted))
     noted: dict[str, list[Line]] = defaultdict(list)
+    heard: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         if line.what in (BEGIN, END):
             noted[line.task].append(line)
+        elif line.what.startswith(SIGNAL):
+            heard[line.task].append(line.what.removeprefix(SIGNAL))
     tasks = {task.id: task for task in found}
     for task_id, name in wanted.items():
         if task_id not in tasks:
@@ -102,6 +105,7 @@ def audit(
         _rest(result, task, rests.get(task.name, frozenset()))
         _history(result, task)
         _executions(result, task, noted.pop(task.id, []))
+        _signals(result, task, heard.get(task.id, []))
     for task_id, rest in noted.items():
         result.executions += sum(line.what == BEGIN for line in rest)
         result.wrong["unexplained"].append(f"task {task_id} ran, and is not in the store")
@@ -166,6 +170,13 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
             result.interruptions += 1
             result.again += begun[attempt]
             result.done_again += ended[attempt]
+
+
+def _signals(result: Audit, task: Found, heard: Sequence[str]) -> None:
+    """Were they heard in the order of the history, each at most once? Those of a process that died may be missing."""
+    sent = iter([LIFECYCLE.state(record.state).signal for record in task.history])
+    if not all(signal in sent for signal in heard):
+        result.wrong["misheard"].append(f"task {task.id} ({task.name}): the signals heard were {', '.join(heard)}")
 
 
 def _ends(history: Sequence[Record]) -> dict[int, str | None]:

@@ -179,9 +179,8 @@ class Trial:
         if refused := self.crew.said(*REFUSED):
             self.figures["outcomes refused"] = refused
         if refused > result.interruptions:
-            self.complain(
-                f"{refused} outcomes were refused, though only {result.interruptions} attempts were interrupted"
-            )
+            reason = f"{refused} outcomes were refused, though only {result.interruptions} attempts were interrupted"
+            result.wrong["scenario"].append(reason)
         result.wrong["scenario"] += self.complaints + self.crew.tracebacks()
         return result
 
