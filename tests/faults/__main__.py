@@ -16,6 +16,8 @@ from faults.scenarios import KINDS, SCENARIOS, planned, tried
 from faults.trial import Options
 from rich.console import Console
 
+from consumer.consumer import WORKER_TYPES
+
 SHOWN = 20
 """How many of the faults of a trial are printed."""
 
@@ -27,10 +29,15 @@ def main() -> int:
     parser.add_argument(
         "--store", action="append", help=f"{', '.join(STORES)}, or a URL; may be repeated; default: all"
     )
-    parser.add_argument("--kind", action="append", choices=KINDS, help="of workers; may be repeated; default: all")
+    parser.add_argument(
+        "--kind",
+        action="append",
+        choices=WORKER_TYPES,
+        help=f"of workers; may be repeated; default: {', '.join(KINDS)}",
+    )
     parser.add_argument("--tasks", type=int, default=2000, help="how many")
     parser.add_argument("--kills", type=int, default=8, help="or freezes, restarts, cuts: how many in a trial")
-    parser.add_argument("--consumers", type=int, default=3, help="how many at once")
+    parser.add_argument("--consumers", type=int, default=3, help="how many at once; at least one of each kind")
     parser.add_argument("--workers", type=int, default=4, help="of each consumer")
     parser.add_argument(
         "--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of all that is random"

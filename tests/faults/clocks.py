@@ -23,8 +23,8 @@ def clocks(trial: Trial) -> None:
     """Nobody dies, so nothing is interrupted; a task for later comes neither too early nor a minute too late."""
     options = trial.options
     shifts = (0.0, APART)
-    for number in range(max(options.consumers, 2)):
-        trial.crew.hire(options.kinds[number % len(options.kinds)], options.workers, shift=shifts[number % 2])
+    for number, kind in enumerate(trial.crowd()):
+        trial.crew.hire(kind, options.workers, shift=shifts[number % 2])
     producers = [
         subprocess.Popen(
             [sys.executable, "-m", "produce", str(options.seed + number), str(options.tasks // 2), str(DELAY)],

@@ -49,8 +49,8 @@ def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
         if interference.due():
             act()
 
-    for number in range(options.consumers):
-        trial.crew.hire(options.kinds[number % len(options.kinds)], options.workers)
+    for kind in trial.crowd():
+        trial.crew.hire(kind, options.workers)
     # One that finds no store as it starts says so, and ends: it is told of its mistakes at once.
     until(lambda: all(member.up for member in trial.crew.members), "the consumers")
     rest = trial.mix(options.tasks)
@@ -145,8 +145,8 @@ def disk(trial: Trial) -> None:
     Producers are refused, and told why; consumers keep what they have, say so once, and go on.
     """
     options, folder = trial.options, Path(urlsplit(trial.place.url).path.removeprefix("/")).parent
-    for number in range(options.consumers):
-        trial.crew.hire(options.kinds[number % len(options.kinds)], options.workers)
+    for kind in trial.crowd():
+        trial.crew.hire(kind, options.workers)
     trial.enqueue(trial.mix(options.tasks // 2))
     for _ in range(options.kills):
         _without_room(trial, folder / "ballast")

@@ -23,7 +23,8 @@ from lifecycle import StorageError
 
 __all__ = ["KINDS", "SCENARIOS", "Report", "Scenario", "planned", "tried"]
 
-KINDS = tuple(WORKER_TYPES)
+KINDS = tuple(kind for kind in ("thread", "process", "asyncio") if kind in WORKER_TYPES)
+"""The kinds of worker that are tried unless one is told otherwise: those that need nothing to be installed."""
 SERVERS = frozenset({"postgres", "redis"})
 
 

@@ -19,8 +19,8 @@ class Storm:
         self._trial = trial
         options = trial.options
         self._moments = sorted(trial.chance.uniform(EARLIEST, LATEST) * options.tasks for _ in range(options.kills))
-        for number in range(options.consumers):
-            self._hire(options.kinds[number % len(options.kinds)])
+        for kind in trial.crowd():
+            self._hire(kind)
 
     def _hire(self, kind: str) -> None:
         self._trial.crew.hire(kind, self._trial.options.workers)

@@ -116,6 +116,11 @@ class Trial:
     def _named(self, tasks: list[Task], task_id: str) -> str:
         return next(task.name for task in tasks if task.id == task_id)
 
+    def crowd(self) -> list[str]:
+        """The kinds of the consumers that there are to be: in turn, one of each at the least."""
+        kinds = self.options.kinds
+        return [kinds[number % len(kinds)] for number in range(max(self.options.consumers, len(kinds)))]
+
     # Looking on ------------------------------------------------------------------------------------------------------
 
     def lines(self) -> list[Line]:
