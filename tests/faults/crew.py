@@ -44,11 +44,6 @@ class Member:
         except psutil.NoSuchProcess:
             return []
 
-    def workers(self) -> list[psutil.Process]:
-        """The processes in which its tasks run, if that is its kind."""
-        # Others, such as the one that watches over resources or forks for it, run nothing of ours.
-        return self.all()[1:] if self.kind == "process" else []
-
     def kill(self) -> None:
         """`kill -9`: of the consumer, not of its workers."""
         self.process.kill()

@@ -1,6 +1,9 @@
 """Consumers, and single workers, are killed in the midst of it, again and again."""
 
+from contextlib import suppress
+
 import psutil
+from faults.audit import BEGIN
 from faults.crew import Member
 from faults.trial import Trial
 
@@ -30,21 +33,22 @@ class Storm:
         trial = self._trial
         if not self._moments or trial.begun() < self._moments[0]:
             return
-        begun = {line.member for line in trial.lines() if line.what == "begin"}
+        begun: dict[int, set[int]] = {}  # member → the processes in which its tasks run
+        for line in trial.lines():
+            if line.what == BEGIN:
+                begun.setdefault(line.member, set()).add(line.pid)
         victims = [member for member in trial.crew.alive if member.number in begun]  # those that have something to lose
         if victims:
             self._moments.pop(0)
-            self._strike(trial.chance.choice(victims))
+            member = trial.chance.choice(victims)
+            self._strike(member, [one for one in member.all()[1:] if one.pid in begun[member.number]])
 
-    def _strike(self, member: Member) -> None:
+    def _strike(self, member: Member, workers: list[psutil.Process]) -> None:
         trial = self._trial
-        workers = member.workers()
         trial.disturbances += 1
         if workers and trial.chance.random() < CHILD:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 trial.chance.choice(workers).kill()
-            except psutil.NoSuchProcess:
-                pass
             trial.count("workers killed")
         else:
             member.kill()
