@@ -155,7 +155,7 @@ def test_figures_are_written():
     assert page_with(page, r"new \1") == page.replace("old", r"new \1")
     report = Report("storm", "sqlite", ("thread",), "3 kills", 2.4, Audit(tasks=1000, executions=1200), {"died": 2})
     head, rule, row, _, seed = text([report], 7).splitlines()
-    assert row == "| storm | sqlite | thread | 1,000 | 3 kills | 2 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 2 died |"
+    assert row == "| storm | sqlite | thread | 1,000 | 3 kills (2 died) | 2 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |"
     assert head.count("|") == rule.count("|") == row.count("|")
     assert "7" in seed
     assert "<!-- measured: faults -->\n\n" in PAGE.read_text()

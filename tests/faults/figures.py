@@ -12,8 +12,8 @@ __all__ = ["PAGE", "page_with", "table", "text"]
 PAGE = Path(__file__).parents[2] / "docs" / "guarantees.md"
 MARKERS = r"(<!-- measured: faults -->\n\n).*(\n\n<!-- end of what was measured -->)"
 COLUMNS = (
-    "scenario", "store", "workers", "tasks", "what was done", "seconds", "bodies run", "of interrupted attempts",
-    "done again", "unexplained", "lost", "illegal", "finished twice", "misheard", "also",
+    "scenario", "store", "workers", "tasks", "what was done", "seconds", "bodies run", "interrupted", "done again",
+    "unexplained", "lost", "illegal", "finished twice", "misheard",
 )  # fmt: skip
 WRONG = ("unexplained", "lost", "illegal", "finished twice", "misheard")
 
@@ -21,18 +21,18 @@ WRONG = ("unexplained", "lost", "illegal", "finished twice", "misheard")
 def row(report: Report) -> list[str]:
     """A trial's figures, in the order of the columns."""
     audit = report.audit
+    more = ", ".join(f"{number:,} {what}" for what, number in sorted(report.figures.items()) if number)
     return [
         report.scenario,
         report.store,
         ", ".join(report.kinds),
         f"{audit.tasks:,}",
-        report.disturbances,
+        f"{report.disturbances} ({more})" if more else report.disturbances,
         f"{report.seconds:.0f}",
         f"{audit.executions:,}",
         f"{audit.again:,}",
         f"{audit.done_again:,}",
         *(f"{audit.count(kind):,}" for kind in WRONG),
-        ", ".join(f"{number:,} {what}" for what, number in sorted(report.figures.items())),
     ]
 
 
