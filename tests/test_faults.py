@@ -31,6 +31,8 @@ def trials():
     """Each scenario on each store, with another kind of worker on each; a storm is one for all of them."""
     for row, (name, scenario) in enumerate(SCENARIOS.items()):
         for column, store in enumerate(STORES):
+            if scenario.few and store == "postgres":
+                continue  # when a task rests is decided as on SQLite, by the same function
             kinds = KINDS if scenario.run is storm else (KINDS[(row + column) % len(KINDS)],)
             for one in planned(name, store, attrs.evolve(OPTIONS, kinds=kinds)):
                 yield pytest.param(name, store, one, id=f"{name} on {store}, {' '.join(one.kinds)}")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import attrs
 
 from lifecycle.checking import IllegalSequence, check
-from lifecycle.table import COMPLETED, ERROR, EXECUTING, INTERRUPTED, LIFECYCLE, RETRYING, Kind
+from lifecycle.table import COMPLETED, ERROR, EXECUTING, INTERRUPTED, LIFECYCLE, LOCKED, RETRYING, Kind
 from lifecycle.task import Record
 
 __all__ = ["Audit", "Found", "Line", "audit"]
@@ -19,6 +19,8 @@ __all__ = ["Audit", "Found", "Line", "audit"]
 AT_REST = {state.name for state in LIFECYCLE.of_kind(Kind.FINAL, Kind.OUTCOME)}
 RAN = {COMPLETED, ERROR, RETRYING}
 """Ends of an attempt whose body has surely been entered: all others may come before its first line."""
+NOT_ENDED = {ERROR, RETRYING, LOCKED}
+"""Ends of an attempt whose body has not come to its own end: others may strike even behind its last line."""
 BEGIN, END, SIGNAL = "begin", "end", "signal "
 
 
@@ -164,7 +166,7 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
             wrong.append(f"{what} is {end}, though its body never ran")
         elif end == COMPLETED and not ended[attempt]:
             wrong.append(f"{what} is {end}, though its body did not come to its end")
-        if end not in (COMPLETED, INTERRUPTED) and ended[attempt]:
+        if end in NOT_ENDED and ended[attempt]:
             wrong.append(f"{what} is {end}, though its body did come to its end")
         if end == INTERRUPTED:
             result.interruptions += 1
