@@ -1,25 +1,32 @@
 """Consumers, and single workers, are killed in the midst of it, again and again."""
 
+from collections.abc import Iterable
 from contextlib import suppress
+from math import ceil
 
 import psutil
 from faults.audit import BEGIN
 from faults.crew import Member
 from faults.trial import Trial
 
+from lifecycle import IllegalTransition, UnknownTask
+
 __all__ = ["storm"]
 
 EARLIEST, LATEST = 0.02, 0.9
 """The part of all work between which kills come."""
+UNWANTED = 0.01
+"""The part of all tasks that are called off."""
 CHILD = 0.5
 """How often it is a single worker, where workers are processes."""
 
 
 class Storm:
-    """Kills members when as much has been done as chance has it, and hires others in their place."""
+    """Kills members when as much has been done as chance has it, and hires others in their place; calls tasks off."""
 
-    def __init__(self, trial: Trial) -> None:
-        self._trial = trial
+    def __init__(self, trial: Trial, unwanted: Iterable[str]) -> None:
+        """`unwanted`: tasks, by their ids, that go on until they are called off."""
+        self._trial, self._unwanted = trial, list(unwanted)
         options = trial.options
         self._moments = sorted(trial.chance.uniform(EARLIEST, LATEST) * options.tasks for _ in range(options.kills))
         for kind in trial.crowd():
@@ -31,6 +38,8 @@ class Storm:
     def look(self) -> None:
         """Is it time?"""
         trial = self._trial
+        if self._unwanted:
+            self._call_off(trial.chance.choice(self._unwanted))
         if not self._moments or trial.begun() < self._moments[0]:
             return
         begun: dict[int, set[int]] = {}  # member → the processes in which its tasks run
@@ -42,6 +51,16 @@ class Storm:
             self._moments.pop(0)
             member = trial.chance.choice(victims)
             self._strike(member, [one for one in member.all()[1:] if one.pid in begun[member.number]])
+
+    def _call_off(self, task_id: str) -> None:
+        """As often as it takes: whoever was about to end it may be killed first."""
+        try:
+            self._trial.queue.cancel(task_id)
+        except IllegalTransition:  # it rests
+            self._unwanted.remove(task_id)
+            self._trial.count("called off")
+        except UnknownTask:  # not enqueued yet
+            pass
 
     def _strike(self, member: Member, workers: list[psutil.Process]) -> None:
         trial = self._trial
@@ -62,14 +81,16 @@ class Storm:
 
 
 def storm(trial: Trial) -> None:
-    """Many tasks of every kind, failures and retries, and consumers that die at any moment.
+    """Many tasks of every kind, failures and retries, some that are called off, and consumers that die at any moment.
 
     Half of the tasks are there from the beginning, the others come while the consumers are at work.
     """
-    tasks = trial.mix(trial.options.tasks)
+    unwanted = [trial.work.unwanted.s() for _ in range(ceil(trial.options.tasks * UNWANTED))]
+    tasks = [*trial.mix(trial.options.tasks - len(unwanted)), *unwanted]
+    trial.chance.shuffle(tasks)
     half = len(tasks) // 2
     trial.enqueue(tasks[:half])
-    weather = Storm(trial)
+    weather = Storm(trial, [task.id for task in unwanted])
     rest = tasks[half:]
     while rest:
         size = trial.chance.randint(1, 50)

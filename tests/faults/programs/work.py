@@ -111,6 +111,14 @@ def linger(task=None):
 
 
 @queue.task(context=True)
+def unwanted(task=None):
+    """Goes on until it is called off."""
+    begin(task)
+    while True:
+        time.sleep(0.005)
+
+
+@queue.task(context=True)
 def poison(task=None):
     """Takes its worker with it."""
     begin(task)
@@ -127,6 +135,7 @@ RESTS = {
     "exclusive": ["complete"],
     "endless": ["complete", "timeout"],  # on a machine that is busy
     "linger": ["complete"],
+    "unwanted": ["canceled", "revoked"],
     "poison": ["interrupted"],
 }
 """Where the tasks of each function may rest."""
