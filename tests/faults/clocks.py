@@ -15,6 +15,8 @@ APART = 60.0
 AHEAD = -2
 """The number that the producer whose clock is ahead has among the members."""
 DELAY = 1.0
+LONGER = 1.1
+"""Some tasks run so many times as long as a lease."""
 LATE = 5.0
 """Seconds that a task for later may come late, on a machine that is busy."""
 
@@ -25,6 +27,7 @@ def clocks(trial: Trial) -> None:
     shifts = (0.0, APART)
     for number, kind in enumerate(trial.crowd()):
         trial.crew.hire(kind, options.workers, shift=shifts[number % 2])
+    trial.enqueue([trial.work.steady.s(trial.lease * LONGER) for _ in range(2)])  # one for each host, or nearly always
     producers = [
         subprocess.Popen(
             [sys.executable, "-m", "produce", str(options.seed + number), str(options.tasks // 2), str(DELAY)],
@@ -39,7 +42,6 @@ def clocks(trial: Trial) -> None:
         trial.wanted |= dict(line.split() for line in said.splitlines())
         if producer.returncode:
             trial.complain(f"a producer ended with {producer.returncode}")
-    trial.enqueue([trial.work.steady.s(trial.lease * 1.5) for _ in range(2)])
     trial.disturbances = 1
     trial.settle(patience=2 * APART)
     trial.complaints += trial.crew.drain()

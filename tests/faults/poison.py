@@ -1,6 +1,9 @@
 """Tasks that take their worker with them, every time."""
 
+from faults.audit import BEGIN
 from faults.trial import Trial
+
+from lifecycle.table import INTERRUPTED
 
 __all__ = ["poison"]
 
@@ -26,10 +29,12 @@ def poison(trial: Trial) -> None:
     supervise()
     trial.enqueue(tasks)
     trial.settle(supervise)
-    trial.disturbances = sum(
-        line.what == "begin" and line.task in {task.id for task in poisons} for line in trial.lines()
-    )
-    if trial.disturbances != (expected := len(poisons) * (trial.queue.engine.max_interruptions + 1)):
-        trial.complain(f"poison was taken {trial.disturbances} times, not {expected}")
+    ids = {task.id for task in poisons}
+    trial.disturbances = sum(line.what == BEGIN and line.task in ids for line in trial.lines())
+    allowed = trial.queue.engine.max_interruptions
+    for task_id in ids:
+        taken = [record.state for record in trial.queue.history(task_id)].count(INTERRUPTED)
+        if taken != allowed + 1:
+            trial.complain(f"poison {task_id} was interrupted {taken} times, where {allowed} are allowed")
     trial.count("consumers died", len(trial.crew.members) - len(trial.crew.alive))
     trial.complaints += trial.crew.drain()

@@ -56,7 +56,7 @@ SCENARIOS = {
     "restart": Scenario(outages.restart, "restarts", lease=5.0, stores=SERVERS, private=True),
     "cut": Scenario(outages.cut, "cuts", lease=5.0, stores=SERVERS),
     "answers": Scenario(outages.lost_answers, "lost answers", lease=5.0, stores=SERVERS),
-    "clocks": Scenario(clocks, "hosts with a wrong clock", lease=2.0, stores=SERVERS, tasks=400),
+    "clocks": Scenario(clocks, "host with a wrong clock", lease=4.0, stores=SERVERS, tasks=400),
     "disk": Scenario(
         outages.disk, "times without room", lease=5.0, stores=frozenset({"sqlite"}), disk=16, tasks=400, kills=4
     ),
