@@ -234,7 +234,8 @@ def free(engine: Engine, task: Task) -> None:
         try:
             engine.storage.unlock(name, owner)
         except StorageError as error:
-            log.warning("%s has left the lock %r behind, until its lease ends: %s", task, name, error)
+            engine.owed.append(partial(engine.bare.unlock, name, owner))
+            log.warning("%s has left the lock %r behind; it is given back later: %s", task, name, error)
 
 
 def told(engine: Engine, task: Task, value: object, error: BaseException | None) -> None:

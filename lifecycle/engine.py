@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -110,6 +111,9 @@ class Engine:
         """Numbers for the names of workers: no two of a process have the same."""
         self.taken: dict[str, list[tuple[str, str]]] = {}
         """Task id → name and owner of the locks that its attempt has taken here and not given back."""
+        self.owed: deque[Callable[[], object]] = deque()
+        """What the store could not be told when that was due: that a lock is not wanted, that a task is announced. They
+        would stay held as long as this process lives, which keeps alive all that it holds."""
         self.unannounced: dict[int, list[tuple[Task, float]]] = {}
         """Of a connection whose transaction will be ours to end: what is to be announced then, and its `tick`."""
         self._triggers = LIFECYCLE.machine().triggers
@@ -137,7 +141,22 @@ class Engine:
             self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"
         return self._name
 
+    def pay(self) -> None:
+        """Tell the store what is `owed`, if it can be used by now."""
+        while self.owed:
+            try:
+                call = self.owed.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                call()
+            except StorageError as error:
+                self.owed.appendleft(call)
+                log.debug("what is held for nothing is let go later: %s", error)
+                return
+
     def _beat(self, workers: Iterable[str]) -> None:
+        self.pay()
         self.bare.extend(list(workers), self.clock.now() + self.lease)
 
     # Tasks ---------------------------------------------------------------------------------------------------------
@@ -331,7 +350,11 @@ class Engine:
             try:
                 self.bare.release(held, self.clock.now())
             except StorageError as error:
-                log.warning("%d tasks stay held until their lease ends: %s", len(held), error)
+                log.warning("%d tasks stay held a little longer: %s", len(held), error)
+                freed = list(map(copy, held))
+                self.owed.append(lambda: self.bare.release(freed, self.clock.now()))
+            else:
+                self.pay()
             for task in held:
                 task.lease = None
 

@@ -10,7 +10,7 @@ from typing import ParamSpec, Self, TypeVar, cast
 
 from lifecycle.attempt import current_task
 from lifecycle.engine import Engine
-from lifecycle.errors import TaskLockedException
+from lifecycle.errors import StorageError, TaskLockedException
 from lifecycle.guard import shielded
 from lifecycle.storage.base import Lock
 
@@ -43,7 +43,12 @@ class TaskLock:
         # In a task it lives and dies with the lease of the worker, elsewhere with this process's heartbeat.
         keeper = None if self._ttl is not None else task.worker if task is not None else engine.name
         until = now + (engine.lease if self._ttl is None else self._ttl)
-        taken = engine.storage.lock(Lock(self.name, owner, until, keeper, task.id if task is not None else None), now)
+        lock = Lock(self.name, owner, until, keeper, task.id if task is not None else None)
+        try:
+            taken = engine.storage.lock(lock, now)
+        except StorageError:  # it may have been taken all the same
+            self._owe(owner)
+            raise
         if taken:
             self._let_go()  # of a hold that somebody has flushed under its feet
             self._held[self._whose()] = owner
@@ -62,13 +67,25 @@ class TaskLock:
 
     @shielded
     def release(self) -> bool:
-        """Give it back; False if it was not held by this object, in this thread and task, any more."""
+        """Give it back; False if it was not held by this object, in this thread and task, any more.
+
+        Raises `StorageError` if the store cannot be used; nobody need ask again, it is given back later.
+        """
         owner = self._held.get(self._whose())
         if owner is None:
             return False
-        given = self._engine.storage.unlock(self.name, owner)
-        self._let_go()
-        return given
+        try:
+            return self._engine.storage.unlock(self.name, owner)
+        except StorageError:
+            self._owe(owner)
+            raise
+        finally:
+            self._let_go()
+
+    def _owe(self, owner: str) -> None:
+        """Give it back later."""
+        engine = self._engine
+        engine.owed.append(lambda: engine.bare.unlock(self.name, owner))
 
     def _let_go(self) -> None:
         """Keep alive no more what this thread and task hold by this object, if they do."""

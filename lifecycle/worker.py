@@ -189,6 +189,8 @@ class Worker:
             except StorageError as failure:
                 if not done or not self._wait(failure):
                     raise
+        if engine.owed:  # the store can be used
+            engine.pay()
         if claims:
             self._asked = asked
         self._claimed.extend(claims)  # before handlers run: if they are slow, somebody may relieve this worker of them

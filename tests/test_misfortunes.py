@@ -15,12 +15,14 @@ from lifecycle import (
     DuplicateTask,
     IllegalTransition,
     StorageFull,
+    StorageUnavailable,
     TaskException,
     TaskQueue,
     Unserializable,
 )
 from lifecycle.function import name_of
 from lifecycle.testing import VirtualClock
+from lifecycle.worker import Worker
 
 ERRORS = [
     DuplicateTask("7"),
@@ -55,38 +57,132 @@ def test_a_body_that_exits(queue):
     assert told == [(None, "SystemExit(3)")]
 
 
-def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog):
-    """An attempt whose lock cannot be given back has its own outcome all the same; the lock ends with the lease."""
+class Locks:
+    """A store whose locks cannot be reached while `away`; what was asked for may have been done all the same."""
 
-    def full(name, owner):
-        raise StorageFull("no space left")
+    def __init__(self, queue, monkeypatch, *, done):
+        self.away, self._done = True, done
+        for name in ("lock", "unlock"):
+            monkeypatch.setattr(queue.engine.bare, name, self._failing(getattr(queue.engine.bare, name)))
 
-    queue.task(name="takes")(lambda: queue.lock_task("lock").acquire())()
-    monkeypatch.setattr(queue.storage, "unlock", full)
-    assert queue.run_next().state == "complete"
-    assert "has left the lock 'lock' behind" in caplog.text
+    def _failing(self, operation):
+        def call(*args):
+            if not self.away:
+                return operation(*args)
+            if self._done:
+                operation(*args)
+            raise StorageUnavailable("nobody answers")
+
+        return call
+
+
+@pytest.mark.parametrize("use", ["left behind", "given back"])
+def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog, use):
+    """A task's lock that cannot be given back is given back once the store can be used, though its worker lives on."""
+
+    @queue.task(name="takes")
+    def takes():
+        lock = queue.lock_task("lock")
+        assert lock.acquire()
+        locks.append(Locks(queue, monkeypatch, done=False))
+        if use == "given back":
+            lock.release()
+
+    locks = []
+    takes()
+    assert queue.run_next().state == ("complete" if use == "left behind" else "error")
+    assert ("has left the lock 'lock' behind" in caplog.text) == (use == "left behind")
+    for _ in range(3):  # it is kept alive as long as its worker is
+        queue.engine.clock.advance(20)
+        queue.storage.extend([task.worker for task in queue.storage.tasks()], queue.engine.clock.now() + 30)
+        assert queue.run_next() is None
     assert queue.is_locked("lock")
-    queue.engine.clock.advance(31)
+    locks[0].away = False
+    queue.task(name="plain")(lambda: 1)()
+    assert queue.run_next().state == "complete"
     assert not queue.is_locked("lock")
+    assert not queue.engine.owed
 
 
-def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog):
-    """A task that stays held, because the store fails just then, runs once its hold has ended."""
+def test_a_lock_that_nobody_heard_of(queue, monkeypatch):
+    """A lock that was taken, but whoever asked did not hear of it, is given back with the next heartbeat."""
+    locks, lock = Locks(queue, monkeypatch, done=True), queue.lock_task("lock")
+    with pytest.raises(StorageUnavailable):
+        lock.acquire()
+    assert queue.is_locked("lock")
+    locks.away = False
+    queue.engine.heart._beat(["w"])
+    assert not queue.is_locked("lock")
+    assert not lock.release()
+
+
+def test_a_release_that_fails(queue, monkeypatch):
+    """Outside of tasks, too, whoever could not give a lock back has let it go: it is given back without them."""
+    lock = queue.lock_task("lock")
+    assert lock.acquire()
+    locks = Locks(queue, monkeypatch, done=False)
+    with pytest.raises(StorageUnavailable):
+        lock.release()
+    assert not lock.release()
+    queue.engine.heart._beat([queue.engine.name])
+    assert queue.is_locked("lock")
+    locks.away = False
+    queue.engine.heart._beat([queue.engine.name])
+    assert lock.acquire()
+    assert lock.release()
+
+
+@pytest.mark.parametrize("then", ["a heartbeat", "another task", "nothing"])
+def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog, then):
+    """A task that stays held, because the store fails just then, is let go with what is done next; at the latest its hold ends."""
     caplog.set_level(logging.WARNING)
     heard = Heard(queue, SIGNAL_ENQUEUED)
 
     def full(tasks, now):
         raise StorageFull("no space left")
 
+    plain = queue.task(name="plain")(lambda number: number)
     with monkeypatch.context() as patch:
         patch.setattr(queue.storage, "release", full)
-        result = queue.task(name="plain")(lambda: 1)()
+        result = plain(1)
+        queue.engine.heart._beat(["w"])
     assert heard.of(result) == ["enqueued"]
-    assert "1 tasks stay held until their lease ends" in caplog.text
+    assert "1 tasks stay held a little longer" in caplog.text
     assert queue.run_next() is None
-    queue.engine.clock.advance(31)
+    {
+        "a heartbeat": lambda: queue.engine.heart._beat(["w"]),
+        "another task": lambda: plain(2),
+        "nothing": lambda: queue.engine.clock.advance(31),
+    }[then]()
     drain(queue)
     assert result.get() == 1
+
+
+def test_a_retry_that_cannot_be_let_go(queue, monkeypatch, clock):
+    """A task whose retry is announced, and that the store then does not let go of, is not held as long as its worker lives."""
+    Heard(queue)
+    worker = Worker(queue.engine, "w")
+
+    @queue.task(name="fails", retries=1)
+    def fails():
+        if len(tried) < 2:
+            tried.append(1)
+            raise ValueError("uh-oh")
+
+    def full(tasks, now):
+        raise StorageFull("no space left")
+
+    tried = [1]
+    result = fails()
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.storage, "release", full)
+        worker.work(lambda: True)
+        queue.engine.heart._beat(["w"])
+    for _ in range(3):
+        clock.advance(20)
+        queue.engine.heart._beat(["w"])
+    worker.work(lambda: True)
+    assert result.state == "complete"
 
 
 def test_a_policy_that_was_changed_by_hand(tmp_path, caplog):

@@ -5,6 +5,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from unittest.mock import Mock
 
 import pytest
 from forks import Fork, forking
@@ -17,7 +18,7 @@ from lifecycle.policies import Revocation
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Channel, Claimant, Target
 from lifecycle.storage.postgres_watch import channel_name
-from lifecycle.storage.postgres_wire import ConnectionLost, Session
+from lifecycle.storage.postgres_wire import ConnectionLost, ServerError, Session
 from lifecycle.table import FAIL, REVOKE, START
 from lifecycle.task import Task
 
@@ -55,8 +56,9 @@ def db(postgres, schema, storage):
 class Cut:
     """Loses the connection at a store's next commit: before it is sent, or after it has happened."""
 
-    def __init__(self, monkeypatch, *, after):
+    def __init__(self, monkeypatch, *, after, error=None):
         self.on, self._after, self._run = False, after, Session.run
+        self._error = error or ConnectionLost("the cable was cut")
         cut = self
 
         def run(session, *commands):
@@ -74,7 +76,7 @@ class Cut:
         if self._after:
             self._run(session, *commands)
         session.close()
-        raise ConnectionLost("the cable was cut")
+        raise self._error
 
 
 cuts = pytest.mark.parametrize("after", [False, True], ids=["before it is sent", "after it has happened"])
@@ -102,6 +104,41 @@ def test_a_commit_that_nobody_heard_of(storage, monkeypatch, after):
     assert took == [True, True]
     assert [claim.task.id for claim in claims] == ["d", "e", "f"]
     assert {task.id: task.attempt for task in storage.tasks()} == dict.fromkeys("acdef", 1) | {"b": 2}
+
+
+def test_a_server_that_takes_leave_behind_the_commit(storage, monkeypatch):
+    """A server that ends the connection, and says so, when the commit was on its way, has left it unknown, too."""
+    storage.enqueue([Task(task_id, "add") for task_id in "ab"], 1.0, PRODUCER)
+    cut = Cut(monkeypatch, after=True, error=ServerError("57P01", "terminating connection"))
+    [a] = start(storage)
+    done, claimant = [completed(a)], Claimant("w", 7.0, 10.0)
+    cut.on = True
+    with pytest.raises(StorageUnavailable, match="look whether it was made"):
+        storage.exchange(done, claimant)
+    took, claims = storage.exchange(done, claimant)
+    assert (took, [claim.task.id for claim in claims]) == ([True], ["b"])
+
+
+@pytest.mark.parametrize("again", ["as it is looked up", "behind that"])
+def test_a_second_cut(storage, monkeypatch, again):
+    """An exchange in doubt is still so if the call that looks it up fails as well, wherever that does."""
+    storage.enqueue([Task(task_id, "add", retries=1) for task_id in "abcd"], 1.0, PRODUCER)
+    cut = Cut(monkeypatch, after=True)
+    a, b = start(storage, limit=2)
+    done, claimant = [completed(a)], Claimant("w", 7.0, 10.0)
+    cut.on = True
+    with pytest.raises(StorageUnavailable):
+        storage.exchange(done, claimant)
+    done.append(completed(b))
+    with monkeypatch.context() as patch, pytest.raises(StorageUnavailable):
+        cut.on = again == "as it is looked up"
+        if not cut.on:
+            patch.setattr(storage, "_exchange", Mock(side_effect=StorageUnavailable("gone")))
+        storage.exchange(done, claimant)
+    took, claims = storage.exchange(done, claimant)
+    assert (took, [claim.task.id for claim in claims]) == ([True, True], ["c"])
+    assert [task.version for task in (a, b, claims[0].task)] == [3, 3, 2]
+    assert not storage._doubts
 
 
 @cuts

@@ -17,20 +17,31 @@ __all__ = ["Doubts", "Resolved"]
 
 
 class Resolved:
-    """What is known now of settlements and of a worker's claims."""
+    """What is known now of settlements and of a worker's claims; still in doubt until `apply`."""
 
-    def __init__(self, done: Sequence[Settlement], made: Sequence[Settlement], claims: list[Claim]) -> None:
-        self._done, self._made = done, [id(settlement.move) for settlement in made]
+    def __init__(
+        self, doubts: "Doubts", done: Sequence[Settlement], made: Sequence[Settlement], kept: list[tuple[Claim, Task]]
+    ) -> None:
+        """`made`: those of `done` that did happen; `kept`: the claims that did, each with its task as it is stored."""
+        self._doubts, self._done, self._kept = doubts, done, kept
+        self._made = [id(settlement.move) for settlement in made]
         self.open = [settlement for settlement in done if id(settlement.move) not in self._made]
         """What did not happen, and can be tried again."""
-        self.claims = claims
-        """What the worker has, and did not know of; their tasks are brought up to date."""
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What the worker has, and did not know of."""
+        return [claim for claim, _ in self._kept]
 
     def apply(self) -> None:
-        """Bring the objects of what did happen up to date."""
+        """Bring the objects of what did happen up to date: the worker hears of it now."""
         for known, move in self._done:
             if id(move) in self._made:
                 move.apply(known)
+        for (known, move), stored in self._kept:
+            move.apply(known)
+            known.lease = stored.lease
+        self._doubts.forget(self._made, self.claims)
 
     def merged(self, took: Sequence[bool]) -> list[bool]:
         """Which of all settlements took; `took`: which of the open ones."""
@@ -73,18 +84,28 @@ class Doubts:
         stored = {one.seq: one for one in map(task, rows.rows)}
         history = dict(histories.rows)
         made = [one for one in again if _has(history.get(one.task.seq, ""), one.task, one.move)]
-        taken = []
-        for known, move in claims:
+        kept = []
+        for claim in claims:
+            known, move = claim
             now = stored.get(known.seq)
             if now is not None and (now.version, now.worker) == (known.version + len(move.states), move.worker):
-                move.apply(known)
-                known.lease = now.lease
-                taken.append(Claim(known, move))
-        for settlement in again:
-            del self._settled[id(settlement.move)]
+                kept.append((claim, now))
+        # What did happen is kept until the worker is told: the rest of its call may fail, too.
+        for one in again:
+            del self._settled[id(one.move)]
+        self._settled |= {id(one.move): one for one in made}
         if claimant is not None:
             self._claims.pop(claimant.worker, None)
-        return Resolved(done, made, taken)
+            if kept:
+                self._claims[claimant.worker] = [claim for claim, _ in kept]
+        return Resolved(self, done, made, kept)
+
+    def forget(self, moves: Sequence[int], claims: Sequence[Claim]) -> None:
+        """The worker has been told of these."""
+        for move in moves:
+            del self._settled[move]
+        for worker in {claim.move.worker for claim in claims}:
+            del self._claims[worker]
 
 
 def _has(history: str, known: Task, move: Move) -> bool:

@@ -310,9 +310,10 @@ class PostgresServer:
                     value = work(transaction)
                     transaction.commit()
                 except ServerError as error:
+                    unknown = transaction.committing  # if it ended the connection: the commit may have come before
                     transaction.roll_back()
                     if error.sqlstate not in _IN_THE_WAY or attempt == AGAIN:
-                        raise translated(error) from error
+                        raise translated(error, unknown=unknown) from error
                 except ConnectionLost as error:
                     raise translated(error, unknown=transaction.committing) from error
                 except BaseException:

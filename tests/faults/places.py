@@ -1,0 +1,197 @@
+"""Where the queues of the trials are: stores of their own, and servers of their own where one is to be restarted or cut."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import attrs
+import psycopg
+from postgres import SERVER, why_not
+from processes import until
+
+from lifecycle.storage import SCHEMES
+
+__all__ = ["STORES", "Missing", "Place", "place"]
+
+
+class Missing(Exception):
+    """What a trial needs is not here; the message says what."""
+
+
+@attrs.frozen
+class Place:
+    """A store."""
+
+    kind: str
+    url: str
+    cut: Callable[[], int] | None = None
+    """Ends the connections of everybody who uses it; returns how many."""
+    restart: Callable[[str], None] | None = None
+    """Restarts the server, in one of the `ways`."""
+    ways: tuple[str, ...] = ()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    """Does somebody listen there?"""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def sqlite(folder: Path, *, private: bool) -> Iterator[Place]:
+    """A file."""
+    del private
+    yield Place("sqlite", f"sqlite:///{folder}/queue.db")
+
+
+# PostgreSQL ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def postgres(folder: Path, *, private: bool) -> Iterator[Place]:
+    """A database of its own on the server of the tests; `private`: on one of its own."""
+    if private:
+        with _postgres_server() as (server, restart), _database(server) as url:
+            yield Place("postgres", url, lambda: _terminate(server, url), restart, ("fast", "immediate"))
+    else:
+        if reason := why_not():
+            raise Missing(reason)
+        with _database(SERVER) as url:
+            yield Place("postgres", url, lambda: _terminate(SERVER, url))
+
+
+@contextmanager
+def _database(server: str) -> Iterator[str]:
+    name = f"lifecycle_faults_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(f"create database {name} template template0 encoding 'UTF8'")
+    try:
+        yield urlsplit(server)._replace(path=f"/{name}").geturl()
+    finally:
+        with psycopg.connect(server, autocommit=True) as db:
+            db.execute(f"drop database {name} with (force)")
+
+
+def _terminate(server: str, url: str) -> int:
+    ends = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = %s"
+    with psycopg.connect(server, autocommit=True) as db:
+        ((count,),) = db.execute(ends, [urlsplit(url).path.strip("/")]).fetchall()
+    return count
+
+
+@contextmanager
+def _postgres_server() -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A server that nobody else uses: its URL, and what restarts it."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if shutil.which("pg_ctl") is None else [Path()]
+    if not programs:
+        raise Missing("there is no pg_ctl: install PostgreSQL")
+    # It refuses to run as root, and nobody but its user may look into its folder.
+    user = "postgres" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="lifecycle-faults-"))
+    if user is not None:
+        shutil.chown(folder, user)
+    port = free_port()
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off -c shared_buffers=16MB"
+
+    def call(program: str, *arguments: str) -> None:
+        command = [programs[-1] / program, *arguments]
+        done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Missing(f"{program} fails: {done.stderr.strip() or done.stdout.strip()}")
+
+    def control(*what: str) -> None:
+        call("pg_ctl", "-D", f"{folder}/data", "-w", "-s", "-l", f"{folder}/log", *what)
+
+    try:
+        call("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        control("start", "-o", options)
+        try:
+            yield (
+                f"postgresql://postgres@127.0.0.1:{port}/postgres",
+                lambda mode: control("restart", "-o", options, "-m", mode),
+            )
+        finally:
+            control("stop", "-m", "immediate")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# Redis ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def redis(folder: Path, *, private: bool) -> Iterator[Place]:
+    """A server of its own, always: it costs nothing. `private`: what it has confirmed is on its disk."""
+    if shutil.which("redis-server") is None:
+        raise Missing("there is no redis-server: install Redis")
+    port, data = free_port(), folder / "redis"
+    data.mkdir()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always"] if private else []
+    server: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        with (data / "log").open("ab") as log:
+            server.append(subprocess.Popen(command, stdout=log, stderr=log))
+        until(lambda: answers(port), "the Redis server")
+
+    def restart(way: str) -> None:
+        server[-1].send_signal(signal.SIGKILL if way == "kill" else signal.SIGTERM)
+        server[-1].wait()
+        start()
+
+    def cut() -> int:
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.sendall(b"CLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub\r\n")
+            return sum(int(number) for number in line.recv(100).decode().replace(":", " ").split())
+
+    start()
+    try:
+        yield Place("redis", f"redis://127.0.0.1:{port}/0", cut, restart, ("term", "kill"))
+    finally:
+        server[-1].kill()
+        server[-1].wait()
+
+
+# -----------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def given(url: str) -> Iterator[Place]:
+    """A store of the user's, where the trial has a queue of its own."""
+    kind = {"postgresql": "postgres", "rediss": "redis"}.get(scheme := urlsplit(url).scheme, scheme)
+    yield Place(kind, url)
+
+
+STORES = {
+    name: opened for name, opened in {"sqlite": sqlite, "postgres": postgres, "redis": redis}.items() if name in SCHEMES
+}
+"""The kinds of store that this release has."""
+
+
+@contextmanager
+def place(store: str, folder: Path, *, private: bool = False) -> Iterator[Place]:
+    """The store of that name, or of that URL. Raises `Missing`."""
+    if "://" in store:
+        if private:
+            raise Missing("this needs a server of its own, to restart it or to cut its connections")
+        opened = given(store)
+    else:
+        opened = STORES[store](folder, private=private)
+    with opened as one:
+        yield one

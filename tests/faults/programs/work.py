@@ -1,0 +1,157 @@
+"""Tasks of every kind, which note in a file what they do: a line as a body begins, and one as it comes to its end.
+
+The file is only appended to, a line in one call, so that whatever dies, what was noted is there.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from lifecycle import RetryTask, Task, TaskQueue
+
+setting = json.loads(os.environ["FAULTS"])
+queue = TaskQueue(setting["url"], **setting["queue"])
+gate = Path(setting["gate"])
+member = int(os.environ.get("FAULTS_MEMBER", "0"))
+journal = os.open(setting["journal"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+
+def note(what, task=None, attempt=0):
+    line = f"{what}\t{task or '-'}\t{attempt}\t{member}\t{os.getpid()}\t{time.monotonic()!r}\n"
+    os.write(journal, line.encode())
+
+
+def begin(task):
+    note("begin", task.id, task.attempt)
+
+
+def end(task):
+    note("end", task.id, task.attempt)
+
+
+@queue.signal()
+def listen(signal, task, exc=None):
+    """Somebody listens to every signal, so that tasks are held until they are announced."""
+    note(f"signal {signal}", task.id, task.attempt)
+
+
+@queue.task(context=True)
+def quick(task=None):
+    begin(task)
+    end(task)
+
+
+@queue.task(context=True)
+def steady(seconds, ballast="", task=None):
+    begin(task)
+    time.sleep(seconds)
+    end(task)
+
+
+@queue.task(context=True)
+async def patient(seconds, task=None):
+    begin(task)
+    await asyncio.sleep(seconds)
+    end(task)
+
+
+@queue.task(retries=2, retry_delay=0.05, context=True)
+def shaky(seconds, task=None):
+    """Fails at the first attempt that comes so far."""
+    begin(task)
+    time.sleep(seconds)
+    if task.retries == 2:
+        raise ValueError("uh-oh")
+    end(task)
+
+
+@queue.task(retries=1, context=True)
+def doomed(task=None):
+    begin(task)
+    raise ValueError("never")
+
+
+@queue.task(context=True)
+def polite(task=None):
+    begin(task)
+    if task.attempt == 1:
+        raise RetryTask("not ready yet")
+    end(task)
+
+
+@queue.task(retries=10_000, retry_delay=0.1, context=True)
+def exclusive(number, seconds, task=None):
+    """One of them at a time has its number's lock; the others come again."""
+    begin(task)
+    with queue.lock_task(f"exclusive-{number}"):
+        time.sleep(seconds)
+    end(task)
+
+
+@queue.task(timeout=0.05, retries=1, context=True)
+def endless(task=None):
+    """Takes too long at the first attempt that comes so far."""
+    begin(task)
+    while task.retries == 1:
+        time.sleep(0.002)
+    end(task)
+
+
+@queue.task(context=True)
+def linger(task=None):
+    """Stays until the gate is open."""
+    begin(task)
+    while not gate.exists():
+        time.sleep(0.005)
+    end(task)
+
+
+@queue.task(context=True)
+def unwanted(task=None):
+    """Goes on until it is called off."""
+    begin(task)
+    while True:
+        time.sleep(0.005)
+
+
+@queue.task(context=True)
+def poison(task=None):
+    """Takes its worker with it."""
+    begin(task)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+RESTS = {
+    "quick": ["complete"],
+    "steady": ["complete"],
+    "patient": ["complete"],
+    "shaky": ["complete"],
+    "doomed": ["error"],
+    "polite": ["complete"],
+    "exclusive": ["complete"],
+    "endless": ["complete", "timeout"],  # on a machine that is busy
+    "linger": ["complete"],
+    "unwanted": ["canceled", "revoked"],
+    "poison": ["interrupted"],
+}
+"""Where the tasks of each function may rest."""
+
+
+def mix(chance: random.Random, count: int) -> list[Task]:
+    """So many tasks: some quick, some slow, some that fail once and some that always do."""
+    kinds = {
+        "quick": (40, lambda: quick.s()),
+        "steady": (20, lambda: steady.s(chance.uniform(0, 0.05))),
+        "patient": (10, lambda: patient.s(chance.uniform(0, 0.05))),
+        "shaky": (12, lambda: shaky.s(chance.uniform(0, 0.02))),
+        "doomed": (6, lambda: doomed.s()),
+        "polite": (6, lambda: polite.s()),
+        "exclusive": (4, lambda: exclusive.s(chance.randrange(8), chance.uniform(0, 0.01))),
+        "endless": (2, lambda: endless.s()),
+    }
+    names = chance.choices(list(kinds), [weight for weight, _ in kinds.values()], k=count)
+    return [kinds[name][1]() for name in names]
