@@ -80,7 +80,7 @@ class TestRedis(RedisSpec.TestCase):
     """The spec, on Redis."""
 
 
-TestRedis.settings = settings(TestRedis.settings, max_examples=25)
+TestRedis.settings = settings(TestRedis.settings, max_examples=20)
 
 
 @pytest.fixture
@@ -173,7 +173,9 @@ def private(tmp_path_factory):
     """A server of our own, which can be told anything; `limited` may do what docs/redis.md asks for, and no more."""
     folder = tmp_path_factory.mktemp("redis")
     rights = "~{test-* &{test-* -@all +@read +@write +@scripting +@pubsub +@connection +info +time"
-    with a_server(folder, "--user", "limited", "on", ">secret", *rights.split()) as server:
+    users = [("limited", rights), ("blind", rights.replace(" +info", ""))]
+    options = [part for name, may in users for part in ("--user", name, "on", ">secret", *may.split())]
+    with a_server(folder, *options) as server:
         yield server
 
 
@@ -219,9 +221,10 @@ def test_a_server_that_keeps_what_has_no_end(private, theirs, told_to, policy):
         assert {db.ttl(name) for name in names} == {-1}
 
 
-def test_a_server_that_does_not_say(private, caplog):
+@pytest.mark.parametrize("user", ["limited", "blind"])
+def test_a_server_that_does_not_say(private, caplog, user):
     """A server that does not tell its policy is taken, and a warning says once what to see to."""
-    url = private.url.replace("//", "//limited:secret@")
+    url = private.url.replace("//", f"//{user}:secret@")
     with closing(open_storage(told_redis(url=url), "q")) as storage:
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
         [task] = start(storage)
@@ -253,6 +256,7 @@ def test_not_let_in(private, caplog):
         "limited:hunter2@": (StorageUnusable, "look at user and password"),
         "": (StorageUnavailable, "cannot be reached, it can be tried again"),
         "no.such.host.invalid": (StorageUnavailable, "cannot be reached"),
+        "a..b": (StorageUnusable, "a host in the URL of the queue cannot be"),
     }
     for who, (kind, words) in cases.items():
         url = (

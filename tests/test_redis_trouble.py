@@ -347,6 +347,31 @@ def test_closing_while_the_server_is_away(tmp_path):
                 waiting.result(PATIENCE / 2)
 
 
+def test_a_server_that_is_a_replica_for_a_while(private, theirs):
+    """A server that takes no writes, as in the midst of a failover, is waited for; who has no patience is told."""
+    theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    hasty = told_redis(theirs._server._place.prefix, url=private.url, patience=0)
+    with connected(private.url) as db, closing(open_storage(hasty, "default")) as other, ThreadPoolExecutor(1) as pool:
+        db.replicaof("127.0.0.1", "1")
+        with pytest.raises(StorageUnavailable, match=r"READONLY .*nothing was changed, it can be tried again"):
+            start(other)
+        waiting = pool.submit(start, theirs)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.1)
+        db.replicaof("NO", "ONE")
+        assert [task.id for task in waiting.result(PATIENCE)] == ["a"]
+
+
+def test_a_connection_of_old(storage, monkeypatch):
+    """A connection that is kept for long gets a new name now and then: its answers are not taken for those of one that is gone."""
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    (line,) = storage._server._free
+    before = line.slot
+    monkeypatch.setattr("lifecycle.storage.redis_server.AGES", -1.0)
+    assert [task.id for task in start(storage)] == ["a"]
+    assert line.slot not in ("", before)
+
+
 # Forks -------------------------------------------------------------------------------------------------------------
 
 
