@@ -26,13 +26,16 @@ from lifecycle.storage import Storage
 
 OPTIONS = Options(tasks=40, kills=1, seed=7, consumers=2, workers=2, interruptions=1)
 
+LEFT_OUT = {("poison", "postgres"), ("clocks", "redis")}
+"""What takes its time, and is decided as on another store: the program tries it."""
+
 
 def trials():
     """Each scenario on each store, with another kind of worker on each; a storm is one for all of them."""
     for row, (name, scenario) in enumerate(SCENARIOS.items()):
         for column, store in enumerate(STORES):
-            if scenario.few and store == "postgres":
-                continue  # when a task rests is decided as on SQLite, by the same function
+            if (name, store) in LEFT_OUT:
+                continue
             kinds = KINDS if scenario.run is storm else (KINDS[(row + column) % len(KINDS)],)
             for one in planned(name, store, attrs.evolve(OPTIONS, kinds=kinds)):
                 yield pytest.param(name, store, one, id=f"{name} on {store}, {' '.join(one.kinds)}")
