@@ -4,13 +4,14 @@ import asyncio
 import logging
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from conftest import spin
 from consumers import PROMPT, PUT_BACK, Gate, Hall, ended, logged, on_sqlite, running, stopping
 from processes import PATIENCE, settled, states, until
 
-from lifecycle import CancelExecution, TaskCanceled
+from lifecycle import CancelExecution, TaskCanceled, TaskInterrupted
 
 DONE = "queued executing complete"
 
@@ -296,13 +297,15 @@ def test_put_back_on_its_behalf(queue, caplog):
                 pass
 
     @queue.task()
-    def in_c():
+    def obstinate():
         begun.append(2)
-        release.wait(PATIENCE)
+        while not release.is_set():
+            with suppress(TaskInterrupted):
+                release.wait(PATIENCE)
 
     queue.signal()(lambda signal, task, exc=None: sent.append((task.id, signal)))
     with at_work(queue, grace=0.1) as consumer:
-        results = stubborn(), in_c()
+        results = stubborn(), obstinate()
         until(lambda: len(begun) == 2, "the bodies")
         (hand,) = consumer._crew
         consumer.stop(graceful=False)
