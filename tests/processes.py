@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +29,8 @@ LEASE = 1.6
 """Seconds; of the queues whose consumers die."""
 LONG = 60.0
 """Seconds; of the queues whose consumers do not."""
+LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+"""When a task expired that shall not run: who claims it may have looked at the clock before it was enqueued."""
 DELAY = 0.4
 """Seconds; where the law's scenarios say ten."""
 

@@ -159,6 +159,7 @@ def test_outcomes_in_handlers(queue, how):
 # History ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.untraced
 @patient
 @given(st.sampled_from(KINDS), st.lists(st.sampled_from(sorted(ENDINGS)), min_size=1, max_size=6), st.integers(0, 2))
 def test_history_is_what_was_announced(new, kind, endings, retries):

@@ -311,6 +311,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.taken.update(list(pairwise(path))[known:])
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_mixture(kind, new):
     """Whatever happens, each task goes its way by the table, and is heard of, read and counted as it stands there."""

@@ -61,6 +61,7 @@ def refusal(call, *args, **kwargs):
 # What was enqueued -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.untraced
 @given(values(), st.lists(values(), max_size=2))
 def test_found_by_its_arguments(argument, others):
     """Whatever a task was called with, it is found by that, and not by what else was enqueued."""

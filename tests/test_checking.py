@@ -77,6 +77,7 @@ def sequences(number):
         yield walk
 
 
+@pytest.mark.untraced
 def test_two_checkers_agree():
     """On 10,000 random sequences, legal and not, the checker and the regular expression say the same."""
     legal = 0
@@ -93,6 +94,7 @@ def test_two_checkers_agree():
     assert 3_000 < legal < 7_000, "the sequences are one-sided"
 
 
+@pytest.mark.untraced
 @patient
 @given(lifecycles(), st.data())
 def test_two_checkers_agree_on_any_table(table, data):
@@ -106,6 +108,7 @@ def test_two_checkers_agree_on_any_table(table, data):
         assert isinstance(said, int) == accepts(pattern, [f"<{signal}>" for signal in drawn]), (drawn, said)
 
 
+@pytest.mark.untraced
 @patient
 @given(streams(), st.data())
 def test_one_by_one(stream, data):
@@ -246,6 +249,7 @@ def test_public():
 LIFE = ("enqueued", "executing", "complete")
 
 
+@pytest.mark.untraced
 def test_flat_memory(monkeypatch):
     """What it remembers of finished tasks is bounded: 50,000 take no more memory than 10,000."""
     monkeypatch.setattr(checking, "REMEMBERED", 1_000)

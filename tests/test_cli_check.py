@@ -138,6 +138,7 @@ def test_check_no_file(cli, tmp_path):
         assert err == f"error: the trace {path} cannot be read: {why}\n"
 
 
+@pytest.mark.untraced
 @patient
 @given(st.lists(legal_histories(), max_size=3), st.data())
 def test_check_says_what_the_checker_says(tmp_path_factory, histories, data):

@@ -4,7 +4,7 @@ from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
 from postgres import a_name, told
-from processes import LEASE, LONG, PATIENCE, end, opened, said, settled, signals, states
+from processes import LEASE, LONG, LONG_AGO, PATIENCE, end, opened, said, settled, signals, states
 
 from lifecycle.storage import SCHEMES
 
@@ -77,7 +77,7 @@ SCENARIOS = {
     "it runs too long": (lambda works: works.tasks.endless(), "executing timeout"),
     "an async one runs too long": (lambda works: works.tasks.endless_async(), "executing timeout"),
     "a hook cancels it": (lambda works: works.tasks.unwanted(), "executing canceled"),
-    "past its expiry": (lambda works: works.tasks.add.schedule((1, 2), expires=0), "expired"),
+    "past its expiry": (lambda works: works.tasks.add.schedule((1, 2), expires=LONG_AGO), "expired"),
     "it exits": (lambda works: works.tasks.exits(), "executing error"),
     "an async one exits": (lambda works: works.tasks.exits_async(), "executing error"),
     "its result cannot be kept": (lambda works: works.tasks.unserializable(), "executing error"),

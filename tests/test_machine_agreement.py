@@ -42,6 +42,7 @@ def counted(self, event_data, _trigger=Event._trigger):
     return _trigger(self, event_data)
 
 
+@pytest.mark.untraced
 def test_any_machine_and_any_use_of_it_is_alike():
     """Results, types of errors, states, and the order of callbacks are the library's, whatever is attached and when."""
 

@@ -78,6 +78,7 @@ def test_a_claim(task, edge, now, lease, hold):
                 policies.claimed(attrs.evolve(task, state=state), other, "me", now, lease, hold=hold)
 
 
+@pytest.mark.untraced
 @patient
 @given(drawn.tasks([None]), drawn.moments, some.maybe)
 def test_birth(task, now, hold):
@@ -232,6 +233,7 @@ def test_an_operators_retry(task, now, hold):
         assert ("(final)" in str(caught.value)) == (task.state in of_kind("final"))
 
 
+@pytest.mark.untraced
 @patient
 @given(st.data())
 def test_a_life(data):

@@ -10,6 +10,7 @@ from processes import (
     DELAY,
     LEASE,
     LONG,
+    LONG_AGO,
     NOISE,
     PATIENCE,
     end,
@@ -81,7 +82,7 @@ SCENARIOS = {
     "a hook cancels it": (lambda works: works.tasks.unwanted(), "executing canceled"),
     "the lock is taken": (kept_out, "executing locked"),
     "it runs too long": (lambda works: works.tasks.endless(), "executing timeout"),
-    "past its expiry": (lambda works: works.tasks.add.schedule((1, 2), expires=0), "expired"),
+    "past its expiry": (lambda works: works.tasks.add.schedule((1, 2), expires=LONG_AGO), "expired"),
 }
 
 

@@ -96,6 +96,7 @@ def counterexample(spec, **options):
     return str(caught.value) + "\n".join(caught.value.__notes__)
 
 
+@pytest.mark.untraced
 def test_an_invoice_that_is_sent_twice():
     """A task that does not expect to run twice is found out, with the shortest way to it."""
     text = counterexample(Invoices)
@@ -123,6 +124,7 @@ class Forgetful(Invoices):
         assert sorted(self.told) == sorted(number for number, count in self.sent.items() if count), "not told of all"
 
 
+@pytest.mark.untraced
 def test_a_handler_that_relies_on_too_much():
     """A program that takes signals for certain, where a killed process sends none, is found out."""
     text = counterexample(Forgetful, phases=[Phase.generate, Phase.shrink])

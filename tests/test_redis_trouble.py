@@ -115,6 +115,7 @@ class LossySpec(StorageSpec):
         clear_away(self.prefix)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("after", ["before", "after"])
 def test_the_spec_on_lost_connections(monkeypatch, after):
     """The whole spec holds, ranks, limits and holds included, though every third call or answer is lost."""

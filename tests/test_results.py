@@ -18,6 +18,7 @@ from lifecycle import ConfigurationError, ResultTimeout, StorageFull, TaskExcept
 # Reading -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.untraced
 @patient
 @given(st.sampled_from(KINDS), values())
 def test_values(new, kind, value):

@@ -18,6 +18,7 @@ SEEDS = 60
 """How many a bug may hide from."""
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("first", range(0, 100, 25))
 def test_no_violation(first):
     """Whatever happens to 4 workers and 50 tasks, no promise is broken."""
@@ -144,6 +145,7 @@ BUGS = {
 }  # fmt: skip
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("bug", BUGS)
 def test_bugs_are_found(monkeypatch, bug):
     """A bug that is put in on purpose is found by one of the first seeds, and the violation names it."""

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 from consumers import PUT_BACK, Gate, ended, hands, logged, plus, running, stopping
-from processes import PATIENCE, settled, states, until
+from processes import LONG_AGO, PATIENCE, settled, states, until
 
 from consumer import Consumer
 from lifecycle import (
@@ -127,7 +127,7 @@ HANDLED = {
     SIGNAL_EXECUTING: (lambda add: add(1, 2), PUT_BACK),
     SIGNAL_COMPLETE: (lambda add: add(1, 2), "queued executing complete"),
     SIGNAL_REVOKED: (lambda add: (add.revoke(), add(1, 2))[1], "queued revoked"),
-    SIGNAL_EXPIRED: (lambda add: add.schedule((1, 2), expires=0), "queued expired"),
+    SIGNAL_EXPIRED: (lambda add: add.schedule((1, 2), expires=LONG_AGO), "queued expired"),
     SIGNAL_SCHEDULED: (lambda add: add.schedule((1, 2), delay=3600), "queued scheduled"),
 }
 

@@ -76,7 +76,7 @@ class SQLiteSpec(StorageSpec):
 
 
 TestMemory = MemorySpec.TestCase
-TestSQLite = SQLiteSpec.TestCase
+TestSQLite = pytest.mark.untraced(SQLiteSpec.TestCase)
 TestMemory.settings = TestSQLite.settings = settings(TestMemory.settings, max_examples=50)  # in each of three stages
 
 

@@ -48,6 +48,7 @@ def shown(error):
     return [name for name in re.findall(r"^(?:[\w, ()]+ = )?state\.(\w+)\(", notes, re.MULTILINE) if name != "agree"]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("adapter", BUGS, ids=lambda adapter: adapter.__name__)
 def test_a_bug_is_found(adapter, monkeypatch):
     """Each bug is found by one of the spec's tests, with its default number of examples, and told in a few steps.

@@ -176,6 +176,7 @@ def test_illegal_in_one_place(illegal):
             assert bad in STATE_OF
 
 
+@pytest.mark.untraced
 def test_every_fault_is_drawn():
     """Each kind of fault comes often, anywhere in the history, and each state is one after which something is illegal."""
     found = drawn(illegal_histories(), 600)
@@ -295,6 +296,7 @@ def test_tasks(task, state):
             assert claimed(task, trigger, "w", 5.0, 1.0).state == EDGES[task.state, trigger]
 
 
+@pytest.mark.untraced
 def test_tasks_in_every_state():
     """Every state is drawn, unless it is said which shall be."""
     assert {task.state for task in drawn(tasks())} == set(LAW)
