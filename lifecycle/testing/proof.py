@@ -17,6 +17,7 @@ from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, REVOKE
 from lifecycle.task import Task
 from lifecycle.testing.law import demand
 from lifecycle.testing.lockstep import Lockstep
+from lifecycle.testing.model import fields
 
 __all__ = ["StorageProof", "TestCaseOf"]
 
@@ -208,6 +209,28 @@ class StorageProof(unittest.TestCase):
         storage.revoke(target, Revocation(), 3.0)
         demand(not storage.restore(target, 3.0) and storage.revocation(target) is None, "it was said in vain")
 
+    def test_a_task_that_is_called_like_a_function(self) -> None:
+        """What is said of a function is said of no task that bears its name as an id."""
+        storage = self.opened()
+        storage.enqueue([Task("x", "add", retries=1), Task("y", "x")], 1.0, _ACTOR)
+        function = Target(function=True, key="x")
+        storage.revoke(function, Revocation(), 1.0)
+        demand(storage.revocation(Target(function=False, key="x")) is None, "nothing is said of the task")
+        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        path = [(task.id, *move.path) for task, move in claims]
+        demand(path == [("x", START), ("y", REVOKE)], f"the function's task is revoked: {path}")
+        task, move = claims[0]
+        task.state = move.state.name
+        end = policies.settle(task, Outcome(FAIL, delay=5.0), 3.0, worker="w")
+        storage.exchange([Settlement(task, end)], None)
+        shown = storage.next_due(), storage.revocation(function)
+        demand(shown == (8.0, Revocation()), f"it waits for its second attempt, the function is revoked: {shown}")
+        _, [(task, move)] = storage.exchange((), Claimant("w", 8.0, 10.0))
+        task.state = move.state.name
+        storage.exchange([Settlement(task, policies.settle(task, Outcome(COMPLETE), 9.0, worker="w"))], None)
+        shown = storage.prune(99.0), storage.revocation(function)
+        demand(shown == (2, Revocation()), f"both are deleted, the function is revoked: {shown}")
+
     def test_an_id_that_is_used_again(self) -> None:
         """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
         storage = self.opened()
@@ -220,6 +243,49 @@ class StorageProof(unittest.TestCase):
         _, claims = storage.exchange((), Claimant("w", 4.0, 10.0, limit=3))
         order = [task.id for task, _ in claims]
         demand(order == ["b", "c", "a"], f"claimed in the order of age, not {order}")
+
+    def test_an_outcome_of_one_that_is_gone(self) -> None:
+        """An outcome of a task that is gone settles none that bears its id now, however alike the two are."""
+        storage = self.opened()
+        copies = []
+        for _ in range(2):
+            storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+            _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+            task.state = move.state.name
+            copies.append(copy(task))
+            end = Settlement(copy(copies[0]), policies.settle(task, Outcome(COMPLETE), 3.0, worker="w"))
+            took, _ = storage.exchange([end], None)
+            demand(took == [task.seq == copies[0].seq], f"of the task that is gone: accepted is {took}")
+            storage.prune(4.0)
+        known = storage.get("a")
+        demand(known is not None and fields(known) == fields(copies[1]), "the task that bears its id now still runs")
+
+    def test_those_that_lapsed_first(self) -> None:
+        """Of the leases that lapsed those are dealt with first that ended first, as many as were asked for."""
+        storage = self.opened()
+        storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
+        for number, now in enumerate((5.0, 4.0, 2.0, 3.0)):
+            storage.exchange((), Claimant(f"w{number}", now, 10.0))
+        for now, limit, ids in (11.5, 9, []), (12.0, 9, ["c"]), (99.0, 2, ["d", "b"]), (99.0, 9, ["a"]), (99.0, 9, []):
+            found = [task.id for task, _ in storage.recover(now, _ACTOR, limit=limit)]
+            demand(found == ids, f"{limit} of those that lapsed until {now} are {ids}, not {found}")
+
+    def test_the_oldest_are_deleted(self) -> None:
+        """What came to rest first is deleted first, as much as was asked for, and what was said about it with it."""
+        storage = self.opened()
+        storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
+        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=4))
+        for (task, move), now in zip(claims, (6.0, 5.0, 3.0, 4.0), strict=True):
+            task.state = move.state.name
+            end = policies.settle(task, Outcome(COMPLETE), now, worker="w")
+            storage.exchange([Settlement(task, end)], None)
+            storage.revoke(Target(function=False, key=task.id), Revocation(), now)
+        for limit, left in (1, "abd"), (2, "a"), (9, ""):
+            deleted = storage.prune(99.0, limit)
+            there = "".join(task_id for task_id in "abcd" if storage.get(task_id) is not None)
+            said = "".join(one for one in "abcd" if storage.revocation(Target(function=False, key=one)) is not None)
+            shown = f"{deleted} of {limit} are deleted, {there} is left, {said} revoked"
+            demand(deleted <= limit and (there, said) == (left, left), f"{shown}, not {left}")
 
     def test_nothing_before_its_time(self) -> None:
         """A claim that comes just before a task's ETA, and has other work, leaves that task for when it is due."""
