@@ -33,7 +33,7 @@ LIFE: Final = Lifecycle(
     transitions=(
         Transition(OPEN, None, STARTING, "somebody starts it"),
         Transition(BEGIN, STARTING, RUNNING, "its store can be used, and its workers are there"),
-        Transition(DRAIN, RUNNING, DRAINING, "SIGINT, or stop(): claim nothing more, finish what runs"),
+        Transition(DRAIN, RUNNING, DRAINING, "SIGINT, SIGHUP, or stop(): claim nothing more, finish what runs"),
         Transition(INTERRUPT, RUNNING, INTERRUPTING, "SIGTERM, or stop(graceful=False): put back what runs"),
         Transition(HURRY, DRAINING, HURRYING, "asked again: now"),
         Transition(HURRY, INTERRUPTING, HURRYING, "asked again: now"),

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import multiprocessing
+import os
 import signal
 from contextlib import suppress
 from multiprocessing import resource_tracker
@@ -159,10 +160,24 @@ class ProcessHand:
 
     def _end(self, seen: Glimpse, error: type[TaskTimeout | TaskCanceled]) -> None:
         """Kill it, since its body takes no notice of what was thrown at it; and say so, on its behalf."""
+        if not self._stopped_at(seen):
+            return
         log.error("worker %s is killed: task %s has taken no notice of its %s", self.name, seen.task_id, error.__name__)
         self._verdict = seen, error
         self._kill()
         self._pronounce(seen, error)
+
+    def _stopped_at(self, seen: Glimpse) -> bool:
+        """Stop it, and look again: it may have gone on to another task just now. False, and it goes on, then."""
+        with suppress(OSError):  # it has ended, or was killed by somebody else
+            pid = self._process.pid
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            now = self._slate.read()
+            if (now.task_id, now.attempt) == (seen.task_id, seen.attempt):
+                return True
+            os.kill(pid, signal.SIGCONT)
+        return False
 
     def _pronounce(self, seen: Glimpse, error: type[TaskTimeout | TaskCanceled]) -> None:
         with suppress(UnknownTask):

@@ -118,10 +118,8 @@ class Desk(Worker):
         elif move.path != (START,):
             del self._at_work[task.id]
             engine.release((task,))
-        elif self._interrupted:
-            self._back(task, Outcome(INTERRUPT), None)
         else:
-            self.crowd.begin(task)
+            self.crowd.begin(task)  # which knows whether anything shall begin any more
 
     def _back(self, task: Task, outcome: Outcome, error: BaseException | None) -> None:
         """A body is over."""

@@ -6,6 +6,7 @@
 import doctest
 import importlib
 import inspect
+import json
 import re
 import shlex
 import signal
@@ -23,6 +24,7 @@ from redis_server import told_redis
 
 from consumer.cli import app
 from consumer.demo import SCENARIOS
+from consumer.health import Port
 from consumer.pictures import PICTURES, draw
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.storage import postgres_schema, sqlite_schema
@@ -38,6 +40,9 @@ RENTED = "redis://redis.example.com/0"
 """The server of the page on Redis."""
 PATIENCE = 60.0
 """Seconds that a consumer has to stop, on a machine that is busy."""
+
+RECIPES = ("ini", "dockerfile", "yaml")
+"""Languages of what other programs read: see `test_recipes`."""
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -155,7 +160,7 @@ def test_examples(page, tmp_path, monkeypatch, request):
 
 def test_pages_have_examples():
     """The pages that teach are not bare of examples that run, and no block has a language that nobody checks."""
-    known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid"}
+    known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid", *RECIPES}
     languages = {page.name: [block.language for block in blocks(page)] for page in PAGES}
     assert {language for found in languages.values() for language in found} <= known
     for name, least in {"README.md": 2, "guide.md": 30, "signals.md": 10, "sqlite.md": 5, "huey.md": 3}.items():
@@ -206,6 +211,27 @@ def test_unknown_commands_are_found():
     assert "no command lifecycle rum" in fault(["rum", "tasks:queue"])
     assert "no option --wrokers" in fault(["run", "tasks:queue", "--wrokers", "2"])
     assert fault(["run", "tasks:queue", "--workers=2", "-k", "thread"]) is None
+
+
+def test_recipes():
+    """The recipes start consumers with options that exist, ask for paths that there are, and leave time for the grace."""
+    unit, image, compose, probes = (block.text for block in blocks(DOCS / "running.md") if block.language in RECIPES)
+    start = shlex.split(re.search("^ExecStart=(.*)$", unit, re.MULTILINE)[1])
+    base = json.loads(re.search("^ENTRYPOINT (.*)$", image, re.MULTILINE)[1])
+    others = [
+        json.loads(words) for words in re.findall(r"^(?:CMD|    command:) (\[.*\])$", image + compose, re.MULTILINE)
+    ]
+    calls = [start, *(base + words for words in others)]
+    assert len(calls) == 3
+    assert {Path(first).name for first, *_ in calls} == {"lifecycle"}
+    assert [found for _, *words in calls if (found := fault(words))] == []
+    paths = re.findall(r"path: (/\w+)", probes) + re.findall(r"8080(/\w+)", compose)
+    with closing(Port(("127.0.0.1", 0))) as port:
+        assert paths == ["/ready", "/live", "/live"]
+        assert all(port.answer(path)[0] in (200, 503) for path in paths)
+    for text, words in (unit, start), (compose, others[1]):
+        seconds = re.search(r"^(?:TimeoutStopSec=|    stop_grace_period: )(\d+)", text, re.MULTILINE)[1]
+        assert int(seconds) > int(words[words.index("--grace") + 1])
 
 
 def test_the_first_command_is_the_readme_s():

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import threading
+import time
+from contextlib import suppress
 
 import pytest
 from conftest import spin
-from consumers import PUT_BACK, Gate, Hall, ended, logged, on_sqlite, running, stopping
+from consumers import PROMPT, PUT_BACK, Gate, Hall, ended, logged, on_sqlite, running, stopping
 from processes import PATIENCE, settled, states, until
 
-from lifecycle import CancelExecution, TaskCanceled
+from lifecycle import CancelExecution, TaskCanceled, TaskInterrupted
 
 DONE = "queued executing complete"
 
@@ -99,6 +101,22 @@ def test_retried_at_once(queue):
     assert [result.get() for result in results] == [31] * 8
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+def test_prompt(queue, slots):
+    """An outcome is stored as soon as it comes in, whether the loop's worker waits for work or for room."""
+
+    @queue.task()
+    async def add(a, b):
+        await asyncio.sleep(0.01)
+        return a + b
+
+    with at_work(queue, slots):
+        began = time.monotonic()
+        for number in range(6):
+            assert add(number, 1).get(timeout=PATIENCE) == number + 1
+        assert time.monotonic() - began < 6 * PROMPT
+
+
 # What is stopped -----------------------------------------------------------------------------------------------------
 
 
@@ -128,9 +146,11 @@ def test_timeouts(queue):
 
 
 @pytest.mark.parametrize(("swallows", "history"), [(False, "queued executing canceled"), (True, DONE)])
-def test_called_off(queue, swallows, history):
+def test_called_off(queue, monkeypatch, swallows, history):
     """What is called off is cancelled where it awaits, once; if it goes on all the same, it completes."""
-    hall, told = Hall(), []
+    hall, told, asked = Hall(), [], []
+    canceling = queue.storage.canceling
+    monkeypatch.setattr(queue.engine.bare, "canceling", lambda workers: (asked.append(1), canceling(workers))[1])
 
     @queue.task()
     async def wait():
@@ -148,6 +168,9 @@ def test_called_off(queue, swallows, history):
         hall.until(1)
         queue.cancel(result.id)
         until(lambda: told, "the cancellation")
+        if swallows:
+            count = len(asked)
+            until(lambda: len(asked) >= count + 2, "the next look")
         hall.opened = True
         settled(queue, result)
     assert states(result) == history
@@ -178,6 +201,34 @@ def test_called_off_before_it_begins(queue):
         release.set()
         assert settled(queue, first, result) == ["complete", "canceled"]
     assert ran == []
+
+
+def test_interrupted_before_it_begins(queue):
+    """What has not begun when the consumer has to stop, since the loop is held up, does not begin."""
+    computing, release, ran = threading.Event(), threading.Event(), []
+
+    @queue.task()
+    async def compute():
+        computing.set()
+        assert release.wait(PATIENCE)
+
+    @queue.task()
+    async def late():
+        ran.append(1)
+
+    with at_work(queue, grace=PATIENCE) as consumer:
+        first = compute()
+        assert computing.wait(PATIENCE)
+        result = late()
+        (hand,) = consumer._crew
+        until(lambda: result.id in hand._desk.crowd._bodies, "its start")
+        stop = stopping(consumer, graceful=False)
+        until(lambda: hand._desk.crowd._interrupted, "the interruption")
+        release.set()
+        ended(stop)
+    assert ran == []
+    assert states(result) == PUT_BACK
+    assert states(first) in (DONE, PUT_BACK)
 
 
 def test_calls_itself_off(queue):
@@ -246,13 +297,15 @@ def test_put_back_on_its_behalf(queue, caplog):
                 pass
 
     @queue.task()
-    def in_c():
+    def obstinate():
         begun.append(2)
-        release.wait(PATIENCE)
+        while not release.is_set():
+            with suppress(TaskInterrupted):
+                release.wait(PATIENCE)
 
     queue.signal()(lambda signal, task, exc=None: sent.append((task.id, signal)))
     with at_work(queue, grace=0.1) as consumer:
-        results = stubborn(), in_c()
+        results = stubborn(), obstinate()
         until(lambda: len(begun) == 2, "the bodies")
         (hand,) = consumer._crew
         consumer.stop(graceful=False)

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from posixpath import normpath
 
 from rich.progress import Progress
 
@@ -34,7 +35,7 @@ def figures(verdicts: dict[Mutant, str | None]) -> str:
     """What the documentation says of a whole run."""
     files = Counter(_shown(mutant) for mutant in verdicts)
     dead = Counter(_shown(mutant) for mutant, test in verdicts.items() if test is not None)
-    rows = [f"| `lifecycle/{file}` | {count} | {dead[file]} |" for file, count in files.items()]
+    rows = [f"| `{normpath('lifecycle/' + file)}` | {count} | {dead[file]} |" for file, count in files.items()]
     return "\n".join(
         [
             "| broken | in so many ways | noticed |", "| --- | --- | --- |", *rows,

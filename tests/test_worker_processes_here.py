@@ -1,0 +1,50 @@
+"""Workers that are processes of this very process: what their consumer does is measured here, too."""
+
+import importlib
+import json
+import sys
+
+import pytest
+from consumers import ended, stopping
+from processes import DELAY, LONG, PATIENCE, PROGRAMS, settled, states, until
+
+from consumer import Consumer
+
+
+@pytest.fixture
+def chores(tmp_path, monkeypatch):
+    """The module `chores`, where spawned processes find it, too."""
+    setting = {"url": f"sqlite:///{tmp_path}/here.db", "queue": {"lease": LONG}, "folder": str(tmp_path)}
+    monkeypatch.setenv("PROGRAM", json.dumps(setting | {"delay": DELAY, "wire": None}))
+    monkeypatch.syspath_prepend(PROGRAMS)
+    module = importlib.import_module("chores")
+    yield module
+    (tmp_path / "gate").touch()
+    module.queue.close()
+    del sys.modules["chores"]
+
+
+def test_a_life(chores):
+    """A consumer whose workers are processes settles what they cannot, replaces them, and ends with them."""
+    queue = chores.queue
+    consumer = Consumer(queue, 1, "process", max_tasks=2, grace=0.5)
+    consumer.start()
+    first = chores.where().get(timeout=PATIENCE)
+    deaf, stubborn, poison = chores.deaf(), chores.stubborn(), chores.poison()
+    assert settled(queue, deaf) == ["timeout"]
+    until(lambda: stubborn.state == "executing", "the body")
+    stubborn.cancel()
+    assert settled(queue, stubborn) == ["canceled"]
+    until(lambda: poison.task.interruptions > 1, "the second death")
+    queue.revoke(poison)
+    assert settled(queue, poison) == ["revoked"]
+    pids = {chores.where().get(timeout=PATIENCE) for _ in range(3)}
+    assert first not in pids
+    assert len(pids) == 2
+    assert consumer.health.ready
+    late = chores.asleep()
+    until(lambda: late.state == "executing", "the last body")
+    stop = stopping(consumer)
+    consumer.stop(graceful=False)
+    ended(stop)
+    assert states(late) == "queued executing interrupted queued"
