@@ -55,6 +55,7 @@ lifecycle.testing.simulation
 lifecycle.testing.chaos  lifecycle.testing.queue_spec
 lifecycle.testing.law
 lifecycle.testing.lockstep
+lifecycle.testing.turns
 lifecycle.testing.proof
 lifecycle.testing.storage_spec
 lifecycle.testing

@@ -2,9 +2,11 @@
 
 from collections import Counter
 
+import postgres
 import pytest
-from mutants.catalog import EXPLAINED, ROOT, SOURCE, mutants
-from mutants.trials import noticed_by
+import redis_server
+from mutants.catalog import EXPLAINED, ROOT, SOURCE, Mutant, mutants
+from mutants.trials import Skipped, noticed_by
 
 ALL = {mutant.name: mutant for mutant in mutants()}
 SAMPLE = [
@@ -16,6 +18,8 @@ SAMPLE = [
     "memory: the version is not compared",
     "sqlite: versions stand still",
     "schema: the file refuses no move",
+    "postgres: the worker is not compared",
+    "redis: a function's revocation before the ETA",
     "engine: announced, then stored",
     "worker: announced though refused",
     "signals: one that raises silences the rest",
@@ -35,4 +39,14 @@ def test_each_has_its_place():
 @pytest.mark.parametrize("name", SAMPLE)
 def test_some_are_noticed(name):
     """A test notices that the table, a guard or the order of two steps is not what it was."""
+    if server := {"postgres": postgres, "redis": redis_server}.get(name.partition(":")[0]):
+        server.required()
     assert noticed_by(ALL[name])
+
+
+def test_what_is_skipped(tmp_path):
+    """What was skipped, since its server is missing, has noticed nothing: there is a reason then, and no verdict."""
+    suite = tmp_path / "test_away.py"
+    suite.write_text("import pytest\n\ndef test_it():\n    pytest.skip('no server')\n")
+    with pytest.raises(Skipped, match=r"test_it is skipped: .*no server"):
+        noticed_by(Mutant("nothing is broken", "table.py", "", "", (str(suite),)))

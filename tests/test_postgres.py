@@ -232,8 +232,8 @@ def test_one_place_at_a_time(storage, db):
         assert refused(db, f"update task set {change} where id = 'c'")
 
 
-def failing(db, code, times=None):
-    """Have each write to the tasks fail with this error, so many times."""
+def failing(db, code, times=None, when="true"):
+    """Have each write to the tasks, or each such, fail with this error, so many times."""
     db.execute("create sequence tries")
     ((schema,),) = db.execute("select current_schema()").fetchall()
     db.execute(
@@ -241,7 +241,9 @@ def failing(db, code, times=None):
         f" if nextval('{schema}.tries') <= {times or 10**9} then"
         f" raise exception using errcode = '{code}', message = 'could not extend file'; end if; return new; end $$"
     )
-    db.execute("create trigger fail before insert or update on task for each row execute function fail()")
+    db.execute(
+        f"create trigger fail before insert or update on task for each row when ({when}) execute function fail()"
+    )
 
 
 def fields(storage):
@@ -283,6 +285,17 @@ def test_writes_that_fail(storage, db, schema, code, kind, words):
     assert storage.exchange(done, None) == ([True], [])
     storage.enqueue([new], 2.0, PRODUCER)
     assert storage.counts() == {"queued": 3, "complete": 1}
+
+
+def test_a_claim_that_fails(storage, db):
+    """An outcome and the claim that comes with it are one: if the claim fails, nobody has heard of the outcome."""
+    storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+    [running] = start(storage)
+    before = fields(storage)
+    failing(db, "XX000", when="new.state = 'executing'")
+    with pytest.raises(StorageError, match="could not extend file"):
+        storage.exchange([settlement(running)], Claimant("w", 7.0, 10.0))
+    assert fields(storage) == before
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])

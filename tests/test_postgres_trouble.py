@@ -267,6 +267,15 @@ def test_few_connections(where, size):
         assert len(storage._server._all) <= size
 
 
+def test_two_claims_at_once(storage, db):
+    """A task that another worker is claiming at this moment is passed over, and not waited for."""
+    storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+    with ThreadPoolExecutor(1) as pool, db.transaction():
+        db.execute("select from task where id = 'a' for update")
+        mine = pool.submit(start, storage, limit=2).result(PATIENCE / 4)
+    assert [task.id for task in mine] == ["b"]
+
+
 @pytest.mark.parametrize("spent", [True, False], ids=["spent", "not spent after all"])
 def test_two_workers_and_one_revocation(storage, db, spent):
     """A worker that meets a one-time revocation while another spends it waits, and goes by what became of that."""

@@ -323,8 +323,8 @@ STORED = [state.name for state in LIFECYCLE.states if state.kind is not Kind.PAS
 @pytest.mark.parametrize("source", STORED)
 def test_steps_that_the_table_does_not_have(storage, source):
     """A script takes no task where the table has no way, whatever it is told to do; nothing of that call happens."""
-    storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
-    [known] = start(storage)
+    storage.enqueue([Task("a", "add"), Task("b", "add"), Task("d", "add")], 1.0, PRODUCER)
+    known, other = start(storage, limit=2)
     at = msgspec.msgpack.decode(stored(storage, "a", "at"))
     overwrite(storage, "a", "at", msgspec.msgpack.encode([source, *at[1:]]))
     known.state = source
@@ -333,12 +333,12 @@ def test_steps_that_the_table_does_not_have(storage, source):
             continue
         move = attrs.evolve(settlement(storage_copy(known, "executing")).move, states=(state,))
         with pytest.raises(StorageError, match=f"ILLEGAL from {source} to {state}; nothing was changed"):
-            storage.exchange([Settlement(known, move)], Claimant("w", 9.0, 9.0))
+            storage.exchange([settlement(other), Settlement(known, move)], Claimant("w", 9.0, 9.0))
         with pytest.raises(StorageError, match=f"ILLEGAL no task is born {state}"):
             if state in LIFECYCLE.steps[None]:
                 raise StorageError(f"ILLEGAL no task is born {state}")
             storage._server.write("enqueue", [birth(Task("c", "add"), attrs.evolve(move, result=None))])
-    assert storage.get("b").version == 1
+    assert [storage.get(task_id).version for task_id in "bd"] == [2, 1]
     assert storage.get("c") is None
 
 

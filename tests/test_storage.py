@@ -191,6 +191,10 @@ def test_a_wait_for_what_has_come(any_storage):
     stamp = any_storage.stamp(Channel.WORK)
     any_storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     assert any_storage.wait(Channel.WORK, stamp, PATIENCE)
+    [task] = start(any_storage)
+    stamp = any_storage.stamp(Channel.OUTCOME)
+    any_storage.exchange([settlement(task)], None)
+    assert any_storage.stamp(Channel.OUTCOME) != stamp, "nobody of this process has to be told by the store"
 
 
 def test_closing_ends_waits(any_storage):
@@ -286,12 +290,13 @@ def test_two_stores_are_one(opened):
 
 
 def test_another_queues_task(opened):
-    """A task of another queue in the same place is not there: a copy of it settles nothing, and lets go of nothing."""
+    """A task of another queue in the same place is not there: nobody claims it, a copy settles and lets go of nothing."""
     mine, other = opened("mine"), opened("other")
     mine.enqueue([Task("a", "add")], 1.0, PRODUCER)
     held = Task("h", "add")
     mine.enqueue([held], 1.0, Actor("producer", 9.0))
     held.state = "queued"
+    assert start(other) == []
     [task] = start(mine)
     assert other.exchange([settlement(task)], None) == ([False], [])
     assert other.release([held], 1.0) == [False]

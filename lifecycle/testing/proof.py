@@ -1,7 +1,6 @@
 """The tests that `StorageSpec.TestCase` consists of."""
 
 import threading
-import unittest
 from collections.abc import Callable, Iterator
 from copy import copy
 from typing import ClassVar, Final
@@ -12,11 +11,13 @@ from hypothesis.stateful import run_state_machine_as_test
 from lifecycle import policies
 from lifecycle.errors import StorageError
 from lifecycle.policies import Outcome, Revocation
-from lifecycle.storage.base import RIPEN, Actor, Channel, Claimant, Lock, Settlement, Storage, Target
-from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, REVOKE, SCHEDULED, START
+from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Settlement, Storage, Target
+from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE
 from lifecycle.task import Task
 from lifecycle.testing.law import demand
 from lifecycle.testing.lockstep import Lockstep
+from lifecycle.testing.model import fields
+from lifecycle.testing.turns import Turns
 
 __all__ = ["StorageProof", "TestCaseOf"]
 
@@ -27,17 +28,10 @@ _SHORT: Final = (5, 15)
 """Steps in a run."""
 
 
-class StorageProof(unittest.TestCase):
+class StorageProof(Turns):
     """What holds for each adapter."""
 
-    spec: ClassVar[type[Lockstep]]
     settings: ClassVar[settings]
-
-    def opened(self) -> Storage:
-        """An empty store, closed after the test."""
-        storage = self.spec.open_storage()
-        self.addCleanup(storage.close)
-        return storage
 
     def test_adapter_and_model_agree(self) -> None:
         """Whatever is asked of adapter and model, in whatever order, they show the same, and the law is kept."""
@@ -51,17 +45,6 @@ class StorageProof(unittest.TestCase):
             self.test_adapter_and_model_agree()
         missing = self.spec.missing()
         demand(not missing, "the runs never came to: " + "; ".join(missing))
-
-    def test_a_crowd_that_is_due_at_once(self) -> None:
-        """One claim makes the earliest `RIPEN` of the due tasks ready, and the next one the others."""
-        storage = self.opened()
-        # The oldest is due last: it goes first as soon as it is seen.
-        storage.enqueue([Task(str(n), "add", eta=9000.0 - n) for n in range(RIPEN + 1)], 1.0, _ACTOR)
-        storage.exchange((), Claimant("w", 1.0, 10.0, limit=RIPEN + 1))
-        demand(storage.counts() == {SCHEDULED.name: RIPEN + 1}, "all are scheduled")
-        for task_id in "1", "0", "2":
-            _, [(task, _)] = storage.exchange((), Claimant("w", 9999.0, 10.0))
-            demand(task.id == task_id, f"task {task_id} is next, not {task.id}")
 
     def test_a_late_outcome(self) -> None:
         """The outcome of an attempt that was given up is refused once there is another, be it of the same worker."""
@@ -117,6 +100,22 @@ class StorageProof(unittest.TestCase):
         took, _ = storage.exchange([Settlement(task, end)], None)
         demand(took == [True], "it is still its own worker's")
 
+    def test_two_moves_of_one_task(self) -> None:
+        """Of two moves of one task in one call the second is made as well, if it follows from the first."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+        _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        task.state = move.state.name
+        end = policies.settle(task, Outcome(FAIL), 3.0, worker="w")
+        later = copy(task)
+        end.apply(later)
+        later.state = end.state.name
+        again = policies.retry(later, 3.0, worker="operator")
+        took, _ = storage.exchange([Settlement(task, end), Settlement(later, again)], None)
+        known = storage.get("a")
+        version = known.version if known is not None else 0
+        demand((took, version) == ([True, True], later.version), f"accepted are {took}, the version is {version}")
+
     def test_what_a_heartbeat_changes(self) -> None:
         """A heartbeat prolongs the leases of its workers, and changes nothing else: their outcomes are accepted."""
         storage = self.opened()
@@ -169,7 +168,7 @@ class StorageProof(unittest.TestCase):
     def test_what_can_be_released(self) -> None:
         """What is held to be announced is let go once; what runs stays its worker's, whoever asks for it."""
         storage = self.opened()
-        task = Task("a", "add")
+        task = Task("a", "add", retries=1)
         storage.enqueue([task], 1.0, Actor("producer", 9.0))
         task.state = LIFECYCLE.initial.name
         freed = [storage.release([task], 1.0) for _ in range(2)]
@@ -179,6 +178,11 @@ class StorageProof(unittest.TestCase):
         demand(storage.release([running], 2.0) == [False], "a running task cannot be let go")
         known = storage.get("a")
         demand(known is not None and known.lease == running.lease, "a running task keeps its lease")
+        move = policies.settle(running, Outcome(FAIL), 3.0, worker="w", hold=9.0)
+        storage.exchange([Settlement(running, move)], None)
+        running.state = move.state.name
+        freed = [storage.release([known], 3.0) for known in (task, running)]
+        demand(freed == [[False], [True]], f"who let it go before does not hold it now: {freed}")
 
     def test_what_is_deleted(self) -> None:
         """Only what came to rest before the moment given is deleted: not what waits or runs, however old it is."""
@@ -208,74 +212,21 @@ class StorageProof(unittest.TestCase):
         storage.revoke(target, Revocation(), 3.0)
         demand(not storage.restore(target, 3.0) and storage.revocation(target) is None, "it was said in vain")
 
-    def test_an_id_that_is_used_again(self) -> None:
-        """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
+    def test_an_outcome_of_one_that_is_gone(self) -> None:
+        """An outcome of a task that is gone settles none that bears its id now, however alike the two are."""
         storage = self.opened()
-        target = Target(function=False, key="a")
-        storage.enqueue([Task("a", "add"), Task("b", "add"), Task("c", "add")], 1.0, _ACTOR)
-        storage.revoke(target, Revocation(), 1.0)
-        _, [(gone, _)] = storage.exchange((), Claimant("w", 2.0, 10.0))
-        demand(gone.id == "a" and storage.prune(3.0) == 1, "the revoked task is gone")
-        storage.enqueue([Task("a", "add")], 3.0, _ACTOR)
-        _, claims = storage.exchange((), Claimant("w", 4.0, 10.0, limit=3))
-        order = [task.id for task, _ in claims]
-        demand(order == ["b", "c", "a"], f"claimed in the order of age, not {order}")
-
-    def test_nothing_before_its_time(self) -> None:
-        """A claim that comes just before a task's ETA, and has other work, leaves that task for when it is due."""
-        storage = self.opened()
-        storage.enqueue([Task("later", "add", eta=9.0)], 1.0, _ACTOR)
-        storage.exchange((), Claimant("w", 1.0, 10.0))
-        storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
-        _, [(task, _)] = storage.exchange((), Claimant("w", 8.5, 10.0))
-        demand((task.id, storage.next_due()) == ("a", 9.0), f"{task} was claimed, more is due at {storage.next_due()}")
-
-    def test_after_a_step_back(self) -> None:
-        """A claim whose clock has stepped back passes over what is not due any more, and takes as much as it may."""
-        storage = self.opened()
-        etas = (30.0, 10.0, 30.0, 30.0, 10.0, 30.0, 10.0, 10.0)
-        storage.enqueue([Task(str(n), "add", eta=eta) for n, eta in enumerate(etas)], 1.0, _ACTOR)
-        storage.exchange((), Claimant("w", 1.0, 10.0, limit=len(etas)))
-        storage.enqueue([Task("first", "add", priority=1)], 1.0, _ACTOR)
-        for now, limit, ids in (40.0, 1, ["first"]), (20.0, 2, ["1", "4"]), (20.0, 9, ["6", "7"]), (20.0, 9, []):
-            _, claims = storage.exchange((), Claimant("w", now, 10.0, limit=limit))
-            found = [task.id for task, _ in claims]
-            demand(found == ids, f"at {now} {ids} are claimed, not {found}")
-
-    def test_what_is_started_together(self) -> None:
-        """Tasks of quick functions are started together, one of another function alone, and none after it."""
-        storage = self.opened()
-        names = {"a": "quick", "b": "quick", "c": "slow", "d": "slow", "e": "quick"}
-        storage.enqueue([Task(task_id, name) for task_id, name in names.items()], 1.0, _ACTOR)
-        for ids in ["a", "b"], ["c"], ["d"], ["e"], []:
-            _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9, ahead={"quick"}))
-            found = [task.id for task, _ in claims]
-            demand(found == ids, f"{ids} are started together, not {found}")
-
-    def test_revoked_once(self) -> None:
-        """Of several tasks that one claim takes, a function's one-time revocation stops the first only."""
-        storage = self.opened()
-        storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
-        function = Target(function=True, key="add")
-        storage.revoke(function, Revocation(once=True), 1.0)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9))
-        path = [(task.id, *move.path) for task, move in claims]
-        demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
-        demand(storage.revocation(function) is None, "a one-time revocation is spent with the task that it has stopped")
-
-    def test_only_what_rests_is_pruned(self) -> None:
-        """What came to rest before that moment is deleted; what waits or runs stays, however old it is."""
-        storage = self.opened()
-        storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, _ACTOR)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
-        for task, move in claims:
+        copies = []
+        for _ in range(2):
+            storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
+            _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
             task.state = move.state.name
-        done = policies.settle(claims[0].task, Outcome(COMPLETE), 3.0, worker="w")
-        storage.exchange([Settlement(claims[0].task, done)], None)
-        demand(storage.prune(3.0) == 0, "it ended at that moment, not before")
-        demand(storage.prune(99.0) == 1, "one is at rest")
-        left = sorted(task.id for task in storage.tasks())
-        demand(left == ["b", "c"], f"what runs and what waits is left, not {left}")
+            copies.append(copy(task))
+            end = Settlement(copy(copies[0]), policies.settle(task, Outcome(COMPLETE), 3.0, worker="w"))
+            took, _ = storage.exchange([end], None)
+            demand(took == [task.seq == copies[0].seq], f"of the task that is gone: accepted is {took}")
+            storage.prune(4.0)
+        known = storage.get("a")
+        demand(known is not None and fields(known) == fields(copies[1]), "the task that bears its id now still runs")
 
     def test_waiters_are_woken(self) -> None:
         """Whoever waits for work, or for an outcome, is woken by what another thread does."""

@@ -90,7 +90,9 @@ def of_the_guards() -> Iterator[Mutant]:
             yield Mutant(file=file, suites=tuple(suites), **change)
 
 
-EXPLAINED: dict[str, str] = {}
+EXPLAINED: dict[str, str] = {
+    "postgres: once is for all of a claim": "the next task of that function finds it spent, and the claim looks anew",
+}
 """Mutants that survive, and why no test can tell them from the original."""
 
 

@@ -13,6 +13,8 @@ from mutants.catalog import ROOT, SOURCE, Mutant
 
 PATIENCE = 300.0
 """Seconds after which a mutant that hangs is taken for noticed: with the original nothing takes as long."""
+HANGS = 120
+"""Seconds after which a test is taken for one that hangs. It fails then, and leaves no database and no server behind."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -20,16 +22,23 @@ _context.set_forkserver_preload(
 )
 
 
+class Skipped(Exception):
+    """A suite was not run, or not all of it: what it does not notice says nothing. The message says why."""
+
+
 class Spy:
-    """What failed first."""
+    """What failed first, and what was not run."""
 
     def __init__(self) -> None:
         self.failed: str | None = None
+        self.skipped: str | None = None
 
     def pytest_runtest_logreport(self, report) -> None:
         """A test has ended, or its set-up."""
         if report.failed and self.failed is None:
             self.failed = report.nodeid
+        if report.skipped and self.skipped is None and not hasattr(report, "wasxfail"):
+            self.skipped = f"{report.nodeid} is skipped: {report.longrepr[-1]}"
 
     def pytest_collectreport(self, report) -> None:
         """A file was read."""
@@ -44,6 +53,7 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str) -> None:
 
     os.chdir(folder)
     os.environ["PYTHONPATH"] = folder  # for processes that tests start
+    os.environ.pop("CI", None)  # where a server is missing, a test is to say so: it has not noticed anything
     sys.path.insert(0, folder)
     for name in [name for name in sys.modules if name.partition(".")[0] == SOURCE.name]:
         del sys.modules[name]  # the original, which the catalog was made from
@@ -62,6 +72,7 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str) -> None:
             [
                 "-x",
                 "-q",
+                f"--timeout={HANGS}",
                 "--assert=plain",
                 "-p",
                 "no:cacheprovider",
@@ -74,12 +85,13 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str) -> None:
     tested = sys.modules.get(SOURCE.name)  # it may be so broken that it cannot be imported
     if tested is not None and not tested.__file__.startswith(folder):
         sys.exit("it is not the mutant that was tested")
-    Path(verdict).write_text(json.dumps(spy.failed if spy.failed or not code else f"exit code {code}"))
+    failed = spy.failed if spy.failed or not code else f"exit code {code}"
+    Path(verdict).write_text(json.dumps([failed, spy.skipped]))
     os._exit(0)  # whatever a mutant has left running
 
 
 def noticed_by(mutant: Mutant) -> str | None:
-    """The test that notices it; ``None``: no test does."""
+    """The test that notices it; ``None``: no test does. Raises `Skipped` if that cannot be said."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         package = Path(folder) / SOURCE.name
         shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -97,4 +109,7 @@ def noticed_by(mutant: Mutant) -> str | None:
             return "a test that hangs"
         if not verdict.exists():
             raise RuntimeError(f"{mutant.name}: its process has died with exit code {process.exitcode}")
-        return json.loads(verdict.read_text())
+        failed, skipped = json.loads(verdict.read_text())
+        if failed is None and skipped is not None:
+            raise Skipped(skipped)
+        return failed

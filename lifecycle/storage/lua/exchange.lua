@@ -1,18 +1,20 @@
 -- Settle what is done and claim what is next: {whether each took, the places of its follow-ups, claims, what is damaged}.
 local done, claimant = A[4], A[5]
 
--- Before anything is written: a script that fails is not undone.
-local rows = {}
+-- Before anything is written: a script that fails is not undone. A move that follows another one of this call is held
+-- against what that leaves.
+local rows, left = {}, {}
 for _, one in ipairs(done) do
-  local row = rows[one[1]] or load(one[1], true)
-  rows[one[1]] = row
+  local id, target = one[1], one[6][1]
+  if rows[id] == nil then rows[id] = load(id, true) or false end
+  local row = left[id] or rows[id]
   if same(row, one) then
-    local target = one[6][1]
     if not allowed(row.state, target) then
       return redis.error_reply("ILLEGAL from " .. row.state .. " to " .. target)
     end
-    if KINDS[target] == "waiting" and not ask(row, call("HGET", P .. ":task:" .. row.id, "call")) then
-      rows[one[1]] = nil
+    left[id] = {state = target, version = row.version + one[6][2], worker = one[6][4], seq = row.seq}
+    if KINDS[target] == "waiting" and not ask(rows[id], call("HGET", P .. ":task:" .. id, "call")) then
+      rows[id], left[id] = false, nil
     end
   end
 end

@@ -112,6 +112,6 @@ end
 -- Has nothing happened to it since it was read? The worker is compared, too: a store that was set back may give one
 -- version out twice.
 local function same(row, known)
-  return row ~= nil and row.seq == known[2] and row.version == known[3] and row.state == known[4]
+  return row and row.seq == known[2] and row.version == known[3] and row.state == known[4]
     and row.worker == known[5]
 end
