@@ -197,9 +197,9 @@ class Trial:
 
 
 def read(journal: Path) -> list[Line]:
-    """The lines of a file that bodies have written."""
-    lines = []
-    for line in journal.read_text().splitlines():
+    """The lines of a file that bodies have written; what is only being written is no line yet."""
+    lines, text = [], journal.read_text()
+    for line in text[: text.rfind("\n") + 1].splitlines():
         what, task, attempt, member, pid, at = line.split("\t")
         lines.append(Line(what, task, int(attempt), int(member), int(pid), float(at)))
     return lines
