@@ -7,8 +7,10 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from mutants.catalog import ROOT, SOURCE, Mutant
 
 PATIENCE = 300.0
@@ -46,12 +48,32 @@ class Spy:
             self.failed = f"{report.nodeid} (cannot be imported)"
 
 
-def trial(folder: str, suites: tuple[str, ...], verdict: str) -> None:
+@contextlib.contextmanager
+def surroundings(mutant: Mutant, folder: str) -> Iterator[dict[str, str]]:
+    """What the environment says while it is tried.
+
+    A script that is broken may never end, and a server that runs it serves nobody any more, until it is killed. So no
+    such script is given to the server that others use: a mutant of the Redis adapter has one of its own.
+    """
+    if not mutant.file.startswith(("storage/lua/", "storage/redis")):
+        yield {}
+        return
+    import redis_server  # noqa: PLC0415 -- not where tests are run: there it is to read the environment anew
+
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(redis_server.a_server(Path(folder) / "redis", "--appendonly", "no"))
+        except (pytest.skip.Exception, pytest.fail.Exception) as missing:
+            raise Skipped(f"{mutant.name}: {missing}") from None
+        yield {"LIFECYCLE_TEST_REDIS": server.url}
+
+
+def trial(folder: str, suites: tuple[str, ...], verdict: str, environment: dict[str, str]) -> None:
     """In a process of its own: run the suites on the package in that folder, and write down what failed first."""
     import hypothesis  # noqa: PLC0415 -- loaded already, by the server that this process is a fork of
-    import pytest  # noqa: PLC0415
 
     os.chdir(folder)
+    os.environ |= environment
     os.environ["PYTHONPATH"] = folder  # for processes that tests start
     os.environ.pop("CI", None)  # where a server is missing, a test is to say so: it has not noticed anything
     sys.path.insert(0, folder)
@@ -100,13 +122,14 @@ def noticed_by(mutant: Mutant) -> str | None:
         )
         mutant.apply(package)
         verdict = Path(folder) / "verdict"
-        process = _context.Process(target=trial, args=(folder, mutant.suites, str(verdict)))
-        process.start()
-        process.join(PATIENCE)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            return "a test that hangs"
+        with surroundings(mutant, folder) as environment:
+            process = _context.Process(target=trial, args=(folder, mutant.suites, str(verdict), environment))
+            process.start()
+            process.join(PATIENCE)
+            if process.is_alive():
+                process.kill()
+                process.join()
+                return "a test that hangs"
         if not verdict.exists():
             raise RuntimeError(f"{mutant.name}: its process has died with exit code {process.exitcode}")
         failed, skipped = json.loads(verdict.read_text())
