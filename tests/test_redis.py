@@ -406,6 +406,9 @@ def test_damaged_while_it_runs(storage, case):
     assert storage.exchange([settlement(tasks[1], FAIL, retry=True)], None)[0] == [False]
     assert [claim.task.id for claim in storage.recover(99.0, PRODUCER)] == ["a"]
     assert storage.recover(99.0, PRODUCER) == []
+    storage.flush()
+    with connected(SERVER) as db:
+        assert {key.rpartition(b":")[2] for key in keys(db, storage._server._place.prefix)} == {b"seq", b"answers"}
 
 
 @pytest.mark.parametrize(

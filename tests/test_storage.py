@@ -190,11 +190,12 @@ def test_a_wait_for_what_has_come(any_storage):
     """A wait for what came between the stamp and the wait ends at once."""
     stamp = any_storage.stamp(Channel.WORK)
     any_storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    assert any_storage.stamp(Channel.WORK) != stamp, "nobody of this process has to be told by the store"
     assert any_storage.wait(Channel.WORK, stamp, PATIENCE)
     [task] = start(any_storage)
     stamp = any_storage.stamp(Channel.OUTCOME)
     any_storage.exchange([settlement(task)], None)
-    assert any_storage.stamp(Channel.OUTCOME) != stamp, "nobody of this process has to be told by the store"
+    assert any_storage.stamp(Channel.OUTCOME) != stamp
 
 
 def test_closing_ends_waits(any_storage):

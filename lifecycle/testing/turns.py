@@ -158,9 +158,10 @@ class Turns(unittest.TestCase):
         """Of the leases that lapsed those are dealt with first that ended first, as many as were asked for."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
+        storage.enqueue([Task("held", "add")], 1.0, Actor("producer", 12.5))  # it is let go, which is no move
         for number, now in enumerate((5.0, 4.0, 2.0, 3.0)):
             storage.exchange((), Claimant(f"w{number}", now, 10.0))
-        for now, limit, ids in (11.5, 9, []), (12.0, 9, ["c"]), (99.0, 2, ["d", "b"]), (99.0, 9, ["a"]), (99.0, 9, []):
+        for now, limit, ids in (11.5, 9, []), (12.0, 9, ["c"]), (99.0, 2, ["d"]), (99.0, 1, ["b"]), (99.0, 9, ["a"]):
             found = [task.id for task, _ in storage.recover(now, _ACTOR, limit=limit)]
             demand(found == ids, f"{limit} of those that lapsed until {now} are {ids}, not {found}")
 

@@ -18,6 +18,7 @@ return once(function()
     local row = row_of(id, fields[1], fields[4])
     if not row or not ask(row, fields[2]) then
       set_aside(lapsed[n][3], found)
+      if row then call("SREM", P .. ":worker:" .. row.worker, id) end -- or a heartbeat would bring it back
     elseif KINDS[row.state] == "waiting" then
       let_go(row, now)
     else
