@@ -22,8 +22,6 @@ from faults.storm import storm
 from faults.trial import Options, on_trial, read
 from processes import PATIENCE
 
-from lifecycle.storage import Storage
-
 OPTIONS = Options(tasks=40, kills=1, seed=7, consumers=2, workers=2, interruptions=1)
 
 LEFT_OUT = {("poison", "postgres"), ("clocks", "redis")}
@@ -52,8 +50,6 @@ def required(name, store, options):
 @pytest.mark.parametrize(("name", "store", "options"), [*trials()])
 def test_nothing_is_lost(name, store, options):
     """Whatever is done to consumers and stores, each task is accounted for, finished once, and each duplicate explained."""
-    if name == "clocks" and not hasattr(Storage, "clock"):
-        pytest.skip("leases go by the hosts' clocks in this release")
     report = required(name, store, options)
     assert report.audit.faults == [], f"seed {options.seed}; the consumers' logs are in {report.logs}"
     assert report.audit.tasks >= options.tasks or name == "freeze"
