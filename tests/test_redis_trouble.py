@@ -1,12 +1,11 @@
 """What the Redis adapter keeps to where the world is less kind: cut connections, restarts, forks, foreign hands."""
 
-import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from forks import Fork, forking
+from forks import beside_threads, forking, parted
 from hypothesis import settings
 from redis_server import SERVER, a_prefix, a_server, clear_away, connected, opened, told_redis
 from stores import PATIENCE, PRODUCER, await_task, completed, elsewhere, produce, settlement, start, work_off
@@ -381,58 +380,10 @@ def test_a_connection_of_old(storage, monkeypatch):
 @pytest.mark.parametrize("first", ["parent", "child"])
 def test_fork(storage, where, watched, first):
     """After a fork parent and child go on with the same store, each on connections of its own, also once one is gone."""
-    storage.enqueue([Task("before", "add")], 1.0, PRODUCER)
-    if watched:
-        storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.01)
-
-    def write(name):
-        storage.enqueue([Task(name, "add")], 1.0, PRODUCER)
-        assert storage.get(name) is not None
-
-    child = Fork(
-        lambda: write("child"), storage.close if first == "child" else lambda: write("child, later"), storage.close
-    )
-    write("parent")
-    assert child.step()
-    if first == "child":
-        assert child.step()
-        assert child.step()
-        assert child.over()
-        write("parent, later")
-    else:
-        storage.close()
-        assert child.step()
-        assert child.step()
-        assert child.over()
-    there = {"before", "child", "parent", f"{'parent' if first == 'child' else 'child'}, later"}
-    with closing(open_storage(where, "default")) as store:
-        assert {task.id for task in store.tasks()} == there
+    parted(storage, where, watched, first)
 
 
 @forking
 def test_fork_at_any_moment(storage):
     """A fork while other threads write and wait leaves child and parent a store that works."""
-    stop = threading.Event()
-    storage.counts()
-
-    def write(name):
-        for n in itertools.count():
-            storage.enqueue([Task(f"{name}-{n}", "add")], 1.0, PRODUCER)
-            if stop.is_set():
-                return n + 1
-        return 0
-
-    def wait():
-        while not stop.is_set():
-            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.01)
-
-    with ThreadPoolExecutor(3) as pool:
-        threads, waiting = [pool.submit(write, name) for name in "ab"], pool.submit(wait)
-        for n in range(10):
-            child = Fork(lambda n=n: storage.enqueue([Task(f"child-{n}", "add")], 1.0, PRODUCER))
-            assert child.step()
-            assert child.over()
-        stop.set()
-        waiting.result()
-        written = sum(thread.result() for thread in threads)
-    assert storage.counts() == {"queued": written + 10}
+    beside_threads(storage)
