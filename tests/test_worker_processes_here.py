@@ -9,6 +9,7 @@ from consumers import ended, stopping
 from processes import DELAY, LONG, PATIENCE, PROGRAMS, settled, states, until
 
 from consumer import Consumer
+from lifecycle import TaskTimeout
 
 
 @pytest.fixture
@@ -48,3 +49,17 @@ def test_a_life(chores):
     consumer.stop(graceful=False)
     ended(stop)
     assert states(late) == "queued executing interrupted queued"
+
+
+def test_that_has_gone_on(chores):
+    """A worker's process that has gone on to another task by the time it is to be killed is left alone, and runs on."""
+    consumer = Consumer(chores.queue, 1, "process", grace=0.5)
+    consumer.start()
+    result = chores.asleep()
+    (hand,) = consumer._crew
+    until(lambda: hand._slate.read().task_id == result.id, "the body")
+    hand._end(hand._slate.read()._replace(attempt=7), TaskTimeout)
+    assert hand.is_alive()
+    assert states(result) == "queued executing"
+    consumer.stop(graceful=False)
+    assert states(result) == "queued executing interrupted queued"
