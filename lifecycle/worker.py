@@ -63,7 +63,7 @@ class Worker:
         self.running: Task | None = None
         """What it runs now, for whoever has to put that back."""
         self.since = 0.0
-        """When it began with its present task, as `Engine.tick` has it."""
+        """When it began with its present task, or claimed what is next, as `Engine.tick` has it."""
         self.ran = 0
         """How many attempts it has made."""
         self._called_off: Task | None = None
@@ -191,10 +191,10 @@ class Worker:
                     raise
         if engine.owed:  # the store can be used
             engine.pay()
+        started = engine.tick()
         if claims:
-            self._asked = asked
+            self._asked, self.since = asked, started  # since its last task it may have been idle: it was not stuck
         self._claimed.extend(claims)  # before handlers run: if they are slow, somebody may relieve this worker of them
-        started = self.engine.tick()
         for (settlement, error), taken in zip(done, took, strict=True):
             task, move = settlement
             if not taken:
@@ -203,7 +203,7 @@ class Worker:
             engine.announce(task, move.path, asked, error)
             if move.lease is not None:
                 engine.release((task,))
-        self._handlers_took = self.engine.tick() - started
+        self._handlers_took = engine.tick() - started
 
     def _next(self, now: float | None) -> BaseException | None:
         """Announce the next claim, and run its task if it was started; returns what the function raised."""

@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from consumer.post import Post, Terms
+from consumer.shift import Shift
 from lifecycle import SIGNAL_COMPLETE
 from lifecycle.worker import Worker
 
@@ -89,6 +91,28 @@ def test_a_busy_worker_is_stuck(queue, heard):
         assert heard.story(result) == f"enqueued{again} executing complete"
         assert result.get() == n
     assert "interrupted" in heard.of(results[stuck])
+
+
+def test_a_busy_worker_is_not_stuck(queue, heard, add):
+    """However long its last task took: a worker that has just claimed the next one is not relieved of it."""
+    shift, ticks = Shift(Post(queue, Terms(30.0, 1, "spawn")), "busy"), [0.0]
+    queue.engine.tick = lambda: ticks[0]
+    looked = []
+
+    @queue.task()
+    def slow():
+        ticks[0] += 10.0
+
+    @queue.signal(SIGNAL_COMPLETE)
+    def look(signal, task):  # as the consumer does all the time, and it comes between claim and start
+        looked.append(shift.worker.burdened)
+        shift.relieve()
+
+    slow()
+    result = add(1, 1)
+    shift.worker.work(lambda: True)
+    assert looked == [True, False]
+    assert heard.story(result) == "enqueued executing complete"
 
 
 def test_a_busy_worker_that_may_not_go_on(queue, add):
