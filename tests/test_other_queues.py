@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from processes import PATIENCE, environment
+from redis_server import SERVER, a_prefix, connected, required
 
 from lifecycle import LIFECYCLE
 from lifecycle.testing import IllegalSequence
@@ -23,6 +24,8 @@ from lifecycle.testing import check as hold
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
 PAGE = ROOT / "docs" / "other-queues.md"
+PREFIX = f"{a_prefix()}:"
+"""Of the keys of Celery's broker."""
 
 
 def need(library):
@@ -34,7 +37,9 @@ def need(library):
 def settings(folder):
     """The environment of their processes: where they work, and where the recipes are."""
     path = os.pathsep.join([str(RECIPES), environment()["PYTHONPATH"]])
-    return environment(CHORES=str(folder), PYTHONPATH=path, PYTHONWARNINGS="ignore")
+    return environment(
+        CHORES=str(folder), BROKER=SERVER, BROKER_PREFIX=PREFIX, PYTHONPATH=path, PYTHONWARNINGS="ignore"
+    )
 
 
 @contextmanager
@@ -138,6 +143,7 @@ def test_huey_forgets_what_was_killed(huey):
 def celery(tmp_path_factory):
     """A trace of Celery, with a pool of processes; its worker was killed, and has a successor."""
     need("celery")
+    required()
     folder = tmp_path_factory.mktemp("celery")
     (folder / "worker.log").touch()
     command = (
@@ -151,7 +157,10 @@ def celery(tmp_path_factory):
         ids |= produce(folder, "celery_chores", "afterwards")
         successor.send_signal(signal.SIGTERM)
         successor.wait(PATIENCE)
-    return Recorded(folder, ids)
+    yield Recorded(folder, ids)
+    with connected(SERVER) as db:
+        for key in db.scan_iter(match=f"{PREFIX}*", count=5000):
+            db.unlink(key)
 
 
 MAP = ("--map", str(RECIPES / "celery.toml"))

@@ -34,6 +34,7 @@ _TROUBLES: Final[dict[str, Callable[[], BaseException]]] = {
     "CancelExecution": CancelExecution,
     "an interruption": TaskInterrupted,
 }
+_AFOOT: Final = (*LIFECYCLE.of_kind(Kind.WAITING), *LIFECYCLE.of_kind(Kind.RUNNING))
 _who = st.integers(0, 7)
 
 
@@ -58,9 +59,9 @@ class QueueSpec(RuleBasedStateMachine):
 
     The workers run the real code, one step at a time, on a store in memory and a virtual clock; the queue's own store
     is not touched. Hypothesis decides who goes on, and how far, whose process crashes or freezes, what befalls the next
-    body (before it, or when it has done its work), when time passes, what is revoked, restored and retried. After each
-    step the signals are held against the table, and your invariants; at the end all comes to rest, and the world is
-    audited (`World.audit`); then `at_rest` may check what must be so in the end.
+    body (before it, or when it has done its work), when time passes, what is revoked, restored, called off and retried.
+    After each step the signals are held against the table, and your invariants; at the end all comes to rest, and the
+    world is audited (`World.audit`); then `at_rest` may check what must be so in the end.
 
     What it does not show: what real processes and stores do (that is `StorageSpec`'s and the consumer's business), two
     bodies of which each is in the middle (a body runs whole, unless it calls the queue), how long anything takes.
@@ -184,6 +185,15 @@ class QueueSpec(RuleBasedStateMachine):
         """One of the last tasks."""
         for task in _chosen(self.world.store.tasks(limit=8), which):
             self.queue.restore_by_id(task.id)
+
+    @rule(which=_who)
+    def a_task_is_called_off(self, which: int) -> None:
+        """One of those that wait or run; a body that runs does so whole, and is not followed by another attempt."""
+        for task in _chosen(self.world.store.tasks(_AFOOT, limit=8), which):
+            try:
+                self.queue.cancel(task.id)
+            except IllegalTransition as error:  # nobody else acts meanwhile
+                raise Violation(str(error)) from error
 
     @rule(which=_who)
     def an_operator_retries(self, which: int) -> None:

@@ -11,16 +11,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery_trace import record
 
 FOLDER = Path(os.environ["CHORES"])
-for name in ("queue", "control"):
-    (FOLDER / name).mkdir(exist_ok=True)
-app = Celery("celery_chores", broker="filesystem://")
+app = Celery("celery_chores", broker=os.environ["BROKER"])
 app.conf.update(
-    broker_transport_options={
-        "data_folder_in": str(FOLDER / "queue"),
-        "data_folder_out": str(FOLDER / "queue"),
-        "control_folder": str(FOLDER / "control"),
-        "polling_interval": 0.02,
-    },
+    broker_transport_options={"global_keyprefix": os.environ["BROKER_PREFIX"]},
     worker_prefetch_multiplier=1,
 )
 record(FOLDER / "trace.jsonl")
@@ -54,7 +47,7 @@ def until(condition):
 
 
 def heard(result, *signals):
-    """Wait until these were recorded of a task. Results are not asked for: two writers of one could spoil it."""
+    """Wait until these were recorded of a task."""
     lines = (FOLDER / "trace.jsonl").read_bytes
     until(
         lambda: {one["signal"] for one in map(json.loads, lines().splitlines()) if one["id"] == result.id} >= {*signals}
@@ -70,7 +63,7 @@ def begun(name):
 
 
 def noted(result):
-    """Wait until the worker has said that it will not run a task. No reply is asked for: its queue's file has races."""
+    """Wait until the worker has said that it will not run a task."""
     said = f"Tasks flagged as revoked: {result.id}"
     until(lambda: said in (FOLDER / "worker.log").read_text())
 
