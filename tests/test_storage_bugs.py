@@ -10,7 +10,7 @@ from bugs import BUGS, MACHINE
 from hypothesis import Phase, settings
 
 from lifecycle.errors import StorageError
-from lifecycle.storage import SQLiteStorage
+from lifecycle.storage import MemoryStorage, SQLiteStorage
 from lifecycle.testing.storage_spec import StorageSpec
 
 STEPS = 20
@@ -93,3 +93,24 @@ def test_a_run_that_is_broken_off():
             machine.teardown()
     with pytest.raises(StorageError):
         machine.handles[0].counts()
+
+
+@pytest.mark.parametrize("runs", [2, 9])
+def test_what_is_not_come_to(runs):
+    """What the runs have not come to is looked for in some more; what these do not come to either is told."""
+
+    class Spec(spec_of(MemoryStorage)):
+        asked = 0
+
+        @classmethod
+        def missing(cls):
+            cls.asked += 1
+            return [] if cls.asked > runs else ["an unheard-of row"]
+
+    case = Spec.TestCase("test_every_transition_was_taken")
+    type(case).settings = settings(type(case).settings, max_examples=1)
+    if runs == 2:
+        case.test_every_transition_was_taken()
+        return
+    with pytest.raises(AssertionError, match="never came to: an unheard-of row"):
+        case.test_every_transition_was_taken()
