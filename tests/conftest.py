@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import sys
 import threading
 from contextlib import contextmanager
@@ -32,6 +33,12 @@ PATIENCE = 30.0
 """Seconds after which what is awaited is taken for lost, on a machine that is busy."""
 SOON = 0.02
 """Seconds that a reader waits for what does not come."""
+
+
+for _number in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:
+    # Ignored under nohup, or in the background of a script: whatever tests start would inherit that, but no handler.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 
 class Killed(BaseException):
