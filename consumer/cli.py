@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +104,20 @@ def run(
         # One more that comes meanwhile is neither its end nor lost: it waits, across the exec, until somebody heeds it.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the same command, as it was given
+    _leave(grace)
+
+
+def _leave(grace: float) -> None:
+    """See to it that the process ends: Python waits for threads that bodies have left behind, were it for ever."""
+
+    def leave() -> None:
+        logging.getLogger("lifecycle.consumer").warning("it ends without threads that tasks have left running")
+        logging.shutdown()
+        os._exit(0)
+
+    last = threading.Timer(grace, leave)
+    last.daemon = True  # if there are no such threads it comes to nothing
+    last.start()
 
 
 @app.command()

@@ -145,3 +145,16 @@ def test_stops(tmp_path, url, kind):
         assert [states(result) for result in lost] == [f"{PUT_BACK} executing complete"] * 2
         assert [result.get() for result in lost] == [2, 2]
         assert end(third) == 0
+
+
+@pytest.mark.parametrize("kind", ["thread", "process", "asyncio"])
+def test_a_thread_that_is_left_behind(tmp_path, kind):
+    """A consumer that is terminated puts back what runs, and ends, also if a body has started a thread that does not."""
+    with opened(tmp_path, lease=LONG) as works:
+        consumer = works.hire("-k", kind, "--grace", "0.3")
+        result = works.tasks.left_behind()
+        works.wire.wait_for(id=result.id, note="begun")
+        assert end(consumer, SIGTERM) == 0
+        assert states(result) == PUT_BACK
+        said = "ends without threads that tasks have left running" in consumer.log.read_text()
+        assert said == (kind != "process")  # which is killed

@@ -134,6 +134,13 @@ def hoard(task=None):
     return taken
 
 
+@queue.task(context=True)
+async def left_behind(task=None):
+    """Waits for a thread that does not end; not when it runs again."""
+    if is_first(task):
+        await asyncio.to_thread(wait_at_the_gate)
+
+
 @queue.task()
 def celebrated():
     """Has a handler that takes its time once it is complete."""
