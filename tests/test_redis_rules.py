@@ -1,5 +1,7 @@
 """The scripts of the Redis adapter know the rules of `lifecycle.policies`, and no others."""
 
+from itertools import product
+
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -47,28 +49,46 @@ def asked():
         yield ask
 
 
-moments = st.sampled_from([0.0, 1.0, 2.5, 3.0, 9e99, float("inf")])
+moments = st.sampled_from([0.0, 1.0, 2.5, 3.0, 9e99, float("inf")]) | st.floats(0, 1e11)
 revocations = st.none() | st.builds(Revocation, st.none() | moments, st.booleans())
 
 
-@patient
-@given(
-    st.sampled_from(WAITING), st.none() | moments, st.none() | moments, st.integers(-(2**31), 2**31 - 1),
-    st.integers(0, 3), st.booleans(), moments, revocations, revocations, st.integers(0, 3),
-)  # fmt: skip
-@example(WAITING[0], 3.0, None, 0, 0, False, 1.0, Revocation(2.5), None, 0)
-def test_the_same_rules(
-    asked, state, eta, expires, priority, interruptions, canceling, now, own, of_function, max_interruptions
-):
-    """What a claim does to a task, when it looks at it, and what becomes of one whose worker is gone: all as in Python."""
+def rules_agree(asked, state, eta, expires, now, own, of_function, *, priority=0, gone=(0, 0), canceling=False):
+    """Hold the scripts' rules against Python's; `gone`: how often its workers were, and how often they may be."""
+    interruptions, most = gone
     task = Task("a", "add", state=state, eta=eta, expires=expires, priority=priority, interruptions=interruptions)
     rank, due = visibility(task, own, now)
     trigger = admit(task, own, of_function, now)
     task.state, task.canceling = EXECUTING.name, canceling
-    path = recover(task, now, worker="w", max_interruptions=max_interruptions).path
+    path = recover(task, now, worker="w", max_interruptions=most).path
     said = [None if one is None else (one.until, one.once) for one in (own, of_function)]
     row = (state, False if eta is None else eta, expires, priority, interruptions, canceling)
-    assert asked(row, now, *said, max_interruptions) == (rank, due, trigger, path)
+    assert asked(row, now, *said, most) == (rank, due, trigger, path)
+
+
+def test_the_same_rules_around_a_moment(asked):
+    """What a claim does to a task, and when it looks at it, is as in Python: for each order in which moments can come."""
+    around = (None, 1.0, 2.0, 3.0)
+    said = (None, *(Revocation(until, once=True) for until in around))
+    for state, eta, expires, own, of_function in product(WAITING, around, around, said, said):
+        rules_agree(asked, state, eta, expires, 2.0, own, of_function)
+
+
+def test_the_same_rules_for_the_gone(asked):
+    """What becomes of a task whose worker is gone is as in Python, whatever became of it before, and may become."""
+    for interruptions, most, canceling in product(range(4), range(4), (False, True)):
+        rules_agree(asked, WAITING[0], None, None, 2.0, None, None, gone=(interruptions, most), canceling=canceling)
+
+
+@patient
+@given(
+    st.sampled_from(WAITING), st.none() | moments, st.none() | moments, moments, revocations, revocations,
+    st.integers(-(2**31), 2**31 - 1),
+)  # fmt: skip
+@example(WAITING[0], 3.0, None, 1.0, Revocation(2.5), None, 0)
+def test_the_same_rules(asked, state, eta, expires, now, own, of_function, priority):
+    """They are the same for any numbers."""
+    rules_agree(asked, state, eta, expires, now, own, of_function, priority=priority)
 
 
 def test_no_state_is_typed():

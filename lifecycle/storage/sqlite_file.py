@@ -9,7 +9,8 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, cast
@@ -82,10 +83,22 @@ class SQLiteFile:
             db = sqlite3.connect(
                 self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=64
             )
-            db.execute(f"pragma synchronous = {self._synchronous}")
         except sqlite3.Error as error:
             raise _translated(error, self.path) from error
+        with self._or_closed(db):
+            db.execute(f"pragma synchronous = {self._synchronous}")
         return db
+
+    @contextmanager
+    def _or_closed(self, db: sqlite3.Connection) -> Iterator[None]:
+        """A connection that does not come into use is closed, be it that Ctrl-C has come."""
+        try:
+            yield
+        except BaseException as error:
+            db.close()
+            if isinstance(error, sqlite3.Error):
+                raise _translated(error, self.path) from error
+            raise
 
     def _connect_watch(self) -> sqlite3.Connection:
         self.writer()
@@ -104,7 +117,7 @@ class SQLiteFile:
         if not parent:
             raise StorageUnusable(f"there is no folder {path.parent}: make it first, or name another file")
         db = self._connect()
-        try:
+        with self._or_closed(db):
             db.execute("begin")  # one view for all that is looked at: another process may be making the file
             there = sqlite_schema.version(db, self.path)
             db.execute("commit")
@@ -118,13 +131,7 @@ class SQLiteFile:
             db.execute("insert into queue(name) values (?) on conflict do nothing", (self._queue,))
             (self._queue_id,) = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
             db.execute("commit")
-        except sqlite3.Error as error:
-            db.close()
-            raise _translated(error, self.path) from error
-        except StorageError:
-            db.close()
-            raise
-        self._reader = self._connect()
+            self._reader = self._connect()
         self._writer = db
 
     @property

@@ -1,6 +1,7 @@
 """One mutant and its suites, in a process of its own."""
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -68,6 +69,17 @@ def surroundings(mutant: Mutant, folder: str) -> Iterator[dict[str, str]]:
         yield {"LIFECYCLE_TEST_REDIS": server.url}
 
 
+def refused() -> str | None:
+    """Why it cannot be imported: a table is checked as it is built. What is not even Python has shown nothing."""
+    try:
+        importlib.import_module(SOURCE.name)
+    except (SyntaxError, NameError, ImportError):
+        raise
+    except Exception as error:
+        return f"its import: {error}"
+    return None
+
+
 def trial(folder: str, suites: tuple[str, ...], verdict: str, environment: dict[str, str]) -> None:
     """In a process of its own: run the suites on the package in that folder, and write down what failed first."""
     import hypothesis  # noqa: PLC0415 -- loaded already, by the server that this process is a fork of
@@ -83,6 +95,9 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str, environment: dict[
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     hypothesis.settings.register_profile("mutants", phases=phases, database=None)
     hypothesis.settings.load_profile("mutants")
+    if (refusal := refused()) is not None:
+        Path(verdict).write_text(json.dumps([refusal, None]))
+        os._exit(0)
     spy = Spy()
     names = [str(ROOT / "tests" / suite) for suite in suites]
     with (
@@ -104,11 +119,11 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str, environment: dict[
             ],
             plugins=[spy],
         )
-    tested = sys.modules.get(SOURCE.name)  # it may be so broken that it cannot be imported
-    if tested is not None and not tested.__file__.startswith(folder):
+    if not sys.modules[SOURCE.name].__file__.startswith(folder):
         sys.exit("it is not the mutant that was tested")
-    failed = spy.failed if spy.failed or not code else f"exit code {code}"
-    Path(verdict).write_text(json.dumps([failed, spy.skipped]))
+    if code and not spy.failed:
+        sys.exit(f"pytest has ended with {code!r}, and no test has failed")
+    Path(verdict).write_text(json.dumps([spy.failed, spy.skipped]))
     os._exit(0)  # whatever a mutant has left running
 
 
