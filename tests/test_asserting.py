@@ -346,20 +346,23 @@ def test_performing_what_fails(queue):
     """What the function raises is raised as it is, and so is what goes wrong around it."""
     raised = {"os": OSError(2, "no such"), "retry": RetryTask(delay=3), "cancel": CancelExecution()}
 
-    @queue.task(name="body", timeout=0.05)
+    @queue.task(name="body")
     def body(how):
         if how in raised:
             raise raised[how]
-        while how == "spin":
-            pass
         return object()
+
+    @queue.task(name="spin", timeout=0.05)
+    def spin():
+        while True:
+            pass
 
     for how, error in raised.items():
         with pytest.raises(type(error)) as caught:
             perform(body, how)
         assert caught.value is error
     with pytest.raises(TaskTimeout):
-        perform(body, "spin")
+        perform(spin)
     with pytest.raises(Unserializable, match="the result of body"):
         perform(body, "object")
     with pytest.raises(Unserializable, match="argument 'how' of body"):
