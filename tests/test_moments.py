@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 import strategies as some

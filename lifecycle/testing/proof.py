@@ -144,6 +144,20 @@ class StorageProof(Turns):
             took, _ = storage.exchange([Settlement(task, end)], None)
             demand(took == [True], f"the outcome of {task} is refused after a heartbeat")
 
+    def test_what_a_heartbeat_keeps(self) -> None:
+        """A heartbeat keeps the tasks and the locks of its workers, until the moment it says, and nobody else's."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
+        for worker in "w", "other":
+            storage.exchange((), Claimant(worker, 2.0, 10.0))
+            storage.lock(Lock(worker, "x", 12.0, worker), 2.0)
+        storage.lock(Lock("nobody's", "x", 12.0), 2.0)
+        storage.extend(["w"], 50.0)
+        for now, lapsed, kept in (11.5, [], ["nobody's", "other", "w"]), (12.0, ["b"], ["w"]), (50.0, ["a"], []):
+            locks = sorted(lock.name for lock in storage.locks(now))
+            tasks = [task.id for task, _ in storage.recover(now, _ACTOR)]
+            demand((tasks, locks) == (lapsed, kept), f"at {now} {tasks} have lapsed, and {locks} are taken")
+
     def test_what_is_to_be_called_off(self) -> None:
         """Only a running task can be called off; it stays so over a retry, and until it comes to rest."""
         storage = self.opened()

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 from lifecycle import policies
 from lifecycle.policies import Outcome, Revocation
 from lifecycle.storage.base import RIPEN, Actor, Claimant, Settlement, Storage, Target
-from lifecycle.table import COMPLETE, FAIL, REVOKE, SCHEDULED, START
+from lifecycle.table import COMPLETE, EXPIRE, FAIL, REVOKE, SCHEDULED, START
 from lifecycle.task import Task
 from lifecycle.testing.law import demand
 from lifecycle.testing.lockstep import Lockstep
@@ -81,6 +81,16 @@ class Turns(unittest.TestCase):
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
         demand(storage.revocation(function) is None, "a one-time revocation is spent with the task that it has stopped")
+
+    def test_revoked_anyway(self) -> None:
+        """A function's one-time revocation is not spent on tasks that are revoked themselves, or have expired."""
+        storage = self.opened()
+        storage.enqueue([Task("a", "add"), Task("b", "add", expires=1.5), Task("c", "add")], 1.0, _ACTOR)
+        storage.revoke(Target(function=False, key="a"), Revocation(), 1.0)
+        storage.revoke(Target(function=True, key="add"), Revocation(once=True), 1.0)
+        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9))
+        path = [(task.id, *move.path) for task, move in claims]
+        demand(path == [("a", REVOKE), ("b", EXPIRE), ("c", REVOKE)], f"it is spent on the last of the three: {path}")
 
     def test_revoked_in_advance(self) -> None:
         """A task that was revoked before it was there goes first, whether it is enqueued or another's follow-up."""
