@@ -115,7 +115,7 @@ def _leave(grace: float) -> None:
         logging.shutdown()
         os._exit(0)
 
-    last = threading.Timer(grace, leave)
+    last = threading.Timer(max(grace, 1.0), leave)  # with no grace, too, what is done at an exit has its time
     last.daemon = True  # if there are no such threads it comes to nothing
     last.start()
 
