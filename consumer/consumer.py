@@ -245,11 +245,11 @@ class Consumer:
             self._go(DRAIN if self._renew else request)
         else:
             self._go(HURRY)  # asked again: now
-        log.info("consumer %s: %s", self._engine.name, _SAYING[self.state or RUNNING])
         post.stopping.set()
-        self._engine.storage.wake()
         for hand in self._crew:
             hand.drain()
+        log.info("consumer %s: %s", self._engine.name, _SAYING[self.state or RUNNING])  # true from here on
+        self._engine.storage.wake()
         if self.state != DRAINING:
             post.urgent.set()
             self._leaving.set()

@@ -101,7 +101,8 @@ class ProcessHand:
 
     def drain(self) -> None:
         """See `Hand.drain`."""
-        self._request(child.DRAIN)
+        self._slate.send_home()
+        self._request(child.DRAIN)  # should it be idle
 
     def interrupt(self) -> None:
         """See `Hand.interrupt`."""

@@ -1,6 +1,7 @@
 """What a worker's process tells of itself, in memory that its consumer can read at any moment.
 
-Also while it is stuck in C with the interpreter's lock, and after it was killed: a pipe would need its help.
+Also while it is stuck in C with the interpreter's lock, and after it was killed: a pipe would need its help. One word
+there is the consumer's: that this worker is to go home. It holds from that moment on, not once a thread has read it.
 """
 
 import struct
@@ -40,10 +41,10 @@ class Glimpse(NamedTuple):
 
 
 class Slate:
-    """Written by one process, read by another."""
+    """Written by one process, read by another; but for `sent_home`."""
 
     def __init__(self, context: BaseContext) -> None:
-        self._memory = context.RawArray("B", _LIFE.size + _BODY.size)
+        self._memory = context.RawArray("B", _LIFE.size + _BODY.size + 1)
         self._ran = 0
         self._stage = ABSENT
 
@@ -67,6 +68,15 @@ class Slate:
         length = len(name) if len(name) <= _LONGEST else 0
         deadline = float("inf") if task.timeout is None else now + task.timeout
         _BODY.pack_into(self._memory, _LIFE.size, now, deadline, task.attempt, length, name)
+
+    def send_home(self) -> None:
+        """Said by the consumer: finish what runs, and claim nothing more."""
+        self._memory[-1] = 1
+
+    @property
+    def sent_home(self) -> bool:
+        """Has the consumer said so?"""
+        return bool(self._memory[-1])
 
     def read(self) -> Glimpse:
         """What stands there now."""

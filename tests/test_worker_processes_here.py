@@ -63,3 +63,20 @@ def test_that_has_gone_on(chores):
     assert states(result) == "queued executing"
     consumer.stop(graceful=False)
     assert states(result) == "queued executing interrupted queued"
+
+
+def test_sent_home(chores, tmp_path):
+    """A worker's process claims nothing more from the moment it is told to go home, be the message read or not."""
+    consumer = Consumer(chores.queue, 1, "process")
+    consumer.start()
+    running = chores.linger()
+    (hand,) = consumer._crew
+    until(lambda: hand._slate.read().task_id == running.id, "the body")
+    hand._request = lambda *said: None  # as if nobody there had come to read it yet
+    stop = stopping(consumer)
+    until(lambda: hand._slate.sent_home, "the word")
+    waiting = chores.add(1, 2)
+    (tmp_path / "gate").touch()
+    ended(stop)
+    assert states(running) == "queued executing complete"
+    assert states(waiting) == "queued"
