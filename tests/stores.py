@@ -4,6 +4,8 @@ import inspect
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 
 from lifecycle import policies
@@ -79,27 +81,48 @@ def completed(task):
     return settlement(task, COMPLETE, result=b"1")
 
 
-def work_off(storage, name, total, stop):
-    """Run tasks until all are done, whatever is cut meanwhile; how many outcomes were accepted."""
-    done, accepted = [], 0
+def disturbed(storage, disturb, times, total=600):
+    """Run tasks in four workers while something is done to the store so many times: nothing is lost, or done twice."""
+    stop, accepted = threading.Event(), []
+    storage.enqueue([Task(str(n), "add") for n in range(total)], 1.0, PRODUCER)
+    with ThreadPoolExecutor(4) as pool:
+        workers = [pool.submit(work_off, storage, f"w{n}", total, stop, accepted) for n in range(4)]
+        try:
+            for n in range(times):
+                # By progress, not by the clock: neither a fast machine nor a slow one has it done in vain.
+                while len(accepted) < n * total // times and not any(worker.done() for worker in workers):
+                    stop.wait(0.001)
+                disturb()
+            for worker in workers:
+                worker.result(PATIENCE)
+        finally:
+            stop.set()
+    assert len(accepted) == total
+    tasks = storage.tasks(limit=2 * total)
+    assert len(tasks) == total
+    assert {(task.state, task.attempt, task.version) for task in tasks} == {("complete", 1, 3)}
+
+
+def work_off(storage, name, total, stop, accepted):
+    """Run tasks until all are done, whatever is cut meanwhile, and note the outcomes that were accepted."""
+    done = []
     while not stop.is_set():
         try:
             took, claims = storage.exchange(done, Claimant(name, 2.0, 1000.0, limit=3))
         except StorageUnavailable:
             continue
-        accepted += sum(took)
         assert all(took)
+        accepted += took
         for task, move in claims:
             task.state = move.state.name
         done = [completed(task) for task, _ in claims]
         if not done:
             try:
                 if storage.counts().get("complete") == total:
-                    return accepted
+                    return
             except StorageUnavailable:
                 continue
             storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.05)
-    return accepted
 
 
 def await_task(storage, task_id):

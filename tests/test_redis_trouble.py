@@ -1,6 +1,5 @@
 """What the Redis adapter keeps to where the world is less kind: cut connections, restarts, forks, foreign hands."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -8,7 +7,7 @@ import pytest
 from forks import beside_threads, forking, parted
 from hypothesis import settings
 from redis_server import SERVER, a_prefix, a_server, clear_away, connected, opened, told_redis
-from stores import PATIENCE, PRODUCER, await_task, completed, elsewhere, produce, settlement, start, work_off
+from stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
 from lifecycle.errors import StorageError, StorageUnavailable
 from lifecycle.storage import open_storage
@@ -248,41 +247,21 @@ def test_answers_are_remembered_for_a_day(storage):
 # The server is restarted, cut off, told to forget ------------------------------------------------------------------
 
 
-def disturbed(storage, disturb, total=600, pause=0.05):
-    """Run tasks in four workers while something is done to the server, over and over; how often it was done."""
-    stop, times = threading.Event(), 0
-    storage.enqueue([Task(str(n), "add") for n in range(total)], 1.0, PRODUCER)
-    with ThreadPoolExecutor(4) as pool:
-        workers = [pool.submit(work_off, storage, f"w{n}", total, stop) for n in range(4)]
-        try:
-            while not all(worker.done() for worker in workers):
-                disturb()
-                times += 1
-                stop.wait(pause)  # in which something can be done
-        finally:
-            stop.set()
-        assert sum(worker.result(PATIENCE) for worker in workers) == total
-    tasks = storage.tasks(limit=2 * total)
-    assert len(tasks) == total
-    assert {(task.state, task.attempt, task.version) for task in tasks} == {("complete", 1, 3)}
-    return times
-
-
 def test_a_server_that_is_killed_and_restarted(private, theirs):
     """While the server is killed and restarted, again and again, no task is lost, and none is run or accepted twice."""
-    assert disturbed(theirs, private.restart, total=1500, pause=0.1) > 2
+    disturbed(theirs, private.restart, times=5, total=1500)
 
 
 def test_connections_are_ended_all_the_time(private, theirs):
     """While an administrator ends connections, again and again, no task is lost, and none is run or accepted twice."""
     with connected(private.url) as db:
-        assert disturbed(theirs, lambda: db.execute_command("CLIENT KILL TYPE normal SKIPME yes"), pause=0.01) > 10
+        disturbed(theirs, lambda: db.execute_command("CLIENT KILL TYPE normal SKIPME yes"), times=30)
 
 
 def test_scripts_that_are_forgotten(private, theirs):
     """A server that is told to forget its scripts learns them anew, before anybody hears of it."""
     with connected(private.url) as db:
-        assert disturbed(theirs, db.script_flush, pause=0.001) > 10
+        disturbed(theirs, db.script_flush, times=30)
         theirs.counts()
         db.script_flush()
         assert theirs.counts() == {"complete": 600}
