@@ -4,7 +4,8 @@ from copy import copy
 
 import pytest
 
-from lifecycle import LIFECYCLE, TaskQueue
+from lifecycle import LIFECYCLE, TaskQueue, attempt
+from lifecycle.attempt import prepared
 from lifecycle.engine import Engine
 from lifecycle.policies import Move
 from lifecycle.signals import Signals
@@ -181,6 +182,39 @@ def test_a_world_moved_by_hand():
         (signals,) = world.heard.values()
     assert signals == ["enqueued", "executing", "interrupted", "enqueued", "executing", "complete"]
     assert ran == [3, 3], "what was frozen before its body runs it when it wakes up: at least once"
+
+
+@pytest.mark.parametrize("heeded", [True, False])
+def test_called_off_before(monkeypatch, heeded):
+    """Who is called off begins no further attempt; a worker that does not heed the wish breaks a promise."""
+
+    def deaf(engine, task):
+        task.canceling = False
+        return prepared(engine, task)
+
+    if not heeded:
+        monkeypatch.setattr(attempt, "prepared", deaf)
+    queue = TaskQueue("memory://", lease=30)
+    again = queue.task(name="again", retries=1)(lambda: None)
+    with World(queue) as world:
+        worker = world.hire("worker")
+        result = again()
+        while result.state != "executing":
+            worker.step()
+        result.cancel()
+        world.troubles.append((ValueError("uh-oh"), False))
+        worker.step(100)
+        if heeded:
+            world.finish()
+            world.audit()
+            assert result.state == "canceled"
+            assert queue.retry(result.id)
+            world.finish()
+            world.audit()
+            assert result.state == "complete", "somebody wants it again"
+        else:
+            (fault,) = world.faults
+            assert fault.endswith("it was called off before, and attempt 2 has begun")
 
 
 def test_the_command(capsys, monkeypatch):

@@ -133,6 +133,8 @@ class World:
         """Task id → the signals that handlers heard, in order."""
         self.called_off: set[object] = set()
         """The ids of tasks that may have been started without being called, since they were called off before."""
+        self._wishes: dict[str, int] = {}
+        """Task id → the attempt in which it was called off."""
         self.ran: dict[str, list[int]] = {}
         """Task id → the attempts whose body was begun, in order."""
         self.ended: Counter[tuple[str, bool]] = Counter()
@@ -339,6 +341,11 @@ class World:
         if task.attempt in ran:
             self.fault(f"{task}: attempt {task.attempt} has begun twice")
         ran.append(task.attempt)
+        if task.attempt > self._wishes.get(task.id, task.attempt):
+            stored = self.store.get(task.id)
+            if stored is not None and stored.canceling:
+                self.fault(f"{task}: it was called off before, and attempt {task.attempt} has begun")
+            del self._wishes[task.id]  # it has come to rest since, and somebody wants it again
 
     # In the place of what a real queue has --------------------------------------------------------------------------
 
@@ -415,9 +422,14 @@ class _Sluice:
         return answer
 
     def _told(self, name: str, arguments: tuple[object, ...], answer: object) -> object:
-        self._world.ledger.note(name, arguments, answer)
+        world = self._world
+        world.ledger.note(name, arguments, answer)
         if name == "cancel":
-            self._world.called_off.add(arguments[0])
+            task_id = cast(str, arguments[0])
+            world.called_off.add(task_id)
+            task = world.store.get(task_id)
+            if answer and task is not None:  # it runs
+                world._wishes[task_id] = task.attempt
         return answer
 
     def extend(self, workers: Collection[str], until: float) -> int:
