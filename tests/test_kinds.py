@@ -147,11 +147,12 @@ def test_stops(tmp_path, url, kind):
         assert end(third) == 0
 
 
+@pytest.mark.parametrize("grace", ["0", "0.3"])
 @pytest.mark.parametrize("kind", ["thread", "process", "asyncio"])
-def test_a_thread_that_is_left_behind(tmp_path, kind):
+def test_a_thread_that_is_left_behind(tmp_path, kind, grace):
     """A consumer that is terminated puts back what runs, and ends, also if a body has started a thread that does not."""
     with opened(tmp_path, lease=LONG) as works:
-        consumer = works.hire("-k", kind, "--grace", "0.3")
+        consumer = works.hire("-k", kind, "--grace", grace)
         result = works.tasks.left_behind()
         works.wire.wait_for(id=result.id, note="begun")
         assert end(consumer, SIGTERM) == 0
