@@ -1,5 +1,6 @@
 """The simulated world: any number of seeds without a violation, and every bug that is put in found by one of them."""
 
+from contextlib import closing
 from copy import copy
 
 import pytest
@@ -59,7 +60,8 @@ def test_undisturbed():
 def test_again(tmp_path):
     """A seed always gives the same run, and the same on another store."""
     runs = [simulate(7, tasks=30), simulate(7, tasks=30)]
-    runs.append(simulate(7, tasks=30, storage=SQLiteStorage(str(tmp_path / "q.db"), synchronous="off")))
+    with closing(SQLiteStorage(str(tmp_path / "q.db"), synchronous="off")) as storage:
+        runs.append(simulate(7, tasks=30, storage=storage))
     assert runs[0] == runs[1] == runs[2]
     assert runs[0] != simulate(8, tasks=30)
 
