@@ -10,7 +10,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from datetime import datetime
 from typing import Final, TypeVar, cast
@@ -38,6 +38,7 @@ H = TypeVar("H", bound=Callable[..., object])
 log = logging.getLogger("lifecycle")
 
 _SIGNAL: Final = {state.name: state.signal for state in LIFECYCLE.states}
+_NOTHING: Final = nullcontext()
 
 
 @attrs.frozen
@@ -182,10 +183,13 @@ class Engine:
         """Check what the caller could have set, and serialize the arguments; raises before anything is stored."""
         if not isinstance(task, Task):
             raise ConfigurationError(f"{task!r} is no task: enqueue what function.s(…) makes")
-        check_priority(task.priority, str(task))
+        check_priority(task.priority, task)
         if isinstance(task.retries, bool) or not isinstance(task.retries, int) or task.retries < 0:
             raise ConfigurationError(f"{task}: retries={task.retries!r}: it takes a whole number, 0 or more")
-        task.eta, task.expires = _moment(task, "eta", task.eta), _moment(task, "expires", task.expires)
+        if task.eta is not None:
+            task.eta = _moment(task, "eta", task.eta)
+        if task.expires is not None:
+            task.expires = _moment(task, "expires", task.expires)
         if task.timeout is not None:
             _seconds(task, task.timeout)
         if task.state is not None:
@@ -196,12 +200,12 @@ class Engine:
             path = error.path or self._culprit(task)
             raise Unserializable(error.reason, self._argument(task, path)) from None
 
-    @contextmanager
-    def _kept(self, hold: float | None) -> Iterator[None]:
+    def _kept(self, hold: float | None) -> AbstractContextManager[None]:
         """Prolong what this process holds while it announces it, however long its handlers take."""
-        if hold is None:
-            yield
-            return
+        return _NOTHING if hold is None else self._keeping()  # most calls hold nothing: spares them a generator
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
         name = self.name
         self.heart.keep(name)
         try:
@@ -366,7 +370,7 @@ class Engine:
         return None
 
 
-def check_priority(priority: object, what: str) -> None:
+def check_priority(priority: object, what: object) -> None:
     """Raise `ConfigurationError` unless `priority`, given for `what`, can be one."""
     if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
         raise ConfigurationError(f"{what}: priority={priority!r}: it takes a whole number of 32 bits")
@@ -377,10 +381,10 @@ def _seconds(task: Task, value: object) -> None:
         raise ConfigurationError(f"{task}: timeout={value!r}: set it to seconds, 0 or more")
 
 
-def _moment(task: Task, field: str, value: object) -> float | None:
-    """A field that the caller may have set, to a datetime too, in UTC seconds."""
+def _moment(task: Task, field: str, value: object) -> float:
+    """A field that the caller has set, to a datetime perhaps, in UTC seconds."""
     if isinstance(value, datetime):
         return timestamp(value)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0:
         return value
     raise ConfigurationError(f"{task}: {field}={value!r} is no moment: set it to a datetime, or to UTC seconds")

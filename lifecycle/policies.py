@@ -114,8 +114,9 @@ class Move:
     @property
     def history(self) -> str:
         """What it adds to the task's history, as stored."""
-        lines = [history_line(state.name, self.at, self.attempt, self.worker) for state in self.states]
-        return "".join(lines) if len(lines) > 1 else lines[0]
+        if len(self.states) == 1:  # most moves are of one step
+            return history_line(self.states[0].name, self.at, self.attempt, self.worker)
+        return "".join([history_line(state.name, self.at, self.attempt, self.worker) for state in self.states])
 
     @property
     def ended(self) -> float | None:

@@ -130,6 +130,18 @@ class _Look:
             " pass its id or plain values, or give the queue a PickleSerializer"
         )
 
+    def look(self, value: object) -> object:
+        """The same as `pack`; quick for ``(args, kwargs)`` with nothing but plain values in them, as most calls are."""
+        match value:
+            case (tuple() as args, dict() as kwargs) if (
+                type(value) is type(args) is tuple
+                and type(kwargs) is dict
+                and self.plain.issuperset(map(type, (*args, *kwargs, *kwargs.values())))
+            ):
+                tuples = _COLLECTION[tuple]
+                return Ext(tuples, self.encode((Ext(tuples, self.encode(args)), kwargs)))
+        return self.pack(value)
+
     def parts(self, parts: Any, parents: tuple[int, ...]) -> Any:
         """`parts` with its items (of a dict, its values) packed, as a list or a dict; it itself if nothing changed."""
         kind, plain = type(parts), self.plain
@@ -176,7 +188,7 @@ class MsgpackSerializer:
             return unpack[code](data)
 
         self._encode, self._decode = Encoder().encode, Decoder(ext_hook=hook).decode
-        self._looks = _Look(self._encode, _PLAIN).pack, _Look(self._encode, _PLAIN - {int, str}).pack
+        self._looks = _Look(self._encode, _PLAIN).look, _Look(self._encode, _PLAIN - {int, str}).look
         pairs = Decoder(tuple[list[object], list[object]], ext_hook=hook).decode
         unpack: dict[int, _Unpack] = {code: unpack for code, _, unpack in _SCALARS.values()}
         unpack |= {code: Decoder(kind, ext_hook=hook).decode for kind, code in _COLLECTION.items()}

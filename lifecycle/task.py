@@ -136,7 +136,7 @@ _values: Final = attrgetter(*(field.name for field in attrs.fields(Task)))
 def _shaped(value: object) -> Call:
     """`value`, if it is arguments and not something else that can be read."""
     match value:
-        case (tuple() as args, dict() as kwargs) if all(type(name) is str for name in kwargs):
+        case (tuple() as args, dict() as kwargs) if not kwargs or all(type(name) is str for name in kwargs):
             return args, kwargs
     raise Undecodable("the stored arguments are none: another serializer's, or damaged")
 

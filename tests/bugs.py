@@ -74,8 +74,9 @@ class DropsFollowUps(MemoryStorage):
 class WakesNobody(MemoryStorage):
     """Tells those who wait for work, and not those who wait for an outcome."""
 
-    def _notify(self, *channels):
-        super()._notify(*(channel for channel in channels if channel is Channel.WORK))
+    def _notify(self, channel):
+        if channel is Channel.WORK:
+            super()._notify(channel)
 
 
 # Claiming ----------------------------------------------------------------------------------------------------------

@@ -55,6 +55,9 @@ def refused(value):
 @example({(1, (2, frozenset({"x"}))): [1 << 64], b"": {-(1 << 64): (), None: {}}})
 @example([{}, [], (), set(), frozenset(), bytearray(), b"", ""])
 @example({(): {}, frozenset(): {(): ()}})
+@example(((1,), {("a", 1): 2}))
+@example(((1,), {"a": (2,)}))
+@example([(1,), {"a": 2}])
 def test_round_trip(value):
     """What is loaded is what was dumped: equal, of the same type at every level, in the same order."""
     before = exact(value)
@@ -188,6 +191,15 @@ def test_each_unsupported_type(bad):
     assert isinstance(refused(bad), LifecycleError | TypeError)
 
 
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_a_call_of_another_kind(kind):
+    """Arguments, and what looks like them, are refused too when their tuple or their dict is of a kind of its own."""
+    own = type("Own", (kind,), {})
+    assert refused(own([(1,), {"a": 2}] if kind is tuple else {1: 2})).path == ""
+    assert refused(((1,), own({} if kind is dict else ()))).path == "[1]"
+    assert refused((own({} if kind is dict else ()), {"a": 1})).path == "[0]"
+
+
 @pytest.mark.parametrize("bad", [Color.RED, Text("key"), Data(), Point(1, 2), Name.BOB, (10**5000, Color.RED)])
 def test_unsupported_keys_and_members(bad):
     """No path leads to a key or to a member of a set: it leads to the dict or the set, and the reason shows which."""
@@ -196,6 +208,7 @@ def test_unsupported_keys_and_members(bad):
         assert error.path == "[1]['in']"
         assert "member or key" in error.reason
         assert "would not come back as it is" in error.reason
+    assert refused(((), {bad: 2})).path == "[1]"  # of arguments, too
 
 
 def test_long_keys_are_cut():

@@ -39,6 +39,8 @@ class MemoryStorage:
         self._mutex: Any = threading.RLock()
         self._changed = threading.Condition(self._mutex)
         self._stamps = dict.fromkeys(Channel, 0)
+        self._waiting = 0
+        """How many threads wait for news."""
         self._seq = 0
         self._empty()
 
@@ -102,7 +104,7 @@ class MemoryStorage:
                     move = recover(
                         row.task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions
                     )
-                    claims.append(self._move(row, move))
+                    claims.append(self._claimed(row, move))
             return claims
 
     def cancel(self, task_id: str) -> bool:
@@ -158,8 +160,9 @@ class MemoryStorage:
         started = False
         while len(claims) < limit and (row := self._foremost()) is not None:
             task = row.task
-            own = self._revocations.get(Target(function=False, key=task.id))
-            of_function = self._revocations.get(Target(function=True, key=task.name))
+            own, of_function = self._own(task), None
+            if self._revocations:
+                of_function = self._revocations.get(Target(function=True, key=task.name))
             trigger = admit(task, own, of_function, now)
             if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
                 self._rank(row, *visibility(task, own, now))
@@ -170,15 +173,22 @@ class MemoryStorage:
             started = started or trigger == START
             if trigger == REVOKE and not stopped(task, own, now) and of_function is not None and of_function.once:
                 del self._revocations[Target(function=True, key=task.name)]
-            claims.append(self._move(row, claimed(task, trigger, worker, now, lease, hold=hold)))
+            claims.append(self._claimed(row, claimed(task, trigger, worker, now, lease, hold=hold)))
             if alone:
                 break
         return claims
 
-    def _move(self, row: _Row, move: Move) -> Claim:
+    def _claimed(self, row: _Row, move: Move) -> Claim:
+        """Commit a move that the caller has not asked for, and hand it out."""
+        before = row.task.state
+        self._move(row, move)
+        known = copy(row.task)
+        known.state = before
+        return Claim(known, move)
+
+    def _move(self, row: _Row, move: Move) -> None:
         """Commit a move: the only place where a stored state changes."""
         task = row.task
-        before = task.state
         move.apply(task)
         task.state = move.state.name
         row.history += move.history
@@ -196,9 +206,6 @@ class MemoryStorage:
             self._rank(row, None, None)
         if move.result is not None or move.ended is not None:
             self._notify(Channel.OUTCOME)
-        known = copy(task)
-        known.state = before
-        return Claim(known, move)
 
     # Readiness -----------------------------------------------------------------------------------------------------
 
@@ -206,8 +213,11 @@ class MemoryStorage:
         """Nobody holds the row any more: put it where claims find it, if it waits."""
         row.task.lease = None
         self._held.pop(row.task.id, None)
-        own = self._revocations.get(Target(function=False, key=row.task.id))
-        self._rank(row, *visibility(row.task, own, now))
+        self._rank(row, *visibility(row.task, self._own(row.task), now))
+
+    def _own(self, task: Task) -> Revocation | None:
+        """What is revoked of the task itself. Most often nothing is revoked at all: that is quickly found out."""
+        return self._revocations.get(Target(function=False, key=task.id)) if self._revocations else None
 
     def _rank(self, row: _Row, rank: int | None, due: float | None) -> None:
         row.rank, row.due = rank, due
@@ -369,7 +379,8 @@ class MemoryStorage:
         """See `Storage.flush`."""
         with self._mutex:
             self._empty()
-            self._notify(*Channel)
+            for channel in Channel:
+                self._notify(channel)
 
     def stamp(self, channel: Channel) -> int:
         """See `Storage.stamp`."""
@@ -378,12 +389,17 @@ class MemoryStorage:
     def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
         """See `Storage.wait`."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._stamps[channel] != stamp, timeout)
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(lambda: self._stamps[channel] != stamp, timeout)
+            finally:
+                self._waiting -= 1
 
     def wake(self) -> None:
         """See `Storage.wake`."""
         with self._mutex:
-            self._notify(*Channel)
+            for channel in Channel:
+                self._notify(channel)
 
     def clock(self) -> None:
         """See `Storage.clock`."""
@@ -394,10 +410,10 @@ class MemoryStorage:
             self.wake()
             self._mutex = self._changed = cast(Any, _Shut())
 
-    def _notify(self, *channels: Channel) -> None:
-        for channel in channels:
-            self._stamps[channel] += 1
-        self._changed.notify_all()
+    def _notify(self, channel: Channel) -> None:
+        self._stamps[channel] += 1
+        if self._waiting:  # a worker that is at work need not be told
+            self._changed.notify_all()
 
 
 class _Shut:
