@@ -24,6 +24,7 @@ from consumer.cli_migrate import migrate
 from consumer.consumer import WORKER_TYPES, Consumer
 from consumer.demo import run_demo
 from consumer.greenlets import again
+from consumer.handlers import give_back, take
 from consumer.kinds import GREENLET
 from consumer.load import load_queue
 from lifecycle import LIFECYCLE, IllegalTransition, LifecycleError, Record, Task, TaskQueue
@@ -100,10 +101,15 @@ def run(
         ready_file=ready_file,
         health=health,
     )
-    if consumer.run():
-        # One more that comes meanwhile is neither its end nor lost: it waits, across the exec, until somebody heeds it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the same command, as it was given
+    # From the last moment of a run to the exec it must not do what it does by default: end the process.
+    take([signal.SIGHUP], lambda *_: None, {signal.SIGHUP: signal.getsignal(signal.SIGHUP)})
+    try:
+        if consumer.run():
+            # One more that comes from here on is not lost either: it waits, across the exec, until somebody heeds it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the command as it was given
+    finally:
+        give_back([signal.SIGHUP])
     _leave(grace)
 
 

@@ -12,25 +12,33 @@ __all__ = ["Handler", "give_back", "take"]
 Handler = Callable[[int, FrameType | None], object] | int | None
 """As `signal.getsignal` has it."""
 
-_before: Final[dict[int, Handler]] = {}
-"""Signal → what it did."""
+_before: Final[dict[int, list[Handler]]] = {}
+"""Signal → what it did before each `take` that holds it, the outermost first."""
 _mask = threading.local()
 
 
 def take(
     numbers: Iterable[int], handler: Callable[[int, FrameType | None], object], before: Mapping[int, Handler]
 ) -> None:
-    """Handle these signals, until `give_back`, or a fork: then they do what stands in `before`. In the main thread."""
+    """Handle these signals until `give_back`: then they do what stands in `before`. In the main thread.
+
+    One `take` may stand in another; after a fork, they do what stands in the outermost one's `before`.
+    """
     for number in numbers:
-        _before[number] = before[number]
+        _before.setdefault(number, []).append(before[number])
         signal.signal(number, handler)
 
 
 def give_back(numbers: Iterable[int]) -> None:
     """Have these signals do what they did before. In the main thread."""
     for number in numbers:
-        before = _before.pop(number)
-        signal.signal(number, signal.SIG_DFL if before is None else before)
+        _set(number, _before[number].pop())
+        if not _before[number]:
+            del _before[number]
+
+
+def _set(number: int, handler: Handler) -> None:
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 # A signal that comes to a child before its interpreter is ready is forgotten: it has to wait until that is done.
@@ -45,7 +53,9 @@ def _unblock() -> None:
 
 
 def _forget() -> None:
-    give_back(list(_before))
+    for number, handlers in _before.items():
+        _set(number, handlers[0])
+    _before.clear()
     _unblock()
 
 

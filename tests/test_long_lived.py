@@ -103,6 +103,31 @@ def test_new_code_over_and_over(tmp_path, news, version):
         assert end(consumer) == 0
 
 
+LATE = """
+import os, signal
+from consumer import bell
+give_back = bell.give_back
+
+def late(numbers):
+    give_back(numbers)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+bell.give_back = late
+"""
+
+
+def test_new_code_at_the_last_moment(tmp_path, news, version):
+    """SIGHUP as a consumer's run has ended, and its new start has not begun, does not end it."""
+    with (tmp_path / "news.py").open("a") as module:
+        module.write(LATE)
+    with consuming(tmp_path, "news") as consumer:
+        said(consumer, "tasks: version")
+        consumer.send_signal(signal.SIGHUP)
+        said(consumer, "tasks: version", 2)
+        assert version().get(timeout=PATIENCE)[2] == consumer.pid
+        assert end(consumer) == 0
+
+
 @pytest.mark.parametrize("kind", ["thread", "asyncio"])
 @pytest.mark.parametrize("limit", [("--max-tasks", "3"), ("--max-memory", "1")], ids=["tasks", "memory"])
 def test_limits(tmp_path, news, version, kind, limit):
