@@ -290,6 +290,7 @@ def walks(draw):
     return records
 
 
+@pytest.mark.untraced
 @seldom
 @given(records=walks())
 def test_the_way_of_a_task(records):

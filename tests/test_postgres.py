@@ -70,6 +70,7 @@ def neighbour(postgres):
     assert rows(postgres, name) == before
 
 
+@pytest.mark.untraced
 @pytest.mark.usefixtures("neighbour")
 class TestPostgres(PostgresSpec.TestCase):
     """The spec, on PostgreSQL."""

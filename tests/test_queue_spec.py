@@ -48,6 +48,7 @@ class Chores(QueueSpec):
                 assert result.get() == self.expected[task_id]
 
 
+@pytest.mark.untraced
 def test_all_that_can_happen_happens():
     """No promise is broken, each row of the table is gone through, and each end of an attempt met, retries left or not."""
     for _ in range(30):  # when the rarest ends are met is a matter of luck; that they are is not

@@ -75,6 +75,7 @@ def neighbour():
     assert contents(name) == before
 
 
+@pytest.mark.untraced
 @pytest.mark.usefixtures("neighbour")
 class TestRedis(RedisSpec.TestCase):
     """The spec, on Redis."""

@@ -28,6 +28,7 @@ def test_no_violation(first):
         simulate(seed)
 
 
+@pytest.mark.untraced
 def test_all_that_can_happen_happens():
     """In a hundred worlds each row of the table is gone through, and everything that can befall a world does."""
     taken, happened = set(), set()
