@@ -120,7 +120,7 @@ def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requ
     post = Post(queue, terms)
 
     def spent() -> bool:
-        if slate.sent_home:  # whether or not the ear has heard of it
+        if slate.sent_home or reach.terminated:  # whether or not the ear has heard of it
             post.stopping.set()
             return False
         # Not before it has run anything: a limit that is too low would have processes come and go for nothing.

@@ -70,7 +70,6 @@ def neighbour(postgres):
     assert rows(postgres, name) == before
 
 
-@pytest.mark.untraced
 @pytest.mark.usefixtures("neighbour")
 class TestPostgres(PostgresSpec.TestCase):
     """The spec, on PostgreSQL."""

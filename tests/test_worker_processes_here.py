@@ -2,13 +2,15 @@
 
 import importlib
 import json
+import os
+import signal
 import sys
 
 import pytest
 from consumers import ended, stopping
 from processes import DELAY, LONG, PATIENCE, PROGRAMS, settled, states, until
 
-from consumer import Consumer
+from consumer import Consumer, child
 from lifecycle import TaskTimeout
 
 
@@ -80,3 +82,20 @@ def test_sent_home(chores, tmp_path):
     ended(stop)
     assert states(running) == "queued executing complete"
     assert states(waiting) == "queued"
+
+
+def test_terminated(chores, tmp_path, monkeypatch):
+    """A worker's process that gets SIGTERM claims nothing more from that moment on; the one that takes its place does."""
+    monkeypatch.setattr(child, "TICK", PATIENCE)  # its ear does not come to it meanwhile
+    consumer = Consumer(chores.queue, 1, "process", start_method="fork")
+    consumer.start()
+    running = chores.linger()
+    (hand,) = consumer._crew
+    until(lambda: hand._slate.read().task_id == running.id, "the body")
+    pid = hand._process.pid
+    os.kill(pid, signal.SIGTERM)
+    later = chores.where()
+    (tmp_path / "gate").touch()
+    assert later.get(timeout=PATIENCE) != pid
+    assert states(running) == "queued executing complete"
+    consumer.stop()
