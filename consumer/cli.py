@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import Annotated, Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -17,12 +17,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from consumer.cli_diagram import diagram
-from consumer.cli_law import check, verify
-from consumer.cli_migrate import migrate
 from consumer.consumer import WORKER_TYPES, Consumer
-from consumer.demo import run_demo
 from consumer.greenlets import again
 from consumer.handlers import give_back, take
 from consumer.kinds import GREENLET
@@ -38,8 +36,33 @@ INTERRUPTED: Final = 130
 # The class of all that is wrong with a command line; typer exports only some of its children.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
+
+class _Commands(TyperGroup):
+    """Those declared here; and others, imported when one is needed: a consumer's start need not wait for them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._complete()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            self._complete()
+        return super().get_command(ctx, cmd_name)
+
+    def _complete(self) -> None:
+        from consumer.cli_diagram import diagram
+        from consumer.cli_law import check, verify
+        from consumer.cli_migrate import migrate
+
+        others = typer.Typer(add_completion=False)
+        for command in verify, check, migrate, diagram(_queue):
+            others.command()(command)
+        self.commands.update(cast("TyperGroup", get_command(others)).commands)
+
+
 app = typer.Typer(
     name="lifecycle",
+    cls=_Commands,
     help="A task queue whose every task is an explicit finite-state machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -141,6 +164,8 @@ def demo(
     """
     if folder is not None and not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}")
+    from consumer.demo import run_demo
+
     if not run_demo(out, real=real, folder=folder, as_json=as_json):
         raise typer.Exit(FOUND_WRONG)
 
@@ -226,11 +251,6 @@ def revoke(task_id: TaskId, target: Target = None, url: Url = None, name: Name =
     out.print(f"task {task_id} will not run again", markup=False, highlight=False, soft_wrap=True)
 
 
-app.command()(verify)
-app.command()(check)
-app.command()(migrate)
-
-
 def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:
     """The queue that the command is about."""
     if target is not None and url is not None:
@@ -243,9 +263,6 @@ def _queue(target: str | None, url: str | None, name: str) -> TaskQueue:
         if not path.exists():  # to look at a queue is no reason to make one
             raise typer.BadParameter(f"there is no file {path}")
     return TaskQueue(url, name=name)
-
-
-app.command()(diagram(_queue))
 
 
 def _fields(task: Task) -> dict[str, object]:

@@ -9,7 +9,7 @@ import typer
 from consumer.load import load_queue
 from lifecycle import TaskQueue
 from lifecycle.queue import URL_VARIABLE
-from lifecycle.storage import PostgresStorage
+from lifecycle.storage.postgres import PostgresStorage
 
 __all__ = ["migrate"]
 

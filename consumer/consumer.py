@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from consumer.bell import Bell
-from consumer.health import Health, Port, ReadyFile, address
+from consumer.health import Health, ReadyFile, address
 from consumer.kinds import KINDS
 from consumer.life import (
     BEGIN,
@@ -31,6 +31,9 @@ from lifecycle import ConfigurationError, StorageError, TaskQueue
 from lifecycle.clock import monotonic
 from lifecycle.moments import duration
 from lifecycle.storage import MemoryStorage
+
+if TYPE_CHECKING:
+    from consumer.port import Port
 
 __all__ = ["WORKER_TYPES", "Consumer"]
 
@@ -171,6 +174,8 @@ class Consumer:
             if self._ready_file is not None:
                 self._signs.append(ReadyFile(self._ready_file))
             if self._address is not None:
+                from consumer.port import Port
+
                 self._signs.append(Port(self._address))
             self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
         except BaseException:

@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from consumer.child import find
 from consumer.greenlets import GREENLETS, require
-from consumer.loops import LoopHand
 from consumer.post import Hand, Post, Terms
-from consumer.processes import ProcessHand
 from consumer.threads import ThreadHand
 from lifecycle import ConfigurationError, TaskQueue
 from lifecycle.storage import MemoryStorage
@@ -64,12 +61,16 @@ class _Processes:
         if terms.start_method not in METHODS:
             raise ConfigurationError(f"start_method={terms.start_method!r}: there are {', '.join(METHODS)}")
         if terms.start_method != "fork":
+            from consumer.child import find
+
             find(queue)
 
     def hands(self, terms: Terms) -> int:
         return terms.workers
 
     def hire(self, post: Post, name: str) -> Hand:
+        from consumer.processes import ProcessHand
+
         return ProcessHand(post, name)
 
 
@@ -86,6 +87,8 @@ class _Loops:
         return 1
 
     def hire(self, post: Post, name: str) -> Hand:
+        from consumer.loops import LoopHand
+
         return LoopHand(post, name)
 
 

@@ -1,15 +1,13 @@
 """One attempt: call a task's function, and say in the table's terms how that ended."""
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from copy import copy
 from functools import partial
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lifecycle.engine import Engine, Function
 from lifecycle.errors import (
@@ -30,6 +28,9 @@ from lifecycle.outcomes import pack_error, pack_value
 from lifecycle.policies import Outcome
 from lifecycle.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.task import Task
+
+if TYPE_CHECKING:
+    from asyncio import Runner
 
 __all__ = ["Attempts", "check_canceled", "completed", "current_task", "ended", "free", "prepared", "told"]
 
@@ -74,7 +75,7 @@ class Attempts:
         """Called as an attempt begins, with its task, and with ``None`` when it is over."""
         self._reach = reach
         self._apart: Callable[[Callable[[], object]], object] | None = None
-        self._loop: asyncio.Runner | None = None
+        self._loop: Runner | None = None
 
     def run(self, task: Task) -> tuple[Outcome, BaseException | None]:
         """Call the task's function with all that belongs to it, and return how it ended, and what it raised.
@@ -134,8 +135,10 @@ class Attempts:
             self._apart = self._reach.apart()
         return self._apart(function)
 
-    def _runner(self) -> asyncio.Runner:
+    def _runner(self) -> "Runner":
         if self._loop is None:
+            import asyncio
+
             self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
         return self._loop
 
@@ -159,6 +162,9 @@ class Attempts:
         return value
 
     def _run_loop(self, awaited: Coroutine[object, object, _Awaited], context: Context) -> _Awaited:
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
         try:
             asyncio.get_running_loop()
         except RuntimeError:  # as nearly always: there is none
@@ -173,6 +179,8 @@ class Attempts:
 
     async def _awaited(self, task: Task, body: Awaitable[object]) -> _Awaited:
         """What it returns, and what it raises: not raised here, since a loop takes SystemExit for its own."""
+        import asyncio
+
         running, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
 
         def wake() -> None:

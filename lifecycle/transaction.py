@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from lifecycle.engine import Engine
 from lifecycle.errors import ConfigurationError
 from lifecycle.guard import shielded
 from lifecycle.signals import SIGNAL_ENQUEUED
-from lifecycle.storage import PostgresStorage
 from lifecycle.storage.base import Actor
 from lifecycle.table import ENQUEUE
 from lifecycle.task import Task
+
+if TYPE_CHECKING:
+    from lifecycle.storage.postgres import PostgresStorage
 
 __all__ = ["enqueue", "transaction"]
 
@@ -53,7 +56,9 @@ def transaction(engine: Engine, connection: object) -> Iterator[None]:
         engine.after_enqueue()
 
 
-def _joinable(engine: Engine) -> PostgresStorage:
+def _joinable(engine: Engine) -> "PostgresStorage":
+    from lifecycle.storage.postgres import PostgresStorage
+
     storage = engine.bare
     if not isinstance(storage, PostgresStorage):
         raise ConfigurationError(

@@ -3,7 +3,7 @@
 import postgres
 import redis_server
 
-from lifecycle.storage import RedisStorage
+from lifecycle.storage.redis import RedisStorage
 
 
 def overwrite(storage, task_id, field, data):

@@ -24,8 +24,8 @@ from redis_server import told_redis
 
 from consumer.cli import app
 from consumer.demo import SCENARIOS
-from consumer.health import Port
 from consumer.pictures import PICTURES, draw
+from consumer.port import Port
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.storage import postgres_schema, sqlite_schema
 
@@ -188,7 +188,7 @@ def typed(page):
 
 def fault(words):
     """What is wrong with a call of the command line, if anything."""
-    known = command_line().commands
+    known = command_line()
     if words[0] not in known:
         return f"there is no command lifecycle {words[0]}, only {', '.join(known)}"
     options = {"-h", "--help"} | {name for one in known[words[0]].params for name in one.opts if name.startswith("-")}
@@ -350,13 +350,14 @@ def postgres_tables():
 
 
 def command_line():
-    """The command line, as typer builds it."""
-    return typer.main.get_command(app)
+    """The commands, by name, as typer builds them."""
+    line = typer.main.get_command(app)
+    return {name: line.get_command(None, name) for name in line.list_commands(None)}
 
 
 def overview():
     """The commands, each with the first line of its help."""
-    found = command_line().commands.items()
+    found = command_line().items()
     return table(
         ("command", "what it does"), [(f"[`{name}`](#{name})", paragraphs(one.help)[0]) for name, one in found]
     )
@@ -396,7 +397,7 @@ def generated():
         DOCS / "sqlite.md": {"schema": schema()},
         DOCS / "postgres.md": {"schema": postgres_tables()},
         DOCS / "cli.md": {"commands": overview()}
-        | {name: help_of(name, command) for name, command in command_line().commands.items()},
+        | {name: help_of(name, command) for name, command in command_line().items()},
     }
 
 

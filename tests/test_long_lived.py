@@ -15,6 +15,7 @@ from consumers import Gate, Outage, ended, logged, on_sqlite, plus, running, sto
 from processes import PATIENCE, consuming, end, said, until
 
 from consumer import Consumer, health
+from consumer import port as http
 from lifecycle import ConfigurationError, StorageUnavailable, TaskQueue
 
 KINDS = ("thread", "process", "greenlet", "asyncio")
@@ -211,22 +212,22 @@ def test_readiness(make, tmp_path, monkeypatch):
 
 def test_a_port(monkeypatch):
     """A consumer that has not reported yet is starting, not ready; one that does not report any more is not alive."""
-    with closing(health.Port(("127.0.0.1", 0))) as port:
+    with closing(http.Port(("127.0.0.1", 0))) as port:
         starting = {"state": "starting", "store": False, "alive": 0}
         assert asked(port.number, "/ready") == (503, starting)
         assert asked(port.number, "/live") == (200, starting)
         assert asked(port.number, "/") == (404, {"paths": ["/ready", "/live"]})
         port.report(health.Health("running", store=True, alive=1))
         assert asked(port.number, "/ready")[0] == 200
-        now = health.monotonic()
-        monkeypatch.setattr(health, "monotonic", lambda: now + health.LIFELESS)
+        now = http.monotonic()
+        monkeypatch.setattr(http, "monotonic", lambda: now + http.LIFELESS)
         assert asked(port.number, "/live")[0] == 503
         assert asked(port.number, "/ready")[0] == 200
 
 
 def test_who_hangs_up(capfd):
     """Whoever asks and does not wait for the answer leaves no trace."""
-    with closing(health.Port(("127.0.0.1", 0))) as port:
+    with closing(http.Port(("127.0.0.1", 0))) as port:
         for _ in range(3):
             with socket.create_connection(("127.0.0.1", port.number)) as caller:
                 caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

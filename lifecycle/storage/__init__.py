@@ -7,13 +7,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.base import Storage
 from lifecycle.storage.memory import MemoryStorage
-from lifecycle.storage.postgres import PostgresStorage
-from lifecycle.storage.postgres_url import parsed
-from lifecycle.storage.redis import RedisStorage
-from lifecycle.storage.redis_url import parsed as parsed_redis
 from lifecycle.storage.sqlite import SQLiteStorage
 
-__all__ = ["SCHEMES", "MemoryStorage", "PostgresStorage", "RedisStorage", "SQLiteStorage", "Storage", "open_storage"]
+__all__ = ["SCHEMES", "MemoryStorage", "SQLiteStorage", "Storage", "open_storage"]
 
 
 def _memory(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
@@ -45,11 +41,17 @@ def _sqlite(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
 
 
 def _postgres(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
+    from lifecycle.storage.postgres import PostgresStorage
+    from lifecycle.storage.postgres_url import parsed
+
     return PostgresStorage(parsed(url, options), queue)
 
 
 def _redis(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
-    return RedisStorage(parsed_redis(url, options), queue)
+    from lifecycle.storage.redis import RedisStorage
+    from lifecycle.storage.redis_url import parsed
+
+    return RedisStorage(parsed(url, options), queue)
 
 
 SCHEMES: Final[Mapping[str, Callable[[SplitResult, str, dict[str, str]], Storage]]] = {
