@@ -79,8 +79,7 @@ class Crowd:
     def throw(self, error: type[BaseException], task_id: str) -> bool:
         """Interrupt the body of one task; False if it does not run (yet)."""
         if (body := self._bodies.get(task_id)) is not None:
-            self._loop.call_soon_threadsafe(body.throw, error)
-            return True
+            return self._tell(body, error)
         attempts = self._attempts.get(task_id)
         if attempts is None:
             return False
@@ -92,9 +91,16 @@ class Crowd:
         """Interrupt all bodies that run, and any that is to start."""
         self._interrupted = True
         for body in list(self._bodies.values()):
-            self._loop.call_soon_threadsafe(body.throw, TaskInterrupted)
+            self._tell(body, TaskInterrupted)
         for attempts in list(self._attempts.values()):
             attempts.guard.interrupt(TaskInterrupted)
+
+    def _tell(self, body: _Body, error: type[BaseException]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(body.throw, error)
+        except RuntimeError:  # the loop has been closed, and nobody runs there any more
+            return False
+        return True
 
     def call(self, hook: Callable[[], object]) -> None:
         """Call a hook in the loop, and wait for it; what it opens there, bodies find there."""

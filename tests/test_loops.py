@@ -12,6 +12,7 @@ from consumers import PROMPT, PUT_BACK, Gate, Hall, ended, logged, on_sqlite, ru
 from processes import PATIENCE, settled, states, until
 
 from lifecycle import CancelExecution, TaskCanceled, TaskInterrupted
+from lifecycle.crowd import _Body
 
 DONE = "queued executing complete"
 
@@ -281,6 +282,27 @@ def test_interrupted(queue):
     gate.open()
     with at_work(queue):
         assert settled(queue, *results) == ["complete"] * 2
+
+
+def test_told_too_late(queue):
+    """A body that is still to be told something when its loop has ended is left alone: that ends no consumer."""
+    begun = []
+
+    @queue.task()
+    async def waits():
+        begun.append(1)
+        await forever()
+
+    with at_work(queue, grace=PATIENCE) as consumer:
+        result = waits()
+        until(lambda: begun, "the body")
+        (hand,) = consumer._crew
+        crowd = hand._desk.crowd
+        consumer.stop(graceful=False)
+        until(crowd._loop.is_closed, "the end of the loop")
+    crowd._bodies[result.id] = _Body()
+    hand.interrupt()
+    assert not crowd.throw(TaskCanceled, result.id)
 
 
 def test_put_back_on_its_behalf(queue, caplog):
