@@ -56,6 +56,7 @@ def task(tmp_path):
     return result.id, f"sqlite:///{tmp_path}/app.db"
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", PICTURES)
 def test_prints_each(cli, name):
     """Each picture is printed as it is committed, in every format that can show it; without a name, the lifecycle."""

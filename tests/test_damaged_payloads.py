@@ -14,6 +14,8 @@ from values import values
 
 from lifecycle.errors import Undecodable
 
+pytestmark = pytest.mark.untraced
+
 
 def opened(data):
     """Loads `data`, which may be refused as payloads are, and in no other way."""

@@ -210,6 +210,7 @@ def test_a_drawing_is_well_formed(name, trigger):
     ET.fromstring(drawing.encode())  # noqa: S314 -- our own
 
 
+@pytest.mark.untraced
 @by_format
 def test_another_table_is_another_picture(form):
     """A table with one row less gives another picture, without that row and with all others."""
@@ -258,6 +259,7 @@ def crowded(drawing):
     ]
 
 
+@pytest.mark.untraced
 @patient
 @given(table=lifecycles())
 def test_nothing_lies_upon_anything(table):

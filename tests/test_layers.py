@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from strategies import LAW, MOVES
 
+pytestmark = pytest.mark.untraced
+
 LAYERS = """
 lifecycle.errors  lifecycle.machine
 lifecycle.table   lifecycle.clock

@@ -69,6 +69,7 @@ ROUND = [(pull, 0, trigger, "event", ()) for trigger in ("go", "run", "go", "go"
 ROUND += [(pull, 1, "end", "method", ()), (put, 1, "b"), (pull, 1, "end", "trigger", ()), (put, 1, "a"), (put, 0, "a")]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("what", changes)
 def test_a_bare_machine_changed_in_one_place_is_alike(what):
     """A change of any kind is noticed by a machine that has compiled all it can, and so is its undoing."""
