@@ -11,7 +11,11 @@ from consumers import ended, stopping
 from processes import DELAY, LONG, PATIENCE, PROGRAMS, settled, states, until
 
 from consumer import Consumer, child
+from consumer.handlers import give_back, take
 from lifecycle import TaskTimeout
+
+FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+"""Python 3.12 and later warn of forks beside threads: here the child does nothing that a thread might hold up."""
 
 
 @pytest.fixture
@@ -84,6 +88,7 @@ def test_sent_home(chores, tmp_path):
     assert states(waiting) == "queued"
 
 
+@FORKS
 def test_terminated(chores, tmp_path, monkeypatch):
     """A worker's process that gets SIGTERM claims nothing more from that moment on; the one that takes its place does."""
     monkeypatch.setattr(child, "TICK", PATIENCE)  # its ear does not come to it meanwhile
@@ -99,3 +104,23 @@ def test_terminated(chores, tmp_path, monkeypatch):
     assert later.get(timeout=PATIENCE) != pid
     assert states(running) == "queued executing complete"
     consumer.stop()
+
+
+@FORKS
+def test_handlers_in_handlers():
+    """A signal that is taken twice does after a fork what it did before both, and is given back step by step."""
+    number = signal.SIGUSR1
+    before = signal.getsignal(number)
+
+    def outer(*_): ...
+
+    take([number], outer, {number: before})
+    take([number], lambda *_: None, {number: outer})
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7 if signal.getsignal(number) == before else 1)
+    give_back([number])
+    assert signal.getsignal(number) is outer
+    give_back([number])
+    assert signal.getsignal(number) == before
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
