@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from functools import cache
 from importlib.util import find_spec
@@ -235,6 +237,17 @@ def test_imports_stand_at_the_top(module):
             named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
             assert named.split(".")[0] not in ("lifecycle", "consumer"), f"{module}:{node.lineno} imports late"
     assert late == LATE.get(module, set())
+
+
+@pytest.mark.parametrize("module", ["lifecycle", "consumer.cli"])
+def test_late_is_late(module):
+    """What is to come late does not come with a program's start, by another way."""
+    names = f"import {module}, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", names], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert module in loaded
+    assert [name for names in LATE.values() for name in names if name in loaded] == []
 
 
 def test_the_library_knows_no_consumer():
