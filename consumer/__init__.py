@@ -1,5 +1,5 @@
 """The process that makes it happen: workers, shutdown, command line."""
 
-from consumer.consumer import Consumer
+from lifecycle.consumer.consumer import Consumer
 
 __all__ = ["Consumer"]

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from consumer.bell import Bell
-from consumer.health import Health, ReadyFile, address
-from consumer.kinds import KINDS
-from consumer.life import (
+from lifecycle.clock import monotonic
+from lifecycle.consumer.health import Health, ReadyFile, address
+from lifecycle.consumer.process_memory import used
+from lifecycle.consumer.states import (
     BEGIN,
     DRAIN,
     DRAINING,
@@ -24,16 +24,17 @@ from consumer.life import (
     STOPPED,
     Life,
 )
-from consumer.memory import used
-from consumer.post import Hand, Post, Terms
-from consumer.shift import SOON
-from lifecycle import ConfigurationError, StorageError, TaskQueue
-from lifecycle.clock import monotonic
+from lifecycle.consumer.stop_requests import Bell
+from lifecycle.consumer.workers.base import Hand, Post, Terms
+from lifecycle.consumer.workers.loop import SOON
+from lifecycle.consumer.workers.types import KINDS
+from lifecycle.errors import ConfigurationError, StorageError
 from lifecycle.moments import duration
+from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 
 if TYPE_CHECKING:
-    from consumer.port import Port
+    from lifecycle.consumer.health_server import Port
 
 __all__ = ["WORKER_TYPES", "Consumer"]
 
@@ -155,7 +156,7 @@ class Consumer:
 
     @property
     def state(self) -> str | None:
-        """Where it is in its life (`consumer.life.LIFE`); ``None``: it was never started."""
+        """Where it is in its life (`lifecycle.consumer.states.LIFE`); ``None``: it was never started."""
         return None if self._life is None else self._life.state
 
     @property
@@ -174,7 +175,7 @@ class Consumer:
             if self._ready_file is not None:
                 self._signs.append(ReadyFile(self._ready_file))
             if self._address is not None:
-                from consumer.port import Port
+                from lifecycle.consumer.health_server import Port
 
                 self._signs.append(Port(self._address))
             self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs

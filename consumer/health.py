@@ -8,8 +8,8 @@ from typing import Final
 
 import attrs
 
-from consumer.life import RUNNING
-from lifecycle import ConfigurationError
+from lifecycle.consumer.states import RUNNING
+from lifecycle.errors import ConfigurationError
 
 __all__ = ["Health", "ReadyFile", "address"]
 

@@ -3,7 +3,12 @@
 `LIFECYCLE` is the table; a `TaskQueue` runs tasks by it. Start with the README.
 """
 
-from lifecycle.attempt import check_canceled
+from typing import TYPE_CHECKING
+
+from lifecycle.core.machine import IllegalTransition
+from lifecycle.core.serializer import MsgpackSerializer, PickleSerializer, Serializer
+from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State, Transition
+from lifecycle.core.task import Record, Task
 from lifecycle.errors import (
     CancelExecution,
     ConfigurationError,
@@ -27,12 +32,8 @@ from lifecycle.errors import (
     UnknownTask,
     Unserializable,
 )
-from lifecycle.function import TaskFunction
-from lifecycle.machine import IllegalTransition
-from lifecycle.queue import TaskQueue
-from lifecycle.result import Result
-from lifecycle.serializer import MsgpackSerializer, PickleSerializer, Serializer
-from lifecycle.signals import (
+from lifecycle.execution.runner import check_canceled
+from lifecycle.execution.signals import (
     SIGNAL_CANCELED,
     SIGNAL_COMPLETE,
     SIGNAL_ENQUEUED,
@@ -48,8 +49,12 @@ from lifecycle.signals import (
     SIGNAL_TIMEOUT,
     SIGNALS,
 )
-from lifecycle.table import LIFECYCLE, Kind, Lifecycle, State, Transition
-from lifecycle.task import Record, Task
+from lifecycle.function import TaskFunction
+from lifecycle.queue import TaskQueue
+from lifecycle.result import Result
+
+if TYPE_CHECKING:
+    from lifecycle.consumer.consumer import Consumer
 
 __all__ = [
     "LIFECYCLE",
@@ -69,6 +74,7 @@ __all__ = [
     "SIGNAL_TIMEOUT",
     "CancelExecution",
     "ConfigurationError",
+    "Consumer",
     "DuplicateTask",
     "FaultyTable",
     "IllegalTransition",
@@ -103,3 +109,12 @@ __all__ = [
     "Unserializable",
     "check_canceled",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import `Consumer` when it is used first: most programs only enqueue."""
+    if name == "Consumer":
+        from lifecycle.consumer.consumer import Consumer
+
+        return Consumer
+    raise AttributeError(f"module 'lifecycle' has no attribute {name!r}")

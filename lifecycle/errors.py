@@ -4,7 +4,7 @@ Two families. `LifecycleError` and its children are raised *by* the queue: they 
 was wrong, where, and what to do. The exceptions at the end are raised *by a task or a hook* to steer its own fate, and
 carry Huey's names, so that its users move by changing an import.
 
-`IllegalTransition` lives beside the machine that raises it (`lifecycle.machine`): it is a `transitions.MachineError`.
+`IllegalTransition` lives beside the machine that raises it (`lifecycle.core.machine`): it is a `transitions.MachineError`.
 """
 
 from collections.abc import Mapping

@@ -10,13 +10,13 @@ from typing import Generic, ParamSpec, TypeVar
 
 import attrs
 
-from lifecycle.engine import Engine, Function
+from lifecycle.core.policies import Revocation
+from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
+from lifecycle.execution.engine import Engine, Function
 from lifecycle.moments import due_at, duration, moment
-from lifecycle.policies import Revocation
 from lifecycle.result import Result
 from lifecycle.storage.base import Target
-from lifecycle.task import RetryPolicy, Task, new_id
 
 __all__ = ["Options", "TaskFunction", "name_of"]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar, cast
 
-from lifecycle.attempt import current_task
-from lifecycle.engine import Engine
 from lifecycle.errors import StorageError, TaskLockedException
-from lifecycle.guard import shielded
+from lifecycle.execution.engine import Engine
+from lifecycle.execution.interruption import shielded
+from lifecycle.execution.runner import current_task
 from lifecycle.storage.base import Lock
 
 __all__ = ["TaskLock"]

@@ -10,22 +10,22 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from lifecycle.clock import Clock, RemoteClock, SystemClock, timestamp
-from lifecycle.engine import Engine, check_priority
+from lifecycle.core.policies import Revocation
+from lifecycle.core.serializer import MsgpackSerializer, Serializer
+from lifecycle.core.table import LIFECYCLE, Kind
+from lifecycle.core.task import NO_DELAY, Record, RetryPolicy, Task
 from lifecycle.errors import ConfigurationError
+from lifecycle.execution.engine import Engine, check_priority
+from lifecycle.execution.external_transaction import enqueue, transaction
+from lifecycle.execution.interruption import shielded
+from lifecycle.execution.signals import Handler, check_signals
+from lifecycle.execution.worker import Worker
 from lifecycle.function import Options, TaskFunction, name_of
-from lifecycle.guard import shielded
 from lifecycle.locks import TaskLock
 from lifecycle.moments import due_at, duration
-from lifecycle.policies import Revocation
 from lifecycle.result import Result
-from lifecycle.serializer import MsgpackSerializer, Serializer
-from lifecycle.signals import Handler, check_signals
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Storage, Target
-from lifecycle.table import LIFECYCLE, Kind
-from lifecycle.task import NO_DELAY, Record, RetryPolicy, Task
-from lifecycle.transaction import enqueue, transaction
-from lifecycle.worker import Worker
 
 __all__ = ["TaskQueue"]
 

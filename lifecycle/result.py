@@ -6,15 +6,15 @@ from typing import Generic, TypeVar, cast
 import attrs
 
 from lifecycle.clock import monotonic, seconds
-from lifecycle.engine import Engine
+from lifecycle.core.policies import AT_REST, Revocation
+from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
+from lifecycle.core.task import Record, Task, new_id
 from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
-from lifecycle.guard import shielded
+from lifecycle.execution.engine import Engine
+from lifecycle.execution.interruption import shielded
+from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
 from lifecycle.moments import due_at, duration, moment
-from lifecycle.outcomes import error_metadata, unpack, unpack_error
-from lifecycle.policies import AT_REST, Revocation
 from lifecycle.storage.base import Channel, Target
-from lifecycle.table import COMPLETED, LIFECYCLE, Kind
-from lifecycle.task import Record, Task, new_id
 
 __all__ = ["Result"]
 

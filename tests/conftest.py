@@ -8,17 +8,17 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from laws import FAULTY, OWN
-from postgres import a_database, a_name, told
-from processes import LONG
-from redis_server import SERVER, clear_away, required, told_redis
-from shell import TASKS
+from support.command_line import TASKS
+from support.postgres import a_database, a_name, told
+from support.processes import LONG
+from support.redis_server import SERVER, clear_away, required, told_redis
+from support.table_modules import FAULTY, OWN
 
-from consumer.cli import main
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
+from lifecycle.consumer.cli.main import main
+from lifecycle.execution.worker import Worker
 from lifecycle.storage.base import Channel
 from lifecycle.testing import VirtualClock
-from lifecycle.worker import Worker
 
 pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
 

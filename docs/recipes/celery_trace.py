@@ -8,7 +8,7 @@ The names in the trace are Celery's; `celery.toml` says what they are called in 
 
 from celery import signals
 
-from lifecycle.recording import Recorder
+from lifecycle.analysis.trace import Recorder
 
 
 def record(path):

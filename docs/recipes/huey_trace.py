@@ -4,7 +4,7 @@ from huey_trace import record
 record(huey, "trace.jsonl")
 """
 
-from lifecycle.recording import Recorder
+from lifecycle.analysis.trace import Recorder
 
 
 def record(huey, path):

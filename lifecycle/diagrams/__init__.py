@@ -5,10 +5,10 @@ the same bytes every time.
 """
 
 from lifecycle.diagrams.dot import dot
+from lifecycle.diagrams.drawing.graph import svg
+from lifecycle.diagrams.drawing.sequence import sequence_svg
 from lifecycle.diagrams.graph import Graph, graph, route
 from lifecycle.diagrams.mermaid import mermaid
 from lifecycle.diagrams.sequence import Sequence, sequence_mermaid
-from lifecycle.diagrams.sequence_svg import sequence_svg
-from lifecycle.diagrams.svg import svg
 
 __all__ = ["Graph", "Sequence", "dot", "graph", "mermaid", "route", "sequence_mermaid", "sequence_svg", "svg"]

@@ -6,9 +6,9 @@ from typing import Final
 
 import attrs
 
+from lifecycle.core.table import Kind, Lifecycle, State, Transition
+from lifecycle.core.task import Record
 from lifecycle.errors import ConfigurationError
-from lifecycle.table import Kind, Lifecycle, State, Transition
-from lifecycle.task import Record
 
 __all__ = ["COLUMNS", "KINDS", "Edge", "Graph", "column", "graph", "route"]
 

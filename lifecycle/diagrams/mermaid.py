@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from lifecycle.core.table import Kind
 from lifecycle.diagrams.graph import KINDS, Edge, Graph
 from lifecycle.diagrams.palette import INK, LIGHT
-from lifecycle.table import Kind
 
 __all__ = ["identifiers", "mermaid", "quoted", "spoken"]
 

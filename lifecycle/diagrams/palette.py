@@ -5,7 +5,7 @@ from typing import Final
 
 import attrs
 
-from lifecycle.table import Kind
+from lifecycle.core.table import Kind
 
 __all__ = ["DARK", "INK", "LIGHT", "TERMINAL", "Tone"]
 

@@ -4,8 +4,8 @@ from enum import Enum
 
 import attrs
 
+from lifecycle.core.table import Kind
 from lifecycle.diagrams.mermaid import spoken
-from lifecycle.table import Kind
 
 __all__ = ["Arrow", "Note", "Participant", "Say", "Sequence", "sequence_mermaid"]
 

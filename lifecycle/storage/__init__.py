@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.base import Storage
 from lifecycle.storage.memory import MemoryStorage
-from lifecycle.storage.sqlite import SQLiteStorage
+from lifecycle.storage.sqlite.storage import SQLiteStorage
 
 __all__ = ["SCHEMES", "MemoryStorage", "SQLiteStorage", "Storage", "open_storage"]
 
@@ -41,15 +41,15 @@ def _sqlite(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
 
 
 def _postgres(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
-    from lifecycle.storage.postgres import PostgresStorage
-    from lifecycle.storage.postgres_url import parsed
+    from lifecycle.storage.postgres.storage import PostgresStorage
+    from lifecycle.storage.postgres.url import parsed
 
     return PostgresStorage(parsed(url, options), queue)
 
 
 def _redis(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
-    from lifecycle.storage.redis import RedisStorage
-    from lifecycle.storage.redis_url import parsed
+    from lifecycle.storage.redis.storage import RedisStorage
+    from lifecycle.storage.redis.url import parsed
 
     return RedisStorage(parsed(url, options), queue)
 

@@ -1,7 +1,7 @@
 """The storage protocol: what every adapter must do, and what it may rely on.
 
 An adapter makes moves durable, or refuses them; it has no rules of its own. What may happen is decided by the pure
-functions of `lifecycle.policies`, with the adapter's rows as their arguments, inside the adapter's transaction. Each
+functions of `lifecycle.core.policies`, with the adapter's rows as their arguments, inside the adapter's transaction. Each
 operation is atomic: it happens whole, or not at all, whatever dies meanwhile. One adapter object serves one queue of a
 store, any number of threads at once, and any number of other processes may use the same store.
 
@@ -23,8 +23,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from lifecycle.clock import Clock
-from lifecycle.policies import Move, Revocation
-from lifecycle.task import Record, Task
+from lifecycle.core.policies import Move, Revocation
+from lifecycle.core.task import Record, Task
 
 __all__ = ["Actor", "Channel", "Claim", "Claimant", "Lock", "Outlook", "Settlement", "Storage", "Target"]
 

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import attrs
 
+from lifecycle.core.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
+from lifecycle.core.table import EXECUTING, REVOKE, REVOKED, START
+from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask, StorageError
-from lifecycle.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
 from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
-from lifecycle.table import EXECUTING, REVOKE, REVOKED, START
-from lifecycle.task import Record, Task, read_history
 
 __all__ = ["MemoryStorage"]
 

@@ -6,12 +6,12 @@ needs nothing more.
 
 from typing import TYPE_CHECKING, NoReturn
 
-from lifecycle.checking import Checker, IllegalSequence, check
-from lifecycle.testing.asserting import assert_enqueued, refute_enqueued
-from lifecycle.testing.chaos import Run, simulate
-from lifecycle.testing.running import drain, perform, testing_mode
-from lifecycle.testing.simulation import Violation, World
-from lifecycle.virtual import VirtualClock
+from lifecycle.analysis.checker import Checker, IllegalSequence, check
+from lifecycle.testing.assertions import assert_enqueued, refute_enqueued
+from lifecycle.testing.inline import drain, perform, testing_mode
+from lifecycle.testing.simulation.random_run import Run, simulate
+from lifecycle.testing.simulation.world import Violation, World
+from lifecycle.virtual_clock import VirtualClock
 
 __all__ = [
     "Checker", "Fault", "IllegalHistory", "IllegalSequence", "QueueSpec", "Run", "Step", "StorageSpec", "Violation",
@@ -20,8 +20,8 @@ __all__ = [
 ]  # fmt: skip
 
 try:
-    from lifecycle.testing.queue_spec import QueueSpec
-    from lifecycle.testing.storage_spec import StorageSpec
+    from lifecycle.testing.simulation.queue_spec import QueueSpec
+    from lifecycle.testing.storage_spec.spec import StorageSpec
     from lifecycle.testing.strategies import (
         Fault,
         IllegalHistory,

@@ -2,6 +2,6 @@
 
 import sys
 
-from lifecycle.testing.chaos import main
+from lifecycle.testing.simulation.random_run import main
 
 sys.exit(main())

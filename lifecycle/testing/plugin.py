@@ -4,8 +4,8 @@
 - `lifecycle_queue`: an empty `TaskQueue` in memory on that clock.
 - `lifecycle_signals`: records a queue's signals, and fails the test at the first that the table does not have there.
 
-What a test does with a queue, be it one of these or the program's own, stands in `lifecycle.testing.asserting`
-(`assert_enqueued`, `refute_enqueued`) and `lifecycle.testing.running` (`drain`, `perform`, `testing_mode`)::
+What a test does with a queue, be it one of these or the program's own, stands in `lifecycle.testing.assertions`
+(`assert_enqueued`, `refute_enqueued`) and `lifecycle.testing.inline` (`drain`, `perform`, `testing_mode`)::
 
     def test_a_reminder_goes_out_after_a_day(lifecycle_clock, lifecycle_signals):
         with testing_mode(app.queue, lifecycle_clock):
@@ -21,10 +21,10 @@ from typing import Final, NoReturn
 
 import pytest
 
-from lifecycle.checking import IllegalSequence
+from lifecycle.analysis.checker import IllegalSequence
 from lifecycle.queue import TaskQueue
-from lifecycle.testing.hearing import Heard
-from lifecycle.virtual import VirtualClock
+from lifecycle.testing.signal_log import Heard
+from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["lifecycle_clock", "lifecycle_queue", "lifecycle_signals"]
 

@@ -75,8 +75,7 @@ def empty_database(*, drop_only: bool = False) -> None:
 
 def lifecycle_system(url: str) -> Callable[[Clock], tuple[object, ...]]:
     def build(clock: Clock) -> tuple[object, ...]:
-        from consumer import Consumer
-        from lifecycle import TaskQueue
+        from lifecycle import Consumer, TaskQueue
 
         servers = {"postgres": postgres_url(), "redis": f"{REDIS}?prefix={KEYS}"}
         queue = TaskQueue(servers.get(url, url))

@@ -16,7 +16,7 @@ from faults.scenarios import KINDS, SCENARIOS, planned, tried
 from faults.trial import Options
 from rich.console import Console
 
-from consumer.consumer import WORKER_TYPES
+from lifecycle.consumer.consumer import WORKER_TYPES
 
 SHOWN = 20
 """How many of the faults of a trial are printed."""

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import attrs
 
-from lifecycle.checking import IllegalSequence, check
-from lifecycle.table import COMPLETED, ERROR, EXECUTING, INTERRUPTED, LIFECYCLE, LOCKED, RETRYING, Kind
-from lifecycle.task import Record
+from lifecycle.analysis.checker import IllegalSequence, check
+from lifecycle.core.table import COMPLETED, ERROR, EXECUTING, INTERRUPTED, LIFECYCLE, LOCKED, RETRYING, Kind
+from lifecycle.core.task import Record
 
 __all__ = ["Audit", "Found", "Line", "audit"]
 

@@ -6,7 +6,7 @@ import sys
 from faults.crew import told
 from faults.trial import Trial
 
-from lifecycle.table import INTERRUPTED
+from lifecycle.core.table import INTERRUPTED
 
 __all__ = ["clocks"]
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
-from processes import PATIENCE, environment, until
+from support.processes import PATIENCE, environment, until
 
 __all__ = ["PROGRAMS", "Crew", "Member"]
 
@@ -97,7 +97,7 @@ class Crew:
         log = self.folder / f"consumer-{number}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", "run", "work:queue", "-k", kind, "-w", str(workers)],
+                [sys.executable, "-m", "lifecycle", "run", "work:queue", "-k", kind, "-w", str(workers)],
                 env=told(self.setting | setting, shift) | {"FAULTS_MEMBER": str(number)},
                 cwd=self.folder,
                 stdout=out,

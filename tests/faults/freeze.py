@@ -2,7 +2,7 @@
 
 from faults.crew import REFUSED
 from faults.trial import Trial
-from processes import until
+from support.processes import until
 
 __all__ = ["freeze"]
 

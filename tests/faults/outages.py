@@ -8,7 +8,7 @@ from faults.crew import AWAY, BACK
 from faults.places import Missing
 from faults.proxy import MANNERS, Proxy
 from faults.trial import LOOK, Trial, pause
-from processes import until
+from support.processes import until
 
 from lifecycle import StorageFull, TaskQueue
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import attrs
 import psycopg
-from postgres import SERVER, why_not
-from processes import until
+from support.postgres import SERVER, why_not
+from support.processes import until
 
 from lifecycle.storage import SCHEMES
 

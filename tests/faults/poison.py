@@ -3,7 +3,7 @@
 from faults.audit import BEGIN
 from faults.trial import Trial
 
-from lifecycle.table import INTERRUPTED
+from lifecycle.core.table import INTERRUPTED
 
 __all__ = ["poison"]
 

@@ -18,8 +18,8 @@ from faults.poison import poison
 from faults.storm import storm
 from faults.trial import Options, Trial, on_trial
 
-from consumer.consumer import WORKER_TYPES
 from lifecycle import StorageError
+from lifecycle.consumer.consumer import WORKER_TYPES
 
 __all__ = ["KINDS", "SCENARIOS", "Report", "Scenario", "planned", "tried"]
 

@@ -17,8 +17,8 @@ from faults.crew import PROGRAMS, REFUSED, Crew
 from faults.places import Place
 
 from lifecycle import DuplicateTask, StorageError, StorageUnavailable, Task, TaskQueue
+from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.storage.base import Channel
-from lifecycle.table import LIFECYCLE, Kind
 
 __all__ = ["LOOK", "Options", "Trial", "on_trial", "pause"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lifecycle
-from lifecycle.table import LIFECYCLE
+from lifecycle.core.table import LIFECYCLE
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(lifecycle.__file__).parent
@@ -41,7 +41,7 @@ class Mutant(NamedTuple):
 
 def _rows() -> list[str]:
     """The lines of the table in its source, in the table's order."""
-    text = (SOURCE / "table.py").read_text()
+    text = (SOURCE / "core/table.py").read_text()
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     rows = [ast.get_source_segment(text, call) for call in calls if ast.unparse(call.func) == "Transition"]
     return [f"        {row},\n" for row in rows if row is not None]
@@ -49,24 +49,26 @@ def _rows() -> list[str]:
 
 def _constant(name: str) -> str:
     """How a state or a trigger is called in the source of the table."""
-    from lifecycle import table  # noqa: PLC0415 -- its private names too
+    from lifecycle.core import table  # noqa: PLC0415 -- its private names too
 
     return next(key for key, value in vars(table).items() if key.isupper() and isinstance(value, str) and value == name)
 
 
 def of_the_table() -> Iterator[Mutant]:
     """Each row removed; each row redirected to each other state; each edge added that is not there."""
-    suites = ("test_table.py",)
+    suites = ("core/test_table.py",)
     lines = dict(zip(LIFECYCLE.transitions, _rows(), strict=True))
     constants = {state.name: _constant(state.name) for state in LIFECYCLE.states}
     for row, line in lines.items():
         source = row.source.name if row.source is not None else "(new)"
-        yield Mutant(f"table: no {row.trigger} from {source}", "table.py", line, "", suites)
+        yield Mutant(f"table: no {row.trigger} from {source}", "core/table.py", line, "", suites)
         for state in LIFECYCLE.states:
             if state is not row.target:
                 head, _, rest = line.partition(constants[row.target.name] + ', "')
                 new = f'{head}{constants[state.name]}, "{rest}'
-                yield Mutant(f"table: {row.trigger} from {source} leads to {state.name}", "table.py", line, new, suites)
+                yield Mutant(
+                    f"table: {row.trigger} from {source} leads to {state.name}", "core/table.py", line, new, suites
+                )
     last = list(lines.values())[-1]
     targets = {row.trigger: row.target for row in LIFECYCLE.transitions}
     for state in LIFECYCLE.states:
@@ -76,7 +78,7 @@ def of_the_table() -> Iterator[Mutant]:
                     f'Transition({_constant(trigger)}, {constants[state.name]}, {constants[target.name]}, "no reason")'
                 )
                 new = f"{last}        {row},\n"
-                yield Mutant(f"table: {trigger} from {state.name} is legal", "table.py", last, new, suites)
+                yield Mutant(f"table: {trigger} from {state.name} is legal", "core/table.py", last, new, suites)
 
 
 # The guards --------------------------------------------------------------------------------------------------------

@@ -56,10 +56,10 @@ def surroundings(mutant: Mutant, folder: str) -> Iterator[dict[str, str]]:
     A script that is broken may never end, and a server that runs it serves nobody any more, until it is killed. So no
     such script is given to the server that others use: a mutant of the Redis adapter has one of its own.
     """
-    if not mutant.file.startswith(("storage/lua/", "storage/redis")):
+    if not mutant.file.startswith("storage/redis/"):
         yield {}
         return
-    import redis_server  # noqa: PLC0415 -- not where tests are run: there it is to read the environment anew
+    from support import redis_server  # noqa: PLC0415 -- not where tests are run: there it is to read the environment anew
 
     with contextlib.ExitStack() as stack:
         try:
@@ -132,9 +132,6 @@ def noticed_by(mutant: Mutant) -> str | None:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         package = Path(folder) / SOURCE.name
         shutil.copytree(SOURCE, package, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(
-            SOURCE.parent / "consumer", Path(folder) / "consumer", ignore=shutil.ignore_patterns("__pycache__")
-        )
         mutant.apply(package)
         verdict = Path(folder) / "verdict"
         with surroundings(mutant, folder) as environment:

@@ -3,8 +3,7 @@
 import sys
 import threading
 
-from consumer import Consumer
-from lifecycle import TaskQueue
+from lifecycle import Consumer, TaskQueue
 
 THREADS, CALLS = 4, 10
 

@@ -6,10 +6,10 @@ The interpreter imports it by itself, in the demo and in its consumers.
 import os
 import sys
 
-from consumer import demo
+from lifecycle.consumer.demo import demo
+from lifecycle.execution.signals import Signals
+from lifecycle.execution.worker import Worker
 from lifecycle.result import Result
-from lifecycle.signals import Signals
-from lifecycle.worker import Worker
 
 send, history, outcome = Signals.send, Result.history, Worker._outcome
 

@@ -1,0 +1,1 @@
+"""``lifecycle demo``, and the replay of its scenarios for the diagrams."""

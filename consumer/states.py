@@ -1,0 +1,59 @@
+"""A consumer's own life: a table like that of its tasks, checked the same way, and gone through the same way.
+
+Each run of a consumer is a life of its own, so one that was stopped can be started again.
+"""
+
+from typing import Final
+
+from lifecycle.core.table import Kind, Lifecycle, State, Transition
+
+__all__ = [
+    "BEGIN", "DRAIN", "DRAINING", "END", "HURRY", "HURRYING", "INTERRUPT", "INTERRUPTING", "LIFE", "OPEN", "RUNNING",
+    "STARTING", "STOPPED", "Life",
+]  # fmt: skip
+
+_ATTENDANT: Final = "who looks after its workers, once the last has gone home"
+
+STARTING: Final = State("starting", "starting", Kind.WAITING, "itself, once its store has answered")
+RUNNING: Final = State("running", "running", Kind.RUNNING, "whoever asks it to stop")
+DRAINING: Final = State("draining", "draining", Kind.RUNNING, _ATTENDANT)
+INTERRUPTING: Final = State("interrupting", "interrupting", Kind.RUNNING, f"{_ATTENDANT}, or its grace is over")
+HURRYING: Final = State("hurrying", "hurrying", Kind.RUNNING, "the same, at once")
+STOPPED: Final = State("stopped", "stopped", Kind.FINAL, "nobody; starting it again is another life")
+
+OPEN: Final = "open"
+BEGIN: Final = "begin"
+DRAIN: Final = "drain"
+INTERRUPT: Final = "interrupt"
+HURRY: Final = "hurry"
+END: Final = "end"
+
+LIFE: Final = Lifecycle(
+    states=(STARTING, RUNNING, DRAINING, INTERRUPTING, HURRYING, STOPPED),
+    transitions=(
+        Transition(OPEN, None, STARTING, "somebody starts it"),
+        Transition(BEGIN, STARTING, RUNNING, "its store can be used, and its workers are there"),
+        Transition(DRAIN, RUNNING, DRAINING, "SIGINT, SIGHUP, or stop(): claim nothing more, finish what runs"),
+        Transition(INTERRUPT, RUNNING, INTERRUPTING, "SIGTERM, or stop(graceful=False): put back what runs"),
+        Transition(HURRY, DRAINING, HURRYING, "asked again: now"),
+        Transition(HURRY, INTERRUPTING, HURRYING, "asked again: now"),
+        Transition(HURRY, HURRYING, HURRYING, "and again: without any grace"),
+        Transition(END, STARTING, STOPPED, "its store cannot be used"),
+        Transition(END, RUNNING, STOPPED, "who looks after its workers has failed"),
+        Transition(END, DRAINING, STOPPED, "what ran is finished"),
+        Transition(END, INTERRUPTING, STOPPED, "what ran is put back"),
+        Transition(END, HURRYING, STOPPED, "what ran is put back"),
+    ),
+)
+"""The life of a consumer."""
+
+
+class Life:
+    """One life; `state` is the name of where it is."""
+
+    def __init__(self) -> None:
+        self.state: str = LIFE.initial.name
+
+    def go(self, trigger: str) -> None:
+        """Take a step; raises `IllegalTransition` if the table has none of that name here."""
+        self.state = LIFE.next(self.state, trigger).name

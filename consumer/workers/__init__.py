@@ -1,0 +1,1 @@
+"""The types of workers: threads, processes, greenlets, an asyncio loop."""

@@ -1,0 +1,1 @@
+"""The rules: the table, the machine, tasks and policies. Pure: no clock, thread, file or socket."""

@@ -1,0 +1,316 @@
+"""The law: every state a task can be in, every trigger that moves it. Nothing else in the project knows a transition.
+
+Two rules at its head:
+
+1. **A signal is the entry into a state.** Each state names its signal; nothing else sends one.
+2. **Final means final.** A final state stands in the table with no row that leaves it.
+
+The table is checked when it is built (`Lifecycle`), so a table that exists is one whose every state can be reached and
+from whose every state an end can be reached. It is data: the machine, the guards in storage, the diagrams, the tables
+in the documentation and the tests' model are made from it.
+
+The generic machine (`lifecycle.core.machine`) lies *below* this module, so that a table can build its own machine.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple, Self
+
+from lifecycle.core.machine import CompiledMachine, IllegalTransition
+from lifecycle.errors import ConfigurationError, FaultyTable
+
+__all__ = ["LIFECYCLE", "Kind", "Lifecycle", "State", "Transition"]
+
+
+class Kind(StrEnum):
+    """What a state means for the task in it."""
+
+    WAITING = "waiting"
+    """In the store, for a worker to claim."""
+    RUNNING = "running"
+    """Under a worker's lease."""
+    PASSING = "passing"
+    """Entered and left within one commit; no task is ever found in it."""
+    OUTCOME = "outcome"
+    """An attempt's end that is not success; the task's last state unless it is retried."""
+    FINAL = "final"
+    """Followed by nothing, ever."""
+
+
+class State(str):
+    """A state. It *is* its name (a `str`), and knows its signal, its kind, and who moves a task on from it.
+
+    ``State("queued", …) == "queued"``. Sets and dicts treat it as the plain string.
+    """
+
+    __slots__ = ("kind", "moved_by", "name", "signal")
+
+    name: str
+    """The plain name."""
+    signal: str
+    kind: Kind
+    moved_by: str
+
+    def __new__(cls, name: str, signal: str, kind: Kind, moved_by: str) -> Self:
+        """`name` as stored; `signal` sent on entry; `moved_by`: one line for the documentation."""
+        self = super().__new__(cls, name)
+        self.name, self.signal, self.kind, self.moved_by = name, signal, kind, moved_by
+        return self
+
+    def __getnewargs__(self) -> tuple[str, str, Kind, str]:  # type: ignore[override]  # str's own has one element
+        return (self.name, self.signal, self.kind, self.moved_by)
+
+
+class Transition(NamedTuple):
+    """A row of the table."""
+
+    trigger: str
+    source: State | None
+    """``None``: the task does not exist yet."""
+    target: State
+    why: str
+    """One line: the reason the row exists."""
+
+
+class Lifecycle:
+    """A table of states and transitions, checked. Immutable; compare by identity.
+
+    Raises `FaultyTable`, naming every fault, unless: names and signals are unique; each (state, trigger) has one
+    target; exactly one row creates a task; every state is reachable; final states have no way out and all others have
+    one; a final state is reachable from each.
+    """
+
+    states: tuple[State, ...]
+    transitions: tuple[Transition, ...]
+    initial: State
+    """The state that a task is created in."""
+
+    def __init__(self, states: Iterable[State], transitions: Iterable[Transition]) -> None:
+        """`states` and `transitions` in the order in which documentation and diagrams shall show them."""
+        self.states = tuple(states)
+        self.transitions = tuple(transitions)
+        if faults := _faults(self.states, self.transitions):
+            raise FaultyTable(tuple(faults))
+        self._by_name = {state.name: state for state in self.states}
+        self._rows: dict[str | None, dict[str, State]] = {name: {} for name in (None, *self._by_name)}
+        for row in self.transitions:
+            self._rows[None if row.source is None else row.source.name][row.trigger] = row.target
+        (self.initial,) = self._rows[None].values()
+        self._walks: dict[tuple[str | None, tuple[str, ...]], tuple[State, ...]] = {}
+
+    def state(self, name: str) -> State:
+        """The state of that name; raises `ConfigurationError` naming those there are."""
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise ConfigurationError(f"no state {name!r}: there are {', '.join(self._by_name)}") from None
+
+    def of_kind(self, *kinds: Kind) -> tuple[State, ...]:
+        """The states of these kinds, in the table's order."""
+        return tuple(state for state in self.states if state.kind in kinds)
+
+    def allowed(self, state: str | None) -> tuple[str, ...]:
+        """The triggers that may follow in `state` (``None``: no task yet), in the table's order; none: it is final."""
+        return tuple(self._from(state))
+
+    def next(self, state: str | None, trigger: str) -> State:
+        """The state that `trigger` leads to; raises `IllegalTransition` if the table has no such row."""
+        return self.walk(state, (trigger,))[0]
+
+    def walk(self, state: str | None, path: tuple[str, ...]) -> tuple[State, ...]:
+        """The states entered by taking the triggers in `path` one after the other from `state`.
+
+        Raises `IllegalTransition` for the first trigger that is not allowed where it stands. Remembered, so that a
+        worker pays a dictionary look-up for it.
+        """
+        try:
+            return self._walks[state, path]
+        except KeyError:
+            at, entered = state, []
+            self._from(at)  # even if the path is empty
+            for trigger in path:
+                allowed = self._from(at)
+                if trigger not in allowed:
+                    raise IllegalTransition(state=at, trigger=trigger, allowed=tuple(allowed)) from None
+                entered.append(allowed[trigger])
+                at = allowed[trigger].name
+            return self._walks.setdefault((state, path), tuple(entered))
+
+    def _from(self, state: str | None) -> dict[str, State]:
+        return self._rows[None if state is None else self.state(state).name]
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The names of the triggers, in the table's order."""
+        return tuple(dict.fromkeys(row.trigger for row in self.transitions))
+
+    @property
+    def steps(self) -> Mapping[str | None, frozenset[State]]:
+        """For each stored state (``None``: no row yet) the states that one commit may leave the task in.
+
+        A commit writes a whole path (`fail`, `retry`, `schedule`, say) at once, so a store sees its two ends. Between
+        them only outcomes and passing states can lie, and no task rests in a passing one. Stores build their own guards
+        from this.
+        """
+        steps: dict[str | None, frozenset[State]] = {}
+        for start in (None, *(state.name for state in self.states)):
+            ends: set[State] = set()
+            todo = list(self._rows[start].values())
+            while todo:
+                state = todo.pop()
+                if state not in ends:
+                    ends.add(state)
+                    if state.kind in (Kind.OUTCOME, Kind.PASSING):
+                        todo.extend(self._rows[state.name].values())
+            steps[start] = frozenset(state for state in ends if state.kind is not Kind.PASSING)
+        return MappingProxyType(steps)
+
+    def machine(self, model: object = None) -> CompiledMachine:
+        """A new `transitions.Machine` of this table, for `model` (or a list of models) if one is given.
+
+        Yours to hang callbacks and conditions on; the queue's own is another one.
+        """
+        return CompiledMachine(
+            model=model,
+            states=[state.name for state in self.states],
+            transitions=[
+                {"trigger": row.trigger, "source": row.source.name, "dest": row.target.name}
+                for row in self.transitions
+                if row.source is not None
+            ],
+            initial=self.initial.name,
+            auto_transitions=False,  # the default would let any state reach any other
+        )
+
+    def __repr__(self) -> str:
+        return f"<Lifecycle of {len(self.states)} states and {len(self.transitions)} transitions>"
+
+
+def _faults(states: tuple[State, ...], rows: tuple[Transition, ...]) -> list[str]:
+    """What is wrong with such a table; empty if nothing is."""
+    faults: list[str] = []
+    for what, names in (("state", [s.name for s in states]), ("signal", [s.signal for s in states])):
+        faults += [f"{what} {name!r} stands there twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    ways: dict[str | None, set[str]] = {None: set()} | {state.name: set() for state in states}
+    pairs: set[tuple[str | None, str]] = set()
+    for trigger, source, target, _why in rows:
+        # Of the same name is not enough: an impostor would have another signal, or another kind.
+        unknown = [str(end) for end in (source, target) if end is not None and all(end is not one for one in states)]
+        if unknown:
+            faults.append(f"{trigger!r} names {', '.join(unknown)}, which is no state of the table")
+            continue
+        start = None if source is None else str(source)
+        if (start, trigger) in pairs:
+            faults.append(f"{trigger!r} from {start or '(new)'} stands there twice")
+        pairs.add((start, trigger))
+        ways[start].add(str(target))
+    births = [source for _, source, _, _ in rows].count(None)
+    if births != 1:
+        faults.append(f"{births} rows create a task: it takes exactly one")
+    faults += [f"{state} cannot be reached" for state in states if state.name not in _reach(ways, None)]
+    for state in states:
+        if state.kind is Kind.FINAL and ways[state.name]:
+            faults.append(f"{state} is final but leads to {', '.join(sorted(ways[state.name]))}")
+        elif state.kind is not Kind.FINAL and not ways[state.name]:
+            faults.append(f"{state} is a trap: not final, and no way out")
+        elif not any(end.kind is Kind.FINAL for end in states if end == state or end.name in _reach(ways, state.name)):
+            faults.append(f"no end can be reached from {state}")
+    return faults
+
+
+def _reach(ways: Mapping[str | None, set[str]], start: str | None) -> set[str]:
+    """The names that can be reached from `start` by one step or more."""
+    reached: set[str] = set()
+    todo = list(ways[start])
+    while todo:
+        name = todo.pop()
+        if name not in reached:
+            reached.add(name)
+            todo.extend(ways[name])
+    return reached
+
+
+# The states -------------------------------------------------------------------------------------------------------
+
+_CLAIMER: Final = "a worker that claims it"
+_RETRIER: Final = "a retry, if any is left, or an operator's"
+_NOBODY: Final = "nobody"
+
+QUEUED: Final = State("queued", "enqueued", Kind.WAITING, _CLAIMER)
+SCHEDULED: Final = State("scheduled", "scheduled", Kind.WAITING, "a worker, once its ETA has come")
+EXECUTING: Final = State(
+    "executing",
+    "executing",
+    Kind.RUNNING,
+    "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+)
+COMPLETED: Final = State("complete", "complete", Kind.FINAL, _NOBODY)
+REVOKED: Final = State("revoked", "revoked", Kind.FINAL, _NOBODY)
+EXPIRED: Final = State("expired", "expired", Kind.FINAL, _NOBODY)
+ERROR: Final = State("error", "error", Kind.OUTCOME, _RETRIER)
+TIMEOUT: Final = State("timeout", "timeout", Kind.OUTCOME, _RETRIER)
+LOCKED: Final = State("locked", "locked", Kind.OUTCOME, _RETRIER)
+RATE_LIMITED: Final = State("rate-limited", "rate-limited", Kind.OUTCOME, _RETRIER)
+CANCELED: Final = State("canceled", "canceled", Kind.OUTCOME, _RETRIER)
+INTERRUPTED: Final = State(
+    "interrupted",
+    "interrupted",
+    Kind.OUTCOME,
+    "recovery puts it back; after too many interruptions, only an operator",
+)
+RETRYING: Final = State("retrying", "retrying", Kind.PASSING, "the same commit that entered it")
+
+# The triggers ------------------------------------------------------------------------------------------------------
+
+ENQUEUE: Final = "enqueue"
+SCHEDULE: Final = "schedule"
+START: Final = "start"
+REVOKE: Final = "revoke"
+EXPIRE: Final = "expire"
+COMPLETE: Final = "complete"
+FAIL: Final = "fail"
+TIME_OUT: Final = "time_out"
+LOCK_OUT: Final = "lock_out"
+RATE_LIMIT: Final = "rate_limit"
+CANCEL: Final = "cancel"
+INTERRUPT: Final = "interrupt"
+RETRY: Final = "retry"
+RECOVER: Final = "recover"
+
+# The table ---------------------------------------------------------------------------------------------------------
+
+LIFECYCLE: Final = Lifecycle(
+    states=(
+        QUEUED, SCHEDULED, EXECUTING, COMPLETED, REVOKED, EXPIRED,
+        ERROR, TIMEOUT, LOCKED, RATE_LIMITED, CANCELED, INTERRUPTED, RETRYING,
+    ),
+    transitions=(
+        Transition(ENQUEUE, None, QUEUED, "somebody calls the task"),
+        Transition(ENQUEUE, RETRYING, QUEUED, "a retry without a delay waits for the next free worker"),
+        Transition(SCHEDULE, QUEUED, SCHEDULED, "a worker met it before its ETA"),
+        Transition(SCHEDULE, RETRYING, SCHEDULED, "a retry with a delay waits for its ETA"),
+        Transition(START, QUEUED, EXECUTING, "a worker claimed it: due, not expired, not revoked"),
+        Transition(START, SCHEDULED, EXECUTING, "its ETA has come and a worker claimed it"),
+        Transition(REVOKE, QUEUED, REVOKED, "it, or its function, is revoked"),
+        Transition(REVOKE, SCHEDULED, REVOKED, "it is revoked, or its function is when its ETA comes"),
+        Transition(EXPIRE, QUEUED, EXPIRED, "no worker met it before its expiry"),
+        Transition(EXPIRE, SCHEDULED, EXPIRED, "its expiry came before its ETA, or before a worker"),
+        Transition(COMPLETE, EXECUTING, COMPLETED, "its function returned"),
+        Transition(FAIL, EXECUTING, ERROR, "its function raised, does not exist, or its arguments cannot be read"),
+        Transition(TIME_OUT, EXECUTING, TIMEOUT, "it ran longer than its timeout"),
+        Transition(LOCK_OUT, EXECUTING, LOCKED, "somebody else holds the lock that it needs"),
+        Transition(RATE_LIMIT, EXECUTING, RATE_LIMITED, "a rate limit that it is under has no room"),
+        Transition(CANCEL, EXECUTING, CANCELED, "a hook, the task itself or an operator called it off"),
+        Transition(INTERRUPT, EXECUTING, INTERRUPTED, "its worker was stopped, died, or froze past its lease"),
+        Transition(RETRY, ERROR, RETRYING, "an attempt is left, or an operator gives it one"),
+        Transition(RETRY, TIMEOUT, RETRYING, "the same"),
+        Transition(RETRY, LOCKED, RETRYING, "the same"),
+        Transition(RETRY, RATE_LIMITED, RETRYING, "the same; or the limit itself says when there is room"),
+        Transition(RETRY, CANCELED, RETRYING, "the same; or whoever canceled asked for it"),
+        Transition(RETRY, INTERRUPTED, RETRYING, "an operator tries again what was interrupted too often"),
+        Transition(RETRY, EXECUTING, RETRYING, "the task raised RetryTask"),
+        Transition(RECOVER, INTERRUPTED, QUEUED, "what was interrupted is put back, at no cost in retries"),
+    ),
+)  # fmt: skip
+"""The lifecycle of a task."""

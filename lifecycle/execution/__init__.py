@@ -1,0 +1,1 @@
+"""Running tasks: claim, announce, run, settle, announce."""

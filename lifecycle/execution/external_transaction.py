@@ -1,0 +1,67 @@
+"""Enqueueing within a transaction of the application's own: on PostgreSQL, on the application's own connection."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lifecycle.core.table import ENQUEUE
+from lifecycle.core.task import Task
+from lifecycle.errors import ConfigurationError
+from lifecycle.execution.engine import Engine
+from lifecycle.execution.interruption import shielded
+from lifecycle.execution.signals import SIGNAL_ENQUEUED
+from lifecycle.storage.base import Actor
+
+if TYPE_CHECKING:
+    from lifecycle.storage.postgres.storage import PostgresStorage
+
+__all__ = ["enqueue", "transaction"]
+
+
+@shielded
+def enqueue(engine: Engine, tasks: Sequence[Task], connection: object) -> None:
+    """Enqueue tasks; with a connection, in the transaction that it is in. See `TaskQueue.enqueue`."""
+    if connection is None:
+        engine.enqueue(tasks)
+        return
+    storage, now, asked = _joinable(engine), engine.clock.now(), engine.tick()
+    for task in tasks:
+        engine._prepare(task)
+    unannounced = engine.unannounced.get(id(connection))
+    # Held only if this process will know of the commit, and so can announce them and let go of them.
+    held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.heard
+    storage.enqueue_within(connection, tasks, now, Actor(engine.name, now + engine.lease if held else None))
+    if unannounced is not None:
+        unannounced += [(task, asked) for task in tasks]
+
+
+@contextmanager
+def transaction(engine: Engine, connection: object) -> Iterator[None]:
+    """See `TaskQueue.transaction`."""
+    storage, tasks, whole = _joinable(engine), list[tuple[Task, float]](), False
+    hold = engine.clock.now() + engine.lease if SIGNAL_ENQUEUED in engine.signals.heard else None
+    with engine._kept(hold):
+        with storage.transaction(connection):
+            engine.unannounced[id(connection)] = tasks
+            try:
+                yield
+                whole = True  # else it is rolled back: silently, if `psycopg.Rollback` was raised
+            finally:
+                del engine.unannounced[id(connection)]
+        if whole:
+            for task, asked in tasks:
+                engine.announce(task, (ENQUEUE,), asked)
+            engine.release([task for task, _ in tasks])
+    if whole and engine.after_enqueue is not None:
+        engine.after_enqueue()
+
+
+def _joinable(engine: Engine) -> "PostgresStorage":
+    from lifecycle.storage.postgres.storage import PostgresStorage
+
+    storage = engine.bare
+    if not isinstance(storage, PostgresStorage):
+        raise ConfigurationError(
+            f"only a queue on PostgreSQL can take part in your transaction; this one is on {type(storage).__name__}"
+        )
+    return storage

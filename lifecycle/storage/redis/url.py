@@ -1,0 +1,108 @@
+"""What a ``redis://`` or ``rediss://`` URL says, and whether it can be right."""
+
+import math
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import SplitResult, unquote
+
+import attrs
+
+from lifecycle.errors import ConfigurationError
+from lifecycle.storage.redis.connection import driver
+
+__all__ = ["Place", "parsed"]
+
+PORT: Final = 6379
+TIMEOUT: Final = 10.0
+PATIENCE: Final = 5.0
+PREFIX: Final = "lifecycle"
+_OF_TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
+_KEEPALIVE: Final = {
+    getattr(socket, f"TCP_KEEP{what}"): value
+    for what, value in (("IDLE", 30), ("INTVL", 10), ("CNT", 3))
+    if hasattr(socket, f"TCP_KEEP{what}")
+}
+"""A server that is gone is missed within a minute."""
+
+
+@attrs.frozen
+class Place:
+    """Where a server is, and how it is reached."""
+
+    parameters: Mapping[str, Any] = attrs.field(repr=False)
+    """redis-py's, the password among them."""
+    tls: bool
+    prefix: str
+    """What the names of keys begin with."""
+    patience: float
+    """Seconds for which a call tries to get a lost connection back."""
+
+
+def parsed(url: SplitResult, options: dict[str, str]) -> Place:
+    """What the URL says. Raises `ConfigurationError`, which never repeats what may be secret."""
+    driver()
+    options, tls = dict(options), url.scheme == "rediss"
+    timeout = _seconds("timeout", options.pop("timeout", str(TIMEOUT)))
+    patience = _seconds("patience", options.pop("patience", str(PATIENCE)))
+    prefix = options.pop("prefix", PREFIX)
+    if not re.fullmatch(r"[\w.-]+", prefix, re.ASCII):
+        raise ConfigurationError("prefix in a redis URL: it takes letters, digits, dots, dashes and underscores")
+    if timeout == 0:
+        raise ConfigurationError("timeout in a redis URL: it takes seconds, more than 0")
+    given: dict[str, str | bool] = {
+        name: _of_tls(name, options.pop(name)) for name in _OF_TLS if tls and name in options
+    }
+    if options:
+        more = f", and with rediss:// {', '.join(_OF_TLS)}"
+        raise ConfigurationError(
+            f"no option {', '.join(options)} in a redis URL: there are prefix, timeout and patience{more}"
+        )
+    database = url.path.removeprefix("/") or "0"
+    if not (database.isascii() and database.isdigit()):
+        raise ConfigurationError("the path of a redis URL is the number of a database, as in redis://host:6379/0")
+    try:
+        host, port = url.hostname or "127.0.0.1", url.port or PORT
+    except ValueError:  # whose message repeats a part of it
+        raise ConfigurationError("the port in a redis URL is none: write it as in redis://host:6379/0") from None
+    if url.fragment:
+        raise ConfigurationError("characters that mean something in URLs are written as %23 and the like: there is a #")
+    return Place(
+        {
+            "host": host,
+            "port": port,
+            "db": int(database),
+            "username": unquote(url.username) if url.username else None,
+            "password": unquote(url.password) if url.password else None,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "socket_keepalive": True,
+            "socket_keepalive_options": _KEEPALIVE,
+            "client_name": "lifecycle",
+        }
+        | given,
+        tls,
+        prefix,
+        patience,
+    )
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{name} in a redis URL: it takes seconds, 0 or more")
+    return seconds
+
+
+def _of_tls(name: str, text: str) -> str | bool:
+    if name == "ssl_check_hostname":
+        if text not in ("yes", "no"):
+            raise ConfigurationError("ssl_check_hostname in a redis URL: it takes yes or no")
+        return text == "yes"
+    if name == "ssl_cert_reqs" and text not in ("none", "optional", "required"):
+        raise ConfigurationError("ssl_cert_reqs in a redis URL: it takes none, optional or required")
+    return text

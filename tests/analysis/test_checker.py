@@ -1,0 +1,302 @@
+"""The checker of recorded signals, held against a second one: a regular expression, put together here from the law."""
+
+import copy
+import pickle
+import random
+import re
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import EDGES, LAW, of_kind, patient
+
+from lifecycle import testing
+from lifecycle.analysis import checker as checking
+from lifecycle.core.table import LIFECYCLE, Kind
+from lifecycle.errors import LifecycleError
+from lifecycle.testing import Checker, IllegalSequence, check, illegal_histories, legal_histories, lifecycles, streams
+
+SIGNALS = [signal for signal, *_ in LAW.values()]
+
+
+def matcher(signals, edges, first=(None,)):
+    """A pattern for a legal sequence, from a table's edges: each signal is looked back from, at what may come before.
+
+    ``signals``: state → signal. Each signal matches where the text before it ends with one that it may follow; so
+    nothing of the table's ways is walked, and nothing is shared with the checker.
+    """
+    words = []
+    for state, signal in signals.items():
+        sources = [start for (start, _), end in edges if end == state]
+        before = ["(?<=^ )" for source in sources if source in first]
+        before += [f"(?<= {re.escape(signals[source])} )" for source in sources if source is not None]
+        words.append(f"(?:{'|'.join(before)}){re.escape(signal)} " if before else "(?!)")
+    return re.compile(f" (?:{'|'.join(words)})*")  # a space comes first, so that looking back never sees half a word
+
+
+LEGAL = matcher({state: signal for state, (signal, *_) in LAW.items()}, EDGES.items(), first=(None,))
+
+
+def accepts(pattern, signals):
+    """Does such a pattern match all of these?"""
+    return bool(pattern.fullmatch("".join([" ", *(f"{signal} " for signal in signals)])))
+
+
+def verdict(signals, *args, **options):
+    """What the checker says: how many signals, or its fault."""
+    try:
+        return check(signals, *args, **options)
+    except IllegalSequence as fault:
+        return fault
+
+
+# Agreement ---------------------------------------------------------------------------------------------------------
+
+
+def sequences(number):
+    """Random sequences: walks of the law, walks with one signal changed, added or left out, and mere noise."""
+    dice = random.Random(5)
+    followers = {state: [end for (start, _), end in EDGES.items() if start == state] for state in (None, *LAW)}
+    for turn in range(number):
+        state, walk = None, []
+        for _ in range(dice.randint(0, 15)):
+            if not followers[state]:
+                break
+            state = dice.choice(followers[state])
+            walk.append(LAW[state][0])
+        place = dice.randrange(len(walk) + 1)
+        match turn % 5:
+            case 1:
+                walk.insert(place, dice.choice(SIGNALS))
+            case 2:
+                del walk[place : place + 1]
+            case 3 if walk:
+                walk[min(place, len(walk) - 1)] = dice.choice([*SIGNALS, "unknown"])
+            case 4:
+                walk = dice.choices(SIGNALS, k=dice.randint(1, 4))
+        yield walk
+
+
+@pytest.mark.untraced
+def test_two_checkers_agree():
+    """On 10,000 random sequences, legal and not, the checker and the regular expression say the same."""
+    legal = 0
+    for signals in sequences(10_000):
+        said = verdict(signals)
+        assert isinstance(said, int) == accepts(LEGAL, signals), (signals, said)
+        if isinstance(said, IllegalSequence):  # the first that is illegal: up to there it was not
+            assert accepts(LEGAL, signals[: said.position - 1])
+            assert not accepts(LEGAL, signals[: said.position])
+            assert said.signal == signals[said.position - 1]
+        else:
+            assert said == len(signals)
+            legal += 1
+    assert 3_000 < legal < 7_000, "the sequences are one-sided"
+
+
+@pytest.mark.untraced
+@patient
+@given(lifecycles(), st.data())
+def test_two_checkers_agree_on_any_table(table, data):
+    """So they do for any table."""
+    signals = {state.name: state.signal for state in table.states}
+    edges = [((row.source and row.source.name, row.trigger), row.target.name) for row in table.transitions]
+    pattern = matcher({name: f"<{signal}>" for name, signal in signals.items()}, edges)
+    words = st.lists(st.sampled_from(sorted(signals.values())), max_size=6)
+    for drawn in (data.draw(words), data.draw(legal_histories(table)), data.draw(illegal_histories(table)).signals):
+        said = verdict(drawn, table)
+        assert isinstance(said, int) == accepts(pattern, [f"<{signal}>" for signal in drawn]), (drawn, said)
+
+
+@pytest.mark.untraced
+@patient
+@given(streams(), st.data())
+def test_one_by_one(stream, data):
+    """Fed one by one it says what it says of the whole; each task is judged for itself."""
+    bad = data.draw(st.none() | st.tuples(st.integers(0, len(stream)), st.sampled_from(SIGNALS)))
+    if bad is not None:
+        stream.insert(bad[0], ("task-0", bad[1]))
+    checker, faults = Checker(), []
+    for number, (task, signal) in enumerate(stream):
+        try:
+            checker.feed(signal, task)
+        except IllegalSequence as fault:
+            faults.append((number, fault))
+    whole = verdict(stream)
+    if faults:
+        assert (faults[0][1].task, faults[0][1].args) == (whole.task, whole.args)
+        assert checker.count == len(stream) - len(faults)
+    else:
+        assert whole == checker.count == len(stream)
+    own = {task: verdict([signal for one, signal in stream if one == task]) for task, _ in stream}
+    broken = {fault.task for _, fault in faults}
+    assert broken == {task for task, said in own.items() if isinstance(said, IllegalSequence)}
+
+
+@patient
+@given(illegal_histories())
+def test_goes_on_after_a_fault(illegal):
+    """After a fault the task stays where it was, so what is legal from there is legal."""
+    checker, found = Checker(), []
+    for signal in illegal.signals:
+        try:
+            checker.feed(signal)
+        except IllegalSequence as fault:
+            found.append(fault.position)
+    assert found == [illegal.position]
+    assert checker.count == len(illegal.signals) - 1
+
+
+# Met later, and at rest --------------------------------------------------------------------------------------------
+
+
+@patient
+@given(legal_histories())
+def test_recorded_in_a_consumer(history):
+    """A task may be met after its creation, if that is said: what a consumer hears does not begin with `enqueued`."""
+    assert check(history[1:], from_start=False) == len(history) - 1
+    assert check(history, from_start=False) == len(history)
+    if len(history) > 1:
+        with pytest.raises(IllegalSequence, match="legal: enqueued"):
+            check(history[1:])
+
+
+def test_met_no_later_than_that():
+    """Met too late it is not legal: only what may follow the creation is."""
+    first = {LAW[end][0] for (start, _), end in EDGES.items() if start == "queued"} | {"enqueued"}
+    for signal in SIGNALS:
+        said = verdict([signal], from_start=False)
+        assert (said == 1) == (signal in first), signal
+    assert set(verdict(["complete"], from_start=False).legal) == first
+
+
+@patient
+@given(legal_histories(), st.booleans())
+def test_at_rest(history, named):
+    """On demand a history must end where a task may rest; else it may break off anywhere."""
+    state = next(state for state, (signal, *_) in LAW.items() if signal == history[-1])
+    stream = [("t", signal) for signal in history] if named else history
+    assert check(stream) == len(history)
+    if state in of_kind("outcome", "final"):
+        assert check(stream, complete=True) == len(history)
+        return
+    with pytest.raises(IllegalSequence) as caught:
+        check(stream, complete=True)
+    fault = caught.value
+    assert (fault.task, fault.position, fault.signal) == ("t" if named else None, len(history) + 1, None)
+    assert fault.after == history[-1]
+    assert set(fault.legal) == {LAW[end][0] for (start, _), end in EDGES.items() if start == state}
+
+
+def test_nothing_at_all():
+    """No signals are legal signals, and nobody is left who is not at rest."""
+    assert check([], complete=True) == check(iter(())) == 0
+
+
+# What it says ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (["complete"], "signal 1 is 'complete' as the first; legal: enqueued"),
+        (
+            [("7", "enqueued"), ("7", "complete")],
+            "task 7: signal 2 is 'complete' after 'enqueued'; legal: scheduled, executing, revoked, expired",
+        ),
+        (
+            ["enqueued", "revoked", "executing"],
+            "signal 3 is 'executing' after 'revoked'; nothing may follow, that is final",
+        ),
+        (["enqueued", "Executing"], "signal 2 is 'Executing' after 'enqueued'; legal: scheduled, "),
+    ],
+)
+def test_message(stream, said):
+    """It names the task, the place, what came, and what would have been legal."""
+    with pytest.raises(IllegalSequence) as caught:
+        check(stream)
+    assert str(caught.value).startswith(said)
+
+
+def test_message_of_an_open_end():
+    """Of a task that is not at rest it says after what, and what is still to come."""
+    said = str(verdict([("7", "enqueued"), ("7", "executing")], complete=True))
+    assert said.startswith("task 7: ends after 'executing', not at rest; legal: complete, error, ")
+
+
+@patient
+@given(illegal_histories(), st.none() | st.text())
+def test_fault(illegal, task):
+    """A fault is an assertion that failed, and one of the library's errors; it can be copied and pickled."""
+    stream = [signal if task is None else (task, signal) for signal in illegal.signals]
+    with pytest.raises(AssertionError) as caught:
+        check(stream)
+    fault = caught.value
+    assert isinstance(fault, LifecycleError)
+    assert (fault.task, fault.position, fault.legal) == (task, illegal.position, illegal.legal)
+    for twin in (pickle.loads(pickle.dumps(fault)), copy.copy(fault)):  # noqa: S301 -- made here
+        assert (str(twin), vars(twin)) == (str(fault), vars(fault))
+
+
+def test_public():
+    """It is to be had from `lifecycle.testing`."""
+    assert (testing.check, testing.Checker, testing.IllegalSequence) == (check, Checker, IllegalSequence)
+    assert checking.__all__ == ["Checker", "IllegalSequence", "check"]
+
+
+# Memory ------------------------------------------------------------------------------------------------------------
+
+LIFE = ("enqueued", "executing", "complete")
+
+
+@pytest.mark.untraced
+def test_flat_memory(monkeypatch):
+    """What it remembers of finished tasks is bounded: 50,000 take no more memory than 10,000."""
+    monkeypatch.setattr(checking, "REMEMBERED", 1_000)
+    checker = Checker()
+
+    def live(numbers):
+        for number in numbers:
+            for signal in LIFE:
+                checker.feed(signal, f"task-{number}")
+
+    tracemalloc.start()
+    try:
+        live(range(10_000))
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        live(range(10_000, 50_000))
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert before < 1_000_000
+    assert after < before * 1.1
+    assert peak < before * 1.5  # what it remembers is laid out anew at times
+    assert checker.count == 150_000
+    assert checker.under_way == 0
+
+
+def test_remembers_the_last(monkeypatch):
+    """A signal after the end is noticed for as many tasks as it remembers; longer ago it looks like a new task's."""
+    monkeypatch.setattr(checking, "REMEMBERED", 2)
+    checker = Checker()
+    for task in ("a", "b", "c"):
+        for signal in LIFE:
+            checker.feed(signal, task)
+    for task in ("b", "c"):
+        with pytest.raises(IllegalSequence, match="that is final"):
+            checker.feed("enqueued", task)
+    checker.feed("enqueued", "a")
+    assert checker.under_way == 1
+
+
+def test_under_way():
+    """It counts the tasks that may still get a signal: those that rest in an outcome are among them, nothing final is."""
+    checker = Checker()
+    for task, signals in {"a": LIFE, "b": LIFE[:2], "c": ("enqueued", "executing", "error")}.items():
+        for signal in signals:
+            checker.feed(signal, task)
+    assert checker.under_way == 2
+    assert [fault.task for fault in checker.unfinished()] == ["b"]
+    assert LIFECYCLE.state("error").kind is Kind.OUTCOME

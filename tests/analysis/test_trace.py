@@ -1,0 +1,267 @@
+"""The recorder of traces, and how they are read: shared by threads and processes, whole lines, nothing that stops it."""
+
+import gc
+import io
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import LAW, patient
+from support.trace_writers import write_many
+
+from lifecycle import SIGNAL_COMPLETE, Task
+from lifecycle.analysis.trace import LONGEST, BadLine, Line, Recorder, read
+from lifecycle.testing import VirtualClock, check
+
+
+def lines(path):
+    """What is in a trace; fails if a line is none."""
+    with path.open("rb") as file:
+        found = [line for _, line in read(file)]
+    assert [line for line in found if isinstance(line, BadLine)] == []
+    return found
+
+
+# Written -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_line_attaches_it(tmp_path, make, clock):
+    """A recorder is a handler: what the queue announces is in the file, in order, a line each, and legal."""
+    queue = make()
+    queue.signal()(Recorder(tmp_path / "trace.jsonl", clock))
+
+    @queue.task(retries=1, name="flaky")
+    def flaky():
+        raise ValueError
+
+    result = flaky()
+    while queue.run_next():
+        pass
+    found = lines(tmp_path / "trace.jsonl")
+    assert [line.signal for line in found] == [
+        "enqueued",
+        "executing",
+        "error",
+        "retrying",
+        "enqueued",
+        "executing",
+        "error",
+    ]
+    assert {(line.id, line.name, line.at) for line in found} == {(result.id, "flaky", clock.now())}
+    assert check([(line.id, line.signal) for line in found], complete=True) == 7
+
+
+def test_some_signals_only(tmp_path, queue):
+    """Connected to some signals it records those."""
+    queue.signal(SIGNAL_COMPLETE)(Recorder(tmp_path / "trace.jsonl"))
+    queue.task()(lambda: None)()
+    queue.run_next()
+    assert [line.signal for line in lines(tmp_path / "trace.jsonl")] == ["complete"]
+
+
+def test_the_format(tmp_path):
+    """A line is an object with id, signal and time, as any program can read it."""
+    with Recorder(tmp_path / "trace.jsonl", VirtualClock(5.25)) as recorder:
+        recorder("executing", Task("7", "tasks.add"))
+        recorder("error", Task("7", "tasks.add"), ValueError())
+        recorder.write("complete", "8")
+    assert [json.loads(text) for text in (tmp_path / "trace.jsonl").read_text().splitlines()] == [
+        {"id": "7", "signal": "executing", "at": 5.25, "name": "tasks.add"},
+        {"id": "7", "signal": "error", "at": 5.25, "name": "tasks.add"},
+        {"id": "8", "signal": "complete", "at": 5.25},
+    ]
+
+
+def test_appends(tmp_path):
+    """What is in the file stays there."""
+    for number in range(3):
+        with Recorder(tmp_path / "trace.jsonl") as recorder:
+            recorder.write("enqueued", str(number))
+    assert [line.id for line in lines(tmp_path / "trace.jsonl")] == ["0", "1", "2"]
+
+
+def test_closed(tmp_path):
+    """After it was closed nothing is recorded, and nobody is troubled; it can be closed twice."""
+    recorder = Recorder(tmp_path / "trace.jsonl")
+    recorder.close()
+    recorder.close()
+    recorder("executing", Task("7", "add"))
+    assert (tmp_path / "trace.jsonl").read_bytes() == b""
+
+
+def test_no_such_folder(tmp_path):
+    """A file that cannot be made is said at once, not at the first signal."""
+    with pytest.raises(FileNotFoundError):
+        Recorder(tmp_path / "nowhere" / "trace.jsonl")
+
+
+def test_many_processes_share_a_file(tmp_path):
+    """Processes that append to one file at once leave whole lines, each writer's in its order."""
+    path = tmp_path / "trace.jsonl"
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(3)
+    writers = [context.Process(target=write_many, args=(path, writer, ready)) for writer in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    found = [line.id for line in lines(path)]
+    assert len(found) == 900
+    for writer in range(3):
+        assert [one for one in found if one.startswith(f"{writer}-")] == [f"{writer}-{number}" for number in range(300)]
+
+
+def test_threads_share_a_recorder(tmp_path):
+    """So do threads that share a recorder."""
+    with Recorder(tmp_path / "trace.jsonl") as recorder:
+        ready = threading.Barrier(4)
+
+        def work(writer):
+            ready.wait()
+            for number in range(300):
+                recorder.write("executing", f"{writer}-{number}")
+
+        threads = [threading.Thread(target=work, args=(writer,)) for writer in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len({line.id for line in lines(tmp_path / "trace.jsonl")}) == 1200
+
+
+def test_a_fork_shares_it(tmp_path):
+    """A process that was forked goes on in the same file."""
+    with Recorder(tmp_path / "trace.jsonl") as recorder:
+        child = os.fork()
+        if child == 0:
+            recorder.write("executing", "child")
+            os._exit(0)
+        os.waitpid(child, 0)
+        recorder.write("executing", "parent")
+    assert [line.id for line in lines(tmp_path / "trace.jsonl")] == ["child", "parent"]
+
+
+FULL = """
+import resource, signal, sys
+from lifecycle.analysis.trace import Recorder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+recorder = Recorder(sys.argv[1])
+recorder.write("executing", "a")
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+try:
+    recorder.write("executing", "b" * 100)
+except OSError as error:
+    print(type(error).__name__, "bytes could be written" in str(error))
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+recorder.write("executing", "c")
+"""
+
+
+def test_no_space(tmp_path):
+    """If there is no space for a line that is an error; half a line that was written spoils no other."""
+    path = tmp_path / "trace.jsonl"
+    said = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True).stdout
+    assert said == "OSError True\n"
+    with path.open("rb") as file:
+        found = list(read(file))
+    assert [line.id for _, line in found if isinstance(line, Line)] == ["a", "c"]
+    assert [number for number, line in found if isinstance(line, BadLine)] == [2]
+
+
+def test_a_queue_survives_its_recorder(tmp_path, queue, monkeypatch, caplog):
+    """A recorder that fails is logged by the queue like any handler, and tasks run."""
+    recorder = queue.signal()(Recorder(tmp_path / "trace.jsonl"))
+    monkeypatch.setattr(recorder, "write", lambda *_: 1 / 0)
+    result = queue.task()(lambda: 5)()
+    queue.run_next()
+    assert result() == 5
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_forgotten(tmp_path):
+    """A recorder that nobody closes has lost nothing, and is closed, without a warning, when nobody has it any more."""
+    recorder = Recorder(tmp_path / "trace.jsonl")
+    recorder.write("enqueued", "7")
+    del recorder
+    gc.collect()
+    assert [line.id for line in lines(tmp_path / "trace.jsonl")] == ["7"]
+
+
+# Read --------------------------------------------------------------------------------------------------------------
+
+
+def reading(text):
+    return list(read(io.BytesIO(text)))
+
+
+@patient
+@given(st.lists(st.tuples(st.text(), st.sampled_from([signal for signal, *_ in LAW.values()]), st.none() | st.text())))
+def test_reads_what_it_wrote(tmp_path_factory, written):
+    """Whatever ids and names are, line breaks and all, they come back, numbered from 1."""
+    path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
+    storable = [(task, said, name) for task, said, name in written if f"{task}{name}".isprintable() or "\n" in task]
+    with Recorder(path, VirtualClock()) as recorder:
+        for task, said, name in storable:
+            recorder.write(said, task, name)
+    with path.open("rb") as file:
+        found = list(read(file))
+    assert [number for number, _ in found] == list(range(1, len(storable) + 1))
+    assert [(line.id, line.signal, line.name) for _, line in found] == storable
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"nonsense", "JSON is malformed"),
+        (b"{", "truncated"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b'{"signal": "executing"}', "missing required field `id`"),
+        (b'{"id": "7"}', "missing required field `signal`"),
+        (b'{"id": null, "signal": "executing"}', "Expected `int | str`, got `null` - at `$.id`"),
+        (b'{"id": "7", "signal": 5}', "Expected `str`, got `int` - at `$.signal`"),
+        (b'{"id": "7", "signal": "executing", "at": "now"}', "Expected `float | null`, got `str` - at `$.at`"),
+        (b'{"id": "\xff", "signal": "executing"}', "utf-8"),
+        (b"\x00" * 50, "malformed"),
+    ],
+)
+def test_bad_lines(text, reason):
+    """A line that is none is given with its number and what is wrong with it, and the next one is read."""
+    good = b'{"id": "7", "signal": "executing"}\n'
+    found = reading(good + text + b"\n" + good)
+    assert [number for number, _ in found] == [1, 2, 3]
+    assert [type(line) for _, line in found] == [Line, BadLine, Line]
+    assert reason in found[1][1].reason
+
+
+def test_what_may_be_there_too():
+    """Whole numbers are ids; empty lines, other fields and Windows line ends do no harm; the last line needs no end."""
+    found = reading(b'\n{"id": 7, "signal": "executing", "at": 5, "host": "x"}\r\n\r\n  \n{"id": "8", "signal": "x"}')
+    assert [(number, line.id, line.at) for number, line in found] == [(2, 7, 5.0), (5, "8", None)]
+
+
+def test_lines_without_end():
+    """A line that is too long for any trace is passed over without being taken into memory."""
+    good = b'{"id": "7", "signal": "executing"}\n'
+    whole = b'{"id": "' + b"x" * (LONGEST - 60) + b'", "signal": "executing"}\n'
+    found = reading(good + b"x" * (3 * LONGEST) + b"\n" + good + whole + b"y" * (2 * LONGEST))
+    assert [(number, type(line)) for number, line in found] == [
+        (1, Line), (2, BadLine), (3, Line), (4, Line), (5, BadLine)
+    ]  # fmt: skip
+    assert found[1][1].reason == "longer than 1,000,000 bytes"
+
+
+@patient
+@given(st.lists(st.binary().filter(lambda text: b"\n" not in text)))
+def test_any_bytes(texts):
+    """No bytes are too strange: each line is read, or given as bad, or empty."""
+    found = reading(b"\n".join(texts))
+    assert [number for number, _ in found] == sorted({number for number, _ in found})
+    assert len(found) <= len(texts)

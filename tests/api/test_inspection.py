@@ -1,0 +1,165 @@
+"""Looking at tasks, and acting on them as an operator does."""
+
+import pytest
+from conftest import NOW, drain, states
+from support.strategies import LAW
+
+import lifecycle
+from lifecycle import CancelExecution, ConfigurationError, IllegalTransition, TaskInterrupted, UnknownTask
+
+
+def test_counts(queue, clock, add):
+    """`counts` has every state that tasks can rest in, in the table's order, with how many there are."""
+    assert list(queue.counts()) == [state for state in LAW if state != "retrying"]
+    assert set(queue.counts().values()) == {0}
+    add(1, 2), add(1, "2"), add.schedule((1,), delay=9), add.schedule((1,), expires=1), add(5).revoke()
+    drain(queue)
+    clock.advance(2)
+    add(1)
+    found = {state: count for state, count in queue.counts().items() if count}
+    assert found == {"queued": 1, "scheduled": 1, "complete": 2, "error": 1, "revoked": 1}
+
+
+def test_tasks(queue, add):
+    """`tasks` lists the newest first, in a state, in several or in any, page by page."""
+    ids = [add(n, 1).id for n in range(7)]
+    failed = add(1, "1").id
+    for _ in range(2):
+        queue.run_next()
+    add.schedule((1,), priority=9)
+    while queue.run_next() and queue.get(failed).state != "error":
+        pass
+    waiting = add(9).id
+    everything = [waiting, queue.tasks(limit=2)[1].id, failed, *ids[::-1]]
+    assert [task.id for task in queue.tasks()] == everything
+    assert [task.id for task in queue.tasks("error")] == [failed]
+    assert [task.id for task in queue.tasks(["error", "queued"])] == [waiting, failed]
+    assert queue.tasks([]) == []
+    assert queue.tasks("expired") == []
+    pages, last = [], None
+    while page := queue.tasks(limit=3, before=last):
+        assert len(page) <= 3
+        pages += [task.id for task in page]
+        last = page[-1]
+    assert pages == everything
+    assert queue.tasks("queued")[0].args == (9,)
+    with pytest.raises(ConfigurationError, match=r"no state 'broken': there are queued, "):
+        queue.tasks("broken")
+
+
+def test_get_and_history(queue, clock, add):
+    """`get` gives a copy of the task as it is now, `history` a record a transition: state, time, worker, attempt."""
+    result = add(1, 2)
+    task = queue.get(result.id)
+    assert (task.id, task.name, task.args, task.state, task.attempt) == (result.id, add.name, (1, 2), "queued", 0)
+    task.priority, task.state = 99, "complete"
+    assert (queue.get(result.id).priority, queue.get(result.id).state) == (0, "queued")
+    assert result.task.id == result.id
+    clock.advance(5)
+    queue.run_next()
+    history = queue.history(result.id)
+    assert [(record.state, record.at - NOW, record.attempt) for record in history] == [
+        ("queued", 0, 0), ("executing", 5, 1), ("complete", 5, 1),
+    ]  # fmt: skip
+    assert history[0].worker != history[1].worker
+    assert history[1].worker == history[2].worker == queue.get(result.id).worker
+    assert history == result.history()
+    assert task.state == "complete"
+    for look in (queue.get, queue.history, queue.result, queue.retry):
+        with pytest.raises(UnknownTask, match="nobody"):
+            look("nobody")
+
+
+def test_flush(queue, heard, add):
+    """`flush` empties the queue: tasks, results, revocations and locks; ids can be used again; it goes on working."""
+    results = [add.schedule((1,), id="a"), add.schedule((2,), id="b", delay=5)]
+    queue.run_next()
+    queue.revoke_by_id("c")
+    add.revoke()
+    queue.lock_task("lock").acquire()
+    queue.flush()
+    assert not any(queue.counts().values())
+    assert queue.tasks() == []
+    assert not add.is_revoked()
+    assert not queue.is_revoked("c")
+    assert not queue.is_locked("lock")
+    assert queue.run_next() is None
+    with pytest.raises(UnknownTask):
+        results[0].get()
+    again = add.schedule((3,), id="a")
+    assert queue.run_next().id == "a"
+    assert again.get() == 3
+
+
+def test_flushed_while_it_runs(queue, heard):
+    """The outcome of a task that was flushed while it ran is dropped, even if a namesake was enqueued since."""
+
+    @queue.task(context=True)
+    def flushed(n, task=None):
+        if n == 1:
+            queue.flush()
+            flushed.schedule((2,), id=task.id)
+        return n
+
+    result = flushed.schedule((1,), id="a")
+    queue.run_next()
+    assert [record.state for record in result.history()] == ["queued"]
+    assert result.get() is None
+    queue.run_next()
+    assert result.get() == 2
+
+
+@pytest.mark.parametrize("state", [state for state in LAW if state not in ("retrying",)])
+def test_an_operators_retry(make, clock, state):
+    """An operator's retry runs what rests in an outcome once more, at once; anything else it refuses, and says why."""
+    queue = make(max_interruptions=0)
+    ends = {
+        "error": ValueError, "timeout": "TaskTimeout", "locked": "TaskLockedException", "canceled": CancelExecution,
+        "rate-limited": "RateLimitExceeded", "interrupted": TaskInterrupted,
+    }  # fmt: skip
+
+    @queue.task(context=True, retry_delay=50)
+    def ends_so(task=None):
+        if state == "executing":
+            with pytest.raises(IllegalTransition, match="executing: cannot retry"):
+                queue.retry(task.id)
+        if task.attempt > 1 or state not in ends:
+            return
+        ending = getattr(lifecycle, ends[state]) if isinstance(ends[state], str) else ends[state]
+        raise ending("key", 0, False) if state == "rate-limited" else ending
+
+    result = ends_so.schedule(delay=5 if state == "scheduled" else None, expires=1 if state == "expired" else None)
+    clock.advance(1)
+    if state == "revoked":
+        result.revoke()
+    if state != "queued":
+        queue.run_next()
+    before = states(result)
+    if state in ends:
+        assert queue.retry(result.id).id == result.id
+        assert states(result) == f"{before} retrying queued"
+        assert queue.run_next().state == "complete"
+    else:
+        with pytest.raises(IllegalTransition) as caught:
+            queue.retry(result.id)
+        now = "complete" if state == "executing" else state
+        assert (caught.value.state, caught.value.trigger) == (now, "retry")
+        assert "retry" not in caught.value.allowed
+        assert states(result) == before
+
+
+def test_two_operators(queue, heard, monkeypatch):
+    """Of two operators who retry a task at once one does, and the other is told where it is now; it is announced once."""
+    exchange = queue.storage.exchange
+
+    def after_another(done, claimant):
+        monkeypatch.undo()
+        queue.retry(result.id)
+        return exchange(done, claimant)
+
+    result = queue.task(name="fails")(lambda: 1 / 0)()
+    queue.run_next()
+    monkeypatch.setattr(queue.storage, "exchange", after_another)
+    with pytest.raises(IllegalTransition, match="queued: cannot retry"):
+        queue.retry(result.id)
+    assert heard.story(result) == "enqueued executing error retrying enqueued"

@@ -1,0 +1,354 @@
+"""The result handle: what became of a task, waited for or not, read as often as one likes."""
+
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import KINDS, NOW, PATIENCE, SOON, Heard, another_thread, drain, failure, states
+from hypothesis import given
+from hypothesis import strategies as st
+from support.damaged_rows import overwrite
+from support.strategies import patient
+from support.values import exact, values
+
+from lifecycle import ConfigurationError, ResultTimeout, StorageFull, TaskException, TaskQueue, Undecodable, UnknownTask
+
+# Reading -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.untraced
+@patient
+@given(st.sampled_from(KINDS), values())
+def test_values(new, kind, value):
+    """A result is exactly what the function returned, every time it is read, and by whoever has the task's id."""
+    with new(kind) as queue:
+
+        @queue.task()
+        def give(what):
+            return what
+
+        result = give(value)
+        assert result.get() is None
+        queue.run_next()
+        for read in (result.get, result, lambda: queue.result(result.id), queue.handle(result.id).get):
+            assert exact(read()) == exact(value)
+
+
+def test_not_yet(queue, clock, add):
+    """Who does not wait gets None until the task has ended, whether it is queued, scheduled or executing."""
+
+    @queue.task()
+    def look():
+        assert result.state == "executing"
+        return ["seen", result.get(), result()]
+
+    result = look.schedule(delay=5)
+    assert result.get() is None
+    assert result(blocking=False) is None
+    queue.run_next()
+    assert (result.state, result.get()) == ("scheduled", None)
+    clock.advance(5)
+    queue.run_next()
+    assert result.get() == ["seen", None, None]
+
+
+@pytest.mark.parametrize("timeout", [0, SOON, timedelta(seconds=SOON)], ids=str)
+@pytest.mark.parametrize("blocking", [True, False])
+def test_timeouts(queue, add, timeout, blocking):
+    """Who waits with a timeout is told in vain that the task has no outcome yet, and where it is; the task is not touched."""
+    result = add(1, 2)
+    started = time.monotonic()
+    with pytest.raises(ResultTimeout, match=f"{result.id} has no outcome yet: it is queued"):
+        result.get(blocking, timeout)
+    assert time.monotonic() - started >= (0 if timeout == 0 else SOON)
+    with pytest.raises(TimeoutError):
+        result(timeout=timeout)
+    with pytest.raises(ResultTimeout):
+        queue.result(result.id, timeout=timeout)
+    queue.run_next()
+    assert result.get(blocking, timeout) == 3
+    assert states(result) == "queued executing complete"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda result: result.get(blocking=True), lambda result: result(True),
+        lambda result: result.get(timeout=PATIENCE), lambda result: result(timeout=timedelta(seconds=PATIENCE)),
+    ],
+)  # fmt: skip
+def test_waiting(queue, add, readers, read):
+    """Who waits is woken by the outcome, not by the states before it, and gets the value."""
+    result, other, got = add.schedule((1, 2), priority=-1), add(5, 5), []
+    with another_thread(lambda: got.append(read(result))):
+        readers.expect()
+        assert queue.run_next().id == other.id
+        assert got == []
+        queue.run_next()
+    assert got == [3]
+
+
+def test_many_wait(queue, add, readers):
+    """Any number of callers may wait for one result."""
+    result, got = add(1, 2), []
+    handles = [result, queue.handle(result.id), queue.handle(result.id)]
+    threads = [another_thread(lambda one=one: got.append(one.get(blocking=True))) for one in handles]
+    for thread in threads:
+        thread.__enter__()
+        readers.expect()
+    queue.run_next()
+    for thread in threads:
+        thread.__exit__(None, None, None)
+    assert got == [3, 3, 3]
+
+
+def test_waiting_on_another_connection(tmp_path, clock):
+    """Who waits is woken by an outcome that came by another connection to the store, as from another process."""
+    url = f"sqlite:///{tmp_path}/app.db"
+    with closing(TaskQueue(url, clock=clock)) as producer, closing(TaskQueue(url, clock=clock)) as worker:
+        add, _ = (queue.task(name="add")(lambda a, b: a + b) for queue in (producer, worker))
+        result, got, started = add(1, 2), [], threading.Event()
+
+        def wait():
+            started.set()
+            got.append(result.get(blocking=True))
+
+        with another_thread(wait):
+            assert started.wait(PATIENCE)
+            assert worker.run_next().id == result.id
+        assert got == [3]
+
+
+def test_waiting_for_none(queue):
+    """A function that returns None has a result, too: who waits for it gets it at once."""
+    result = queue.task(name="nothing")(lambda: None)()
+    with pytest.raises(ResultTimeout):
+        result.get(timeout=SOON)
+    queue.run_next()
+    assert result.get(blocking=True) is None
+    assert result.get(timeout=0) is None
+
+
+# Acting ------------------------------------------------------------------------------------------------------------
+
+
+def test_state_and_history(queue, add):
+    """A handle tells the task's state, its history, and the task itself, as they are now."""
+    result = add(1, 2)
+    assert (result.state, states(result), result.task.attempt) == ("queued", "queued", 0)
+    queue.run_next()
+    assert (result.state, states(result), result.task.attempt) == ("complete", "queued executing complete", 1)
+
+
+def test_revoke_and_restore(queue, add):
+    """A task is revoked through its handle, and that taken back, as long as it has not come true."""
+    one, other = add(1, 2), add(1, 2)
+    assert one.is_revoked() is False
+    assert one.restore() is False
+    one.revoke()
+    other.revoke()
+    assert one.is_revoked() is True
+    assert one.restore() is True
+    drain(queue)
+    assert (one.get(), other.state) == (3, "revoked")
+    assert other.restore() is False
+    assert other.state == "revoked"
+
+
+def test_reschedule(queue, heard, clock, add):
+    """`reschedule` revokes a waiting task and enqueues a copy of it for another time, with an id of its own."""
+    result = add.schedule((1, 2), delay=100, priority=1, retries=4, retry_delay=7, expires=1000, timeout=9)
+    queue.run_next()
+    later = result.reschedule(delay=timedelta(seconds=50))
+    assert later.id != result.id
+    drain(queue)
+    assert heard.story(result) == "enqueued scheduled revoked"
+    assert heard.story(later) == "enqueued scheduled"
+    old, copy = queue.get(result.id), queue.get(later.id)
+    assert (copy.name, copy.args, copy.retries, copy.retry_delay) == (old.name, (1, 2), 4, 7)
+    assert (copy.eta, copy.priority, copy.expires, copy.timeout) == (NOW + 50, 1, NOW + 1000, 9)
+    clock.advance(50)
+    drain(queue)
+    assert later.get() == 3
+    eta = datetime.fromtimestamp(NOW + 500, UTC)
+    assert queue.get(add(1, 2).reschedule(eta=eta).id).eta == NOW + 500
+    at_once = add.schedule((5, 5), delay=99).reschedule(priority=-3)
+    assert (queue.get(at_once.id).eta, queue.get(at_once.id).priority) == (None, -3)
+    drain(queue)
+    assert at_once.get() == 10
+
+
+def test_rescheduling_what_has_run(queue, add):
+    """A copy of a task that has run, or failed, is a task of its own: its attempts begin anew."""
+    result = add(1, "2")
+    queue.run_next()
+    again = result.reschedule()
+    queue.run_next()
+    assert states(again) == "queued executing error"
+    assert queue.get(again.id).attempt == 1
+    assert result.state == "error"
+
+
+@pytest.mark.parametrize("flaw", ["both", "priority", "nan", "negative", "eta", "store"])
+def test_rescheduling_that_fails(queue, add, monkeypatch, flaw):
+    """A task that could not be rescheduled is not lost: it waits as before."""
+    result = add(1, 2)
+
+    def full(*args):
+        raise StorageFull("no space left")
+
+    if flaw == "store":
+        monkeypatch.setattr(queue.storage, "enqueue", full)
+    options = {
+        "both": {"eta": datetime.now(UTC), "delay": 5},
+        "priority": {"priority": 2**40},
+        "nan": {"delay": float("nan")},
+        "negative": {"delay": -1},
+        "eta": {"eta": NOW + 500},
+        "store": {"delay": 5},
+    }[flaw]
+    with pytest.raises((ConfigurationError, StorageFull)):
+        result.reschedule(**options)
+    assert [task.state for task in drain(queue)] == ["complete"]
+    assert result.get() == 3
+
+
+# What cannot be read -----------------------------------------------------------------------------------------------
+
+
+def test_unserializable_results(queue, heard):
+    """A function whose result cannot be stored has failed: the error names the function and the place, and it is retried."""
+
+    @queue.task(retries=1)
+    def gives():
+        return {"list": [1, object()]}
+
+    result = gives()
+    drain(queue)
+    assert heard.story(result) == "enqueued executing error retrying enqueued executing error"
+    error = failure(result)["error"]
+    assert "Unserializable" in error
+    assert f"the result of {gives.name}['list'][1]" in error
+
+
+class Unspeakable(Exception):
+    def __repr__(self):
+        raise ValueError("not even this")
+
+
+def test_errors_without_a_repr(queue):
+    """An exception whose repr raises, or is endless, or is no text, is told all the same."""
+    errors = [Unspeakable(), ValueError("x" * 10**6), ValueError("\ud800")]
+
+    @queue.task()
+    def fails(n):
+        raise errors[n]
+
+    told = []
+    for n in range(3):
+        result = fails(n)
+        queue.run_next()
+        told.append(failure(result)["error"])
+    assert "Unspeakable" in told[0]
+    assert told[1].startswith("ValueError('xxx")
+    assert len(told[1]) < 10**5
+    assert told[2] == "ValueError('\\ud800')"
+
+
+def test_long_tracebacks(queue):
+    """Of a traceback without end its end is kept, where the cause stands."""
+
+    @queue.task()
+    def fails():
+        raise ValueError("y" * 50_000) from RuntimeError("x" * 50_000)
+
+    result = fails()
+    queue.run_next()
+    traceback = failure(result)["traceback"]
+    assert len(traceback) < 50_000
+    assert traceback.endswith("y\n")
+
+
+def test_damaged_results(queue, add):
+    """A stored result that cannot be read is `Undecodable`, each time; everything else about the task still can."""
+    result = add(1, 2)
+    queue.run_next()
+    damage(queue, result.id, b"\xc1\xc1")
+    for _ in range(2):
+        with pytest.raises(Undecodable):
+            result.get()
+    assert (result.state, states(result)) == ("complete", "queued executing complete")
+
+
+def damage(queue, task_id, data):
+    """Overwrite a stored result."""
+    if hasattr(queue.storage, "_rows"):
+        queue.storage._rows[task_id].result = data
+    elif hasattr(queue.storage, "_server"):
+        overwrite(queue.storage, task_id, "result", data)
+    else:
+        with queue.storage._file.mutex:
+            queue.storage._file.writer().execute("update task set result=? where id=?", (data, task_id))
+
+
+@patient
+@given(st.sampled_from(KINDS), st.binary())
+def test_results_damaged_in_any_way(new, kind, data):
+    """Whatever bytes stand where a result was, reading them gives a value or a `LifecycleError`, never another error."""
+    with new(kind) as queue:
+        result = queue.task(name="one")(lambda: 1)()
+        queue.run_next()
+        damage(queue, result.id, data)
+        try:
+            result.get()
+        except (Undecodable, TaskException):
+            pass
+
+
+def test_pruned(queue, clock, add):
+    """Of a task that was pruned nothing is left; who asks is told so, and who waits, too."""
+    old, new = add(1, 2), add(3, 4)
+    queue.run_next()
+    clock.advance(10)
+    queue.run_next()
+    assert queue.storage.prune(clock.now()) == 1
+    for read in (old.get, old.history, lambda: old.state, lambda: old.task, old.reschedule):
+        with pytest.raises(UnknownTask, match=f"{old.id}.*pruned"):
+            read()
+    with pytest.raises(UnknownTask):
+        old.get(blocking=True)
+    assert new.get() == 7
+
+
+def test_who_waits_for_what_is_flushed(queue, add, readers):
+    """Who waits for a task that is flushed is told that it is gone."""
+    result, told = add(1, 2), []
+
+    def wait():
+        with pytest.raises(UnknownTask):
+            result.get(blocking=True)
+        told.append("gone")
+
+    with another_thread(wait):
+        readers.expect()
+        queue.flush()
+    assert told == ["gone"]
+
+
+def test_results_are_kept(make, clock):
+    """A result is there until it is pruned, however often it was read, and whatever became of later tasks."""
+    queue = make()
+    heard = Heard(queue)
+
+    @queue.task()
+    def add(a, b):
+        return a + b
+
+    results = [add(n, n) for n in range(20)]
+    drain(queue)
+    clock.advance(10**6)
+    for _ in range(3):
+        assert [result.get() for result in results] == [2 * n for n in range(20)]
+    assert all(heard.story(result) == "enqueued executing complete" for result in results)

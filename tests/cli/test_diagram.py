@@ -1,0 +1,115 @@
+"""``lifecycle diagram``: what it prints, and how it takes mistakes."""
+
+import re
+import sys
+from contextlib import closing
+
+import pytest
+
+from lifecycle import LIFECYCLE, TaskQueue
+from lifecycle.consumer.cli.main import main
+from lifecycle.consumer.demo.gallery import PICTURES, draw, formats
+
+TABLE = """
+from lifecycle import Lifecycle, State, Transition, Kind
+draft = State("draft", "drafted", Kind.WAITING, "its author")
+sent = State("sent", "sent", Kind.FINAL, "nobody")
+LETTERS = Lifecycle([draft, sent], [
+    Transition("write", None, draft, "somebody has an idea"),
+    Transition("send", draft, sent, "it is good enough"),
+])
+"""
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Gives `lifecycle diagram` arguments: its exit code, and what it wrote to stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIFECYCLE_URL", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lifecycle", "diagram", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    yield run
+    sys.modules.pop("letters", None)
+
+
+@pytest.fixture
+def task(tmp_path):
+    """The id of a task that failed once, and then completed; the file that it is in."""
+    with closing(TaskQueue(f"sqlite:///{tmp_path}/app.db")) as queue:
+        attempts = iter([ValueError("not yet"), None])
+
+        @queue.task(retries=1)
+        def flaky():
+            if (error := next(attempts)) is not None:
+                raise error
+
+        result = flaky()
+        while queue.run_next():
+            pass
+        assert result.state == "complete"
+    return result.id, f"sqlite:///{tmp_path}/app.db"
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("name", PICTURES)
+def test_prints_each(cli, name):
+    """Each picture is printed as it is committed, in every format that can show it; without a name, the lifecycle."""
+    picture = PICTURES[name]()
+    for form in formats(picture):
+        assert cli(name, "--format", form) == (0, draw(picture, form), "")
+    assert cli(name) == (0, draw(picture, "mermaid"), "")
+    assert cli("-f", "svg")[1] == draw(PICTURES["lifecycle"](), "svg")
+
+
+def test_lists(cli):
+    """`--list` prints the names."""
+    assert cli("--list") == (0, "".join(f"{name}\n" for name in PICTURES), "")
+
+
+@pytest.mark.parametrize("form", ["mermaid", "dot", "svg"])
+def test_draws_a_task(cli, task, form):
+    """With the id of a task it draws the way that this one took, its steps numbered in order."""
+    task_id, url = task
+    code, out, err = cli(task_id, "--url", url, "-f", form)
+    assert (code, err) == (0, "")
+    assert task_id in out
+    assert "queued → executing → error → retrying → queued → executing → complete" in out
+    assert sorted(re.findall(r"\b(\d): \+\d+\.\d\d s", out)) == ["1", "2", "3", "4", "5", "6", "7"]
+
+
+def test_draws_a_table(cli, tmp_path):
+    """With `--table` it draws a table of the user's own."""
+    (tmp_path / "letters.py").write_text(TABLE)
+    code, out, err = cli("--table", "letters:LETTERS")
+    assert (code, err) == (0, "")
+    assert '-->|"send"| sent' in out
+    assert not any(state.name in out for state in LIFECYCLE.states)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nope",), "'nope' is no picture (lifecycle diagram --list), and there is no file lifecycle.db"),
+        (
+            ("nope", "--url", "sqlite:///app.db"),
+            "'nope' is no picture (lifecycle diagram --list), and there is no task",
+        ),
+        (("nope", "nothing:queue"), "there is no module 'nothing'"),
+        (("-f", "png"), "no format 'png': there are mermaid, dot, svg"),
+        (("storage", "-f", "dot"), "dot cannot show a sequence"),
+        (("--table", "nothing"), "there is no module 'nothing'"),
+        (("storage", "--table", "nothing"), "give --table or storage, not both"),
+    ],
+)
+def test_mistakes(cli, task, arguments, message):
+    """A picture, task, table or format that there is not: one line that says what there is, and exit code 2."""
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1

@@ -1,0 +1,94 @@
+"""What `lifecycle run` says when its queue or its options are no good."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from support.command_line import TASKS, is_one_line, process
+from support.processes import PATIENCE, environment, until
+
+MODULES = {
+    "raises": "\nx = 1\nraise ValueError('uh-oh\\nand more')\n",
+    "typo": "queue = = 1\n",
+    "leaves": "import sys\nsys.exit(0)\n",
+    "needy": "import os\nimport not_there.at_all\n",
+    "deep.er": "import not_there\n",
+    "unknown": "from lifecycle import TaskQueue\nqueue = TaskQueue('mysql://localhost')\n",
+    "folderly": TASKS.format(url="sqlite:///folder"),
+    "foreign": TASKS.format(url="sqlite:///foreign.db"),
+    "textual": TASKS.format(url="sqlite:///notes.txt"),
+    "nowhere": TASKS.format(url="sqlite:///not/there.db"),
+}
+MISTAKES = {
+    "no such module": (["taks:queue"], ["'taks'", "no module"]),
+    "no such module in a package": (["deep.est:queue"], ["'deep.est'", "no module"]),
+    "a name that is none": (["tasks.py:queue!"], ["'tasks.py:queue!'", "tasks:queue"]),
+    "no name": ([":queue"], ["':queue'", "tasks:queue"]),
+    "no such attribute": (["tasks:qeue"], ["'qeue'", "did you mean queue?"]),
+    "no queue": (["tasks:add"], ["tasks:add", "TaskFunction", "did you mean queue?"]),
+    "a module that raises": (["raises:queue"], ["'raises'", "ValueError: uh-oh", "raises.py, line 3"]),
+    "a module with a typo": (["typo:queue"], ["'typo'", "SyntaxError", "typo.py, line 1"]),
+    "a module that leaves": (["leaves:queue"], ["'leaves'", "SystemExit", "leaves.py, line 2"]),
+    "a module that lacks one": (["needy:queue"], ["'needy'", "not_there", "needy.py, line 2"]),
+    "a module in a package that lacks one": (["deep.er:queue"], ["'deep.er'", "not_there", "er.py, line 1"]),
+    "a scheme that is none": (["unknown:queue"], ["'unknown'", "mysql", "sqlite", "unknown.py, line 2"]),
+    "a folder for a file": (["folderly:queue"], ["folder", "name a file in it"]),
+    "another program's file": (["foreign:queue"], ["foreign.db", "another program's", "album"]),
+    "a text": (["textual:queue"], ["notes.txt", "not a database"]),
+    "no such folder": (["nowhere:queue"], ["no folder", "not"]),
+    "no workers": (["tasks:queue", "-w", "0"], ["-w", "1"]),
+    "half a worker": (["tasks:queue", "-w", "1.5"], ["-w", "integer"]),
+    "no such kind of worker": (["tasks:queue", "-k", "fiber"], ["fiber", "thread"]),
+    "less than no grace": (["tasks:queue", "--grace", "-1"], ["--grace", "0"]),
+}
+
+
+@pytest.fixture
+def mistakes(folder):
+    """Modules that are no good, in a folder with a name that looks like markup."""
+    where = folder / "a [/b] c"
+    (where / "folder").mkdir(parents=True)
+    (where / "deep").mkdir()
+    for name, text in (MODULES | {"tasks": (folder / "tasks.py").read_text()}).items():
+        (where / f"{name.replace('.', '/')}.py").write_text(text)
+    (where / "notes.txt").write_text("Buy milk, and a longer text than that, so that it is no header.\n" * 20)
+    db = sqlite3.connect(where / "foreign.db")
+    db.execute("create table album(title)")
+    db.close()
+    return where
+
+
+@pytest.mark.parametrize(("arguments", "parts"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(mistakes, arguments, parts):
+    """Whatever is wrong with the queue or an option of `run` takes one line that names it, and exit code 2."""
+    before = {file: file.read_bytes() for file in mistakes.rglob("*.*") if file.suffix != ".pyc"}
+    code, out, err = process("run", *arguments, cwd=mistakes)
+    assert (code, out) == (2, "")
+    assert is_one_line(err, *parts), err
+    assert {file: file.read_bytes() for file in mistakes.rglob("*.*") if file.suffix != ".pyc"} == before
+
+
+def test_where_it_looked(mistakes):
+    """If there is no such module, the error says where it was looked for."""
+    assert str(mistakes) in process("run", "taks:queue", cwd=mistakes)[2]
+
+
+def test_where_it_went_wrong(mistakes):
+    """If a module cannot be imported, the error names the full path of the file that is to be mended."""
+    assert str(mistakes / "raises.py") in process("run", "raises:queue", cwd=mistakes)[2]
+
+
+def test_interrupted_while_it_imports(folder):
+    """So it does while a module is imported, which may take its time."""
+    (folder / "slow.py").write_text("import time\nopen('here', 'w').close()\ntime.sleep(3600)\n")
+    started = subprocess.Popen(
+        [sys.executable, "-m", "lifecycle", "run", "slow:queue"],
+        cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until((folder / "here").exists, "the import")
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=PATIENCE)
+    assert started.returncode == 130
+    assert is_one_line(err, "interrupted")

@@ -1,0 +1,166 @@
+"""`lifecycle verify`, and what it computes: the properties of a table."""
+
+import json
+import os
+import re
+
+import pytest
+from hypothesis import given
+from support.strategies import LAW, patient
+
+from lifecycle import FaultyTable, Kind, Lifecycle, State, Transition
+from lifecycle.analysis.grammar import count, readable, sequences
+from lifecycle.analysis.properties import properties
+from lifecycle.testing import check, lifecycles
+
+# Properties --------------------------------------------------------------------------------------------------------
+
+
+@patient
+@given(lifecycles())
+def test_what_can_be_built_keeps_all_promises(table):
+    """For any table that could be built every property holds."""
+    assert [one for one in properties(table) if not one.holds] == []
+    assert len(properties(table)) == 7
+
+
+def unchecked(states, rows):
+    """A table as if nobody had looked at it."""
+    table = object.__new__(Lifecycle)
+    table.states, table.transitions = tuple(states), tuple(rows)
+    table._by_name = {state.name: state for state in states}
+    table._rows = {name: {} for name in (None, *table._by_name)}
+    table._walks = {}
+    for row in rows:
+        table._rows[row.source and row.source.name][row.trigger] = row.target
+    return table
+
+
+def test_each_property_can_fail():
+    """Each property is computed from what the table answers: of a table with that fault, it alone names it."""
+    a, b = (State(name, name, Kind.WAITING, "x") for name in "ab")
+    end, twin = State("end", "end", Kind.FINAL, "x"), State("twin", "end", Kind.FINAL, "x")
+    new, on, off = Transition("make", None, a, ""), Transition("go", a, b, ""), Transition("stop", b, end, "")
+    cases = {
+        "every state can be reached": ([a, b, end], [new, Transition("go", a, end, ""), off], ("b",)),
+        "no state is a trap": ([a, b, end], [new, on, Transition("stop", a, end, "")], ("b",)),
+        "an end can be reached": ([a, b], [new, on, Transition("back", b, a, "")], ("a", "b")),
+        "final states have no way out": ([a, b, end], [new, on, off, Transition("undo", end, b, "")], ("end",)),
+        "each state and trigger have one": ([a, b, end], [new, on, off, Transition("go", a, b, "")], ("go from a",)),
+        "tasks are created in one": ([a, b, end], [new, on, off, Transition("copy", None, b, "")], ("a", "b")),
+        "each signal is that of one": ([a, b, end, twin], [new, on, off, Transition("s", a, twin, "")], ("end",)),
+    }
+    assert [property_.holds for property_ in properties(unchecked([a, b, end], [new, on, off]))] == [True] * 7
+    for place, (claim, (states, rows, faults)) in enumerate(cases.items()):
+        found = properties(unchecked(states, rows))
+        assert found[place].claim.startswith(claim)
+        assert found[place].faults == faults
+        with pytest.raises(FaultyTable):
+            Lifecycle(states, rows)
+    nobody = properties(unchecked([a, b, end], [on, off]))
+    assert nobody[5].faults == ("(none)",)
+    assert nobody[0].faults == ("a", "b", "end")
+
+
+# verify ------------------------------------------------------------------------------------------------------------
+
+
+def test_verify(cli):
+    """It says what holds, and prints the language: automaton, expression, and how many sequences there are."""
+    code, said, err = cli("verify")
+    assert (code, err) == (0, "")
+    assert said.startswith("lifecycle.LIFECYCLE: 13 states, 25 rows\n")
+    assert said.count("✓") == 8
+    assert "✗" not in said
+    for name, line in readable().items():
+        assert f"{name} = {line}" in said
+    assert re.search(r"^ +8 signals +400 *$", said, re.MULTILINE)
+    assert f"in all {sum(count(length=8)):>17,}" in said
+    assert "error | timeout | locked | rate-limited | canceled → 5" in said
+
+
+def test_verify_list(cli):
+    """On demand it prints each legal sequence up to the length that was given."""
+    code, said, _ = cli("verify", "--length", "3", "--list")
+    assert code == 0
+    listed = said.split("Each of them\n")[1].splitlines()
+    assert [tuple(line.split()) for line in listed] == list(sequences(length=3))
+    assert all(check(line.split()) == len(line.split()) for line in listed)
+
+
+def test_verify_counts_what_it_cannot_list(cli):
+    """Long sequences are counted, and not walked one by one."""
+    code, said, _ = cli("verify", "-n", "60")
+    assert code == 0
+    assert said.count("✓") == 7
+    assert f"{count(length=60)[-1]:,}" in said
+
+
+def test_verify_json(cli):
+    """Programs get the same."""
+    code, said, _ = cli("verify", "--json", "--length", "4", "--list")
+    report = json.loads(said)
+    assert code == 0
+    assert report["states"] == list(LAW)
+    assert all(one["holds"] and one["faults"] == [] for one in report["properties"])
+    assert report["counts"] == count(length=4)
+    assert [tuple(one) for one in report["sequences"]] == list(sequences(length=4))
+    assert re.fullmatch(report["expression"], "enqueued executing complete ")
+    assert {name for one in report["automaton"] for name in one["members"]} == set(LAW)
+    assert report["readable"] == readable()
+    assert "sequences" not in json.loads(cli("verify", "--json")[1])
+
+
+def test_verify_another_table(cli):
+    """A table of one's own is verified alike; the attribute's name may be left out."""
+    for target in ("own:TABLE", "own"):
+        code, said, _ = cli("verify", target)
+        assert code == 0
+        assert said.startswith(f"{target}: 2 states, 2 rows\n")
+        assert "LIFE = opened closed" in said
+
+
+def test_verify_a_faulty_table(cli):
+    """A table that cannot be built is told in one line, with each fault and the place; that is what was found wrong."""
+    code, said, err = cli("verify", "faulty:TABLE")
+    assert (code, said) == (1, "")
+    assert err.count("\n") == 1
+    assert err.startswith("error: 'faulty' cannot be imported: FaultyTable: no lifecycle: ")
+    for fault in ("c cannot be reached", "b is final but leads to a", "c is a trap"):
+        assert fault in err
+    assert "faulty.py, line 4)" in err
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("nowhere:TABLE", "there is no module 'nowhere'"),
+        ("own:TABEL", "'own' has no 'TABEL'; did you mean TABLE?"),
+        ("own:number", "own:number is a int, not a Lifecycle; did you mean TABLE?"),
+        ("own table", "'own table' does not name a table: write module:attribute, as in module:TABLE"),
+    ],
+)
+def test_verify_no_table(cli, target, said):
+    """What names no table is bad usage, for both commands."""
+    for command in (("verify", target), ("check", "--table", target, os.devnull)):
+        code, out, err = cli(*command)
+        assert (code, out) == (2, "")
+        assert said in err
+        assert err.count("\n") == 1
+
+
+def test_verify_length(cli):
+    """A length below one is bad usage."""
+    assert cli("verify", "--length", "0")[0] == 2
+
+
+def test_verify_names_what_does_not_hold(cli, monkeypatch):
+    """If something did not hold it would be named, with exit code 1."""
+    fault = properties()[0].__class__("every state can be reached", ("error",))
+    monkeypatch.setattr("lifecycle.consumer.cli.law.properties", lambda _: [fault])
+    monkeypatch.setattr("lifecycle.consumer.cli.law.sequences", lambda *_: iter([("enqueued",)]))
+    code, said, _ = cli("verify", "--length", "2")
+    assert code == 1
+    assert "✗ every state can be reached: error\n" in said
+    assert "as were counted: 1 instead of 5\n" in said
+    assert json.loads(cli("verify", "--json")[1])["properties"][0]["faults"] == ["error"]

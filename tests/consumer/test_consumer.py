@@ -1,0 +1,261 @@
+"""The consumer in this process: workers that start, share the work, wait for what is due, and keep their time."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+import pytest
+from support.consumers import PROMPT, Gate, hands, now, on_sqlite, plus, running
+from support.processes import LEASE, PATIENCE, settled, states, until
+
+from lifecycle import ConfigurationError, Consumer, TaskQueue, UnknownTask
+from lifecycle.testing import VirtualClock
+
+
+@pytest.fixture
+def make(live):
+    """On the real clock."""
+    return live
+
+
+# Work ----------------------------------------------------------------------------------------------------------------
+
+
+def test_starts_and_stops(queue):
+    """A consumer runs what is enqueued from its start to its stop, and leaves no worker behind."""
+    add = queue.task()(plus)
+    early = add(1, 2)
+    with running(queue, 2) as consumer:
+        assert early.get(timeout=PATIENCE) == 3
+        assert add(3, 4).get(timeout=PATIENCE) == 7
+        consumer.stop()
+        assert hands(consumer) == []
+    assert states(add(5, 6)) == "queued"
+
+
+def test_nobody_is_left_alone(queue):
+    """As many tasks run at once as there are workers, all enqueued in one go."""
+    barrier = threading.Barrier(4)
+    meet = queue.task()(lambda number: barrier.wait(PATIENCE) and number)
+    with running(queue, 4):
+        results = meet.map(range(4))
+        assert settled(queue, *results) == ["complete"] * 4
+    assert len({result.task.worker for result in results}) == 4
+
+
+def test_quick_tasks_are_shared(queue):
+    """The same, if the function has been so quick that a worker starts several of its tasks at once."""
+    barrier = threading.Barrier(4)
+    meet = queue.task()(lambda wait: wait and barrier.wait(PATIENCE))
+    with running(queue, 1):
+        settled(queue, *meet.map([False] * 300))
+    with running(queue, 4):
+        settled(queue, *meet.map([False] * 1200))
+        results = meet.map([True] * 4)
+        assert settled(queue, *results) == ["complete"] * 4
+
+
+def test_no_more_than_the_workers(queue):
+    """Never do more tasks run at once than there are workers, and each runs once."""
+    running_now, most, lock = [0], [0], threading.Lock()
+    started = []
+
+    @queue.task()
+    def work(number):
+        with lock:
+            started.append(number)
+            running_now[0] += 1
+            most[0] = max(most[0], running_now[0])
+        time.sleep(0.001)
+        with lock:
+            running_now[0] -= 1
+
+    with running(queue, 3), ThreadPoolExecutor(4) as producers:
+        results = list(producers.map(work, range(200)))
+        assert settled(queue, *results) == ["complete"] * 200
+    assert sorted(started) == list(range(200))
+    assert most[0] <= 3
+
+
+def test_woken_promptly(queue):
+    """An idle worker is woken by a task that another thread enqueues, and does not wait until it would look itself."""
+    note = queue.task()(now)
+    waits = []
+    with running(queue, 2):
+        for _ in range(9):
+            called = time.time()
+            waits.append(note().get(timeout=PATIENCE) - called)
+    assert median(waits) < PROMPT
+
+
+def test_waits_for_an_eta(queue):
+    """An idle worker starts a task when its ETA has come, not before, and not when it would look itself."""
+    note = queue.task()(now)
+    late = []
+    with running(queue, 2):
+        for _ in range(5):
+            due = time.time() + 0.05
+            late.append(note.schedule(delay=0.05).get(timeout=PATIENCE) - due)
+    assert min(late) >= 0
+    assert median(late) < PROMPT
+
+
+def test_an_earlier_task_goes_first(queue):
+    """A worker that waits for an ETA is woken by a task that is due before."""
+    note = queue.task()(now)
+    with running(queue):
+        waits = []
+        for delay in (0.9, 0.91, 0.92):
+            later = note.schedule(delay=delay)
+            until(lambda later=later: later.state == "scheduled", "the wait")
+            called = time.time()
+            waits.append(note().get(timeout=PATIENCE) - called)
+    assert median(waits) < PROMPT
+
+
+@on_sqlite
+def test_idles(make, monkeypatch):
+    """Idle workers look at the store about once a second, and write nothing."""
+    queue = make(lease=2.0)  # four times a second the consumer itself looks for what is to be recovered
+    looks, ticks = [], []
+    exchange, recover = queue.storage.exchange, queue.storage.recover
+    monkeypatch.setattr(queue.storage, "exchange", lambda *given: looks.append(given) or exchange(*given))
+    monkeypatch.setattr(queue.storage, "recover", lambda *given, **more: ticks.append(0) or recover(*given, **more))
+    with running(queue, 4):
+        until(lambda: len(ticks) >= 4, "the fourth tick")
+        assert len(looks) < 40  # 4 at the start and 1 a second; without a pause there would be thousands
+        assert not any(done for done, _ in looks)
+
+
+def test_async(queue):
+    """`async` functions run in every worker, at the same time as others."""
+    barrier = threading.Barrier(2)
+
+    @queue.task()
+    async def meet(number):
+        await asyncio.sleep(0)
+        barrier.wait(PATIENCE)
+        return number
+
+    with running(queue, 2):
+        first, second = meet.map([1, 2])
+        assert (first.get(timeout=PATIENCE), second.get(timeout=PATIENCE)) == (1, 2)
+
+
+# Time ----------------------------------------------------------------------------------------------------------------
+
+
+def test_virtual_clock(make):
+    """On a virtual clock a task runs when the test has moved the time to its ETA: at once then, and not before."""
+    clock = VirtualClock()
+    queue = make(clock=clock)
+    add = queue.task()(plus)
+    waits = []
+    with running(queue, 2):
+        for number in range(5):
+            result = add.schedule((number, 1), delay=3600)
+            due = clock.now() + 3600
+            until(lambda result=result: result.state == "scheduled", "the wait for its ETA")
+            clock.advance(3599.5)
+            assert add(1, 2).get(timeout=PATIENCE) == 3  # a worker has looked
+            assert result.state == "scheduled"
+            moved = time.monotonic()
+            clock.advance(0.5)
+            assert result.get(timeout=PATIENCE) == number + 1
+            waits.append(time.monotonic() - moved)
+            assert [record.at for record in result.history()[-2:]] == [due, due]
+    assert median(waits) < PROMPT
+
+
+def test_retention(make):
+    """What has been at rest for longer than the queue keeps it is deleted, all else stays."""
+    clock = VirtualClock()
+    queue = make(clock=clock, retention=3600)
+    add = queue.task()(plus)
+    with running(queue):
+        old, waiting = add(1, 2), add.schedule((1, 2), delay=1e6)
+        settled(queue, old)
+        clock.advance(3599)
+        young = add(3, 4)
+        settled(queue, young)
+        assert old.get() == 3
+        clock.advance(2)
+        until(lambda: queue.storage.get(old.id) is None, "the end of what is old")
+        with pytest.raises(UnknownTask):
+            old.get()
+        assert young.get() == 7
+        assert waiting.state == "scheduled"
+
+
+@on_sqlite
+def test_kept_for_good(make, monkeypatch):
+    """With `retention=None` nothing is deleted, ever."""
+    clock = VirtualClock()
+    queue = make(clock=clock, retention=None, lease=2.0)
+    ticks, recover = [], queue.storage.recover
+    monkeypatch.setattr(queue.storage, "recover", lambda *given, **more: ticks.append(0) or recover(*given, **more))
+    add = queue.task()(plus)
+    with running(queue):
+        result = add(1, 2)
+        settled(queue, result)
+        clock.advance(1e9)
+        ticks.clear()
+        until(lambda: len(ticks) >= 2, "the second tick")
+        assert result.get() == 3
+
+
+@on_sqlite
+def test_heartbeat(make):
+    """A task that runs for longer than its lease keeps it, and nobody takes it over."""
+    queue, gate = make(lease=2 * LEASE), Gate()
+    wait = queue.task()(gate.pass_through)
+    with running(queue, 2):
+        result = wait()
+        gate.until(1)
+        *_, started = result.history()
+        until(lambda: time.time() > started.at + 2.5 * LEASE, "the end of its first lease")
+        assert result.task.lease > time.time()
+        gate.open()
+        assert settled(queue, result) == ["complete"]
+    assert states(result) == "queued executing complete"
+
+
+# Bad usage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True, None])
+def test_bad_counts(workers):
+    """A consumer has a whole number of workers, at least one."""
+    with pytest.raises(ConfigurationError, match=r"workers=.*whole number"):
+        Consumer(TaskQueue("memory://"), workers)
+
+
+@pytest.mark.parametrize("kind", ["fiber", "Thread", "", None, 1])
+def test_bad_types(kind):
+    """There are no other types of workers than those that an error names."""
+    with pytest.raises(ConfigurationError, match=r"worker_type=.*thread"):
+        Consumer(TaskQueue("memory://"), 1, kind)
+
+
+@pytest.mark.parametrize("grace", [-1, float("nan"), "2", None])
+def test_bad_grace(grace):
+    """The time of grace is some seconds, and not less than none."""
+    with pytest.raises(ConfigurationError, match="grace"):
+        Consumer(TaskQueue("memory://"), grace=grace)
+
+
+def test_no_store(tmp_path):
+    """A consumer whose store cannot be used says so at its start, starts no worker, and can be started later."""
+    queue = TaskQueue(f"sqlite:///{tmp_path}/later/work.db")
+    consumer = Consumer(queue)
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        consumer.start()
+    assert hands(consumer) == []
+    (tmp_path / "later").mkdir()
+    consumer.start()
+    result = queue.task()(lambda: 7)()
+    assert result.get(timeout=PATIENCE) == 7
+    consumer.stop()
+    queue.close()

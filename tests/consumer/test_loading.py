@@ -1,0 +1,67 @@
+"""Finding the queue that a command line names: in this folder, or installed; else one line that says what is wrong."""
+
+import sys
+
+import pytest
+
+from lifecycle import ConfigurationError, TaskQueue
+from lifecycle.consumer.loading import load_queue
+
+MODULES = {
+    "chores": "from lifecycle import TaskQueue\nqueue = TaskQueue('memory://')\nnothing = 5\n",
+    "several": "import chores\nclass tasks:\n    queue = chores.queue\nmine = chores.queue\n",
+    "broken": "def f():\n    return 1 / 0\nf()\n",
+    "unspeakable": "def f(:\n",
+    "leaving": "raise SystemExit(3)\n",
+    "wanting": "import something_that_is_not_there\n",
+}
+FAULTS = {
+    "": "does not name a queue: write module:attribute",
+    "tasks queue": "does not name a queue",
+    "chores:": None,
+    "chores": None,
+    "chores:queue": None,
+    "several:tasks.queue": None,
+    "nowhere:queue": "there is no module 'nowhere', neither in",
+    "nowhere.tasks:queue": "there is no module 'nowhere'",
+    "chores:qeueu": "'chores' has no 'qeueu'; did you mean queue?",
+    "chores:nothing": "chores:nothing is a int, not a TaskQueue; did you mean queue?",
+    "several": "'several' has no 'queue'; did you mean mine?",
+    "several:tasks.qu": "'several' has no 'tasks.qu'; did you mean queue?",
+    "broken": "'broken' cannot be imported: ZeroDivisionError: division by zero (",
+    "unspeakable": "'unspeakable' cannot be imported: SyntaxError: ",
+    "leaving": "'leaving' cannot be imported: SystemExit: 3",
+    "wanting": "'wanting' cannot be imported: ModuleNotFoundError: No module named 'something_that_is_not_there'",
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with modules in it; what was imported from there is forgotten."""
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("target", FAULTS)
+def test_load(folder, target):
+    """A queue is found by its module and name; what is not found is told in one line, with what may have been meant."""
+    if FAULTS[target] is None:
+        assert isinstance(load_queue(target), TaskQueue)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        load_queue(target)
+    text = str(caught.value)
+    assert FAULTS[target] in text
+    assert "\n" not in text
+
+
+def test_where_it_went_wrong(folder):
+    """An error in the user's module is told with its place there."""
+    with pytest.raises(ConfigurationError, match=r"broken\.py, line 2\)"):
+        load_queue("broken")

@@ -1,0 +1,170 @@
+"""The compiled path: taken while nothing is attached that somebody would have to call; never at the cost of a call."""
+
+import threading
+from functools import partial
+from unittest import mock
+
+import pytest
+from support.compiled_machines import ATTACHMENTS, enters_library, make, nothing
+from support.machine_operations import PATCHES
+from support.machine_pairs import MACHINE_LISTS, STATE_LISTS
+from transitions import State
+from transitions.extensions.states import Tags, Timeout, add_state_features
+
+from lifecycle.core.machine import CompiledEvent, CompiledMachine, CompiledState, CompiledTransition
+
+
+@pytest.mark.parametrize(("attach", "detach"), ATTACHMENTS.values(), ids=ATTACHMENTS)
+def test_the_library_is_entered_while_something_is_attached(attach, detach):
+    """A trigger is looked up exactly as long as nothing is attached to it, whenever that begins and ends."""
+    machine, model = make()
+    assert not enters_library(machine, model)
+    attach(machine)
+    assert enters_library(machine, model)
+    assert enters_library(machine, model)
+    detach(machine)
+    assert not enters_library(machine, model)
+
+
+def test_a_trigger_is_looked_into_once():
+    """Whether a trigger can be looked up is found out once, whatever the answer, until something changes."""
+    machine, model = make()
+    for attach in (list, lambda: machine.on_enter_b(nothing)):
+        attach()
+        with mock.patch.object(CompiledEvent, "_next", autospec=True, side_effect=CompiledEvent._next) as spy:
+            for _ in range(3):
+                model.state = "a"
+                machine.events["go"].trigger(model)
+        assert spy.call_count == 1
+
+
+@pytest.mark.parametrize("how", [*MACHINE_LISTS[:5], *STATE_LISTS])
+def test_what_is_attached_from_the_start_is_called(how):
+    """A callback that a machine or a state is made with is called, and the rest is looked up once it is taken away."""
+    calls = []
+    call = partial(calls.append, how)
+    if how in MACHINE_LISTS:
+        machine, model = make(**{how: call})
+    else:
+        machine, model = make(states=["a", {"name": "b", how: call}, "c"])
+    assert enters_library(machine, model, start="b" if how == "on_exit" else "a")
+    assert calls == [how] * (how != "on_exception")
+    getattr(machine if how in MACHINE_LISTS else machine.get_state("b"), how).clear()
+    assert not enters_library(machine, model)
+    assert not enters_library(machine, model, start="b")
+
+
+@pytest.mark.parametrize(
+    ("options", "trigger"),
+    [
+        ({"queued": True}, "go"),
+        ({"model_attribute": "mode"}, "go"),
+        ({"after_state_change": []}, "go"),  # the caller's own list
+        ({"states": [State("a"), "b", "c"]}, "go"),
+        ({"states": ["a", State("b"), "c"]}, "go"),
+        ({"transitions": [{"trigger": "go", "source": "a", "dest": "b", "before": []}]}, "go"),
+        ({}, "stay"),
+    ],
+)
+def test_what_is_documented_as_never_looked_up_is_not(options, trigger):
+    """A queue, another attribute, a caller's list, a foreign state, an internal transition take the library's path."""
+    machine, model = make(**options)
+    assert enters_library(machine, model, trigger)
+    assert enters_library(machine, model, trigger)
+
+
+def test_final_states_matter_only_to_those_who_listen():
+    """A callback for final states leaves the other states to the look-up, and an empty one leaves all of them."""
+    machine, model = make(states=["a", "b", {"name": "c", "final": True}], on_final=nothing)
+    assert not enters_library(machine, model)
+    assert enters_library(machine, model, start="b")
+    machine.on_final.clear()
+    assert not enters_library(machine, model, start="b")
+
+
+def test_reflexive_transitions_and_the_first_of_several_are_looked_up():
+    """A transition to the same state is looked up, and so is the first of several if it has no condition."""
+    machine, model = make()
+    assert not enters_library(machine, model, "again")
+    machine.add_transition("go", "a", "c", conditions=[nothing])
+    assert not enters_library(machine, model)
+    assert model.state == "b"
+
+
+OVERRIDES = {
+    "Machine": ("_process", "callbacks", "get_state", "get_model_state", "set_state", "has_queue", *MACHINE_LISTS),
+    "State": ("enter", "exit", "name", "value"),
+    "Transition": ("execute", "_eval_conditions", "_change_state"),
+    "Event": ("_trigger", "_process", "_is_valid_source"),
+}
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in OVERRIDES.items() for name in names])
+def test_an_overridden_method_is_called(part, name):
+    """A method or property of a subclass is used by every trigger, as if it were the library's own machine."""
+    stock = {
+        "Machine": CompiledMachine,
+        "State": CompiledState,
+        "Transition": CompiledTransition,
+        "Event": CompiledEvent,
+    }
+    found, calls = getattr(stock[part], name), []
+    if isinstance(found, property):
+        read = property(lambda self: calls.append(name) or found.fget(self), found.fset)
+    else:
+
+        def read(self, *args):
+            calls.append(name)
+            return found(self, *args)
+
+    own = type("Own", (stock[part],), {name: read})
+    cls = own
+    if part != "Machine":
+        cls = type("Machine", (CompiledMachine,), {f"{part.lower()}_cls": own})
+    machine, model = make(cls=cls)
+    for _ in range(2):
+        assert enters_library(machine, model) or (part, name) == ("Event", "_trigger")
+        assert name in calls or name in {"on_exception", "on_final"}  # which nothing reads while nothing happens
+        calls.clear()
+
+
+@pytest.mark.parametrize(("target", "name"), PATCHES)
+def test_a_method_put_on_an_object_is_called(target, name):
+    """A method assigned to the machine, a state, an event or a transition is called from the next trigger on."""
+    machine, model = make()
+    parts = {"machine": machine, "state": machine.get_state("b"), "event": machine.events["go"]}
+    part = parts.get(target) or machine.get_transitions("go", "a")[0]
+    assert not enters_library(machine, model)
+    assert not enters_library(machine, model, start="b")
+    with mock.patch.object(part, name, wraps=getattr(part, name)) as spy:
+        for start in ("a", "b"):
+            machine.set_state(start, model)
+            spy.reset_mock()
+            machine.events["go"].trigger(model)
+            if (target, start, name) in {("state", "a", "exit"), ("state", "b", "enter"), ("transition", "b", name)}:
+                continue
+            assert spy.called
+
+
+def test_state_features_are_kept():
+    """The library's state features work; those that do something on entry are called."""
+
+    @add_state_features(Tags, Timeout)
+    class Featured(CompiledMachine):
+        pass
+
+    expired = threading.Event()
+    states = ["a", {"name": "b", "tags": ["x"], "timeout": 0.001, "on_timeout": expired.set}, "c"]
+    machine, model = make(cls=Featured, states=states)
+    assert enters_library(machine, model)
+    assert machine.get_state("b").is_x
+    assert expired.wait(10)
+
+    @add_state_features(Tags)
+    class Tagged(CompiledMachine):
+        pass
+
+    machine, model = make(cls=Tagged, states=["a", {"name": "b", "tags": ["x"]}, "c"])
+    assert not enters_library(machine, model)
+    machine.on_enter_b(nothing)
+    assert enters_library(machine, model)

@@ -1,0 +1,347 @@
+"""What may happen to a task now: the guards, the outcomes, the waits, and what is written down of them."""
+
+import copy
+import itertools
+import uuid
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support import strategies as some
+from support.strategies import EDGES, ENDINGS, LAW, MOVES, of_kind, patient
+
+from lifecycle.core import policies
+from lifecycle.core.machine import IllegalTransition
+from lifecycle.core.policies import Outcome, Revocation, backoff, recover, settle, stopped, visibility
+from lifecycle.core.table import LIFECYCLE
+from lifecycle.core.task import Record, RetryPolicy, Task, history_line, new_id, policy_fields, read_history
+from lifecycle.errors import Undecodable
+from lifecycle.execution import stored_result as outcomes
+from lifecycle.testing import strategies as drawn
+
+WAITING, OUTCOMES = of_kind("waiting"), of_kind("outcome")
+CLAIMS = [(state, trigger) for state, trigger in EDGES if state in WAITING]
+
+# The guards of a claim ---------------------------------------------------------------------------------------------
+
+
+NOW, LATER, ETA, MUCH_LATER = 1000.0, 1500.0, 2000.0, 2500.0
+ETAS = {"none": None, "past": 999.0, "now": NOW, "ahead": ETA}
+EXPIRIES = {"none": None, "past": 999.0, "now": NOW, "before eta": LATER, "after eta": MUCH_LATER}
+UNTILS = {"past": 999.0, "now": NOW, "before eta": LATER, "at eta": ETA, "after eta": MUCH_LATER, "for good": None}
+STOPS = {  # until when the task itself is revoked: the etas at which that stops it now
+    "past": (),
+    "now": (),
+    "before eta": ("none", "past", "now"),
+    "at eta": ("none", "past", "now"),
+    "after eta": ("none", "past", "now", "ahead"),
+    "for good": ("none", "past", "now", "ahead"),
+}
+REVOCATIONS = {None: None} | {name: Revocation(until) for name, until in UNTILS.items()}
+
+
+@pytest.mark.parametrize("state", ["queued", "scheduled"])
+@pytest.mark.parametrize("expires", EXPIRIES)
+def test_guards(state, expires):
+    """Expired · itself revoked, at its ETA still · ETA ahead · function revoked at this moment · else it starts."""
+    for eta, own, function in itertools.product(ETAS, REVOCATIONS, REVOCATIONS):
+        task = Task("7", "add", state=state, eta=ETAS[eta], expires=EXPIRIES[expires])
+        if expires in ("past", "now"):
+            law = "expire"
+        elif own is not None and eta in STOPS[own]:
+            law = "revoke"
+        elif eta == "ahead":
+            law = "schedule" if state == "queued" else None
+        elif function in ("before eta", "at eta", "after eta", "for good"):
+            law = "revoke"
+        else:
+            law = "start"
+        assert policies.admit(task, REVOCATIONS[own], REVOCATIONS[function], NOW) == law, (eta, own, function)
+        assert stopped(task, REVOCATIONS[own], NOW) == (own is not None and eta in STOPS[own])
+
+
+@patient
+@given(drawn.tasks(WAITING), st.sampled_from(CLAIMS), drawn.moments, drawn.moments, st.booleans())
+def test_a_claim(task, edge, now, lease, hold):
+    """A start holds the task for its lease, counts the attempt and forgets the ETA; any other claim changes nothing."""
+    task.state, trigger = edge
+    move, starts = policies.claimed(task, trigger, "me", now, lease, hold=hold), trigger == "start"
+    after = some.moved(task, move)
+    assert some.legal(task, move, (trigger,))
+    assert some.unchanged(task, after, "attempt", "eta")
+    assert (after.attempt, after.eta) == ((task.attempt + 1, None) if starts else (task.attempt, task.eta))
+    assert after.lease == (now + lease if starts or (hold and trigger == "schedule") else None)
+    assert (after.worker, move.at, move.result, move.follow_ups) == ("me", now, None, ())
+    for state, other in itertools.product([None, *LAW], {trigger for _, trigger in CLAIMS}):
+        if (state, other) not in EDGES:
+            with pytest.raises(IllegalTransition):
+                policies.claimed(attrs.evolve(task, state=state), other, "me", now, lease, hold=hold)
+
+
+@pytest.mark.untraced
+@patient
+@given(drawn.tasks([None]), drawn.moments, some.maybe)
+def test_birth(task, now, hold):
+    """A new task is queued, held if its caller wants to announce it first; one that was born is not born again."""
+    move = policies.enqueued(task, now, "me", hold)
+    assert some.legal(task, move, ("enqueue",))
+    assert some.unchanged(task, some.moved(task, move))
+    assert (move.lease, move.hold, move.at) == (hold, hold, now)
+    for state in of_kind("waiting", "running", "outcome", "final"):
+        with pytest.raises(IllegalTransition):
+            policies.enqueued(attrs.evolve(task, state=state), now, "me")
+
+
+# When a claim looks ------------------------------------------------------------------------------------------------
+
+
+@patient
+@given(
+    drawn.tasks((*WAITING * 9, *LAW), drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few
+)
+def test_what_is_looked_at_now(task, own, function, now):
+    """A claim looks at what waits, and moves what it looks at: what is itself revoked first, the rest by priority."""
+    rank, due = visibility(task, own, now)
+    assert ((rank is None) + (due is None)) == (1 if task.state in WAITING else 2)
+    if task.state in WAITING and stopped(task, own, now):
+        assert rank == policies.URGENT > 2**31
+        assert policies.admit(task, own, function, now) in ("revoke", "expire")
+    elif task.state == "queued":
+        assert rank == task.priority
+    assert rank is None or policies.admit(task, own, function, now) is not None
+
+
+@patient
+@given(drawn.tasks(["scheduled"], drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few)
+def test_what_is_looked_at_later(task, own, function, now):
+    """A scheduled task is looked at when its ETA or its expiry comes: not earlier, when nothing moves it, nor later."""
+    rank, due = visibility(task, own, now)
+    for then in map(float, range(int(now), 8)) if rank is None else ():
+        trigger = policies.admit(task, own, function, then)
+        assert (trigger is None) == (then < due)
+        assert trigger != "schedule"
+
+
+# What an outcome leads to ------------------------------------------------------------------------------------------
+
+
+@patient
+@given(drawn.tasks(["executing"]), some.endings, drawn.moments, some.maybe, st.floats(0, 1), st.booleans())
+def test_outcomes(task, outcome, now, hold, jitter, follows):
+    """An outcome rests, or is retried at once or later, as the law, the outcome and the retries that are left say."""
+    before = copy.copy(task)
+    follow_ups = (Task("8", "add"),) if follows else ()
+    move = settle(task, outcome, now, worker="me", hold=hold, jitter=jitter, follow_ups=follow_ups)
+    assert some.unchanged(before, task)
+    after = some.moved(task, move)
+    if (trigger := outcome.trigger) == "interrupt":  # see the recovery
+        return
+    wanted = task.retries > 0 if outcome.retry is None else outcome.retry
+    retried = trigger == "retry" or (trigger != "complete" and wanted)
+    path, eta = () if trigger == "retry" else (trigger,), None
+    if retried:
+        wait = backoff(task.retry, task.attempt, jitter) if outcome.delay is None else outcome.delay
+        eta = now + wait if outcome.eta is None else outcome.eta
+        path += ("retry", "schedule") if eta > now else ("retry", "enqueue")
+        eta = eta if eta > now else None
+    assert some.legal(task, move, path)
+    assert some.unchanged(task, after, "retries", "eta")
+    assert after.eta == (eta if retried else task.eta)
+    paid = retried and trigger != "retry" and not outcome.free
+    assert after.retries == (max(task.retries - 1, 0) if paid else task.retries)
+    assert after.lease == (hold if retried else None)
+    assert move.breaks_off == (path[:1] == ("cancel",))
+    assert (move.hold, move.worker, move.at) == (hold, "me", now)
+    assert (move.result, move.follow_ups) == (outcome.result, follow_ups)
+
+
+@pytest.mark.parametrize("trigger", sorted({*ENDINGS} - {"complete", "interrupt", "retry"}))
+@pytest.mark.parametrize(
+    ("retries", "retry", "delay", "free", "path", "left"),
+    [
+        (0, None, None, False, (), 0),
+        (0, True, None, False, ("retry", "enqueue"), 0),
+        (1, None, None, False, ("retry", "enqueue"), 0),
+        (1, None, 5.0, False, ("retry", "schedule"), 0),
+        (2, True, 5.0, True, ("retry", "schedule"), 2),
+        (2, None, -5.0, False, ("retry", "enqueue"), 1),
+        (2, False, 5.0, False, (), 2),
+    ],
+)
+def test_failures(trigger, retries, retry, delay, free, path, left):
+    """By example: what each failure leads to, with so many retries left, and how many are left then."""
+    task = Task("7", "add", state="executing", retries=retries, attempt=1)
+    move = settle(task, Outcome(trigger, b"why", retry, free, delay), 100.0, worker="me")
+    assert (move.path, move.retries, move.result) == ((trigger, *path), left, b"why")
+    assert move.eta == (105.0 if path[-1:] == ("schedule",) else None)
+    assert settle(task, Outcome(trigger, retry=True, delay=5.0, eta=0.0), 100.0, worker="me").eta is None
+
+
+@patient
+@given(drawn.tasks([None, *LAW]), some.endings)
+def test_an_outcome_needs_an_attempt(task, outcome):
+    """No outcome is accepted of a task that does not execute; and an attempt ends in no other way."""
+    if task.state != "executing":
+        with pytest.raises(IllegalTransition):
+            settle(task, outcome, 1.0, worker="me")
+        with pytest.raises(IllegalTransition):
+            recover(task, 1.0, worker="me")
+    for trigger in set(MOVES) - set(ENDINGS):
+        with pytest.raises(IllegalTransition):
+            settle(task, attrs.evolve(outcome, trigger=trigger), 1.0, worker="me")
+
+
+@patient
+@given(drawn.tasks(["executing"]), drawn.moments, some.maybe, st.none() | st.integers(0, 12))
+def test_recovery(task, now, hold, limit):
+    """What was cut off is put back at no cost, by whoever says so; after more than so many times (10) it rests.
+
+    What was to be called off is canceled instead, and that is no interruption.
+    """
+    options = {"worker": "me", "hold": hold} | ({} if limit is None else {"max_interruptions": limit})
+    move, again = recover(task, now, **options), task.interruptions < (10 if limit is None else limit)
+    assert move == settle(task, Outcome("interrupt"), now, **options)
+    assert move.breaks_off
+    after = some.moved(task, move)
+    if task.canceling:
+        assert some.legal(task, move, ("cancel",))
+        assert (after.interruptions, after.lease, after.canceling) == (task.interruptions, None, False)
+    else:
+        assert some.legal(task, move, ("interrupt", "recover") if again else ("interrupt",))
+        assert some.unchanged(task, after, "interruptions")
+        assert (after.interruptions, after.lease) == (task.interruptions + 1, hold if again else None)
+    assert (after.worker, move.hold, move.at, move.result) == ("me", hold, now, None)
+
+
+@patient
+@given(drawn.tasks([None, *LAW]), drawn.moments, some.maybe)
+def test_an_operators_retry(task, now, hold):
+    """An operator retries what rests in an outcome, at once, at no cost; nothing else, and final stays final."""
+    if task.state in OUTCOMES:
+        move = policies.retry(task, now, worker="me", hold=hold)
+        assert some.legal(task, move, ("retry", "enqueue"))
+        after = some.moved(task, move)
+        assert some.unchanged(task, after, "eta", "interruptions")
+        assert (after.eta, after.interruptions, after.lease, move.result) == (None, 0, hold, None)
+        assert (after.worker, move.hold, move.at) == ("me", hold, now)
+    else:
+        with pytest.raises(IllegalTransition) as caught:
+            policies.retry(task, now, worker="me", hold=hold)
+        allowed = {trigger for state, trigger in EDGES if state == task.state} - {"retry"}
+        assert (caught.value.state, caught.value.trigger, set(caught.value.allowed)) == (task.state, "retry", allowed)
+        assert f"task {task.id}" in str(caught.value)
+        assert ("(final)" in str(caught.value)) == (task.state in of_kind("final"))
+
+
+@pytest.mark.untraced
+@patient
+@given(st.data())
+def test_a_life(data):
+    """Whatever happens to a task, its history replays to its state, and is as long as its version says."""
+    task, history, now = data.draw(drawn.tasks([None])), "", 0.0
+    task.version, task.attempt, task.retries = 0, 0, data.draw(st.integers(0, 3))
+    for _ in range(12):
+        now += data.draw(drawn.few)
+        if task.state is None:
+            move = policies.enqueued(task, now, "caller")
+        elif task.state in WAITING:
+            own, function = (data.draw(drawn.revocations(drawn.few)) for _ in range(2))
+            trigger = policies.admit(task, own, function, now)
+            if trigger is None:
+                continue
+            move = policies.claimed(task, trigger, "worker", now, 60.0)
+        elif task.state == "executing":
+            move = settle(task, data.draw(some.endings), now, worker="worker")
+        elif task.state in OUTCOMES and data.draw(st.booleans()):
+            move = policies.retry(task, now, worker="operator")
+        else:
+            break
+        assert move.state in LIFECYCLE.steps[task.state]
+        assert 0 <= move.retries <= task.retries
+        history, task = history + move.history, some.moved(task, move)
+        records = read_history(history)
+        assert len(records) == task.version
+        assert records[-1] == Record(task.state, now, task.worker, task.attempt)
+        assert task.attempt == [record.state for record in records].count("executing")
+        for before, after in itertools.pairwise([None, *(record.state for record in records)]):
+            assert after in {target for (source, _), target in EDGES.items() if source == before}
+        assert (task.eta is not None and task.eta > now) or task.state != "scheduled"
+        assert (task.lease is not None) == (task.state == "executing")
+
+
+# How long a retry waits --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "waits"),
+    [
+        (RetryPolicy(), [0, 0, 0, 0]),
+        (RetryPolicy(10), [10, 10, 10, 10]),
+        (RetryPolicy(10, 1), [10, 10, 10, 10]),
+        (RetryPolicy(10, 2), [10, 20, 40, 80]),
+        (RetryPolicy(10, 3, max_delay=50), [10, 30, 50, 50]),
+        (RetryPolicy(10, 2, jitter=0.5), [12.5, 25, 50, 100]),
+        (RetryPolicy(0, 2), [0, 0, 0, 0]),
+    ],
+)
+def test_waits(policy, waits):
+    """By example, half the jitter drawn: the waits before the first four retries; a delay of its own goes before."""
+    tasks = [Task("7", "add", state="executing", retry=policy, attempt=attempt) for attempt in range(5)]
+    assert [backoff(policy, task.attempt, 0.5) for task in tasks] == [waits[0], *waits], "never started: as the first"
+    for task, wait in zip(tasks[1:], waits, strict=True):
+        assert settle(task, Outcome("retry"), 9.0, worker="me", jitter=0.5).eta == (9.0 + wait if wait else None)
+        assert settle(task, Outcome("retry", delay=0.0), 9.0, worker="me", jitter=0.5).eta is None
+
+
+@patient
+@given(drawn.retry_policies(), st.integers(0, 60) | st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1))
+@example(RetryPolicy(1.0, 10.0, max_delay=50.0), 2, 10**6, 0.5)
+@example(RetryPolicy(0.0, 10.0), 10**6, 1, 0.5)
+@example(RetryPolicy(1e6, 1e153), 3, 1, 0.0)
+def test_waits_grow(policy, attempt, more, jitter):
+    """Later retries never wait less, none longer than the bound, and jitter adds at most its share."""
+    plain, wait = backoff(policy, attempt), backoff(policy, attempt, jitter)
+    assert 0 <= plain <= wait <= min(plain * (1 + policy.jitter * jitter) * (1 + 1e-9), policy.max_delay)
+    assert wait <= backoff(policy, attempt + more, jitter)
+    assert wait == pytest.approx(min(plain * (1 + policy.jitter * jitter), policy.max_delay))
+    assert wait == 0 or policy.delay > 0
+
+
+# What is written down ----------------------------------------------------------------------------------------------
+
+
+@patient
+@given(st.lists(some.records), drawn.retry_policies())
+def test_what_is_stored(records, policy):
+    """A history is read as it was written, whoever made the transitions; so is a policy, by what is unusual in it."""
+    text = "".join(history_line(record.state, record.at, record.attempt, record.worker) for record in records)
+    assert read_history(text) == records
+    fields = policy_fields(policy)
+    assert RetryPolicy(**fields) == policy
+    assert all(fields[name] != getattr(RetryPolicy(), name) for name in fields)
+
+
+@patient
+@given(st.lists(st.floats(0, 2**40 / 1000), min_size=1))
+def test_ids(times):
+    """An id is a UUID of version 7: of its millisecond, sorted by it, and unique however many are made in one."""
+    times = sorted(times) * 20
+    ids = [new_id(now) for now in times]
+    assert len(set(ids)) == len(ids)
+    for now, made in zip(times, ids, strict=True):
+        known = uuid.UUID(made)
+        assert (known.hex, known.version, known.variant) == (made, 7, uuid.RFC_4122)
+        assert known.int >> 80 == int(now * 1000)
+
+
+def test_arguments():
+    """A task's arguments are decoded once, when somebody asks; what cannot be decoded says so then."""
+    asked = []
+    task = Task("7", "add", b"stored", loads=lambda payload: asked.append(payload) or ((1, 2), {"c": 3}))
+    assert (asked, str(task)) == ([], "task 7 (add)")
+    assert (task.args, task.kwargs, task.call, asked) == ((1, 2), {"c": 3}, ((1, 2), {"c": 3}), [b"stored"])
+    assert (Task("7", "add").call, Task("7", "add", retry=RetryPolicy(5)).retry_delay) == (((), {}), 5)
+    damaged = Task("7", "add", b"stored", loads=outcomes.unpack)
+    with pytest.raises(Undecodable):
+        damaged.args

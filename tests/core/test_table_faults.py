@@ -1,0 +1,155 @@
+"""No table exists that is not sound: each fault is told, and no other."""
+
+import functools
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import seldom
+
+from lifecycle.core.table import Kind, Lifecycle, State, Transition
+from lifecycle.errors import ConfigurationError
+from lifecycle.testing.strategies import tables
+
+
+def refused(states, rows, *faults):
+    """Neither a list nor an iterator of such states and rows makes a table; the error tells these faults, no others."""
+    for given_as in (list, iter):
+        with pytest.raises(ConfigurationError) as caught:
+            Lifecycle(given_as(states), given_as(rows))
+        told = str(caught.value).removeprefix("no lifecycle: ").split("; ")
+        assert len(told) == len(faults), told
+        assert all(any(fault in one for one in told) for fault in faults), told
+
+
+@functools.cache
+def new(name, kind=Kind.WAITING):
+    """A state that no generated table has: their names have no capitals."""
+    return State(name, f"{name}!", kind, "somebody")
+
+
+def go(source, target, trigger="GO"):
+    return Transition(trigger, source, target, "a test")
+
+
+def pick(data, states, *, final=None):
+    return data.draw(st.sampled_from([one for one in states if final is None or (one.kind is Kind.FINAL) == final]))
+
+
+broken = given(tables(min_open=1), st.data())
+
+
+@seldom
+@given(tables(), st.data())
+def test_a_state_twice(table, data):
+    """No two states have one name."""
+    states, rows = table
+    twin = pick(data, states)
+    refused([*states, State(twin.name, "TWIN", twin.kind, "")], rows, f"state {twin.name!r} stands there twice")
+
+
+@seldom
+@broken
+def test_a_signal_twice(table, data):
+    """No two states send one signal."""
+    states, rows = table
+    one, other = data.draw(st.permutations(states))[:2]
+    twin = State(other.name, one.signal, other.kind, "")
+    now = {**{state: state for state in states}, None: None, other: twin}
+    rows = [row._replace(source=now[row.source], target=now[row.target]) for row in rows]
+    refused([now[state] for state in states], rows, f"signal {one.signal!r} stands there twice")
+
+
+@seldom
+@broken
+def test_a_row_twice(table, data):
+    """No state and trigger lead to two targets, nor twice to the same."""
+    states, rows = table
+    row = data.draw(st.sampled_from([row for row in rows if row.source is not None]))
+    again = row._replace(target=pick(data, states))
+    refused(states, [*rows, again], f"{row.trigger!r} from {row.source} stands there twice")
+
+
+@seldom
+@broken
+def test_a_stranger(table, data):
+    """No row names a state that the table does not have."""
+    states, rows = table
+    for start, end in itertools.permutations([pick(data, states, final=False), new("STRANGER")]):
+        refused(states, [*rows, go(start, end)], "'GO' names STRANGER")
+
+
+@seldom
+@broken
+def test_an_impostor(table, data):
+    """No row leads to a state that only shares the name of one of the table's."""
+    states, rows = table
+    real = pick(data, states)
+    fake = State(real.name, "FAKE", real.kind, "")
+    refused(states, [*rows, go(pick(data, states, final=False), fake)], f"'GO' names {real}")
+
+
+@seldom
+@broken
+def test_unreachable(table, data):
+    """No state is out of reach, be it alone or in a ring of its own."""
+    states, rows = table
+    way_out = go(new("ISLAND"), pick(data, states, final=True))
+    refused([*states, new("ISLAND")], [*rows, way_out], "ISLAND cannot be reached")
+    rows_of_ring = [*rows, way_out, go(new("ISLAND"), new("REEF"), "ROUND"), go(new("REEF"), new("ISLAND"))]
+    culprits = "ISLAND cannot be reached", "REEF cannot be reached"
+    refused([*states, new("ISLAND"), new("REEF")], rows_of_ring, *culprits)
+    refused([*states, new("END", Kind.FINAL)], rows, "END cannot be reached")
+
+
+@seldom
+@broken
+def test_final_means_final(table, data):
+    """No final state has a way out, not even to itself."""
+    states, rows = table
+    end, target = pick(data, states, final=True), pick(data, states)
+    refused(states, [*rows, go(end, target)], f"{end} is final but leads to {target}")
+    refused(states, [*rows, go(end, end)], f"{end} is final but leads to {end}")
+
+
+@seldom
+@broken
+def test_a_trap(table, data):
+    """No state that is not final is without a way out."""
+    states, rows = table
+    start, trap = pick(data, states, final=False), new("TRAP", data.draw(st.sampled_from([*Kind][:-1])))
+    refused([*states, trap], [*rows, go(start, trap)], "TRAP is a trap")
+
+
+@seldom
+@broken
+def test_no_end(table, data):
+    """No state leads round and round, with no end to be reached."""
+    states, rows = table
+    way_in = go(pick(data, states, final=False), new("WHEEL"))
+    rows = [*rows, way_in, go(new("WHEEL"), new("WHEEL"))]
+    refused([*states, new("WHEEL")], rows, "no end can be reached from WHEEL")
+    rows = [*rows[:-1], go(new("WHEEL"), new("MILL")), go(new("MILL"), new("WHEEL"))]
+    culprits = "no end can be reached from WHEEL", "no end can be reached from MILL"
+    refused([*states, new("WHEEL"), new("MILL")], rows, *culprits)
+
+
+@seldom
+@given(tables(), st.data())
+def test_one_birth(table, data):
+    """Exactly one row creates a task: not none, and not two, wherever they lead."""
+    states, rows = table
+    refused(states, [row for row in rows if row.source is not None], "0 rows create a task", *states)
+    refused(states, [*rows, go(None, pick(data, states))], "2 rows create a task")
+
+
+@seldom
+@broken
+def test_every_fault(table, data):
+    """A table that is wrong in several ways is refused for all of them at once."""
+    states, rows = table
+    start, end = pick(data, states, final=False), pick(data, states, final=True)
+    more = [go(start, new("TRAP")), go(new("ISLAND"), end), go(end, start)]
+    faults = "TRAP is a trap", "ISLAND cannot be reached", f"{end} is final"
+    refused([*states, new("TRAP"), new("ISLAND")], [*rows, *more], *faults)

@@ -1,0 +1,169 @@
+"""`lifecycle demo`: it shows every scenario of the law, holds each signal against it, and can fail."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from support.processes import PATIENCE, PROGRAMS, environment, is_path, signals
+
+from lifecycle import SIGNALS, TaskQueue
+
+# The law's table of scenarios, typed by hand: a part of the title, and the consumers' signals.
+LAW = {
+    "add(1, 2)": "executing complete",
+    "add.schedule": "scheduled executing complete",
+    "retried after a delay": "executing error retrying scheduled executing complete",
+    "add.revoke()": "revoked",
+    "retried at once": "executing error retrying enqueued executing complete",
+    "CancelExecution": "executing canceled",
+    "lock is taken": "executing locked",
+    "past its expiry": "expired",
+    "kill -9": "executing interrupted enqueued executing complete",
+    "SIGTERM": "executing interrupted enqueued executing complete",
+    "freezes": "executing interrupted enqueued executing complete",
+}
+
+
+RETRY = "promised: executing, error, retrying, enqueued, executing, complete"
+SWAPPED = ("retried at once", [RETRY, "signal 3 is 'error' after 'retrying'; legal: enqueued, scheduled"])
+BREAKS = {
+    "repeat": ("add(1, 2)", ["promised: executing, complete", "signal 3 is 'complete' after 'complete'; legal: none"]),
+    "miscount": ("add(1, 2)", ["not so: add(1, 2) is 3"]),
+    "forget": ("its timeout", ["the stored history is enqueued, executing"]),
+}
+"""How the law is broken (see `programs/broken`), in which scenario, and what the demo says of it."""
+
+
+def demo(*arguments, **more):
+    """Start a demo in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lifecycle", "demo", *map(str, arguments)],
+        env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def broken(name, only, *arguments, **more):
+    """A demo of some scenarios that finds `programs/broken/sitecustomize.py`: its exit code, stdout and stderr."""
+    path = os.pathsep.join([str(PROGRAMS / "broken"), environment()["PYTHONPATH"]])
+    return ended(demo(*arguments, PYTHONPATH=path, BREAK=name, ONLY=only, **more))
+
+
+def ended(run):
+    """Wait for its end; exit code, stdout and stderr."""
+    try:
+        out, err = run.communicate(timeout=3 * PATIENCE)
+    finally:
+        run.kill()
+    return run.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a demo keeps its file."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """What demos came to: exit code, stdout and stderr. Whole ones take their time, and the others run meanwhile."""
+    started = {"for people": demo(), "for programs": demo("--json", "--folder", folder)}
+    ends = {name: broken(name, title, "--json") for name, (title, _) in BREAKS.items()}
+    ends["swap, for people"] = broken("swap", SWAPPED[0])
+    ends["drop"] = broken("drop", "RetryTask", "--json", PATIENCE="5")
+    return ends | {name: ended(run) for name, run in started.items()}
+
+
+def test_for_people(runs):
+    """It shows each signal as it comes, says of each scenario that it went as promised, and ends with exit code 0."""
+    code, out, err = runs["for people"]
+    assert (code, err) == (0, "")
+    _, *parts, end = out.strip().split("\n\n")
+    scenes = [part.splitlines() for part in parts]
+    shown = {title: [line.split()[-1] for line in lines] for title, *lines, _ in scenes}
+    for title, promised in LAW.items():
+        assert [lines for name, lines in shown.items() if title in name] == [promised.split()] or title == "add(1, 2)"
+    assert shown["add(1, 2)"] == LAW["add(1, 2)"].split()
+    assert {verdict.strip() for *_, verdict in scenes} == {"✓ as promised"}
+    count = sum(len(lines) for lines in shown.values())
+    assert end.startswith(f"✓ {len(scenes)} scenarios, {count} signals")
+
+
+def test_for_programs(runs):
+    """`--json` prints the verdicts: all scenarios of the law, each with exactly its signals, and no fault."""
+    code, out, err = runs["for programs"]
+    assert (code, err) == (0, "")
+    verdicts = json.loads(out)
+    assert all(verdict["came"] == verdict["promised"] and verdict["fault"] is None for verdict in verdicts)
+    came = {verdict["title"]: " ".join(verdict["came"]) for verdict in verdicts}
+    assert len(came) == len(verdicts)
+    for title, promised in LAW.items():
+        assert promised in [signals for name, signals in came.items() if title in name]
+    assert came["add(1, 2)"] == LAW["add(1, 2)"]
+    shown = {signal for verdict in verdicts for signal in verdict["came"]}
+    assert set(SIGNALS) - shown <= {"rate-limited"}
+
+
+def test_its_file(runs, folder):
+    """`--folder` keeps the queue's file: the histories there are ways through the table, and those that were told."""
+    assert [path.name for path in folder.iterdir() if path.name.endswith(".db")] == ["demo.db"]
+    queue = TaskQueue(f"sqlite:///{folder}/demo.db")
+    results = [queue.handle(task.id) for task in queue.tasks()]
+    assert all(is_path([record.state for record in result.history()]) for result in results)
+    told = Counter(" ".join(verdict["came"]) for verdict in json.loads(runs["for programs"][1]))
+    assert Counter(signals(result) for result in results) == told
+    queue.close()
+
+
+def test_again_in_its_folder(runs, folder):
+    """It can be shown again where it was shown before, whatever that left behind."""
+    queue = TaskQueue(f"sqlite:///{folder}/demo.db")
+    add = queue.task(name="lifecycle.consumer.demo.tasks.add")(lambda a, b: a + b)
+    add.revoke()
+    queue.close()
+    code, out, err = broken("", "add", "--json", "--folder", folder)
+    assert (code, err) == (0, ""), out
+
+
+# It can fail ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_it_can_fail(runs, name):
+    """If the law is broken underneath, the demo says what was promised and what came instead; exit code 1."""
+    title, parts = BREAKS[name]
+    code, out, err = runs[name]
+    assert (code, err) == (1, "")
+    verdict = next(verdict for verdict in json.loads(out) if title in verdict["title"])
+    for part in parts:
+        assert part in verdict["fault"]
+
+
+def test_a_signal_that_does_not_come(runs):
+    """A signal that does not come is missed."""
+    code, out, err = runs["drop"]
+    assert (code, err) == (1, "")
+    (verdict,) = json.loads(out)
+    assert verdict["came"] == verdict["promised"][:-1]
+    assert "promised: executing, retrying, enqueued, executing, complete" in verdict["fault"]
+
+
+def test_it_can_fail_for_people(runs):
+    """It says so to people, too: in the scenario, and at the end."""
+    code, out, err = runs["swap, for people"]
+    assert (code, err) == (1, "")
+    text = " ".join(out.split())
+    assert all(part in text for part in SWAPPED[1])
+    assert text.endswith("✗ 1 of 1 went wrong.")
+    assert "✓" not in text
+
+
+def test_without_consumers():
+    """A demo whose consumers do not come to life says so, and does not wait for each of their signals."""
+    code, out, err = broken("stillborn", "")
+    assert code == 1
+    assert "consumer" in out + err
+    assert "exit code 3" in out + err
+    assert "Traceback" not in err

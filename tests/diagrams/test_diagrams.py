@@ -1,0 +1,317 @@
+"""The pictures: what they show is the table, or what happened; they are committed as they are made.
+
+``python tests/generate`` makes them anew, and the generated parts of all pages.
+"""
+
+import re
+from collections import Counter
+from itertools import pairwise
+from xml.etree import ElementTree as ET
+
+import pytest
+from generate.pictures import FOLDER, WRITE, files
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import patient, seldom
+
+from lifecycle import LIFECYCLE, ConfigurationError
+from lifecycle.consumer.demo.demo import SCENARIOS
+from lifecycle.consumer.demo.gallery import FORMATS, PICTURES, draw, formats
+from lifecycle.core.table import Kind, Lifecycle, State, Transition
+from lifecycle.core.task import Record
+from lifecycle.diagrams import Graph, dot, graph, mermaid, route, svg
+from lifecycle.diagrams.drawing.graph import text_width
+from lifecycle.diagrams.palette import DARK, INK, LIGHT, TERMINAL
+from lifecycle.testing.strategies import lifecycles
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+# Reading pictures ----------------------------------------------------------------------------------------------------
+
+
+def read_mermaid(text):
+    """The states, each with its kind, and the rows, in a flowchart."""
+
+    def plain(quoted):
+        return re.sub(r"#(\d+);", lambda found: chr(int(found[1])), quoted)
+
+    nodes, states, kind = {"new": None}, Counter(), None
+    for line in text.splitlines():
+        if found := re.fullmatch(r"    subgraph (\w+)", line):
+            kind = found[1]
+        elif found := re.fullmatch(r'        (\w+)\("(.*)"\)', line):
+            nodes[found[1]] = plain(found[2])
+            states[plain(found[2]), kind] += 1
+    arrows = re.findall(r'^    (\w+) -->\|"(.*)"\| (\w+)$', text, re.MULTILINE)
+    return states, Counter((plain(label), nodes[source], nodes[target]) for source, label, target in arrows)
+
+
+def read_dot(text):
+    """The same of a graph in DOT."""
+    word = r'"((?:[^"\\]|\\.)*)"'
+
+    def plain(quoted):
+        return re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), quoted)
+
+    states, kind = Counter(), None
+    for line in text.splitlines():
+        if found := re.fullmatch(r'    subgraph "cluster_(\w+)" \{', line):
+            kind = found[1]
+        elif found := re.fullmatch(rf"        {word} \[fillcolor.*\]", line):
+            states[plain(found[1]), kind] += 1
+    arrows = re.findall(rf"^    {word} -> {word} \[label={word}.*\]$", text, re.MULTILINE)
+    rows = Counter((plain(label), plain(source) or None, plain(target)) for source, target, label in arrows)
+    return states, rows
+
+
+def read_svg(text):
+    """The same of a drawing; what is written at an arrow is its trigger."""
+    states, rows = Counter(), Counter()
+    for group in ET.fromstring(text).iter(f"{SVG}g"):  # noqa: S314 -- our own
+        look = group.get("class", "").split()
+        words = [part.text for part in group.findall(f"{SVG}text")]
+        if "state" in look:
+            assert words == [group.get("data-state")]
+            states[words[0], look[1]] += 1
+        elif "edge" in look:
+            assert words[0] == group.get("data-trigger")
+            rows[words[0], group.get("data-source"), group.get("data-target")] += 1
+    return states, rows
+
+
+READERS = {"mermaid": (mermaid, read_mermaid), "dot": (dot, read_dot), "svg": (svg, read_svg)}
+by_format = pytest.mark.parametrize("form", FORMATS)
+
+
+def content(table):
+    """What a picture of a table is to show: each state and each row once."""
+    return (
+        Counter((state.name, state.kind.value) for state in table.states),
+        Counter((row.trigger, row.source and row.source.name, row.target.name) for row in table.transitions),
+    )
+
+
+# What is committed ---------------------------------------------------------------------------------------------------
+
+
+def test_the_pictures_are_up_to_date():
+    """The files in `diagrams/` are, byte for byte, what the tables and the scenarios give; there are no others."""
+    made = files()
+    there = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
+    stale = sorted(name for name in made.keys() | there.keys() if there.get(name) != made.get(name, "").encode())
+    assert not stale, f"diagrams/{', diagrams/'.join(stale)}: out of date, run {WRITE}"
+
+
+def test_every_picture_is_of_its_own():
+    """Each scenario of the demo has its picture, and each table; no two are alike."""
+    made = [make() for make in PICTURES.values()]
+    titles = [picture.title for picture in made]
+    assert [title for title in titles if title in {one.title for one in SCENARIOS}] == [s.title for s in SCENARIOS]
+    assert len({draw(picture, "mermaid") for picture in made}) == len(made) == len(SCENARIOS) + 3
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+@by_format
+@patient
+@given(table=lifecycles())
+def test_every_row_once(form, table):
+    """A picture of a table, whatever its shape, shows each state and each row exactly once, and nothing else."""
+    made, read = READERS[form]
+    assert read(made(graph(table, "any"))) == content(table)
+
+
+@by_format
+def test_the_lifecycle_is_all_there(form):
+    """So do the pictures of the lifecycle, and of a consumer's life."""
+    _, read = READERS[form]
+    assert read(draw(PICTURES["lifecycle"](), form)) == content(LIFECYCLE)
+    assert sum(read(draw(PICTURES["consumer"](), form))[1].values()) > 10
+
+
+odd = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
+
+
+@by_format
+@patient
+@given(names=st.lists(odd, min_size=2, max_size=2, unique=True), trigger=odd, title=odd, why=odd)
+def test_names_may_be_any_text(form, names, trigger, title, why):
+    """Quotes, brackets, other scripts: what is in a name, a trigger or a reason cannot break a picture."""
+    made, read = READERS[form]
+    assert read(made(graph(pair(names, trigger, why), title))) == content(pair(names, trigger, why))
+
+
+def pair(names, trigger, why):
+    """A table of two states."""
+    begin, end = State(names[0], "a", Kind.WAITING, why), State(names[1], "b", Kind.FINAL, why)
+    return Lifecycle([begin, end], [Transition(trigger, None, begin, why), Transition(trigger, begin, end, why)])
+
+
+@given(name=st.text(min_size=1, max_size=8), trigger=st.text(max_size=4))
+def test_a_drawing_is_well_formed(name, trigger):
+    """A drawing can be parsed and written to a file, even if a name holds what XML does not allow."""
+    drawing = svg(graph(pair([name, name + "!"], trigger, name), name))
+    ET.fromstring(drawing.encode())  # noqa: S314 -- our own
+
+
+@pytest.mark.untraced
+@by_format
+def test_another_table_is_another_picture(form):
+    """A table with one row less gives another picture, without that row and with all others."""
+    made, read = READERS[form]
+    less = 0
+    for row in LIFECYCLE.transitions:
+        rest = [other for other in LIFECYCLE.transitions if other is not row]
+        try:
+            table = Lifecycle(LIFECYCLE.states, rest)
+        except ConfigurationError:  # a state that it alone leads to
+            continue
+        less += 1
+        drawn = made(graph(table, "The lifecycle of a task"))
+        assert drawn != draw(PICTURES["lifecycle"](), form)
+        assert content(LIFECYCLE)[1] - read(drawn)[1] == content(Lifecycle(LIFECYCLE.states, rest))[1].__class__(
+            [(row.trigger, row.source and row.source.name, row.target.name)]
+        )
+    assert less > 10
+
+
+def boxes(drawing):
+    """Where the words and the states of a drawing are: left, top, right, bottom."""
+    found = []
+    for group in ET.fromstring(drawing).iter(f"{SVG}g"):  # noqa: S314 -- our own
+        if "state" in group.get("class", "").split():
+            rect = group.find(f"{SVG}rect")
+            x, y, width, height = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
+            found.append((x, y, x + width, y + height))
+        elif "edge" in group.get("class", "").split():
+            for text in group.findall(f"{SVG}text"):
+                x, y, half = float(text.get("x")), float(text.get("y")), text_width(text.text) / 2
+                found.append((x - half, y - 9, x + half, y + 3))
+    return found
+
+
+def crowded(drawing):
+    """Which of them lie upon one another, or outside."""
+    size = ET.fromstring(drawing).get("viewBox").split()  # noqa: S314 -- our own
+    found = boxes(drawing)
+    outside = [box for box in found if box[0] < 0 or box[2] > float(size[2]) or box[3] > float(size[3])]
+    return outside + [
+        (one, other)
+        for place, one in enumerate(found)
+        for other in found[place + 1 :]
+        if one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    ]
+
+
+@pytest.mark.untraced
+@patient
+@given(table=lifecycles())
+def test_nothing_lies_upon_anything(table):
+    """In a drawing of any table no label lies upon another or upon a state, and none is cut off."""
+    assert crowded(svg(graph(table, "any"))) == []
+
+
+def test_nothing_lies_upon_anything_here():
+    """Nor in the drawings that are committed."""
+    for name in ("lifecycle", "consumer"):
+        drawing = draw(PICTURES[name](), "svg")
+        assert len(boxes(drawing)) > 15
+        assert crowded(drawing) == []
+
+
+# The way of one task -------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def walks(draw):
+    """Histories that the lifecycle allows."""
+    state, records, at = None, [], 1e9
+    for _ in range(draw(st.integers(1, 12))):
+        allowed = LIFECYCLE.allowed(state)
+        if not allowed:
+            break
+        state = LIFECYCLE.next(state, draw(st.sampled_from(allowed))).name
+        records.append(Record(state, at, "somebody", 1))
+        at += draw(st.integers(0, 100))
+    return records
+
+
+@pytest.mark.untraced
+@seldom
+@given(records=walks())
+def test_the_way_of_a_task(records):
+    """The numbers in a picture of one life, in order, are its history; where it has not been is dim."""
+    picture = route(LIFECYCLE, "task 7", records)
+    states, passed = [None, *(record.state for record in records)], {}
+    for group in ET.fromstring(svg(picture)).iter(f"{SVG}g"):  # noqa: S314 -- our own
+        look = group.get("class", "").split()
+        if "edge" in look:
+            times = [text.text for text in group.findall(f"{SVG}text")[1:]]
+            assert ("dim" in look, "passed" in look) == (not times, bool(times))
+            for time in times:
+                number, seconds = re.fullmatch(r"(\d+): \+(\d+\.\d\d) s", time).groups()
+                passed[int(number)] = (group.get("data-source"), group.get("data-target"), float(seconds))
+        elif "state" in look:
+            assert ("dim" not in look) == (group.get("data-state") in states)
+    assert [passed[number] for number in range(1, len(records) + 1)] == [
+        (*step, record.at - records[0].at) for step, record in zip(pairwise(states), records, strict=True)
+    ]
+    assert crowded(svg(picture)) == []
+    written = re.findall(r"\((\d+): ", mermaid(picture))
+    assert sorted(map(int, written)) == sorted(map(int, re.findall(r"\((\d+): ", dot(picture)))) == sorted(passed)
+
+
+def test_a_way_that_is_none():
+    """A history that leaves the table is refused, naming the step."""
+    with pytest.raises(ConfigurationError, match="from queued to complete is no row"):
+        route(LIFECYCLE, "task 7", [Record("queued", 1, "w", 0), Record("complete", 2, "w", 1)])
+
+
+# Colours -------------------------------------------------------------------------------------------------------------
+
+
+def contrast(one, other):
+    """How much two colours differ, as WCAG has it: 1 to 21."""
+
+    def light(colour):
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize(("tones", "ink", "paper"), [(LIGHT, INK[0], "#ffffff"), (DARK, INK[1], "#0d1117")])
+def test_pictures_can_be_read(tones, ink, paper):
+    """Each kind has its colours, for light and dark and for terminals; words stand out from what is behind them."""
+    assert set(tones) == set(TERMINAL) == set(Kind)
+    assert contrast(ink, paper) > 4.5
+    for tone in tones.values():
+        assert contrast(tone.text, tone.fill) > 4.5
+        assert contrast(tone.line, paper) > 3  # of lines, and of words that repeat what stands elsewhere
+    assert len({tone.line for tone in tones.values()}) == len(Kind)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_drawings_speak(name):
+    """Each drawing has a title and a description for those who cannot see it, and colours for dark pages."""
+    picture = PICTURES[name]()
+    root = ET.fromstring(draw(picture, "svg"))  # noqa: S314 -- our own
+    assert root.get("role") == "img"
+    assert [(part.tag, part.text) for part in list(root)[:2]] == [
+        (f"{SVG}title", picture.title),
+        (f"{SVG}desc", picture.about),
+    ]
+    assert "prefers-color-scheme: dark" in root.find(f"{SVG}style").text
+    assert isinstance(picture, Graph) == ("dot" in formats(picture))
+
+
+def test_formats_have_names():
+    """A format that there is not, and a sequence in DOT, are refused, naming what there is."""
+    with pytest.raises(ConfigurationError, match="no format 'png': there are mermaid, dot, svg"):
+        draw(PICTURES["lifecycle"](), "png")
+    with pytest.raises(ConfigurationError, match="dot cannot show a sequence"):
+        draw(PICTURES["storage"](), "dot")

@@ -1,0 +1,157 @@
+"""When a task runs again, and when it does not any more: retries, expiry, too many interruptions."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import KINDS, NOW, Heard, drain, states
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import patient
+
+from lifecycle import RetryTask, TaskInterrupted
+
+# Retries -----------------------------------------------------------------------------------------------------------
+
+
+@patient
+@given(
+    st.sampled_from(KINDS),
+    st.integers(0, 4),
+    st.integers(0, 20),
+    st.sampled_from([0, 1, 2, 3]),
+    st.sampled_from([5, 30, 1000]),
+)
+def test_waits(new, kind, retries, delay, backoff, longest):
+    """Retries wait the delay, each later one `backoff` times longer, none longer than the longest; then it rests."""
+    with new(kind) as queue:
+        clock = queue.engine.clock
+
+        @queue.task(retries=retries, retry_delay=delay, retry_backoff=backoff, retry_max_delay=longest)
+        def fails():
+            raise ValueError
+
+        result = fails()
+        waits = []
+        while queue.run_next().state != "error":
+            task = queue.get(result.id)
+            waits.append((task.eta or clock.now()) - clock.now())
+            assert task.state == ("scheduled" if waits[-1] else "queued")
+            clock.advance(waits[-1])
+        assert waits == [min(delay * max(backoff, 1) ** n, longest) for n in range(retries)]
+        assert queue.get(result.id).attempt == retries + 1
+        assert drain(queue) == []
+
+
+def test_jitter(queue, clock):
+    """A retry's wait is up to its jitter's share longer, at random, and never shorter."""
+
+    @queue.task(retries=1, retry_delay=100, retry_jitter=0.5)
+    def fails():
+        raise ValueError
+
+    waits = set()
+    for _ in range(30):
+        result = fails()
+        queue.run_next()
+        waits.add(queue.get(result.id).eta - clock.now())
+    assert all(100 <= wait <= 150 for wait in waits)
+    assert len(waits) > 20
+    assert max(waits) - min(waits) > 10
+
+
+def test_asking_for_a_retry(queue, clock):
+    """`RetryTask` retries at its ETA, after its delay, or as the policy says, whatever retries are left, at no cost."""
+    wishes = iter([
+        RetryTask(delay=7), RetryTask("later", delay=timedelta(seconds=8)),
+        RetryTask(eta=datetime.fromtimestamp(NOW + 30, UTC)), RetryTask(), RetryTask(delay=0),
+    ])  # fmt: skip
+
+    @queue.task(retry_delay=3)
+    def again():
+        for wish in wishes:
+            raise wish
+        return "done"
+
+    result = again()
+    for eta in (NOW + 7, NOW + 15, NOW + 30, NOW + 33):
+        assert queue.run_next().state == "scheduled"
+        assert queue.get(result.id).eta == eta
+        clock.set(eta)
+    assert [task.state for task in drain(queue)] == ["queued", "complete"]
+    assert states(result).count("retrying") == 5
+    assert "error" not in states(result)
+
+
+# Expiry ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("expires", [60, timedelta(minutes=1), datetime.fromtimestamp(NOW + 60, UTC)], ids=str)
+@pytest.mark.parametrize("way", ["declared", "called"])
+def test_expiry(queue, clock, way, expires):
+    """A task that is not started before its expiry is not started at all: so many seconds from the call, or a moment."""
+
+    @queue.task(expires=expires if way == "declared" else None)
+    def add(a): ...
+
+    options = {} if way == "declared" else {"expires": expires}
+    in_time, too_late = add.schedule((1,), **options), add.schedule((2,), **options)
+    clock.advance(59.5)
+    assert queue.run_next().id == in_time.id
+    clock.advance(0.5)
+    assert queue.run_next().state == "expired"
+    assert (in_time.state, too_late.state) == ("complete", "expired")
+    if not isinstance(expires, datetime):
+        late = add.schedule((3,), **options)
+        clock.advance(59.5)
+        assert queue.run_next().state == "complete"
+        assert late.state == "complete"
+
+
+def test_an_expiry_before_the_eta(queue, clock, add):
+    """A scheduled task that expires before its ETA is dealt with at its expiry."""
+    result = add.schedule((1,), delay=100, expires=50)
+    assert queue.run_next() is None
+    clock.advance(50)
+    assert queue.run_next().state == "expired"
+    assert states(result) == "queued scheduled expired"
+
+
+def test_a_retry_can_expire(queue, clock):
+    """A task whose expiry comes while it waits for a retry is expired; its last error can be read."""
+
+    @queue.task(retries=1, retry_delay=10, expires=5)
+    def fails():
+        raise ValueError("first")
+
+    result = fails()
+    queue.run_next()
+    clock.advance(5)
+    assert queue.run_next().state == "expired"
+    assert states(result) == "queued executing error retrying scheduled expired"
+
+
+# Interruptions -----------------------------------------------------------------------------------------------------
+
+
+def test_too_many_interruptions(make):
+    """A task that was interrupted too often rests, and nobody runs it, until an operator retries it, from zero."""
+    queue = make(max_interruptions=2)
+    heard = Heard(queue)
+    harmless = False
+
+    @queue.task(retries=5)
+    def poison():
+        if not harmless:
+            raise TaskInterrupted
+
+    result = poison()
+    assert [task.state for task in drain(queue)] == ["queued", "queued", "interrupted"]
+    assert heard.story(result) == "enqueued" + " executing interrupted enqueued" * 2 + " executing interrupted"
+    assert queue.get(result.id).interruptions == 3
+    assert queue.get(result.id).retries == 5
+    assert queue.retry(result.id).id == result.id
+    assert heard.of(result)[-2:] == ["retrying", "enqueued"]
+    assert queue.get(result.id).interruptions == 0
+    assert queue.run_next().state == "queued"
+    harmless = True
+    assert queue.run_next().state == "complete"

@@ -1,0 +1,103 @@
+"""Handlers: what they may do, what they cannot change, and what becomes of those that raise."""
+
+import pytest
+from conftest import Heard, drain, states
+from support.task_endings import ENDINGS, ending_body
+
+from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_ERROR, SIGNAL_EXECUTING, SIGNAL_SCHEDULED, SIGNALS
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_handlers_that_raise(make, clock, caplog, signal):
+    """A handler that raises on any signal is logged, and changes nothing: for other handlers, or for the task."""
+    queue = make(max_interruptions=1)
+    before, calm = Heard(queue), make(name="calm", max_interruptions=1)
+    twins = Heard(calm)
+
+    @queue.signal(signal)
+    def broken(signal, task, exc=None):
+        raise RuntimeError("handler")
+
+    after = Heard(queue)
+    for each in (queue, calm):
+        for how in ENDINGS:
+            each.task(name=how, context=True, retries=1, retry_delay=5)(ending_body(how))()
+        each.tasks()[-1]
+        each.handle(each.task(name="revoked")(lambda: None).schedule(delay=3).id).revoke()
+        each.task(name="expired")(lambda: None).schedule(delay=9, expires=4)
+    for _ in range(12):
+        for each in (queue, calm):
+            drain(each)
+        clock.advance(5)
+
+    def told(heard):
+        order = list(dict.fromkeys(task_id for _, task_id, _ in heard))
+        return [[name for name, task_id, _ in heard if task_id == one] for one in order]
+
+    assert told(before) == told(after) == told(twins)
+    assert signal in {name for name, *_ in after}
+    assert caplog.text.count("RuntimeError: handler") == sum(name == signal for name, *_ in after)
+
+
+@pytest.mark.parametrize("signal", [SIGNAL_ENQUEUED, SIGNAL_EXECUTING, SIGNAL_ERROR, SIGNAL_SCHEDULED])
+def test_handlers_cannot_change_a_task(queue, heard, signal):
+    """What a handler is given is a copy: what it changes there changes nothing."""
+
+    @queue.signal(signal)
+    def careless(signal, task, exc=None):
+        task.retries, task.state, task.version, task.eta, task.id = 9, "complete", 77, 0.0, "another"
+        task.worker, task.attempt, task.lease = "nobody", 50, None
+
+    @queue.task(retries=1, retry_delay=5)
+    def fails():
+        raise ValueError
+
+    result = fails()
+    for _ in range(3):
+        queue.run_next()
+        queue.engine.clock.advance(5)
+    assert states(result) == "queued executing error retrying scheduled executing error"
+    assert heard.of(result) == ["enqueued", "executing", "error", "retrying", "scheduled", "executing", "error"]
+
+
+@pytest.mark.parametrize("who", ["function", "hook"])
+def test_nobody_else_can_change_a_task(queue, heard, who):
+    """Nor can a hook, or the function itself."""
+
+    def careless(task=None):
+        task.retries, task.state, task.version, task.attempt = 9, "complete", 77, 50
+
+    @queue.task(retries=1, context=True)
+    def fails(task=None):
+        if who == "function":
+            careless(task)
+        raise ValueError
+
+    if who == "hook":
+        queue.pre_execute("careless")(careless)
+        queue.post_execute("careless")(lambda task, value, exc: careless(task))
+    result = fails()
+    drain(queue)
+    assert heard.story(result) == "enqueued executing error retrying enqueued executing error"
+
+
+def test_handlers_may_use_the_queue(queue, heard, add):
+    """A handler may call tasks, revoke, look, and even run what is next."""
+    ran = []
+
+    @queue.task()
+    def note(what):
+        ran.append(what)
+
+    @queue.signal(SIGNAL_COMPLETE)
+    def follow(signal, task):
+        if task.name == add.name:
+            note("revoked").revoke()
+            note(queue.result(task.id))
+            queue.run_next(), queue.run_next()
+
+    result = add(1, 2)
+    queue.run_next()
+    assert ran == [3]
+    assert heard.story(result) == "enqueued executing complete"
+    assert queue.counts()["revoked"] == 1

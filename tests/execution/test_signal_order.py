@@ -1,0 +1,220 @@
+"""Signals come in order: no worker overtakes another's announcement, or takes up what it has not announced."""
+
+import sys
+from collections import Counter
+
+import pytest
+from conftest import LEASE, Heard, drain, states
+from support.task_endings import ending
+
+from lifecycle import (
+    SIGNAL_ENQUEUED,
+    SIGNAL_ERROR,
+    SIGNAL_EXECUTING,
+    SIGNAL_INTERRUPTED,
+    SIGNAL_RETRYING,
+    SIGNAL_SCHEDULED,
+)
+from lifecycle.execution.worker import Worker
+
+HELD = {  # signal: what leads there
+    SIGNAL_ENQUEUED: lambda queue: ending(queue, "complete")(),
+    SIGNAL_SCHEDULED: lambda queue: ending(queue, "complete").schedule(delay=5),
+    f"{SIGNAL_ERROR} {SIGNAL_RETRYING} {SIGNAL_ENQUEUED}": lambda queue: ending(queue, "error", retries=1)(),
+    f"{SIGNAL_ERROR} {SIGNAL_RETRYING} {SIGNAL_SCHEDULED}": lambda queue: ending(
+        queue, "error", retries=1, retry_delay=5
+    )(),
+    f"{SIGNAL_RETRYING} {SIGNAL_SCHEDULED}": lambda queue: ending(queue, "retrying")(),
+    f"{SIGNAL_INTERRUPTED} {SIGNAL_ENQUEUED}": lambda queue: ending(queue, "interrupted")(),
+}
+
+
+@pytest.mark.parametrize("path", HELD)
+def test_nobody_overtakes_a_signal(queue, clock, path):
+    """While it is told how a task came to wait, no other worker can have it; right after, it can."""
+    heard, tried = Heard(queue), []
+    other = Worker(queue.engine, "other")
+
+    @queue.signal(*path.split())
+    def try_it(signal, task):
+        if task.attempt <= 1 and len(tried) < 20:
+            tried.append((signal, other.run_next(clock.now() + 10)))
+
+    queue.disconnect_signal(try_it, SIGNAL_ERROR)
+    if SIGNAL_ERROR in path:
+        queue.signal(SIGNAL_ERROR)(lambda signal, task, exc: try_it(signal, task))
+    result = HELD[path](queue)
+    queue.run_next()
+    assert {signal for signal, _ in tried} >= set(path.split())
+    assert not any(task for _, task in tried)
+    assert other.run_next(clock.now() + 10) is not None or result.state == "complete"
+    assert heard.story(result).endswith("executing complete")
+
+
+@pytest.mark.parametrize("path", [SIGNAL_INTERRUPTED, SIGNAL_ENQUEUED, SIGNAL_RETRYING])
+@pytest.mark.parametrize("by", ["recovery", "operator"])
+def test_nor_those_of_others(queue, clock, path, by):
+    """The same goes for what recovery puts back, and for what an operator retries."""
+    heard, tried = Heard(queue), []
+    other = Worker(queue.engine, "other")
+    if by == "recovery":
+        result = ending(queue, "complete")()
+        queue.signal(SIGNAL_EXECUTING)(kill := lambda signal, task: sys.exit())
+        with pytest.raises(SystemExit):
+            queue.run_next()
+        queue.disconnect_signal(kill)
+        clock.advance(LEASE)
+    else:
+        result = ending(queue, "error")()
+        queue.run_next()
+    queue.signal(path)(lambda signal, task: tried.append(other.run_next()))
+    if by == "recovery":
+        queue.engine.recover()
+        assert heard.story(result) == "enqueued executing interrupted enqueued"
+    else:
+        queue.retry(result.id)
+        assert heard.story(result) == "enqueued executing error retrying enqueued"
+    assert not any(tried)
+    assert other.run_next().id == result.id
+    assert heard.story(result).endswith("executing complete")
+
+
+def test_enqueued_together(queue, heard):
+    """Of tasks enqueued together none starts before all are announced."""
+    other, tried = Worker(queue.engine, "other"), []
+    queue.signal(SIGNAL_ENQUEUED)(lambda signal, task: tried.append(other.run_next()))
+    ending(queue, "complete").map([()] * 3)
+    assert tried == [None] * 3
+    assert [signal for signal, *_ in heard] == ["enqueued"] * 3
+    assert len(drain(queue)) == 3
+
+
+def test_the_hold_ends_with_its_announcer(queue, clock, add):
+    """Should the announcer die before it has let go of a task, the task is held no longer than a lease."""
+    queue.signal(SIGNAL_ENQUEUED)(kill := lambda signal, task: sys.exit())
+    task = add.s(1, 2)
+    with pytest.raises(SystemExit):
+        queue.enqueue(task)
+    queue.disconnect_signal(kill)
+    result = queue.handle(task.id)
+    assert queue.run_next() is None
+    clock.advance(LEASE - 0.1)
+    assert queue.run_next() is None
+    assert queue.storage.next_due() == pytest.approx(clock.now() + 0.1)
+    clock.advance(0.1)
+    assert queue.run_next().id == task.id
+    assert states(result) == "queued executing complete"
+
+
+@pytest.mark.parametrize("place", ["error", "retrying"])
+def test_who_was_frozen_says_nothing_more(queue, heard, clock, place):
+    """Who is frozen while it tells of a task, past the hold, and has been overtaken, tells no more of it."""
+    other = Worker(queue.engine, "other")
+    result = ending(queue, "error", retries=1)
+
+    @queue.signal(place)
+    def freeze(signal, task, exc=None):
+        clock.advance(LEASE)
+        queue.engine.recover()
+        assert other.run_next().state == "complete"
+
+    result = result()
+    queue.run_next()
+    told = heard.of(result)
+    assert told[: told.index(place) + 1] == ["enqueued", "executing", "error", "retrying"][: told.index(place) + 1]
+    assert told[told.index(place) + 1 :] == ["executing", "complete"]
+    assert states(result) == "queued executing error retrying queued executing complete"
+
+
+def test_frozen_between_claim_and_announcement(queue, heard, clock, add, monkeypatch):
+    """A worker that is frozen right after its claim, and replaced, says nothing of the task and does not run it."""
+    exchange, worker = queue.storage.exchange, Worker(queue.engine, "slow")
+    ran = []
+    queue.pre_execute("note")(lambda task: ran.append(task.worker))
+
+    def freezes(done, claimant):
+        found = exchange(done, claimant)
+        if claimant is not None and claimant.worker == "slow":
+            clock.advance(LEASE)
+            monkeypatch.undo()
+            queue.run_next()
+        return found
+
+    result = add(1, 2)
+    monkeypatch.setattr(queue.storage, "exchange", freezes)
+    worker.run_next()
+    assert states(result) == "queued executing interrupted queued executing complete"
+    assert heard.of(result) == ["enqueued", "interrupted", "enqueued", "executing", "complete"]
+    assert len(ran) == 1
+    assert ran != ["slow"]
+
+
+def test_the_lease_is_over_but_nobody_came(queue, heard, clock):
+    """A worker that is slow to tell, and was not replaced, tells all."""
+    result = ending(queue, "error", retries=1)()
+    queue.signal(SIGNAL_ERROR)(lambda signal, task, exc: clock.advance(LEASE))
+    queue.run_next()
+    assert heard.story(result) == "enqueued executing error retrying enqueued"
+
+
+class Spy:
+    """Counts the calls of a store."""
+
+    def __init__(self, queue, monkeypatch):
+        self.calls = Counter()
+        for name in ("enqueue", "exchange", "release", "recover", "extend"):
+            monkeypatch.setattr(queue.storage, name, self.counting(name, getattr(queue.storage, name)))
+
+    def counting(self, name, method):
+        def counted(*args, **options):
+            self.calls[name] += 1
+            return method(*args, **options)
+
+        return counted
+
+
+@pytest.mark.parametrize(
+    "listens", [[], ["complete"], ["executing", "error"], ["enqueued"], ["scheduled"], ["retrying"]]
+)
+def test_nobody_listens(queue, clock, monkeypatch, listens):
+    """What nobody listens to costs nothing: no hold, and no call to let go; else one call to let go of each held task."""
+    spy = Spy(queue, monkeypatch)
+    for signal in listens:
+        queue.signal(signal)(lambda signal, task, exc=None: held.append(queue.get(task.id).lease))
+    held = []
+    ends = ending(queue, "error", retries=1, retry_delay=5)
+    result = ends()
+    births = 1 * ("enqueued" in listens)
+    assert spy.calls == Counter(enqueue=1) + Counter(release=births)
+    queue.run_next()
+    failures = 1 * bool({"error", "retrying", "scheduled"} & set(listens))
+    assert spy.calls["release"] == births + failures
+    clock.advance(5)
+    queue.run_next()
+    assert result.state == "complete"
+    assert spy.calls["release"] == births + failures
+    assert spy.calls["exchange"] == 4
+    ends.schedule(delay=50)
+    drain(queue)
+    assert spy.calls["release"] == 2 * births + failures + ("scheduled" in listens)
+
+
+@pytest.mark.parametrize("listens", [None, "complete", "enqueued"])
+def test_nobody_listens_to_operators(make, clock, monkeypatch, listens):
+    """Nor does an operator's retry, nor recovery, hold what nobody listens to."""
+    queue = make()
+    failed, stopped = ending(queue, "error")(), ending(queue, "interrupted")
+    queue.run_next()
+    stopped()
+    queue.signal(SIGNAL_EXECUTING)(kill := lambda signal, task: sys.exit())
+    with pytest.raises(SystemExit):
+        queue.run_next()
+    queue.disconnect_signal(kill)
+    if listens is not None:
+        queue.signal(listens)(lambda signal, task: None)
+    spy = Spy(queue, monkeypatch)
+    queue.retry(failed.id)
+    clock.advance(LEASE)
+    queue.engine.recover()
+    assert queue.counts()["queued"] == 2
+    assert spy.calls["release"] == (2 if listens == "enqueued" else 0)

@@ -1,0 +1,70 @@
+"""What is kept of an attempt's outcome: a value or an error, whole, whatever it is; and damage is found."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support import strategies as some
+from support.strategies import patient
+
+from lifecycle.core.table import LIFECYCLE
+from lifecycle.core.task import Task
+from lifecycle.errors import Undecodable
+from lifecycle.execution import stored_result as outcomes
+
+task = Task("7", "add", state="executing", attempt=3, retries=2)
+whole = outcomes.pack_error(task, LIFECYCLE.state("error"), ValueError("x"))
+
+
+def error_left(error):
+    left = outcomes.unpack(outcomes.pack_error(task, LIFECYCLE.state("timeout"), error))
+    assert (left.attempt, left.ok) == (3, False)
+    return outcomes.unpack_error(left.body)
+
+
+@patient
+@given(st.integers(0, 2**60), st.binary())
+def test_a_value_is_kept(attempt, body):
+    """The value that an attempt left is read as it was stored, and whose attempt it was."""
+    left = outcomes.unpack(outcomes.pack_value(attempt, body))
+    assert (left.attempt, left.ok, left.body) == (attempt, True, body)
+
+
+@patient
+@given(st.text(st.characters()) | st.just("x" * 2 * outcomes.MAX_TEXT))
+@example("\ud800")
+def test_an_error_is_kept(text):
+    """The error that an attempt left is told in words, whatever it says of itself; too long a text is cut."""
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        left = error_left(error)
+    told, traceback = left.pop("error"), left.pop("traceback")
+    assert left == {"task_id": "7", "state": "timeout", "attempt": 3, "retries": 2}
+    assert told == some.storable(repr(ValueError(text)))[: len(told)]
+    assert len(text) < outcomes.MAX_TEXT or len(told) == len(traceback) == outcomes.MAX_TEXT
+    assert traceback.endswith(some.storable(text[-10:]) + "\n")
+    assert error_left(ValueError(text))["traceback"] == "", "it was never raised"
+
+
+@pytest.mark.parametrize("error", some.BROKEN_ERRORS, ids=lambda error: type(error).__name__)
+def test_a_broken_error_is_kept(error):
+    """An exception that cannot even describe itself is no obstacle: that there was one, and which, is kept."""
+    with pytest.raises(type(error)) as caught:
+        raise error
+    assert type(error).__name__ in error_left(caught.value)["error"]
+
+
+@patient
+@given(some.damaged(whole) | some.damaged(outcomes.unpack(whole).body))
+@example(b"\x81\xa1a" + b"\x91" * 5000)
+@example(b"\x94\x01\xc3\xc4\x00" + b"\x91" * 5000)
+@example(b"\x81\xa1a\xa1\xff")
+def test_damage(data):
+    """Bytes that are no stored outcome, or no stored error, are refused as that, however they are damaged."""
+    for read, kind in ((outcomes.unpack, "result"), (outcomes.unpack_error, "error")):
+        with suppress(Undecodable):
+            read(data)
+        with pytest.raises(Undecodable, match=f"the stored {kind} is damaged"):
+            read(b"")

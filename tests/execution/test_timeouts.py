@@ -1,0 +1,444 @@
+"""Timeouts and interruptions strike from outside: an attempt ends once, nothing strikes after it, or in the library."""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import pytest
+from conftest import PATIENCE, Heard, another_thread, drain, failure, spin
+
+from lifecycle import SIGNAL_ENQUEUED, ResultTimeout, TaskTimeout
+from lifecycle.execution.worker import Worker
+
+LEASE = 30.0
+
+
+@pytest.fixture
+def add(queue):
+    @queue.task()
+    def add(a, b):
+        return a + b
+
+    return add
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_timeout(queue, heard, retries):
+    """A body that runs longer than its timeout is interrupted, and ends `timeout`; it is retried if retries are left."""
+    cleaned = []
+
+    @queue.task(timeout=0.02, retries=retries, context=True)
+    def slow(task=None):
+        try:
+            if task.attempt == 1:
+                spin(threading.Event())
+        finally:
+            cleaned.append(task.attempt)
+        return "in time"
+
+    result = slow()
+    drain(queue)
+    again = " retrying enqueued executing complete" * retries
+    assert heard.story(result) == f"enqueued executing timeout{again}"
+    assert cleaned == [1, 2][: retries + 1]
+    if not retries:
+        metadata = failure(result)
+        assert (metadata["state"], metadata["error"]) == ("timeout", "TaskTimeout()")
+        assert "in slow" in metadata["traceback"]
+
+
+@pytest.mark.parametrize("awaits", ["an event", "in steps", "another coroutine", "nothing"])
+def test_async_timeouts(queue, heard, awaits):
+    """An `async` body is interrupted where it awaits, at once; its `finally` runs, and nothing of it runs on."""
+    late, cleaned = [], []
+
+    async def rescue():
+        await asyncio.sleep(5)
+        late.append(1)
+
+    async def patient():
+        event = asyncio.Event()
+        if awaits == "an event":
+            asyncio.get_running_loop().call_later(5, event.set)
+            await event.wait()
+        elif awaits == "another coroutine":
+            await asyncio.gather(rescue(), rescue())
+        elif awaits == "in steps":
+            for _ in range(5000):
+                await asyncio.sleep(0.001)
+        else:
+            spin(threading.Event(), 3)
+        late.append(1)
+
+    @queue.task(timeout=0.02)
+    async def slow():
+        try:
+            await patient()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(1)
+
+    @queue.task()
+    async def later():
+        await asyncio.sleep(0.01)
+        return len(asyncio.all_tasks())
+
+    started = time.monotonic()
+    result, other = slow(), later()
+    queue.run_next()
+    assert time.monotonic() - started < 2
+    assert heard.story(result) == "enqueued executing timeout"
+    assert cleaned == [1]
+    queue.run_next()
+    assert other.get() == 1
+    assert late == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_body_that_swallows(queue, heard, is_async):
+    """A body that catches its timeout and returns has returned."""
+
+    @queue.task(timeout=0.02)
+    def stubborn():
+        try:
+            spin(threading.Event())
+        except TaskTimeout:
+            return "whatever"
+
+    @queue.task(timeout=0.02)
+    async def stubborn_async():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "whatever"
+
+    result = (stubborn_async if is_async else stubborn)()
+    queue.run_next()
+    assert heard.story(result) == "enqueued executing complete"
+    assert result.get() == "whatever"
+
+
+def test_in_time(queue, heard, add):
+    """A body that ends in time is not disturbed, nor is what its worker does then."""
+
+    @queue.task(timeout=0.05)
+    def quick(n):
+        return n
+
+    @queue.task()
+    def slow():
+        spin_until(time.monotonic() + 0.15)
+        return "done"
+
+    results = [quick(1), slow(), quick(2)]
+    drain(queue)
+    assert [result.get() for result in results] == [1, "done", 2]
+    spin_until(time.monotonic() + 0.06)
+    for result in results:
+        assert heard.story(result) == "enqueued executing complete"
+
+
+def spin_until(moment):
+    while time.monotonic() < moment:
+        pass
+
+
+def test_a_timeout_of_a_call_within(queue):
+    """A task that runs another in its own thread keeps its own timeout."""
+
+    @queue.task(timeout=60)
+    def inner():
+        return "inner"
+
+    @queue.task(timeout=0.05)
+    def outer():
+        inner()
+        queue.run_next()
+        spin(threading.Event())
+
+    result = outer()
+    queue.run_next()
+    assert result.state == "timeout"
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("is_async", [False, True])
+def test_nothing_strikes_after_the_end(new, is_async):
+    """Whether or not a body ends before its timeout strikes: it ends once, in one way, and nothing strikes later."""
+    with new("memory") as queue:
+        heard = Heard(queue)
+
+        def body(seconds):
+            spin_until(time.monotonic() + seconds)
+            return "done"
+
+        async def body_async(seconds):
+            moment = time.monotonic() + seconds
+            while time.monotonic() < moment:
+                await asyncio.sleep(0)
+            return "done"
+
+        @queue.signal()
+        def busy(signal, task, exc=None):  # so that what comes too late strikes something
+            spin_until(time.monotonic() + 0.0002)
+
+        task = queue.task(timeout=0.002)(body_async if is_async else body)
+        results = [task(0.002 + (n % 50 - 25) * 0.00001) for n in range(300)]
+        drain(queue)
+        found = Counter(heard.story(result) for result in results)
+        assert set(found) <= {"enqueued executing complete", "enqueued executing timeout"}
+        assert len(found) == 2, "the test does not come close enough"
+        for result in results:
+            if result.state == "complete":
+                assert result.get() == "done"
+            else:
+                assert failure(result)["error"] == "TaskTimeout()"
+        last = task(0)
+        drain(queue)
+        assert last.get() == "done"
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("timeout", [0, 0.0001, 0.0005])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_timeouts_that_strike_at_the_beginning(new, is_async, timeout, caplog):
+    """A timeout so short that it strikes while a body only begins ends the attempt as any other does."""
+    caplog.set_level(logging.ERROR)
+    with new("memory") as queue:
+        heard = Heard(queue)
+
+        async def body_async():
+            await asyncio.sleep(1)
+
+        def body():
+            spin_until(time.monotonic() + 1)
+
+        results = queue.task(timeout=timeout)(body_async if is_async else body).map([()] * 60)
+        drain(queue)
+        assert {heard.story(result) for result in results} == {"enqueued executing timeout"}
+        other = queue.task(name="other")(plain_async)()
+        drain(queue)
+        assert other.get() == 1
+    assert caplog.text == ""
+
+
+async def plain_async():
+    await asyncio.sleep(0)
+    return len(asyncio.all_tasks())
+
+
+def test_timeouts_are_not_kept(queue):
+    """Nothing is kept of a timeout whose body has ended: as many as one likes cost nothing."""
+    from lifecycle import guard  # noqa: PLC0415 -- to look inside
+
+    quick = queue.task(timeout=3600)(lambda: None)
+    quick()
+    drain(queue)
+    before = len(guard._alarms._due)
+    quick.map([()] * 200)
+    drain(queue)
+    assert len(guard._alarms._due) < before + 20
+
+
+def test_interrupting_an_async_body(queue, heard):
+    """A worker that is told to stop interrupts an `async` body where it awaits, too."""
+    worker, runs = Worker(queue.engine, "stopped"), threading.Event()
+
+    @queue.task(context=True)
+    async def slow(task=None):
+        if task.attempt == 1:
+            runs.set()
+            await asyncio.sleep(PATIENCE)
+        return "done"
+
+    result = slow()
+    with another_thread(worker.run_next):
+        assert runs.wait(PATIENCE)
+        worker.interrupt()
+    assert heard.story(result) == "enqueued executing interrupted enqueued"
+    worker.attempts.close()
+    queue.run_next()
+    assert result.get() == "done"
+
+
+# In the library ---------------------------------------------------------------------------------------------------
+
+
+def test_handlers_are_not_interrupted(queue, heard):
+    """Handlers that run because a body enqueues something are not cut off by its timeout, which strikes after them."""
+    inner, told = queue.task(name="inner")(lambda: None), []
+
+    @queue.signal(SIGNAL_ENQUEUED)
+    def slow(signal, task):
+        if task.name == "inner":
+            spin_until(time.monotonic() + 0.1)
+            told.append(task.id)
+
+    @queue.task(timeout=0.02)
+    def body():
+        inner()
+        told.append("after it")
+
+    result = body()
+    queue.run_next()
+    assert result.state == "timeout"
+    (task,) = queue.tasks("queued")
+    assert told == [task.id]
+    assert heard.of(task) == ["enqueued"]
+
+
+@pytest.mark.parametrize("blocks", ["a result", "a result that comes", "nothing"])
+def test_whoever_waits_is_woken(queue, blocks):
+    """A timeout that strikes while the body waits for another task's result ends the wait at once."""
+    other, seen = queue.task(name="other")(lambda: 7)(), []
+
+    @queue.task(timeout=0.05, priority=1)
+    def waits():
+        try:
+            if blocks == "nothing":
+                spin(threading.Event())
+            if blocks == "a result that comes":
+                queue.run_next()
+                seen.append(other.get(blocking=True))
+            other.reset()
+            other.get(blocking=True)
+        finally:
+            seen.append(queue.counts()["executing"])  # the library can be used to clean up
+
+    result, started = waits(), time.monotonic()
+    queue.run_next()
+    assert result.state == "timeout"
+    assert time.monotonic() - started < 2
+    assert seen[-1] == 1
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("body_of", ["enqueue", "look", "lock", "result"])
+def test_timeouts_that_strike_in_the_library(queue, body_of):
+    """A timeout that strikes while the body uses the queue leaves the queue whole, for this thread and for others."""
+    queue.task(name="other")(lambda: None)
+    target = queue.task(name="target")(lambda a, b: None)
+    known = target.schedule((1, 2), delay=10**6)
+
+    def enqueue():
+        target.schedule((1, 2), delay=10**6)
+
+    def look():
+        queue.get(known.id), queue.counts(), queue.tasks(limit=2)
+
+    def lock():
+        with queue.lock_task("lock"):
+            pass
+
+    def result():
+        try:
+            known.get(timeout=0.0001)
+        except ResultTimeout:
+            pass
+
+    action = {"enqueue": enqueue, "look": look, "lock": lock, "result": result}[body_of]
+
+    @queue.task(timeout=0.002, priority=9)
+    def busy():
+        while True:
+            action()
+
+    def elsewhere():
+        other = queue.storage
+        assert other.get(known.id).state == "queued"
+        other.extend(["nobody"], 0.0)
+
+    for _ in range(100):
+        attempt = busy()
+        queue.run_next()
+        assert attempt.state == "timeout"
+        with another_thread(elsewhere):
+            pass
+        assert not queue.is_locked("lock")
+    seen = 0
+    for task in queue.tasks(limit=10**6):
+        seen += 1
+        assert task.state in ("queued", "timeout")
+        if task.name == "target":
+            assert task.args == (1, 2)
+    assert seen == sum(queue.counts().values())
+
+
+ACTIONS = {
+    "enqueue": lambda queue, target: target.schedule((1, 2), delay=10**6),
+    "enqueue many": lambda queue, target: queue.enqueue_many([target.s(1, 2), target.s(3, 4)]),
+    "lock": lambda queue, target: use(queue.lock_task("lock")),
+    "revoke": lambda queue, target: target.revoke(revoke_until=5),
+    "retry": lambda queue, target: queue.retry(queue.tasks("error")[-1].id),
+    "look": lambda queue, target: (queue.counts(), queue.tasks(limit=2), queue.handle("known").get()),
+}
+
+
+def use(lock):
+    with lock:
+        pass
+
+
+class Striking:
+    """Throws a timeout into the body at its n-th step through the library: a call or a line."""
+
+    def __init__(self, guard, pool):
+        self.guard, self.pool, self.left = guard, pool, 0
+
+    def __call__(self, frame, event, arg):
+        if "lifecycle" not in frame.f_code.co_filename:
+            return None
+        self.left -= 1
+        if self.left == 0:
+            # From a thread of its own, as timeouts come; it may have to wait until the library lets it through.
+            wait([self.pool.submit(self.guard.throw, TaskTimeout)], 0.002)
+        return self
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_timeout_at_any_step(queue, action):
+    """Wherever in the library a timeout strikes: what was done there is done whole or not at all, and others go on."""
+    target = queue.task(name="target")(lambda a, b: None)
+    target.schedule((1, 2), delay=10**6, id="known")
+    fails = queue.task(name="fails")(lambda: 1 / 0)
+    before = sys.gettrace()
+
+    @queue.task(priority=9)
+    def struck():
+        sys.settrace(striking)
+        try:
+            ACTIONS[action](queue, target)
+        finally:
+            sys.settrace(before)
+
+    def elsewhere():
+        for task in queue.tasks(limit=10**6):
+            history = [record.state for record in queue.history(task.id)]
+            assert task.state == history[-1], f"half a write: {task.state} after {history}"
+            assert queue.get(task.id).version == len(history)
+        queue.storage.extend(["nobody"], 0.0)
+        assert not queue.is_locked("lock")
+
+    with ThreadPoolExecutor(2) as pool:
+        worker = Worker(queue.engine, "struck")
+        striking = Striking(worker.attempts.guard, pool)
+        for step in range(1, 10**4):
+            if action == "retry":
+                fails(), queue.run_next()
+            attempt = struck()
+            striking.left = step
+            worker.run_next()
+            assert attempt.state in ("timeout", "complete"), f"step {step}: {failure(attempt)}"
+            pool.submit(elsewhere).result(PATIENCE)
+            queue.engine.clock.advance(LEASE)
+            queue.engine.recover()
+            queue.flush()
+            target.schedule((1, 2), delay=10**6, id="known")
+            if striking.left > 0:
+                break
+    assert step > 20

@@ -1,0 +1,138 @@
+"""What workers find and cannot use: tasks of unknown functions, and arguments that cannot be read."""
+
+import sqlite3
+
+import pytest
+from conftest import KINDS, Heard, drain, failure, states
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.damaged_rows import overwrite
+from support.strategies import patient
+
+from lifecycle import LifecycleError, MsgpackSerializer, PickleSerializer, Task, TaskQueue
+from lifecycle.testing import VirtualClock
+
+pytestmark = pytest.mark.usefixtures("still_works")
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_function_that_is_gone(make, clock, retries):
+    """A task whose function the worker does not know ends `error`, named, listed, and can be retried once it is back."""
+    producer = make()
+    url = producer.storage
+    heard = Heard(producer)
+    gone = producer.task(name="gone", retries=retries)(lambda a: a)
+    producer.task(name="stays")(lambda: None)
+    result = gone(5)
+    function = producer.engine.functions.pop("gone")
+    drain(producer)
+    assert url is producer.storage
+    again = " retrying enqueued executing error" * retries
+    assert heard.story(result) == f"enqueued executing error{again}"
+    error = failure(result)["error"]
+    assert "UnknownTask" in error
+    assert "'gone'" in error
+    assert "stays" in error
+    assert [task.id for task in producer.tasks("error")] == [result.id]
+    producer.engine.functions["gone"] = function
+    producer.retry(result.id)
+    drain(producer)
+    assert result.get() == 5
+
+
+def test_nobody_knows_any_function(queue):
+    """A worker that knows no function at all says so."""
+    queue.engine.functions.clear()
+    result = queue.enqueue(Task("some id", "gone"))
+    queue.run_next(), queue.run_next()
+    assert "there are: none" in failure(result)["error"]
+    queue.task(name="before")(lambda: "before")
+    queue.retry(queue.tasks("error")[-1].id)
+
+
+def corrupt(queue, task_id, payload):
+    """Overwrite the stored arguments of a task."""
+    if hasattr(queue.storage, "_rows"):
+        queue.storage._rows[task_id].task.payload = payload
+    elif hasattr(queue.storage, "_server"):
+        overwrite(queue.storage, task_id, "payload", payload)
+    else:
+        with sqlite3.connect(queue.storage._file.path) as db:
+            db.execute("update task set payload=? where id=?", (payload, task_id))
+        db.close()
+
+
+def valid(payload):
+    """Does it say what to call a function with, after all?"""
+    try:
+        call = MsgpackSerializer().loads(payload)
+    except LifecycleError:
+        return False
+    match call:
+        case (tuple() | list(), dict() as named):
+            return all(isinstance(name, str) for name in named)
+    return False
+
+
+@patient
+@given(st.sampled_from(KINDS), st.binary(max_size=30))
+@example("memory", b"\x05")
+@example("memory", MsgpackSerializer().dumps((1, 2, 3)))
+@example("memory", MsgpackSerializer().dumps(("ab", {})))
+@example("memory", MsgpackSerializer().dumps(((), {5: 6})))
+@example("sqlite", MsgpackSerializer().dumps(((), [])))
+def test_damaged_arguments(new, kind, payload):
+    """A task whose stored arguments cannot be read ends `error` with `Undecodable`, and keeps nobody else from running."""
+    if valid(payload):
+        return
+    with new(kind) as queue:
+        heard, ran = Heard(queue), []
+        note = queue.task(name="note")(lambda *args, **kwargs: ran.append(args))
+        damaged, good = note(1), note(2)
+        corrupt(queue, damaged.id, payload)
+        drain(queue)
+        assert heard.story(damaged) == "enqueued executing error"
+        assert failure(damaged)["error"].startswith("Undecodable")
+        assert ran == [(2,)]
+        assert good.state == "complete"
+        with pytest.raises(LifecycleError):
+            queue.get(damaged.id).args
+
+
+def test_another_serializer(tmp_path):
+    """Arguments that another serializer wrote, or another secret signed, end `error`, and run where they can be read."""
+    url = f"sqlite:///{tmp_path}/app.db"
+    serializers = [
+        MsgpackSerializer(), PickleSerializer("a secret of sixteen bytes"), PickleSerializer("another one, as long as that"),
+    ]  # fmt: skip
+    queues = [TaskQueue(url, serializer=serializer, clock=VirtualClock()) for serializer in serializers]
+    adds = [queue.task(name="add")(lambda a, b: a + b) for queue in queues]
+    for writer, add in zip(queues, adds, strict=True):
+        for reader in queues:
+            if reader is writer:
+                continue
+            result = add(1, 2)
+            reader.run_next()
+            assert states(result) == "queued executing error"
+            assert "Undecodable" in failure(result)["error"]
+            with pytest.raises(LifecycleError):
+                reader.get(result.id).args
+            writer.retry(result.id)
+            writer.run_next()
+            assert result.get() == 3
+            with pytest.raises(LifecycleError):
+                reader.result(result.id)
+            assert reader.handle(result.id).state == "complete"
+    for queue in queues:
+        queue.close()
+
+
+def test_handlers_of_unreadable_tasks(queue, heard, caplog):
+    """A handler that looks at arguments which cannot be read is logged as any other that raises."""
+    note = queue.task(name="note")(lambda a: a)
+    queue.signal("error")(lambda signal, task, exc: task.args)
+    result = note(1)
+    corrupt(queue, result.id, b"\xc1")
+    drain(queue)
+    assert heard.story(result) == "enqueued executing error"
+    assert "Undecodable" in caplog.text

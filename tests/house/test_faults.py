@@ -1,0 +1,171 @@
+"""Faults, tried for real, a little of each. ``python tests/faults`` does the same with thousands of tasks and more kills."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import attrs
+import pytest
+from faults.audit import END, Audit
+from faults.crew import told
+from faults.figures import PAGE, page_with, text
+from faults.places import STORES, Missing, place
+from faults.proxy import MANNERS, Proxy
+from faults.scenarios import KINDS, SCENARIOS, Report, planned, tried
+from faults.storm import storm
+from faults.trial import Options, on_trial, read
+from support.processes import PATIENCE
+
+OPTIONS = Options(tasks=40, kills=1, seed=7, consumers=2, workers=2, interruptions=1)
+
+LEFT_OUT = {("poison", "postgres"), ("clocks", "redis")}
+"""What takes its time, and is decided as on another store: the program tries it."""
+
+
+def trials():
+    """Each scenario on each store, with another kind of worker on each; a storm is one for all of them."""
+    for row, (name, scenario) in enumerate(SCENARIOS.items()):
+        for column, store in enumerate(STORES):
+            if (name, store) in LEFT_OUT:
+                continue
+            kinds = KINDS if scenario.run is storm else (KINDS[(row + column) % len(KINDS)],)
+            for one in planned(name, store, attrs.evolve(OPTIONS, kinds=kinds)):
+                yield pytest.param(name, store, one, id=f"{name} on {store}, {' '.join(one.kinds)}")
+
+
+def required(name, store, options):
+    """The report of a trial; skips it if something that it needs is not here, which on CI has to be."""
+    try:
+        return tried(name, store, options)
+    except Missing as missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
+
+
+@pytest.mark.parametrize(("name", "store", "options"), [*trials()])
+def test_nothing_is_lost(name, store, options):
+    """Whatever is done to consumers and stores, each task is accounted for, finished once, and each duplicate explained."""
+    report = required(name, store, options)
+    assert report.audit.faults == [], f"seed {options.seed}; the consumers' logs are in {report.logs}"
+    assert report.audit.tasks >= options.tasks or name == "freeze"
+    assert not report.disturbances.startswith("0 ")
+
+
+def test_what_is_planted_is_found(tmp_path):
+    """A task that vanishes from the store, and a body that runs once more than anybody knows, are found after a real run."""
+    with place("sqlite", tmp_path) as where, on_trial(where, tmp_path, OPTIONS, lease=1.5) as trial:
+        storm(trial)
+        assert trial.audit().faults == []
+        first, *_, last = [line for line in read(trial.journal) if line.what == END]
+        with trial.journal.open("a") as journal:
+            journal.write("\t".join(map(str, last)) + "\n")
+        victim = first.task
+        with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as db:
+            assert db.execute("delete from task where id = ?", [victim]).rowcount == 1
+        audit = trial.audit()
+    assert audit.count("lost") == 1
+    assert audit.count("unexplained") == 2
+
+
+# What the scenarios are made with ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0.0, 60.0])
+def test_a_clock_that_is_wrong(tmp_path, shift):
+    """A process on a host whose clock is wrong has another time, from the beginning, and nothing else."""
+    (tmp_path / "ask.py").write_text(
+        "from lifecycle.clock import SystemClock, monotonic\nprint(SystemClock.now(), monotonic())"
+    )
+    asked = subprocess.run(
+        [sys.executable, "ask.py"], cwd=tmp_path, env=told({}, shift), capture_output=True, text=True, check=True
+    )
+    now, tick = map(float, asked.stdout.split())
+    assert -PATIENCE < now - shift - time.time() < 1
+    assert -PATIENCE < tick - time.monotonic() < 1
+
+
+class Echo:
+    """A server that answers what it is asked, and knows what that was."""
+
+    def __init__(self):
+        self.heard = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.came = threading.Condition()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        while True:
+            try:
+                line, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(line,), daemon=True).start()
+
+    def _serve(self, line):
+        with line:
+            while request := line.recv(100):
+                with self.came:
+                    self.heard.append(request)
+                    self.came.notify_all()
+                line.sendall(request)
+
+    def has_heard(self, request):
+        with self.came:
+            return self.came.wait_for(lambda: request in self.heard, PATIENCE)
+
+    def close(self):
+        self._listener.close()
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_a_wire_that_is_cut(manner):
+    """The proxy passes on all there is, until it is told to cut: then the answer is lost, and the request as it was told."""
+    with closing(Echo()) as server, closing(Proxy("127.0.0.1", server.port)) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as client:
+            client.sendall(b"hello")
+            assert client.recv(100) == b"hello"
+            proxy.cut_next(manner, commit=True)
+            client.sendall(b"no change")
+            assert client.recv(100) == b"no change"
+            client.sendall(b"commit")
+            try:
+                assert client.recv(100) == b""
+            except ConnectionResetError:
+                pass
+        with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as client:
+            client.sendall(b"again")
+            assert client.recv(100) == b"again"
+        if manner == MANNERS[0]:
+            assert b"commit" not in server.heard
+        else:
+            assert server.has_heard(b"commit")
+        assert proxy.made == {f"cut {manner}": 1}
+
+
+def test_figures_are_written():
+    """The figures take the place of those of the last time, between their markers, and the rest of the page stays."""
+    page = "before\n\n<!-- measured: faults -->\n\nold\n\n<!-- end of what was measured -->\n\nafter\n"
+    assert page_with(page, r"new \1") == page.replace("old", r"new \1")
+    report = Report("storm", "sqlite", ("thread",), "3 kills", 2.4, Audit(tasks=1000, executions=1200), {"died": 2})
+    head, rule, row, _, seed = text([report], 7).splitlines()
+    assert row == "| storm | sqlite | thread | 1,000 | 3 kills (2 died) | 2 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |"
+    assert head.count("|") == rule.count("|") == row.count("|")
+    assert "7" in seed
+    assert "<!-- measured: faults -->\n\n" in PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["earthquake"], "there is no scenario earthquake"), (["--store", "oracle"], "there is no store oracle")],
+)
+def test_mistakes(words, says):
+    """A scenario or a store that is not there is a mistake of the command line, and what is there is named."""
+    program = Path(__file__).parents[1] / "faults"
+    done = subprocess.run([sys.executable, program, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, says in done.stderr) == (2, True)

@@ -1,0 +1,340 @@
+"""The shape of the code, read from its text: layers, adapters, the clock, docstrings, sizes, where the law stands."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from support.strategies import LAW, MOVES
+
+pytestmark = pytest.mark.untraced
+
+LAYERS = """
+lifecycle:                       errors / clock / moments virtual_clock
+lifecycle.core:                  machine serializer / table / task / policies
+lifecycle.analysis:              checker properties regex trace / grammar
+lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
+lifecycle:                       diagrams
+lifecycle.execution:             heartbeat interruption signals stored_result
+lifecycle.storage:               base / memory notifications
+lifecycle.storage.sqlite:        schema watcher / database / storage
+lifecycle.storage.postgres:      schema session / statements / listener / server / exchange external_transaction in_doubt
+lifecycle.storage.postgres:      url / storage
+lifecycle.storage.redis:         connection / listener rows scripts url / server / in_doubt / storage
+lifecycle:                       storage
+lifecycle.execution:             engine / external_transaction runner / async_runner worker / desk
+lifecycle:                       locks result / function / queue
+lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
+lifecycle.testing.storage_spec:  reference_storage strategies / invariants / agreement / claim_order_cases / cases / spec
+lifecycle.testing.simulation:    faults lease_audit / world / queue_spec random_run
+lifecycle:                       testing
+lifecycle.testing:               __main__ plugin
+lifecycle.consumer:              os_signals process_memory states / health stop_requests / health_server
+lifecycle.consumer.workers:      base gevent_ shared_status / loop / asyncio_ process_main thread / process / types
+lifecycle.consumer:              consumer
+lifecycle:                       consumer
+lifecycle.consumer:              loading
+lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
+lifecycle.consumer.cli:          diagram law migrate / main
+lifecycle:                       __main__
+"""
+"""Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
+
+Packages whose `__init__` is a docstring alone are left out, and so is `lifecycle` itself, which only passes names on.
+"""
+
+PURE = re.compile(r"lifecycle\.(core\.(machine|table|policies)|moments|diagrams|execution\.stored_result)\b")
+WORLD = {"asyncio", "io", "logging", "os", "pathlib", "random", "socket", "sqlite3", "subprocess", "threading", "time"}
+
+ADAPTERS = {  # library: the modules that may know it
+    "transitions": r"lifecycle\.core\.machine",
+    "sqlite3": r"lifecycle\.storage\.sqlite\.\w+",
+    "redis": r"lifecycle\.storage\.redis\.\w+",
+    "psycopg": r"lifecycle\.storage\.postgres\.\w+",
+}
+
+LONGEST = 450  # lines
+
+LATE = {  # module: what it imports when that is used, since it costs a tenth of a program's start, or more
+    "lifecycle": {"lifecycle.consumer.consumer"},
+    "lifecycle.execution.runner": {"asyncio", "concurrent.futures"},
+    "lifecycle.storage": {
+        f"lifecycle.storage.{name}" for name in ("postgres.storage", "postgres.url", "redis.storage", "redis.url")
+    },
+    "lifecycle.execution.external_transaction": {"lifecycle.storage.postgres.storage"},
+    "lifecycle.consumer.workers.types": {
+        f"lifecycle.consumer.workers.{name}" for name in ("process_main", "process", "asyncio_")
+    },
+    "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
+    "lifecycle.consumer.cli.main": {
+        "lifecycle.consumer.demo.demo",
+        *(f"lifecycle.consumer.cli.{name}" for name in ("diagram", "law", "migrate")),
+    },
+}
+
+SLEEPERS = {  # (file, function): why it sleeps
+    ("processes.py", "until"): "it looks again at what another process does, and tells nobody of",
+    ("test_worker_batches.py", "slow"): "a handler that is slow",
+    ("trial.py", "pause"): "a program that does things to other processes at moments of chance, and looks on",
+    ("consumers.py", "pass_through"): "a body that takes its time, in Python, where it can be interrupted",
+    ("test_consumer.py", "work"): "a body that takes its time",
+    ("test_stopping.py", "swallowing"): "a body that takes its time, and no interruption",
+}
+
+COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal of that name
+    ("lifecycle.testing.storage_spec.agreement", "revoke"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.agreement", "cancel"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.agreement", "recover"): "the name of a method of Storage",
+    ("lifecycle.errors", "error"): "a key of TaskException.metadata",
+    ("lifecycle.execution.stored_result", "error"): "a key of TaskException.metadata",
+    ("lifecycle.function", "timeout"): "an option's name, in its error",
+    ("lifecycle.queue", "timeout"): "an option's name, in its error",
+    ("lifecycle.storage", "timeout"): "an option in a URL",
+    ("lifecycle.testing.storage_spec.reference_storage", "retry"): "the name of a field of Task",
+    ("lifecycle.testing.storage_spec.reference_storage", "timeout"): "the name of a field of Task",
+    ("lifecycle.testing.storage_spec.agreement", "enqueue"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.spec", "recover"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.spec", "revoke"): "the name of a method of Storage",
+    **{
+        ("lifecycle.testing.storage_spec.spec", rule): "the name of a rule, for Hypothesis to print"
+        for rule in ("complete", "fail", "time_out", "lock_out", "rate_limit", "cancel", "interrupt")
+    },
+    **{
+        ("lifecycle.testing.simulation.world", call): "the name of a method of Storage"
+        for call in ("enqueue", "recover", "cancel", "revoke")
+    },
+    **{
+        ("lifecycle.storage.redis.storage", name): "the name of a script"
+        for name in ("enqueue", "recover", "cancel", "revoke")
+    },
+    ("lifecycle.storage.redis.scripts", "enqueue"): "the name of a script",
+    ("lifecycle.storage.redis.url", "timeout"): "an option in a URL",
+    ("lifecycle.consumer.demo.storage_tracer", "recover"): "the name of a method of Storage",
+    ("lifecycle.consumer.workers.process_main", "cancel"): "what a consumer asks of a worker's process",
+    ("lifecycle.consumer.states", "interrupt"): "a trigger of the consumer's own life",
+    ("lifecycle.consumer.cli.main", "interrupted"): "what it says when somebody presses Ctrl-C",
+}
+
+
+def files():
+    """Every module's name and file, as installed."""
+    root = Path(next(iter(find_spec("lifecycle").submodule_search_locations)))
+    for folder, _, names in os.walk(root, followlinks=True):  # in the tree, `lifecycle/consumer` is a link
+        for path in sorted(Path(folder, name) for name in names if name.endswith(".py")):
+            parts = ("lifecycle", *path.relative_to(root).with_suffix("").parts)
+            yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def layers():
+    """Each module with its level: the layer that it stands in, counted from below."""
+    level = 0
+    for line in LAYERS.strip().split("\n"):
+        package, _, layers = line.partition(":")
+        for layer in layers.split("/"):
+            level += 1
+            yield from ((f"{package}.{module}", level) for module in layer.split())
+
+
+TESTS = sorted(Path(__file__).parents[1].rglob("*.py"))
+FILES = dict(files())
+LEVEL = dict(layers())
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
+def imports(module, within=None):
+    """The modules that a module imports, each with the line; `within`: a part of its text."""
+    for node in ast.walk(within or tree(FILES[module])):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".") if FILES[module].name == "__init__.py" else module.split(".")[:-1]
+                base = ".".join([*package[: len(package) - node.level + 1], *base.split(".")]).strip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield (inner if inner in FILES else base), node.lineno
+
+
+def ours(module):
+    return [(name, line) for name, line in imports(module) if name.split(".")[0] == "lifecycle"]
+
+
+def defined(path):
+    """The classes and functions in a file, each with its dotted name; what stands in a function is its own affair."""
+    todo = [("", tree(path))]
+    for prefix, node in todo:
+        for part in ast.iter_child_nodes(node):
+            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield prefix + part.name, part
+                if isinstance(part, ast.ClassDef):
+                    todo.append((f"{prefix}{part.name}.", part))
+
+
+# Layers ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_module_has_its_layer():
+    """Each module that holds code stands in the list of layers, once, and each in the list exists."""
+    assert [name for name, times in Counter(name for name, _ in layers()).items() if times > 1] == []
+    code = {module for module in FILES if len(tree(FILES[module]).body) > 1} - {"lifecycle"}
+    missing, gone = sorted(code - LEVEL.keys()), sorted(LEVEL.keys() - FILES.keys())
+    assert not missing, f"give {', '.join(missing)} a layer in LAYERS, above all that it imports"
+    assert not gone, f"{', '.join(gone)} stand in LAYERS but do not exist"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_down(module):
+    """A module imports only from lower layers; so there are no cycles."""
+    for name, line in ours(module):
+        assert name in FILES, f"{module}:{line} imports {name}, which is no module"
+        level, own = LEVEL.get(name, 10**6), LEVEL.get(module, 10**5)
+        assert level < own, f"{module}:{line} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_stand_at_the_top(module):
+    """No import hides in a function but what few programs need and all would wait for; none goes by a name in a string."""
+    late = set()
+    for node in ast.walk(tree(FILES[module])):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            late |= {name for name, _ in imports(module, node)}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+            assert named.split(".")[0] != "lifecycle", f"{module}:{node.lineno} imports late"
+    assert late == LATE.get(module, set())
+
+
+@pytest.mark.parametrize("module", ["lifecycle", "lifecycle.consumer.cli.main"])
+def test_late_is_late(module):
+    """What is to come late does not come with a program's start, by another way."""
+    names = f"import {module}, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", names], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert module in loaded
+    late = {name for at, names in LATE.items() if not module.startswith(f"{at}.") for name in names}
+    assert sorted(late & {*loaded}) == []
+
+
+@pytest.mark.parametrize("library", ADAPTERS)
+def test_one_adapter_for_each_library(library):
+    """What can be exchanged is known to its adapter alone."""
+    users = {module for module in FILES for name, _ in imports(module) if name.split(".")[0] == library}
+    assert [module for module in users if not re.fullmatch(ADAPTERS[library], module)] == []
+
+
+def test_the_core_is_pure():
+    """What decides what may happen touches no clock, no chance, no thread, no file and no socket."""
+    assert [
+        (module, name)
+        for module in FILES
+        if PURE.match(module)
+        for name, _ in imports(module)
+        if name.split(".")[0] in WORLD
+    ] == []
+
+
+# The clock ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_one_module_reads_the_clock(module):
+    """Only `lifecycle.clock` asks what time it is; everything else is told."""
+    asked = []
+    for node in ast.walk(tree(FILES[module])):
+        if isinstance(node, ast.Import):
+            asked += [alias.name for alias in node.names if alias.name == "time"]
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            asked += [alias.name for alias in node.names if alias.name != "sleep"]  # which asks nothing
+        elif isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today"):
+            asked += [ast.unparse(node)] if re.search(r"\bdate(time)?\.", ast.unparse(node)) else []
+    assert asked == [] or module == "lifecycle.clock"
+
+
+@pytest.mark.parametrize("path", [path for path in TESTS if path.parent.name != "programs"], ids=lambda path: path.name)
+def test_tests_do_not_sleep(path):
+    """No test lets time pass by sleeping: it moves a clock, or waits for an event; programs that tests run may."""
+    named, slept = {}, []  # what `time` and its `sleep` are called here; where they are called
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            whole = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            named |= {alias.asname or alias.name: f"{whole}{alias.name}" for alias in node.names}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            first, *rest = ast.unparse(node.func).split(".")
+            slept += [node.lineno] if [named.get(first, first), *rest] in (["time", "sleep"], ["time.sleep"]) else []
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef) and (path.name, node.name) in SLEEPERS:
+            slept = [line for line in slept if not node.lineno <= line <= node.end_lineno]
+    assert slept == [], f"{path.name} sleeps in lines {slept}"
+
+
+# Docstrings and sizes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_public_names_say_what_they_are(module):
+    """Each module, and each public class, method and function in it, has a docstring."""
+    assert ast.get_docstring(tree(FILES[module])), f"{module} has no docstring"
+    for name, node in defined(FILES[module]):
+        public = not any(part.startswith("_") for part in name.split("."))
+        overload = any(ast.unparse(mark).split(".")[-1] in ("overload", "setter") for mark in node.decorator_list)
+        assert ast.get_docstring(node) or overload or not public, f"{module}:{node.lineno}: {name} has no docstring"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_tests_say_what_they_hold(path):
+    """Each test's docstring is a sentence: the specification is their sum."""
+    assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
+    for name, node in defined(path):
+        if name.split(".")[-1].startswith("test"):
+            text = ast.get_docstring(node) or ""
+            assert text.split("\n")[0].endswith((".", "?", "!", ":")), f"{path.name}:{node.lineno}: {name} says nothing"
+
+
+@pytest.mark.parametrize("path", [*FILES.values(), *TESTS], ids=lambda path: "/".join(path.parts[-2:]))
+def test_files_are_short(path):
+    """No file is longer than one can keep in mind."""
+    length = len(path.read_text().splitlines())
+    assert length <= LONGEST, f"{path.name} has {length} lines: split it"
+
+
+# The law -----------------------------------------------------------------------------------------------------------
+
+
+def strings(path):
+    """The strings in a file, each with its line, without those that are documentation, or the names in `__all__`."""
+    skip = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Expr):
+            skip.add(node.value)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            skip.update(ast.walk(node))
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in skip:
+            yield node.value, node.lineno
+
+
+def test_one_place_for_the_law():
+    """No module but the table types the name of a state, a trigger or a signal; what looks like one has its reason."""
+    words = {*LAW, *MOVES, *(signal for signal, *_ in LAW.values())}
+    quoted = re.compile(rf"""['"]({"|".join(words)})['"]""")
+    typed = {}
+    for module, path in FILES.items():
+        for text, line in strings(path) if module != "lifecycle.core.table" else ():
+            found = {text} & words | set(quoted.findall(text))
+            typed |= {(module, word): f"{module}:{line} types {word!r}" for word in found}
+    assert [typed[at] for at in typed.keys() - COINCIDENCES.keys()] == []
+    assert COINCIDENCES.keys() - typed.keys() == set(), "these are no longer there"
+    assert all(COINCIDENCES.values())

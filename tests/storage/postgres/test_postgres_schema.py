@@ -1,0 +1,216 @@
+"""The PostgreSQL schema: made at first use, brought from version to version, refused where it is not ours."""
+
+from contextlib import closing
+
+import psycopg
+import pytest
+from psycopg import sql
+from support.command_line import is_one_line, process
+from support.postgres import SERVER, a_name, connected, opened, told
+from support.stores import PRODUCER, elsewhere, start
+
+from lifecycle.core.task import Task
+from lifecycle.errors import StorageUnusable
+from lifecycle.storage import open_storage
+from lifecycle.storage.base import Actor
+from lifecycle.storage.postgres import schema as postgres_schema
+
+LATER = "alter table SCHEMA.task add column note text; create index task_note on SCHEMA.task(note);"
+KNOWN = len(postgres_schema.MIGRATIONS)
+
+
+@pytest.fixture
+def schema():
+    """Of a name that nobody has used."""
+    return a_name()
+
+
+def versions(url, schema):
+    """The migrations that were made."""
+    with connected(url) as db:
+        return [version for (version,) in db.execute(f"select version from {schema}.migration order by version")]
+
+
+def test_made_at_the_first_use(postgres, schema):
+    """Nothing is made when a store is opened, and all that is needed when it is first used."""
+    with closing(opened(postgres, schema=schema)) as store, connected(postgres) as db:
+        look = "select count(*) from pg_namespace where nspname = %s"
+        assert db.execute(look, [schema]).fetchone() == (0,)
+        assert store.counts() == {}
+        assert db.execute(look, [schema]).fetchone() == (1,)
+    assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
+
+
+def use(where, name):
+    storage = open_storage(where, "default")
+    storage.enqueue([Task(f"{name} {n}", "add") for n in range(3)], 1.0, Actor("elsewhere"))
+    storage.close()
+
+
+def test_two_at_once(postgres, schema):
+    """Processes that all find no schema make one, together, and lose nothing of what they write into it."""
+    where = told(postgres, schema=schema)
+    processes = [elsewhere(use, where, name) for name in "abcd"]
+    for one in processes:
+        assert one.wait(60) == 0
+        one.stdout.close()
+    assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
+    with closing(opened(postgres, schema=schema)) as store:
+        assert store.counts() == {"queued": 12}
+
+
+def test_forward(postgres, schema, monkeypatch):
+    """A later release brings an older schema up to date, with what is in it; whoever comes next finds it done."""
+    with closing(opened(postgres, schema=schema)) as store:
+        store.enqueue([Task("a", "add")], 1.0, PRODUCER)
+        monkeypatch.setattr(postgres_schema, "MIGRATIONS", [*postgres_schema.MIGRATIONS, LATER])
+        for _ in range(2):
+            with closing(opened(postgres, schema=schema)) as later:
+                assert later.get("a") is not None
+                later.enqueue([Task(f"later {id(later)}", "add")], 1.0, PRODUCER)
+        assert store.get("a") is not None  # the older release goes on, if the change lets it
+    assert versions(postgres, schema) == [*range(1, KNOWN + 2)]
+
+
+def test_from_the_first(postgres, schema, monkeypatch):
+    """What a release of the first version has written goes on in the latest; what that release itself calls is left."""
+    with monkeypatch.context() as then, closing(opened(postgres, schema=schema)) as first:
+        then.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
+        first.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+    assert versions(postgres, schema) == [1]
+    with closing(opened(postgres, schema=schema)) as store:
+        assert [task.id for task in start(store, "w")] == ["a"]
+        assert store.cancel("a")
+        assert store.canceling(["w"]) == ["a"]
+    with connected(postgres) as db:
+        (row,) = db.execute(f"select * from {schema}.foremost(1, 5.0, 9, 9)")
+        assert (row[0], len(row)) == ("b", 20)
+    assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
+
+
+def test_a_migration_that_fails(postgres, schema, monkeypatch):
+    """A migration happens whole or not at all: after one that failed the schema is as it was."""
+    with closing(opened(postgres, schema=schema)) as store:
+        store.counts()
+    monkeypatch.setattr(
+        postgres_schema, "MIGRATIONS", [*postgres_schema.MIGRATIONS, LATER + "alter table SCHEMA.nonsense add x int;"]
+    )
+    with closing(opened(postgres, schema=schema)) as later, pytest.raises(StorageUnusable, match="nonsense"):
+        later.counts()
+    assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
+    with connected(postgres) as db:
+        assert db.execute(
+            "select count(*) from pg_indexes where schemaname = %s and indexname = 'task_note'", [schema]
+        ).fetchone() == (0,)
+
+
+def test_not_by_itself(postgres, schema, monkeypatch):
+    """With migrate=no nothing is made or changed, the error names the command; the command does it, once."""
+    where = told(postgres, schema=schema, migrate="no")
+    with closing(open_storage(where, "q")) as store:
+        for _ in range(2):
+            with pytest.raises(StorageUnusable, match=f"schema {schema} is not there.*migrate=no.*lifecycle migrate"):
+                store.counts()
+        assert process("migrate", "--url", where) == (0, f"the tables were made, in version {KNOWN}\n", "")
+        assert store.counts() == {}
+        assert process("migrate", "--url", where) == (0, f"the tables have version {KNOWN}\n", "")
+    monkeypatch.setattr(postgres_schema, "MIGRATIONS", [*postgres_schema.MIGRATIONS, LATER])
+    with closing(open_storage(where, "q")) as store:
+        with pytest.raises(
+            StorageUnusable, match=f"has version {KNOWN}, this release needs {KNOWN + 1}.*lifecycle migrate"
+        ):
+            store.counts()
+        assert store.migrate() == (KNOWN, KNOWN + 1)
+        assert store.counts() == {}
+
+
+def test_a_newer_schema(postgres, schema):
+    """A schema that a newer release has made is refused, by a first use and by a migration, and not touched."""
+    with closing(opened(postgres, schema=schema)) as store:
+        store.counts()
+    with connected(postgres) as db:
+        db.execute(f"insert into {schema}.migration(version) values ({KNOWN + 1})")
+    for use_it in (lambda store: store.counts(), lambda store: store.migrate()):
+        refused = pytest.raises(StorageUnusable, match=f"has version {KNOWN + 1}, this release knows {KNOWN}: use the")
+        with closing(opened(postgres, schema=schema)) as store, refused:
+            use_it(store)
+    assert versions(postgres, schema) == [*range(1, KNOWN + 2)]
+
+
+def test_another_programs_schema(postgres, schema):
+    """A schema in which another program has its tables is refused; an empty one, made by an administrator, is used."""
+    with connected(postgres) as db:
+        db.execute(f"create schema {schema}")
+        db.execute(f"create table {schema}.task(id int)")
+        refused = pytest.raises(StorageUnusable, match=f"{schema} is another program's: .*schema=…")
+        with closing(opened(postgres, schema=schema)) as store, refused:
+            store.counts()
+        assert db.execute("select count(*) from pg_tables where schemaname = %s", [schema]).fetchone() == (1,)
+        db.execute(f"drop table {schema}.task")
+    with closing(opened(postgres, schema=schema)) as store:
+        assert store.counts() == {}
+
+
+@pytest.mark.parametrize("schema", ["My Queue", 'a"b', "größe", "s" * 63, "'; drop schema public; --"])
+def test_names_of_schemas(postgres, schema):
+    """A schema may have any name that PostgreSQL takes."""
+    with closing(opened(postgres, schema=schema)) as store, closing(opened(postgres, schema=schema)) as other:
+        store.enqueue([Task("a", "add")], 1.0, PRODUCER)
+        assert other.get("a") is not None
+    with connected(postgres) as db:
+        db.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+
+
+def test_an_encoding_that_lacks_characters(postgres):
+    """A database that cannot hold every text is refused, before anything is made in it."""
+    name = f"lifecycle_test_{a_name()}_latin"
+    with psycopg.connect(SERVER, autocommit=True) as db:
+        db.execute(f"create database {name} template template0 encoding 'LATIN1' locale 'C'")
+        try:
+            where = postgres.replace(postgres.rpartition("/")[2], name)
+            with closing(opened(where)) as store, pytest.raises(StorageUnusable, match="in LATIN1: make one"):
+                store.counts()
+        finally:
+            db.execute(f"drop database {name} with (force)")
+
+
+def test_who_may_not_make_tables(postgres, schema):
+    """A user without rights is told what is missing; with rights on the tables alone it can work, but not migrate."""
+    user = f"lifecycle_test_{a_name()}"
+    with connected(postgres) as db:
+        db.execute(f"create role {user} login")
+        try:
+            where = told(postgres.replace("//postgres@", f"//{user}@"), schema=schema)
+            with closing(open_storage(where, "q")) as store, pytest.raises(StorageUnusable, match="permission denied"):
+                store.counts()
+            with closing(opened(postgres, schema=schema)) as owner:
+                owner.counts()
+            db.execute(f"grant usage on schema {schema} to {user}")
+            db.execute(f"grant select, insert, update, delete on all tables in schema {schema} to {user}")
+            with closing(open_storage(where, "q")) as store:
+                store.enqueue([Task("a", "add")], 1.0, PRODUCER)
+                assert store.counts() == {"queued": 1}
+        finally:
+            db.execute(f"drop owned by {user}")
+            db.execute(f"drop role {user}")
+
+
+def test_migrating_what_needs_none(tmp_path):
+    """The command says so where there is nothing to migrate, or nothing named; each is the user's mistake."""
+    code, out, err = process("migrate", "--url", f"sqlite:///{tmp_path}/app.db")
+    assert (code, out) == (2, "")
+    assert is_one_line(err, "SQLiteStorage has nothing to migrate")
+    code, out, err = process("migrate")
+    assert code == 2
+    assert is_one_line(err, "--url", "LIFECYCLE_URL")
+    code, out, err = process("migrate", "tasks:queue", "--url", "memory://")
+    assert code == 2
+    assert is_one_line(err, "not both")
+
+
+def test_migrating_where_nobody_is():
+    """Where the server does not answer the command says so in one line."""
+    code, out, err = process("migrate", "--url", "postgresql://user:hunter2@127.0.0.1:1/app")
+    assert (code, out) == (2, "")
+    assert is_one_line(err, "PostgreSQL cannot be reached")
+    assert "hunter2" not in err

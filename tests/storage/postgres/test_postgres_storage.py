@@ -1,0 +1,346 @@
+"""What the PostgreSQL adapter keeps to: the spec, and where the world is less kind."""
+
+import itertools
+import re
+import traceback
+from contextlib import closing
+
+import psycopg
+import pytest
+from hypothesis import settings
+from support.postgres import SERVER, a_name, connected, opened, told
+from support.stores import PRODUCER, settlement, start
+
+from lifecycle import LIFECYCLE, ConfigurationError, Kind, TaskQueue
+from lifecycle.core.policies import Revocation
+from lifecycle.core.table import FAIL
+from lifecycle.core.task import Task
+from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.storage import open_storage
+from lifecycle.storage.base import Actor, Claimant, Lock, Target
+from lifecycle.storage.postgres.server import AGAIN
+from lifecycle.testing.storage_spec.spec import StorageSpec
+from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
+
+# The spec --------------------------------------------------------------------------------------------------------
+
+
+class PostgresSpec(StorageSpec):
+    """The PostgreSQL adapter; in the same schema is another queue, with the same ids, that nothing must happen to."""
+
+    url = ""
+
+    @classmethod
+    def open_storage(cls):
+        cls.queue = a_name()
+        return opened(cls.url, cls.queue)
+
+    @classmethod
+    def reopen(cls, storage):
+        return opened(cls.url, cls.queue)
+
+
+def rows(url, queue):
+    """All that is in a queue."""
+    with connected(url) as db:
+        return [
+            db.execute(
+                f"select * from lifecycle.{table} where queue = (select id from lifecycle.queue where name = %s) order by 1, 2",
+                [queue],
+            ).fetchall()
+            for table in ("task", "revocation", "lock")
+        ]
+
+
+@pytest.fixture(scope="class")
+def neighbour(postgres):
+    """Makes the other queue, and looks in the end whether it is as it was."""
+    name = a_name()
+    other = opened(postgres, name)
+    other.enqueue([Task(one, "add", eta=None if one in "ace" else 900.0) for one in IDS], 1.0, PRODUCER)
+    ended, *_ = start(other, "w1", limit=7)
+    other.exchange([settlement(ended, FAIL, retry=False)], None)
+    for key, function in itertools.product(IDS[:2] + FUNCTIONS, (True, False)):
+        other.revoke(Target(function, key), Revocation(once=True), 1.0)
+    other.lock(Lock("L", "x", 9.0, "w1", "a"), 1.0)
+    other.close()
+    before = rows(postgres, name)
+    PostgresSpec.url = postgres
+    yield
+    assert rows(postgres, name) == before
+
+
+@pytest.mark.usefixtures("neighbour")
+class TestPostgres(PostgresSpec.TestCase):
+    """The spec, on PostgreSQL."""
+
+
+TestPostgres.settings = settings(TestPostgres.settings, max_examples=12)
+
+
+@pytest.fixture
+def schema():
+    """Of a name that nobody has used."""
+    return a_name()
+
+
+@pytest.fixture
+def storage(postgres, schema):
+    """An empty store."""
+    with closing(opened(postgres, schema=schema)) as store:
+        yield store
+
+
+@pytest.fixture
+def db(postgres, schema, storage):
+    """A connection for SQL that is typed by hand, in the store's schema."""
+    storage.counts()
+    with connected(postgres, options=f"-c search_path={schema}") as db:
+        yield db
+
+
+# The URL -----------------------------------------------------------------------------------------------------------
+
+BAD_URLS = {
+    "postgresql://host/app?schemata=a": "no option schemata in a postgresql URL: there are schema, migrate and pool_size",
+    "postgresql://host/app?migrate=perhaps": "migrate in a postgresql URL: it takes yes or no",
+    "postgresql://host/app?pool_size=0": "pool_size .* a whole number, 1 or more",
+    "postgresql://host/app?pool_size=many": "pool_size .* a whole number, 1 or more",
+    "postgresql://host/app?schema=": "schema in a postgresql URL: .* up to 63 bytes",
+    "postgresql://host/app?schema=pg_mine": "schema .* does not begin with pg_",
+    f"postgresql://host/app?schema={'s' * 64}": "schema .* up to 63 bytes",
+    "postgresql://us%er:hunter2@host/app": "no URL of a PostgreSQL database: write it as",
+    "postgresql://user:hunter2@[::1]x/app": "no URL of a PostgreSQL database|cannot be read",
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_bad_urls(url):
+    """A URL that cannot be right is refused when the queue is declared, in words that say what is, without its parts."""
+    with pytest.raises(ConfigurationError, match=BAD_URLS[url]) as caught:
+        TaskQueue(url)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_urls_as_libpq_has_them(postgres):
+    """Both schemes, several hosts, a socket's folder and all parameters of libpq are taken as libpq takes them."""
+    for url, expected in {
+        "postgres://u:p%40ss@h1:1,h2:2/app?sslmode=disable&target_session_attrs=any": {
+            "user": "u", "password": "p@ss", "host": "h1,h2", "port": "1,2", "dbname": "app", "sslmode": "disable",
+            "target_session_attrs": "any",
+        },
+        "postgresql://%2Fvar%2Frun%2Fpg/app?application_name=mine": {"host": "/var/run/pg", "application_name": "mine"},
+        "postgresql://": {},
+    }.items():  # fmt: skip
+        parameters = open_storage(url, "q")._server._parameters
+        assert expected.items() <= parameters.items()
+    assert open_storage("postgresql://h/d?connect_timeout=3", "q")._server._parameters["connect_timeout"] == "3"
+    with closing(open_storage(told(postgres, application_name="mine"), "q")) as storage:
+        assert storage._server.read.__self__ is storage._server
+        storage.counts()
+        with connected(postgres) as db:
+            assert db.execute("select count(*) from pg_stat_activity where application_name = 'mine'").fetchone() == (
+                1,
+            )
+
+
+def test_no_driver(monkeypatch):
+    """Without the driver the error says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(ConfigurationError, match=r"needs psycopg 3 .*pip install 'task-lifecycle\[postgres\]'"):
+        TaskQueue("postgresql://host/app")
+
+
+UNREACHABLE = {
+    "nobody there": ("postgresql://user:hunter2@127.0.0.1:1/app", StorageUnavailable, "cannot be reached, .*again"),
+    "no such host": ("postgresql://user:hunter2@no.such.host.invalid/app", StorageUnavailable, "cannot be reached"),
+    "no such database": ("{}/no_such_database", StorageUnusable, 'database "no_such_database" does not exist'),
+    "no such user": ("{nobody}", StorageUnusable, "role .* does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", UNREACHABLE)
+def test_unreachable(postgres, caplog, case):
+    """Where there is no way to the database the error says why, and never what the password is."""
+    url, kind, words = UNREACHABLE[case]
+    host = re.sub(r"//.*@", "//", SERVER).rpartition("/")[0].partition("//")[2]
+    nobody = f"postgresql://no_such_user:hunter2@{host}/postgres"
+    with closing(open_storage(url.format(SERVER.rpartition("/")[0], nobody=nobody), "q")) as storage:
+        for use in (storage.counts, lambda: storage.enqueue([Task("a", "add")], 1.0, PRODUCER)):
+            with pytest.raises(kind, match=words) as caught:
+                use()
+            assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caplog.text + repr(storage)
+
+
+# What the database refuses -----------------------------------------------------------------------------------------
+
+STORED = [state.name for state in LIFECYCLE.states if state.kind is not Kind.PASSING]
+ANY = [*(state.name for state in LIFECYCLE.states), "nonsense"]
+PLACES = {Kind.WAITING: "rank", Kind.RUNNING: "lease", Kind.OUTCOME: "ended", Kind.FINAL: "ended"}
+
+
+def refused(db, statement, *parameters):
+    """Does the database refuse it? Nothing of it stays."""
+    with db.transaction(force_rollback=True):
+        try:
+            with db.transaction():
+                db.execute(statement, parameters)
+        except psycopg.errors.CheckViolation as error:
+            return str(error)
+    return ""
+
+
+def placed(state):
+    """What a row in this state has to say of where it is."""
+    kind = LIFECYCLE.state(state).kind if state in STORED else Kind.FINAL
+    mine = PLACES[kind]
+    return ", ".join(f"{column} = {'1' if column == mine else 'null'}" for column in ("rank", "due", "lease", "ended"))
+
+
+def test_hand_typed_sql(storage, db):
+    """SQL that is typed by hand takes no task where the table has no way, and makes none in another state than new."""
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    steps = {source: {state.name for state in targets} for source, targets in LIFECYCLE.steps.items()}
+    for state in ANY:
+        columns = "queue, name, payload, priority, retries, attempt, interruptions, worker, version, history"
+        column = PLACES[LIFECYCLE.state(state).kind if state in STORED else Kind.FINAL]
+        insert = f"insert into task(id, state, {column}, {columns}) select 'b', %s, 1, {columns} from task"
+        assert ("illegal transition: no task is born" in refused(db, insert, state)) == (state not in steps[None])
+    for source in STORED:
+        db.execute("alter table task disable trigger user")
+        db.execute(f"update task set state = %s, {placed(source)}", [source])
+        db.execute("alter table task enable trigger user")
+        for state in ANY:
+            words = refused(db, f"update task set state = %s, {placed(state)}", state)
+            assert ("illegal transition: from" in words) == (state not in steps[source]), (source, state)
+
+
+def test_one_place_at_a_time(storage, db):
+    """A row says where its task is: waiting for a claim, held, or at rest; hand-typed SQL cannot make it two, or none."""
+    storage.enqueue([Task("a", "add"), Task("b", "add"), Task("c", "add")], 1.0, PRODUCER)
+    first, _ = start(storage, limit=2)
+    storage.exchange([settlement(first)], None)
+    for task_id in "abc":
+        for column in ("rank", "due", "lease", "ended"):
+            for value in ("null", "5"):
+                change = f"update task set {column} = {value} where id = '{task_id}'"
+                ((same,),) = db.execute(
+                    f"select ({column} is null) = ({value} is null) from task where id = '{task_id}'"
+                ).fetchall()
+                assert bool(refused(db, change)) == (not same), change
+    for change in ("state = 'complete'", "retries = -1", "version = 0", "attempt = -1"):
+        assert refused(db, f"update task set {change} where id = 'c'")
+
+
+def failing(db, code, times=None, when="true"):
+    """Have each write to the tasks, or each such, fail with this error, so many times."""
+    db.execute("create sequence tries")
+    ((schema,),) = db.execute("select current_schema()").fetchall()
+    db.execute(
+        "create function fail() returns trigger language plpgsql as $$ begin"
+        f" if nextval('{schema}.tries') <= {times or 10**9} then"
+        f" raise exception using errcode = '{code}', message = 'could not extend file'; end if; return new; end $$"
+    )
+    db.execute(
+        f"create trigger fail before insert or update on task for each row when ({when}) execute function fail()"
+    )
+
+
+def fields(storage):
+    return [(task.id, task.state, task.version, task.lease) for task in storage.tasks()]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ("53100", StorageFull, "nothing was changed: make room"),
+        ("53300", StorageUnavailable, "nothing was changed, it can be tried again"),
+        ("57014", StorageUnavailable, "nothing was changed, it can be tried again"),
+        ("40P01", StorageUnavailable, "nothing was changed, it can be tried again"),
+        ("42501", StorageUnusable, "grant its user what is missing"),
+        ("XX000", StorageError, "could not extend file"),
+    ],
+)
+def test_writes_that_fail(storage, db, schema, code, kind, words):
+    """A write that fails changes nothing, in the store or in an object, says what to do, and can be made again."""
+    storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+    [running] = start(storage)
+    new, follow_up = Task("c", "add"), Task("d", "add")
+    done = [settlement(running, result=b"1", follow_ups=(follow_up,))]
+    before = fields(storage)
+    failing(db, code)
+    for write in (
+        lambda: storage.enqueue([new], 2.0, PRODUCER),
+        lambda: storage.exchange(done, Claimant("w", 7.0, 10.0)),
+        lambda: storage.exchange((), Claimant("w", 7.0, 10.0)),
+        lambda: storage.extend(["w"], 99.0),
+        lambda: storage.recover(99.0, Actor("r")),
+    ):
+        with pytest.raises(kind, match=words) as caught:
+            write()
+        assert type(caught.value) is kind
+        assert fields(storage) == before
+        assert (running.version, new.version, follow_up.version, new.seq) == (2, 0, 0, None)
+    db.execute("drop trigger fail on task")
+    assert storage.exchange(done, None) == ([True], [])
+    storage.enqueue([new], 2.0, PRODUCER)
+    assert storage.counts() == {"queued": 3, "complete": 1}
+
+
+def test_a_claim_that_fails(storage, db):
+    """An outcome and the claim that comes with it are one: if the claim fails, nobody has heard of the outcome."""
+    storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+    [running] = start(storage)
+    before = fields(storage)
+    failing(db, "XX000", when="new.state = 'executing'")
+    with pytest.raises(StorageError, match="could not extend file"):
+        storage.exchange([settlement(running)], Claimant("w", 7.0, 10.0))
+    assert fields(storage) == before
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+def test_in_one_anothers_way(storage, db, code):
+    """A transaction that another got in the way of is made again, before anybody hears of it."""
+    failing(db, code, times=AGAIN - 1)
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    assert storage.counts() == {"queued": 1}
+
+
+def test_tables_that_are_gone(storage, db, schema):
+    """Where somebody has dropped the tables the error says that they are not as they were made."""
+    db.execute(f"drop schema {schema} cascade")
+    with pytest.raises(StorageUnusable, match="not as they were made"):
+        storage.counts()
+
+
+# Texts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "a\0b", "\\", "\\0", "\\\0", '"', "{a,b}", "NULL", "'", "\n\t", "\U0001f40c", ""]
+)
+def test_texts(storage, text):
+    """Any text can be a name, an owner, a worker or a key: it comes back as it went in, and is found."""
+    storage.lock(Lock(text, text, 9.0, text, text), 1.0)
+    assert storage.locks(1.0) == [Lock(text, text, 9.0, text, text)]
+    assert storage.unlock(text, text)
+    for function in (True, False):
+        storage.revoke(Target(function, text), Revocation(5.0), 1.0)
+        assert storage.revocation(Target(function, text)) == Revocation(5.0)
+        assert storage.restore(Target(function, text), 1.0)
+    storage.enqueue([Task(text, text, text.encode())], 1.0, Actor(text))
+    [task] = start(storage, text)
+    assert (task.id, task.name, task.worker, task.payload) == (text, text, text, text.encode())
+    assert storage.extend([text], 50.0) == 1
+    assert storage.exchange([settlement(task, FAIL, result=text.encode())], None) == ([True], [])
+    assert storage.outlook(text).result == text.encode()
+    assert [record.worker for record in storage.history(text)] == [text] * 3
+
+
+def test_names_of_queues(postgres, schema):
+    """Queues of one schema are apart, whatever they are called."""
+    for name in ("a", "A", "a\0", "a\\0", "x" * 2000):
+        with closing(opened(postgres, name, schema=schema)) as storage:
+            assert storage.counts() == {}
+            storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+            assert storage.counts() == {"queued": 1}

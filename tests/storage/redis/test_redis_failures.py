@@ -1,0 +1,368 @@
+"""What the Redis adapter keeps to where the world is less kind: cut connections, restarts, forks, foreign hands."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from hypothesis import settings
+from support.forks import beside_threads, forking, parted
+from support.redis_server import SERVER, a_prefix, a_server, clear_away, connected, opened, told_redis
+from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
+
+from lifecycle.core.table import FAIL, START
+from lifecycle.core.task import Task
+from lifecycle.errors import StorageError, StorageUnavailable
+from lifecycle.storage import open_storage
+from lifecycle.storage.base import Channel, Claimant
+from lifecycle.storage.redis.connection import ConnectionLost, Refused, Wire
+from lifecycle.testing.storage_spec.spec import StorageSpec
+
+pytestmark = pytest.mark.usefixtures("redis_url")
+
+
+@pytest.fixture
+def where():
+    """The URL of an empty store that gives a lost connection up at once."""
+    return told_redis(patience=0)
+
+
+@pytest.fixture
+def storage(where):
+    """That store."""
+    with closing(open_storage(where, "default")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory):
+    """A server of our own, to which anything may be done."""
+    with a_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def theirs(private):
+    """An empty store there, which is patient."""
+    with closing(open_storage(told_redis(url=private.url), "default")) as store:
+        yield store
+
+
+# Cut connections ---------------------------------------------------------------------------------------------------
+
+
+class Cuts:
+    """Loses the connection at calls of a script: before they are sent, or after they have happened."""
+
+    def __init__(self, monkeypatch, *, after, every=1):
+        self.on, self.lost, self._after, self._every = False, 0, after, every
+        self._calls = 0
+        send, answer, cuts = Wire.send, Wire.answer, self
+
+        def cut(wire, command):
+            wire.doomed = cuts.next(command)
+            if wire.doomed == "before":
+                cuts.lose(wire)
+            send(wire, command)
+
+        def hear(wire):
+            said = answer(wire)
+            if getattr(wire, "doomed", None):
+                wire.doomed = None
+                cuts.lose(wire)
+            return said
+
+        monkeypatch.setattr(Wire, "send", cut)
+        monkeypatch.setattr(Wire, "answer", hear)
+
+    def next(self, command):
+        """What befalls this one."""
+        if not self.on or b"EVAL" not in command[:20]:
+            return None
+        self._calls += 1
+        if self._calls % self._every:
+            return None
+        self.on = self._every > 1
+        return self._after if isinstance(self._after, str) else ("before", "after")[self._after]
+
+    def lose(self, wire):
+        """The cable."""
+        self.lost += 1
+        wire.close()
+        error = ConnectionLost("the cable was cut")
+        error.sent = True
+        raise error
+
+
+cuts = pytest.mark.parametrize("after", [False, True], ids=["before it is sent", "after it has happened"])
+
+
+class LossySpec(StorageSpec):
+    """The Redis adapter on connections that are lost all the time; nobody notices."""
+
+    @classmethod
+    def open_storage(cls):
+        cls.prefix = a_prefix()
+        return opened(cls.prefix)
+
+    @classmethod
+    def reopen(cls, storage):
+        return opened(cls.prefix)
+
+    def teardown(self):
+        super().teardown()
+        clear_away(self.prefix)
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("after", ["before", "after"])
+def test_the_spec_on_lost_connections(monkeypatch, after):
+    """The whole spec holds, ranks, limits and holds included, though every third call or answer is lost."""
+    lossy = Cuts(monkeypatch, after=after, every=3)
+    lossy.on = True
+    case = LossySpec.TestCase
+    case.settings = settings(case.settings, max_examples=4)
+    case("test_adapter_and_model_agree").debug()
+    assert lossy.lost > 100
+
+
+@cuts
+def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
+    """An exchange that may or may not have happened can be asked for again: nothing is lost, or done twice."""
+    storage.enqueue([Task(task_id, "add", retries=1) for task_id in "abcdef"], 1.0, PRODUCER)
+    cut = Cuts(monkeypatch, after=after)
+    a, b = start(storage, limit=2)
+    follow_up = Task("z", "add", priority=-1)
+    done = [settlement(a, result=b"1", follow_ups=(follow_up,)), settlement(b, FAIL)]
+    claimant = Claimant("w", 7.0, 10.0, limit=2)
+    cut.on = True
+    with pytest.raises(StorageUnavailable, match=r"lost.*look whether it was made"):
+        storage.exchange(done, claimant)
+    assert (a.version, b.version, follow_up.seq) == (2, 2, None), "objects are as they were"
+    took, claims = storage.exchange(done, claimant)
+    assert took == [True, True]
+    assert [(claim.task.id, claim.move.path) for claim in claims] == [("b", (START,)), ("c", (START,))]
+    assert [task.version for task in (a, b, follow_up)] == [3, 5, 1]
+    for claim in claims:
+        claim.task.state = claim.move.state.name
+    took, claims = storage.exchange([completed(claim.task) for claim in claims], claimant._replace(limit=9))
+    assert took == [True, True]
+    assert [claim.task.id for claim in claims] == ["d", "e", "f", "z"]
+    assert {task.id: task.attempt for task in storage.tasks()} == dict.fromkeys("acdefz", 1) | {"b": 2}
+    assert not storage._doubts
+
+
+@cuts
+def test_asked_for_in_parts(storage, monkeypatch, after):
+    """What was settled and what was claimed in one lost call can be asked for one after the other."""
+    storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
+    cut = Cuts(monkeypatch, after=after)
+    a, b = start(storage, limit=2)
+    done = [completed(a), completed(b)]
+    cut.on = True
+    with pytest.raises(StorageUnavailable):
+        storage.exchange(done, Claimant("w", 7.0, 10.0))
+    assert storage.exchange(done[:1], None)[0] == [True]
+    assert [task.id for task in start(storage, "w", now=8.0)] == ["c"]
+    assert storage.exchange(done[1:], None)[0] == [True]
+    assert storage.exchange(done, None)[0] == [False, False], "they are settled"
+    assert storage.counts() == {"complete": 2, "executing": 1}
+    assert not storage._doubts
+
+
+@cuts
+def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
+    """What a worker claimed and did not hear of is its own at its next call, though others have moved some of it."""
+    storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
+    cut = Cuts(monkeypatch, after=after)
+    claimant = Claimant("w", 5.0, 10.0, limit=2)
+    cut.on = True
+    with pytest.raises(StorageUnavailable):
+        storage.exchange((), claimant)
+    assert storage.extend(["w"], 50.0) == (2 if after else 0)
+    other = start(storage, "another")
+    assert [task.id for task in other] == ["c" if after else "a"]
+    _, claims = storage.exchange((), claimant)
+    assert [claim.task.id for claim in claims] == (["a", "b"] if after else ["b", "c"])
+    assert {claim.task.lease for claim in claims} == {50.0 if after else 15.0}
+    for task, move in claims:
+        task.state = move.state.name
+    assert storage.exchange([completed(task) for task, _ in claims], None)[0] == [True, True]
+
+
+def test_a_claim_that_was_taken_over(storage, monkeypatch):
+    """What was recovered meanwhile is not the worker's any more that never heard of it."""
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    cut = Cuts(monkeypatch, after=True)
+    cut.on = True
+    with pytest.raises(StorageUnavailable):
+        start(storage, "w")
+    storage.recover(99.0, PRODUCER)
+    [mine] = start(storage, "another", now=99.0)
+    assert start(storage, "w", now=99.0) == []
+    assert storage.exchange([completed(mine)], None)[0] == [True]
+
+
+def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
+    """An enqueue that may have happened says so; the same id tells, as it is taken or not."""
+    cut = Cuts(monkeypatch, after=True)
+    cut.on = True
+    with pytest.raises(StorageUnavailable, match="look whether it was made"):
+        storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    assert storage.get("a") is not None
+
+
+def test_a_call_that_comes_too_late(storage, monkeypatch):
+    """A call that is still on its way when its worker asks what became of it comes too late, and changes nothing."""
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    cut, send, held_up = Cuts(monkeypatch, after=False), Wire.send, []
+    monkeypatch.setattr(Wire, "send", lambda wire, command: held_up.append(command) or send(wire, command))
+    cut.on = True
+    with pytest.raises(StorageUnavailable):
+        start(storage, "w")
+    late = held_up[-1]
+    (doubt,) = storage._doubts._open
+    assert storage._server.resolve(doubt.line) is None, "it has not happened"
+    wire = storage._server._reach(storage._server._wire())
+    wire.send(late)
+    with pytest.raises(Refused) as refused:
+        wire.answer()
+    assert refused.value.code == "LATE"
+    wire.close()
+    assert storage.get("a").attempt == 0
+
+
+def test_answers_are_remembered_for_a_day(storage):
+    """The answers that a process left behind that was gone for a day are forgotten; those of others are kept."""
+    storage.counts()
+    answers = f"{storage._server.prefix}:answers"
+    with connected(SERVER) as db:
+        now = db.time()[0]
+        db.hset(answers, mapping={f"{now - 90_000}-a": "x" * 17, f"{now - 80_000}-b": "x" * 17, "nonsense": "x"})
+        storage.recover(1.0, PRODUCER)
+        left = {name.decode() for name in db.hkeys(answers)}
+    (line,) = storage._server._free
+    assert left == {f"{now - 80_000}-b", line.slot}
+
+
+# The server is restarted, cut off, told to forget ------------------------------------------------------------------
+
+
+def test_a_server_that_is_killed_and_restarted(private, theirs):
+    """While the server is killed and restarted, again and again, no task is lost, and none is run or accepted twice."""
+    disturbed(theirs, private.restart, times=5, total=1500)
+
+
+def test_connections_are_ended_all_the_time(private, theirs):
+    """While an administrator ends connections, again and again, no task is lost, and none is run or accepted twice."""
+    with connected(private.url) as db:
+        disturbed(theirs, lambda: db.execute_command("CLIENT KILL TYPE normal SKIPME yes"), times=30)
+
+
+def test_scripts_that_are_forgotten(private, theirs):
+    """A server that is told to forget its scripts learns them anew, before anybody hears of it."""
+    with connected(private.url) as db:
+        disturbed(theirs, db.script_flush, times=30)
+        theirs.counts()
+        db.script_flush()
+        assert theirs.counts() == {"complete": 600}
+
+
+def test_the_listener_is_ended(private, theirs):
+    """Whoever waits hears of others' news also after the connection that listens was ended."""
+    theirs.wait(Channel.WORK, theirs.stamp(Channel.WORK), 0.05)
+    where = told_redis(theirs._server._place.prefix, url=private.url)
+    with connected(private.url) as db:
+        for task_id in "a", "b":
+            with ThreadPoolExecutor(1) as pool:
+                seen = pool.submit(await_task, theirs, task_id)
+                db.execute_command("CLIENT KILL TYPE pubsub")
+                with elsewhere(produce, where, task_id) as process:
+                    assert seen.result(PATIENCE)
+            assert process.returncode == 0
+
+
+def test_who_is_told(storage, where):
+    """Only who waits, or has a moment ago, is told of others' news, of the channel it waits for; its own it knows."""
+
+    def listeners(channel):
+        with connected(SERVER) as db:
+            return dict(db.pubsub_numsub(f"{storage._server.prefix}:{channel.value}")).popitem()[1]
+
+    storage.counts()
+    assert [listeners(channel) for channel in Channel] == [0, 0]
+    with ThreadPoolExecutor(1) as pool:
+        stamp = storage.stamp(Channel.OUTCOME)
+        assert pool.submit(storage.wait, Channel.OUTCOME, stamp, PATIENCE).result(PATIENCE), "it looks again at once"
+    assert [listeners(Channel.WORK), listeners(Channel.OUTCOME)] == [0, 1]
+    with closing(open_storage(where, "default")) as other:
+        stamp = storage.stamp(Channel.OUTCOME)
+        other.enqueue([Task("a", "add")], 1.0, PRODUCER)
+        other.exchange([completed(task) for task in start(other)], None)
+        storage.wait(Channel.OUTCOME, stamp, PATIENCE)
+        assert storage.stamp(Channel.OUTCOME) != stamp, "a wait ends after some seconds anyway: it has to be told"
+
+
+def test_a_server_that_does_not_come_back(tmp_path):
+    """A call to a server that is gone is given up when patience is over, and works once there is one again."""
+    with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=0.2), "q")) as storage:
+        storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+        server.kill()
+        for use in (storage.counts, lambda: storage.exchange((), Claimant("w", 1.0, 9.0)), storage.next_due):
+            with pytest.raises(StorageUnavailable, match=r"cannot be reached|was lost"):
+                use()
+        server.start()
+        assert [task.id for task in start(storage)] == ["a"]
+
+
+def test_closing_while_the_server_is_away(tmp_path):
+    """Who waits for a server to come back waits no longer once the store is closed."""
+    with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=PATIENCE), "q")) as it:
+        it.counts()
+        server.kill()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(it.counts)
+            it.close()
+            with pytest.raises(StorageError, match="closed"):
+                waiting.result(PATIENCE / 2)
+
+
+def test_a_server_that_is_a_replica_for_a_while(private, theirs):
+    """A server that takes no writes, as in the midst of a failover, is waited for; who has no patience is told."""
+    theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    hasty = told_redis(theirs._server._place.prefix, url=private.url, patience=0)
+    with connected(private.url) as db, closing(open_storage(hasty, "default")) as other, ThreadPoolExecutor(1) as pool:
+        db.replicaof("127.0.0.1", "1")
+        with pytest.raises(StorageUnavailable, match=r"READONLY .*nothing was changed, it can be tried again"):
+            start(other)
+        waiting = pool.submit(start, theirs)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.1)
+        db.replicaof("NO", "ONE")
+        assert [task.id for task in waiting.result(PATIENCE)] == ["a"]
+
+
+def test_a_connection_of_old(storage, monkeypatch):
+    """A connection that is kept for long gets a new name now and then: its answers are not taken for those of one that is gone."""
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    (line,) = storage._server._free
+    before = line.slot
+    monkeypatch.setattr("lifecycle.storage.redis.server.AGES", -1.0)
+    assert [task.id for task in start(storage)] == ["a"]
+    assert line.slot not in ("", before)
+
+
+# Forks -------------------------------------------------------------------------------------------------------------
+
+
+@forking
+@pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_fork(storage, where, watched, first):
+    """After a fork parent and child go on with the same store, each on connections of its own, also once one is gone."""
+    parted(storage, where, watched, first)
+
+
+@forking
+def test_fork_at_any_moment(storage):
+    """A fork while other threads write and wait leaves child and parent a store that works."""
+    beside_threads(storage)

@@ -1,0 +1,141 @@
+"""Several programs on one SQLite file: producers and consumers at once, and who makes the file."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from statistics import median
+
+import pytest
+from support.processes import LONG, PATIENCE, PROGRAMS, end, environment, opened, settled, states, until
+
+from lifecycle import TaskQueue
+
+PROMPT = 0.4
+"""Seconds: less than half of what a worker (or, tenfold, a caller) waits before it looks by itself."""
+
+
+@pytest.fixture
+def works(tmp_path):
+    """Consumers of `programs/tally.py`."""
+    with opened(tmp_path, "tally", lease=LONG) as works:
+        yield works
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Starts programs that talk with the test, and ends them."""
+    started = []
+
+    def start(name, *args, **options):
+        stderr = (tmp_path / f"{name}-{len(started)}.err").open("wb+")
+        process = subprocess.Popen(
+            [sys.executable, PROGRAMS / f"{name}.py", *map(str, args)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            **({"env": environment()} | options),
+        )
+        started.append((process, stderr))
+        return process
+
+    yield start
+    errors = []
+    for process, stderr in started:
+        process.kill()
+        process.communicate()
+        stderr.seek(0)
+        errors.append(stderr.read().decode())
+        stderr.close()
+    assert "".join(errors) == ""
+
+
+def test_two_and_two(works, program):
+    """Two producers and two consumers share a file: no error anywhere, each task runs once, each result comes home."""
+    producers = [program("tally", first, 500, env=works.environment()) for first in (0, 500)]
+    for _ in range(2):
+        works.hire("-w", "2", "-q")
+    for producer in producers:
+        works.wire.wait_for(pid=producer.pid, note="ready")
+    for producer in producers:
+        producer.stdin.write(b"go\n")
+        producer.stdin.flush()
+    for producer in producers:
+        assert works.wire.wait_for(pid=producer.pid, note="done")["right"]
+        assert producer.wait(PATIENCE) == 0
+    for consumer in works.consumers:
+        assert end(consumer) == 0
+    assert works.logs() == ""
+    assert Counter((works.folder / "tally").read_text().split()) == Counter(map(str, range(1000)))
+    assert Counter(task.state for task in works.queue.tasks(limit=2000)) == {"complete": 1000}
+    results = [works.queue.handle(task.id) for task in works.queue.tasks(limit=2000)]
+    assert {states(result) for result in results} == {"queued executing complete"}
+
+
+def test_news_of_others(works):
+    """A worker is woken by what another program enqueues, and a caller by what another program completes."""
+    works.hire("-w", "2")
+    now = works.tasks.now
+    first = now()
+    assert first.get(timeout=PATIENCE)
+    started, came = [], []
+    for _ in range(9):
+        called = time.time()
+        result = now()
+        ran = result.get(timeout=PATIENCE)
+        started.append(ran - called)
+        came.append(time.time() - result.history()[-1].at)
+    assert median(started) < PROMPT
+    assert median(came) < PROMPT
+
+
+def test_a_caller_that_waits_early(works, program):
+    """A caller who waits while no consumer is there gets its result when one has come and run the task."""
+    producer = program("tally", 0, 1, env=works.environment())
+    works.wire.wait_for(pid=producer.pid, note="ready")
+    producer.stdin.write(b"go\n")
+    producer.stdin.flush()
+    until(lambda: works.queue.counts()["queued"], "the task")
+    works.hire()
+    assert works.wire.wait_for(pid=producer.pid, note="done")["right"]
+    assert producer.wait(PATIENCE) == 0
+
+
+def test_made_by_the_consumer(works):
+    """A consumer may be there before the file is: it makes it, and runs what is enqueued there later."""
+    assert not works.file.exists()
+    works.hire()
+    assert works.file.exists()
+    assert settled(works.queue, works.tasks.count(7)) == ["complete"]
+
+
+def test_made_at_the_same_moment(tmp_path, program):
+    """Programs that make the file at the same moment all succeed, and none loses what another one has written."""
+    programs = [program("race") for _ in range(4)]
+    for one in programs:
+        assert one.stdout.readline() == b"ready\n"
+    for number in range(40):
+        url = f"sqlite:///{tmp_path}/{number}.db"
+        line = json.dumps([time.time() + 0.02, url]).encode() + b"\n"
+        for one in programs:
+            one.stdin.write(line)
+            one.stdin.flush()
+        ids = {one.stdout.readline().decode().strip() for one in programs}
+        queue = TaskQueue(url)
+        assert {task.id for task in queue.tasks()} == ids
+        assert len(ids) == len(programs)
+        queue.close()
+
+
+def test_two_queues_in_one_file(works):
+    """Queues of different names share a file without seeing one another's tasks."""
+    other = TaskQueue(works.url, name="other")
+    unseen = other.task(name="tally.count")(lambda number: number)(1)
+    works.hire()
+    seen = works.tasks.count(2)
+    assert settled(works.queue, seen) == ["complete"]
+    assert states(unseen) == "queued"
+    assert [task.id for task in works.queue.tasks()] == [seen.id]
+    assert [task.id for task in other.tasks()] == [unseen.id]
+    other.close()

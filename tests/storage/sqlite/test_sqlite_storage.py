@@ -1,0 +1,401 @@
+"""What a SQLite file keeps to where the world is less kind: forks, foreign hands, no room, calls that are cut off."""
+
+import itertools
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+from support.forks import Fork, forking
+from support.stores import PRODUCER, opening, rows, settlement, start
+
+from lifecycle.core.policies import Revocation
+from lifecycle.core.table import FAIL, LIFECYCLE, Kind
+from lifecycle.core.task import Task
+from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.storage import SQLiteStorage
+from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Target
+from lifecycle.storage.sqlite import schema
+from lifecycle.testing.storage_spec.reference_storage import fields
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of a file that is not there yet."""
+    return str(tmp_path / "q.db")
+
+
+@pytest.fixture
+def opened(path):
+    """Opens stores on that file."""
+    with opening(path) as opens:
+        yield opens
+
+
+@pytest.fixture
+def storage(opened):
+    """A store on that file."""
+    return opened()
+
+
+# Forks -----------------------------------------------------------------------------------------------------------
+
+
+@forking
+@pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_fork(opened, watched, first):
+    """After a fork parent and child go on with the same store, and none loses what it wrote when the other is gone."""
+    storage = opened()
+    storage.enqueue([Task("before", "add")], 1.0, PRODUCER)
+    if watched:
+        storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.01)
+
+    def write(name):
+        storage.enqueue([Task(name, "add")], 1.0, PRODUCER)
+
+    child = Fork(
+        lambda: write("child"), storage.close if first == "child" else lambda: write("child, later"), storage.close
+    )
+    write("parent")
+    assert child.step()
+    if first == "child":
+        assert child.step()
+        assert child.step()
+        assert child.over()
+        write("parent, later")
+        storage.close()
+    else:
+        storage.close()
+        assert child.step()
+        assert sorted(task.id for task in opened().tasks()) == ["before", "child", "child, later", "parent"]
+        assert child.step()
+        assert child.over()
+    there = {"before", "child", "parent", f"{'parent' if first == 'child' else 'child'}, later"}
+    assert {task.id for task in opened().tasks()} == there
+
+
+@forking
+def test_fork_at_any_moment(storage):
+    """A fork while other threads write and wait leaves child and parent a store that works."""
+    stop = threading.Event()
+    storage.counts()
+
+    def write(name):
+        for n in itertools.count():
+            storage.enqueue([Task(f"{name}-{n}", "add")], 1.0, PRODUCER)
+            storage.counts()
+            if stop.is_set():
+                break
+        return n + 1
+
+    def wait():
+        while not stop.is_set():
+            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.01)
+
+    with ThreadPoolExecutor(3) as pool:
+        threads = [pool.submit(write, name) for name in "ab"]
+        waiting = pool.submit(wait)
+        for n in range(10):
+            child = Fork(lambda n=n: storage.enqueue([Task(f"child-{n}", "add")], 1.0, PRODUCER))
+            assert child.step()
+            assert child.over()
+        stop.set()
+        waiting.result()
+        written = sum(thread.result() for thread in threads)
+    assert storage.counts() == {"queued": written + 10}
+
+
+# What the file refuses -------------------------------------------------------------------------------------------
+
+STORED = [state.name for state in LIFECYCLE.states if state.kind is not Kind.PASSING]
+ANY = [*(state.name for state in LIFECYCLE.states), "nonsense"]
+
+
+def test_hand_typed_sql(storage, path):
+    """SQL that is typed by hand takes no task where the table has no way, and makes none in another state than new."""
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    steps = {source: {state.name for state in targets} for source, targets in LIFECYCLE.steps.items()}
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        guards = db.execute("select name, sql from sqlite_master where type = 'trigger'").fetchall()
+        insert = "insert into task select null, queue, id || '2', name, payload, ?, " + ", ".join(
+            column for _, column, *_ in db.execute("pragma table_info(task)").fetchall()[6:]
+        )
+
+        def refused(sql, state):
+            db.execute("savepoint attempt")
+            try:
+                db.execute(sql, (state,))
+            except sqlite3.IntegrityError as error:
+                return "illegal transition" in str(error)
+            finally:
+                db.execute("rollback to attempt")
+            return False
+
+        assert {state for state in ANY if not refused(insert + " from task", state)} == steps[None]
+        for source in STORED:
+            for name, _ in guards:
+                db.execute(f"drop trigger {name}")
+            db.execute("update task set state = ?", (source,))
+            for _, sql in guards:
+                db.execute(sql)
+            assert {state for state in ANY if not refused("update task set state = ?", state)} == steps[source], source
+
+
+@pytest.mark.parametrize("eta", [None, 900.0])
+def test_moved_by_hand(storage, path, eta):
+    """What was brought to rest by hand is nothing that a claim looks at, whether it was due or not."""
+    storage.enqueue([Task("a", "add", eta=eta)], 1.0, PRODUCER)
+    storage.exchange((), Claimant("w", 2.0, 10.0) if eta else None)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("update task set state = 'revoked'")
+    assert storage.next_due() is None
+    assert storage.exchange((), Claimant("w", 1000.0, 10.0)) == ([], [])
+
+
+def of_the_future(path):
+    with closing(SQLiteStorage(str(path))) as storage:
+        storage.counts()
+    with closing(sqlite3.connect(path)) as db:
+        (version,) = db.execute("pragma user_version").fetchone()
+        db.execute(f"pragma user_version = {version + 1}")
+
+
+def of_another_program(path):
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("create table task(id)")
+
+
+def of_another_application(path):
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("pragma application_id = 1")
+
+
+FOREIGN = {
+    "a newer release's": (of_the_future, "schema version 3, this release knows 2"),
+    "another program's": (of_another_program, r"another program's database \(tables task\)"),
+    "another application's": (of_another_application, r"another program's database \(application id 0x1\)"),
+    "text": (lambda path: path.write_text("No database. " * 100), "not a database"),
+    "a folder": (lambda path: path.mkdir(), "is a folder"),
+    "in no folder": (lambda path: path.parent.rmdir(), "there is no folder"),
+    "in a file": (lambda path: path.parent.rmdir() or path.parent.touch(), "there is no folder"),
+}
+USES = (lambda store: store.counts(), lambda store: store.enqueue([Task("a", "add")], 1.0, PRODUCER))
+
+
+@pytest.mark.parametrize(("make", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_foreign_files(tmp_path, make, message):
+    """What is no queue of ours is refused at the first use, with a message that says what it is, and is not changed."""
+    path = tmp_path / "queues" / "q.db"
+    path.parent.mkdir()
+    make(path)
+    before = path.read_bytes() if path.is_file() else path.exists()
+    for use in USES:
+        with closing(SQLiteStorage(str(path))) as storage, pytest.raises(StorageUnusable, match=message):
+            use(storage)
+    assert (path.read_bytes() if path.is_file() else path.exists()) == before
+
+
+def test_forward(path, monkeypatch):
+    """A file of any older version is brought up to date at the first use, whole or not at all, with what is in it."""
+    migrations = schema._MIGRATIONS
+    for there in range(1, schema.VERSION):
+        older = path + str(there)
+        with monkeypatch.context() as then, closing(SQLiteStorage(older)) as storage:
+            then.setattr(schema, "_MIGRATIONS", migrations[:there])
+            then.setattr(schema, "VERSION", there)
+            storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+        with monkeypatch.context() as then, closing(SQLiteStorage(older)) as storage:
+            then.setattr(schema, "_MIGRATIONS", (*migrations[:there], "create table new(x); select nonsense;"))
+            with pytest.raises(StorageError, match="nonsense"):
+                storage.counts()
+        with closing(sqlite3.connect(older)) as db:
+            assert db.execute("pragma user_version").fetchone() == (there,)
+            assert db.execute("select count(*) from sqlite_master where name = 'new'").fetchone() == (0,)
+        with closing(SQLiteStorage(older)) as one, closing(SQLiteStorage(older)) as other:
+            assert one.counts() == other.counts() == {"queued": 2}
+            start(other, "w")
+            assert one.cancel("a")
+            assert other.canceling(["w"]) == ["a"]
+        with closing(SQLiteStorage(path)) as new, closing(sqlite3.connect(path)) as made:
+            assert new.counts() == {}
+            look = "select type, name, sql from sqlite_master order by name"
+            with closing(sqlite3.connect(older)) as db:
+                assert db.execute(look).fetchall() == made.execute(look).fetchall()
+                assert db.execute("pragma user_version").fetchone() == (schema.VERSION,)
+
+
+CLOSED = {
+    "a file": lambda path: path.touch() or path.chmod(0o444),
+    "a folder": lambda path: path.parent.chmod(0o555),
+    "a folder's content": lambda path: path.parent.chmod(0),
+}
+
+
+@pytest.mark.parametrize("close", CLOSED.values(), ids=CLOSED)
+def test_no_permission(close):
+    """Where one may not write, or not even look, the first use says that the file cannot be used, and names it."""
+    root = Path(tempfile.mkdtemp())  # those that pytest makes are closed to others, who are needed here
+    try:
+        path = root / "queues" / "q.db"
+        path.parent.mkdir()
+        root.chmod(0o755)
+        close(path)
+        with unprivileged():
+            for use in USES:
+                with closing(SQLiteStorage(str(path))) as storage, pytest.raises(StorageUnusable, match=r"q\.db"):
+                    use(storage)
+    finally:
+        path.parent.chmod(0o755)
+        shutil.rmtree(root)
+
+
+@contextmanager
+def unprivileged():
+    """As somebody else, if one is root, who may do anything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+# What goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_no_room(storage, path):
+    """Where there is no room for a write, nothing of it is written, the error says so, and with room it can be made."""
+    storage.enqueue([Task("a", "add", retries=1), Task("b", "add")], 1.0, PRODUCER)
+    a, b = start(storage, limit=2)
+    writer = storage._file.writer()
+    (pages,) = writer.execute("pragma page_count").fetchone()
+    new = [Task("c", "add"), Task("d", "add", b"x" * 100_000)]
+    follow_up = Task("e", "add")
+    done = [settlement(a, FAIL), settlement(b, result=b"x" * 100_000, follow_ups=(follow_up,))]
+
+    def enqueue():
+        storage.enqueue(new, 7.0, PRODUCER)
+
+    def objects():
+        return [fields(task) for task in (*new, a, b, follow_up)]
+
+    before, known = rows(path), objects()
+    for write in enqueue, lambda: storage.exchange(done, None), lambda: storage.exchange(done, Claimant("w", 7.0, 9.0)):
+        writer.execute(f"pragma max_page_count = {pages}")
+        with pytest.raises(StorageFull, match=r"q\.db: no space left .*nothing was changed"):
+            write()
+        assert rows(path) == before
+        assert objects() == known
+        writer.execute("pragma max_page_count = 1000000")
+    enqueue()
+    took, claims = storage.exchange(done, Claimant("w", 7.0, 9.0, limit=9))
+    assert took == [True, True]
+    assert sorted(claim.task.id for claim in claims) == ["a", "c", "d", "e"]
+    assert storage.outlook("b") == ("complete", b"x" * 100_000)
+    assert [task.version for task in (*new, a, b, follow_up)] == [1, 1, 5, 3, 1]
+
+
+def test_another_program_keeps_it_locked(opened, path):
+    """Where another program locks the file for too long, nothing is written, and it can be tried again."""
+    storage = opened(timeout=0.01)
+    task = Task("a", "add")
+    storage.counts()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(StorageUnavailable, match="locked by another program; nothing was changed"):
+            storage.enqueue([task], 1.0, PRODUCER)
+        assert storage.counts() == {}  # but it can be read
+        assert task.version == 0
+        other.execute("rollback")
+    storage.enqueue([task], 1.0, PRODUCER)
+    assert storage.counts() == {"queued": 1}
+
+
+def everything(storage, first, second, new, follow_up):
+    """All writes, each of which changes something, in this order; by name."""
+    a, b = Target(function=False, key="a"), Target(function=False, key="b")
+    held = Actor("producer", 90.0)
+    yield "enqueue", lambda: storage.enqueue(new, 7.0, held)
+    done = [settlement(first, result=b"1", follow_ups=(follow_up,)), settlement(second, FAIL, result=b"2")]
+    yield "exchange", lambda: storage.exchange(done, Claimant("w", 7.0, 9.0, limit=2))
+    yield "extend", lambda: storage.extend(["w", "producer"], 80.0)
+    yield "cancel", lambda: storage.cancel(follow_up.id)
+    for task in new:
+        task.state = "queued"
+    yield "release", lambda: storage.release(new, 7.0)
+    yield "revoke", lambda: storage.revoke(b, Revocation(), 7.0)
+    yield "restore", lambda: storage.restore(b, 7.0)
+    yield "lock", lambda: storage.lock(Lock("M", "x", 90.0, "w"), 7.0)
+    yield "unlock", lambda: storage.unlock("L", "x")
+    yield "recover", lambda: storage.recover(85.0, PRODUCER)
+    yield "flush_locks", storage.flush_locks
+    yield "revoke a", lambda: storage.revoke(a, Revocation(), 7.0)
+    yield "prune", lambda: storage.prune(50.0)
+    yield "flush", storage.flush
+
+
+class CutOff:
+    """A connection that fails before, or after, one of its statements; all but a rollback, and after a commit."""
+
+    def __init__(self, db, statement, error, after):
+        self._db, self._left, self._error, self._after = db, statement, error, after
+
+    def __getattr__(self, name):
+        return getattr(self._db, name)
+
+    def execute(self, sql, *parameters):
+        return self._run(self._db.execute, sql, *parameters)
+
+    def executemany(self, sql, *parameters):
+        return self._run(self._db.executemany, sql, *parameters)
+
+    def _run(self, run, sql, *parameters):
+        if sql == "rollback":
+            return run(sql)
+        self._left -= 1
+        cut = self._left == 0
+        if cut and not self._after:
+            raise self._error
+        result = run(sql, *parameters)
+        if cut and sql != "commit":
+            raise self._error
+        return result
+
+
+CUTS = [(sqlite3.OperationalError("disk I/O error"), False), (KeyboardInterrupt(), False), (KeyboardInterrupt(), True)]
+
+
+@pytest.mark.parametrize(("error", "after"), CUTS, ids=["by an error", "by Ctrl-C", "by Ctrl-C, later"])
+def test_cut_off_anywhere(storage, path, error, after):
+    """A write that is cut off at any statement changes nothing, in the file or in an object, and can be made again."""
+    storage.enqueue([Task("a", "add"), Task("b", "add", retries=1)], 1.0, PRODUCER)
+    storage.lock(Lock("L", "x", 90.0), 1.0)
+    first, second = start(storage, limit=2)
+    new, follow_up = [Task("c", "add"), Task("d", "add")], Task("e", "add")
+    objects = (first, second, *new, follow_up)
+    db = storage._file.writer()
+    for name, write in everything(storage, first, second, new, follow_up):
+        before, known = rows(path), [attrs.astuple(task) for task in objects]
+        for statement in range(1, 100):
+            storage._file._writer = CutOff(db, statement, error, after)
+            try:
+                write()
+            except (StorageError, KeyboardInterrupt):
+                assert rows(path) == before, name
+                assert [attrs.astuple(task) for task in objects] == known, name
+                assert not db.in_transaction
+            else:
+                break
+            finally:
+                storage._file._writer = db
+        assert 2 < statement < 99, name
+        assert rows(path) != before, name

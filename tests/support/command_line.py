@@ -1,0 +1,36 @@
+"""The command line in a process of its own, and the module that it is given."""
+
+import subprocess
+import sys
+
+from support.processes import PATIENCE, environment
+
+TASKS = """
+from lifecycle import TaskQueue
+queue = TaskQueue({url!r})
+@queue.task()
+def add(a, b):
+    return a + b
+@queue.task()
+def hopeless():
+    raise ValueError("never")
+"""
+
+
+def process(*arguments, **options):
+    """A command in a process of its own: its exit code, and what it wrote to stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lifecycle", *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        **options,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def is_one_line(text, *parts):
+    """Is it one line, about an error, and has it all these parts?"""
+    return text.startswith("error: ") and text.count("\n") == 1 and all(part in text for part in parts)

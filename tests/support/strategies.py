@@ -1,0 +1,148 @@
+"""The law, typed by hand, and Hypothesis strategies beyond those that are public: what the tests of the core share."""
+
+import copy
+from datetime import UTC, timedelta, timezone
+from decimal import Decimal
+
+import attrs
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from lifecycle.core.task import Record, Task, read_history
+from lifecycle.testing.strategies import moments, outcomes
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""As Hypothesis has it, but a slow machine is no failure."""
+seldom = settings(patient, max_examples=40)
+"""The same, for what is slow, and so plain that few examples tell."""
+
+RETRIER = "a retry, if any is left, or an operator's"
+LAW = {  # state: its signal, its kind, who moves it on
+    "queued": ("enqueued", "waiting", "a worker that claims it"),
+    "scheduled": ("scheduled", "waiting", "a worker, once its ETA has come"),
+    "executing": (
+        "executing",
+        "running",
+        "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+    ),
+    "complete": ("complete", "final", "nobody"),
+    "revoked": ("revoked", "final", "nobody"),
+    "expired": ("expired", "final", "nobody"),
+    "error": ("error", "outcome", RETRIER),
+    "timeout": ("timeout", "outcome", RETRIER),
+    "locked": ("locked", "outcome", RETRIER),
+    "rate-limited": ("rate-limited", "outcome", RETRIER),
+    "canceled": ("canceled", "outcome", RETRIER),
+    "interrupted": ("interrupted", "outcome", "recovery puts it back; after too many interruptions, only an operator"),
+    "retrying": ("retrying", "passing", "the same commit that entered it"),
+}
+MOVES = {  # trigger: from, to
+    "enqueue": ((None, "retrying"), "queued"),
+    "schedule": (("queued", "retrying"), "scheduled"),
+    "start": (("queued", "scheduled"), "executing"),
+    "revoke": (("queued", "scheduled"), "revoked"),
+    "expire": (("queued", "scheduled"), "expired"),
+    "complete": (("executing",), "complete"),
+    "fail": (("executing",), "error"),
+    "time_out": (("executing",), "timeout"),
+    "lock_out": (("executing",), "locked"),
+    "rate_limit": (("executing",), "rate-limited"),
+    "cancel": (("executing",), "canceled"),
+    "interrupt": (("executing",), "interrupted"),
+    "retry": (("error", "timeout", "locked", "rate-limited", "canceled", "interrupted", "executing"), "retrying"),
+    "recover": (("interrupted",), "queued"),
+}
+EDGES = {(source, trigger): target for trigger, (sources, target) in MOVES.items() for source in sources}
+ENDINGS = [trigger for state, trigger in EDGES if state == "executing"]
+"""The triggers that end an attempt."""
+
+
+def of_kind(*kinds):
+    """The names of the states of these kinds."""
+    return [name for name, (_, kind, _) in LAW.items() if kind in kinds]
+
+
+# Tasks -------------------------------------------------------------------------------------------------------------
+
+maybe = st.none() | moments
+endings = outcomes(ENDINGS)
+"""How an attempt may end."""
+
+
+records = st.builds(
+    Record,
+    state=st.sampled_from(list(LAW)),
+    at=st.floats(allow_nan=False),
+    worker=st.text() | st.text("\\x41n\t\n\r\x85\u2028"),
+    attempt=st.integers(0),
+)
+"""Lines of a history; workers may have any name."""
+
+# What users and their tasks come up with ---------------------------------------------------------------------------
+
+zones = st.none() | st.just(UTC) | st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
+NO_NUMBERS = [True, False, "5", b"5", Decimal(5), [5], object(), float("nan"), float("inf"), float("-inf"), 10**400]
+"""What is no moment and no duration."""
+
+
+class Broken(Exception):
+    """Cannot tell what it is."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+ODD = type("Odd", (Exception,), {"__repr__": lambda self: 5, "__module__": 5})
+BROKEN_ERRORS = [Broken(), ODD(), SyntaxError("x", ("file", 1, 1, 5))]
+"""Exceptions that cannot describe themselves."""
+
+
+def storable(text):
+    """A text as it is after a way through UTF-8: lone surrogates are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def damaged(whole):
+    """Bytes, and what is left of `whole` when one byte is another and the end is cut off."""
+    places = st.integers(0, len(whole))
+    return st.binary() | st.builds(
+        lambda at, byte, end: (whole[:at] + byte + whole[at + 1 :])[:end], places, st.binary(max_size=1), places
+    )
+
+
+# Moves -------------------------------------------------------------------------------------------------------------
+
+
+def moved(task, move):
+    """The task as it is after a move, as storage and announcement leave it; the move itself leaves it alone."""
+    after = copy.copy(task)
+    move.apply(after)
+    assert after.state == task.state, "the state moves as the move is announced, not before"
+    after.state = move.state.name
+    return after
+
+
+def unchanged(task, after, *but):
+    """All fields of two tasks agree, but for these, and those that every move changes."""
+    skip = {"state", "version", "worker", "lease", "canceling", *but}
+    known = [field.name for field in attrs.fields(Task) if field.name not in skip]
+    return all(getattr(task, name) == getattr(after, name) for name in known)
+
+
+def legal(task, move, path):
+    """The move takes the task along this path of the law, to where it may rest or wait; nothing else is written."""
+    assert move.path == path
+    state, entered = task.state, []
+    for trigger in path:
+        state = EDGES[state, trigger]
+        entered.append(state)
+    assert list(move.states) == entered
+    assert move.state == state
+    assert state not in of_kind("passing")
+    assert move.ended == (move.at if state in of_kind("outcome", "final") else None)
+    after = moved(task, move)
+    assert after.version == task.version + len(path)
+    assert after.canceling == (task.canceling and move.ended is None)  # at rest nothing is left to be called off
+    lines = [Record(state, move.at, move.worker, move.attempt) for state in entered]
+    assert read_history(move.history) == lines
+    return True

@@ -1,0 +1,177 @@
+"""What a simulated world's account of its store finds, that histories and signals alone would hardly show."""
+
+import pytest
+from support.stores import PRODUCER, settlement
+
+from lifecycle import TaskQueue
+from lifecycle.core.table import EXECUTING
+from lifecycle.core.task import Task
+from lifecycle.execution.engine import Engine
+from lifecycle.storage import MemoryStorage, memory
+from lifecycle.storage.base import Actor, Claim, Claimant, Settlement
+from lifecycle.testing import Violation, World, simulate
+from lifecycle.testing.simulation.lease_audit import Ledger
+
+SEEDS = 60
+"""How many a bug may hide from; with each it is said which was the first to find it when this was written."""
+
+
+def refusing(original):
+    """Now and then an outcome is refused though its worker holds the task."""
+    times = iter(range(10**9))
+    return lambda self, task, move: next(times) % 9 != 8 and original(self, task, move)
+
+
+def silent(original):
+    """A recovery is not announced."""
+
+    def recover(self, now=None):
+        return len(self.storage.recover(self.clock.now(), Actor(self.name), max_interruptions=self.max_interruptions))
+
+    return recover
+
+
+def generous(original):
+    """Now and then a task is given away twice in one claim."""
+
+    def claim(self, claimant):
+        claims = original(self, claimant)
+        return claims + [one for one in claims[:1] if one.task.lease is not None and claimant.now % 7 < 1]
+
+    return claim
+
+
+BUGS = {
+    "a heartbeat is lost": (MemoryStorage, "extend", lambda original: lambda self, workers, until: 0, "lapsed"),  # 2
+    "recovered a second early": (
+        MemoryStorage, "recover",
+        lambda original: lambda self, now, actor, **options: original(self, now + 1, actor, **options), "lapsed",
+    ),  # 14
+    "who holds it is refused": (MemoryStorage, "_settle", refusing, "was refused"),  # 0
+    "a fence that looks at the state only": (
+        memory, "_same", lambda original: lambda stored, known: stored.state == known.state, "was taken, and it is held",
+    ),  # 40
+    "a recovery is not announced": (Engine, "recover", silent, "nobody heard of interrupted"),  # 0
+    "given to somebody twice": (MemoryStorage, "_claim", generous, "was given to"),  # 0
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_is_found(monkeypatch, bug):
+    """A store or an engine that breaks P1, or tells nobody of what it has done, is found by one of the first seeds."""
+    owner, name, broken, says = BUGS[bug]
+    monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
+    with pytest.raises(Violation, match=f"(?s)^seed .*{says}"):
+        for seed in range(SEEDS):
+            simulate(seed, crashes=seed % 2 == 0)
+
+
+# The account itself ------------------------------------------------------------------------------------------------
+
+
+class Kept:
+    """A store in memory with one running task, and the account of it."""
+
+    def __init__(self):
+        self.faults = []
+        self.ledger, self.storage = Ledger(self.faults.append), MemoryStorage()
+        self.storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+        self.claimed = self.ask("exchange", (), Claimant("w", 5.0, 10.0))[1]
+        for task, move in self.claimed:
+            task.state = move.state.name
+
+    def ask(self, call, *arguments):
+        answer = getattr(self.storage, call)(*arguments)
+        self.ledger.note(call, arguments, answer)
+        return answer
+
+
+def test_a_life_without_a_fault():
+    """What a store does right is no fault: a beat, a recovery at the end of a lease, a late outcome that is refused."""
+    kept = Kept()
+    late = settlement(kept.claimed[0].task)
+    kept.ask("extend", ["w"], 20.0)
+    kept.ask("recover", 19.9, PRODUCER)
+    assert kept.storage.get("a").state == EXECUTING
+    kept.ask("recover", 20.0, PRODUCER)
+    assert kept.ask("exchange", [late], None) == ([False], [])
+    _, [(task, move)] = kept.ask("exchange", (), Claimant("v", 21.0, 10.0))
+    task.state = move.state.name
+    assert kept.ask("exchange", [settlement(task)], None) == ([True], [])
+    assert kept.faults == []
+
+
+def test_an_outcome_is_taken_once():
+    """A second outcome of the same attempt, taken as well, is a fault; refused it is none."""
+    kept = Kept()
+    done = settlement(kept.claimed[0].task)
+    kept.ask("exchange", [done], None)
+    kept.ledger.note("exchange", ([done], None), ([False], []))
+    assert kept.faults == []
+    kept.ledger.note("exchange", ([done], None), ([True], []))
+    assert len(kept.faults) == 1
+
+
+def test_an_outcome_of_somebody_else():
+    """An outcome of a worker who does not hold the task is a fault, if it was taken."""
+    kept = Kept()
+    (task, move) = settlement(kept.claimed[0].task)
+    move.worker = "v"
+    kept.ledger.note("exchange", ([Settlement(task, move)], None), ([False], []))
+    assert kept.faults == []
+    move.apply(task)
+    kept.ledger.note("exchange", ([Settlement(task, move)], None), ([True], []))
+    assert "an outcome of v was taken" in kept.faults[0]
+
+
+def test_given_away_while_it_is_held():
+    """A task that somebody holds is given to nobody."""
+    kept = Kept()
+    [(task, move)] = kept.claimed
+    kept.ledger.note("exchange", ((), None), ([], [Claim(task, move)]))
+    assert "was given to w" in kept.faults[0]
+
+
+@pytest.mark.parametrize(("now", "faults"), [(14.9, 1), (15.0, 0)])
+def test_the_end_of_a_lease(now, faults):
+    """What is recovered before its lease has lapsed was taken from somebody who holds it."""
+    kept = Kept()
+    claims = kept.storage.recover(15.0, PRODUCER)
+    kept.ledger.note("recover", (now, PRODUCER), claims)
+    assert len(kept.faults) == faults
+
+
+def test_a_call_that_takes_longer_than_a_lease():
+    """Who hangs in a call of the store until its lease is over is as good as frozen: it need not be heard, and is replaced."""
+    queue = TaskQueue("memory://", lease=30)
+    ran = []
+    add = queue.task(name="add")(lambda a, b: ran.append(a + b))
+    with World(queue) as world:
+        add(1, 2)
+        slow = world.hire("slow")
+        slow.step()  # it is about to claim
+        world.advance(29)
+        assert world.touched == set()
+        world.advance(1)
+        assert world.touched == {"slow"}
+        slow.step()  # it has claimed, for 30 seconds from before
+        assert queue.engine.recover() == 1
+        slow.step(100)
+        world.finish()
+        world.audit()
+        (signals,) = world.heard.values()
+    assert signals == ["enqueued", "interrupted", "enqueued", "executing", "complete"]
+    assert ran == [3]
+
+
+@pytest.mark.parametrize(("worker", "attempt", "faults"), [("w", 1, 0), ("v", 1, 1), ("w", 2, 1)])
+def test_whose_word_it_is(worker, attempt, faults):
+    """What one worker announces of one attempt does not pass for what another one has done, or in another attempt."""
+    queue = TaskQueue("memory://", lease=30)
+    with World(queue) as world:
+        world.touched.add("w")
+        queue.task(name="add")(lambda: None)()
+        _, [(task, move)] = world.store.exchange((), Claimant("w", world.clock.now(), 30.0))
+        task.state, task.worker, task.attempt = move.state.name, worker, attempt
+        world._hear(move.state.signal, task)
+        assert len(world.faults) == faults

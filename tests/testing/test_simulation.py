@@ -1,0 +1,233 @@
+"""The simulated world: any number of seeds without a violation, and every bug that is put in found by one of them."""
+
+from contextlib import closing
+from copy import copy
+
+import pytest
+
+from lifecycle import LIFECYCLE, TaskQueue
+from lifecycle.core.policies import Move
+from lifecycle.execution import runner as attempt
+from lifecycle.execution.engine import Engine
+from lifecycle.execution.runner import prepared
+from lifecycle.execution.signals import Signals
+from lifecycle.execution.worker import Worker
+from lifecycle.storage import MemoryStorage, SQLiteStorage, memory
+from lifecycle.storage.base import Claim
+from lifecycle.testing import Violation, World, simulate
+from lifecycle.testing.simulation.random_run import main
+
+SEEDS = 60
+"""How many a bug may hide from."""
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("first", range(0, 100, 25))
+def test_no_violation(first):
+    """Whatever happens to 4 workers and 50 tasks, no promise is broken."""
+    for seed in range(first, first + 25):
+        simulate(seed)
+
+
+@pytest.mark.untraced
+def test_all_that_can_happen_happens():
+    """In a hundred worlds each row of the table is gone through, and everything that can befall a world does."""
+    taken, happened = set(), set()
+    for seed in range(100, 160):
+        run = simulate(seed, workers=3, tasks=20)
+        taken |= set(run.taken)
+        happened |= set(run.happened)
+    assert {(row.source and row.source.name, row.target.name) for row in LIFECYCLE.transitions} <= taken
+    assert {
+        "wait",
+        "crash",
+        "freeze",
+        "oversleep",
+        "wake",
+        "stall",
+        "step_back",
+        "revoke",
+        "cancel",
+        "restore",
+        "retry",
+    } <= happened
+
+
+def test_undisturbed():
+    """Where nobody crashes or freezes each signal of each task is heard, and each attempt runs."""
+    for seed in range(20):
+        assert simulate(seed, crashes=False).tasks == 50
+
+
+def test_again(tmp_path):
+    """A seed always gives the same run, and the same on another store."""
+    runs = [simulate(7, tasks=30), simulate(7, tasks=30)]
+    with closing(SQLiteStorage(str(tmp_path / "q.db"), synchronous="off")) as storage:
+        runs.append(simulate(7, tasks=30, storage=storage))
+    assert runs[0] == runs[1] == runs[2]
+    assert runs[0] != simulate(8, tasks=30)
+
+
+# Bugs ----------------------------------------------------------------------------------------------------------------
+
+
+def early(original):
+    """Outcomes are announced before they are stored."""
+
+    def settle(self, done, go_on, now):
+        for (task, move), error in done:
+            before = task.state
+            self.engine.announce(task, move.path, self.engine.tick(), error)
+            task.state = before
+        original(self, done, go_on, now)
+
+    return settle
+
+
+def unheld(original):
+    """What was released is forgotten."""
+
+    def let_go(self, row, now):
+        row.task.lease = None
+        self._held.pop(row.task.id, None)
+
+    return let_go
+
+
+def impatient(original):
+    """Whoever holds something is taken for dead."""
+    return lambda self, now, actor, **options: original(self, now + 1000, actor, **options)
+
+
+def generous(original):
+    """What one worker was given, the next is given, too."""
+    given = []
+
+    def exchange(self, done, claimant):
+        took, claims = original(self, done, claimant)
+        again = [Claim(copy(task), move) for task, move in given] if claims else []
+        given[:] = [Claim(copy(task), move) for task, move in claims]
+        return took, claims + again
+
+    return exchange
+
+
+def uncounted(original):
+    """The attempts of a task have all the same number."""
+
+    def apply(self, task):
+        original(self, task)
+        task.attempt = min(task.attempt, 1)
+
+    return apply
+
+
+def deaf(original):
+    """One signal is not sent."""
+
+    def send(self, signal, task, exc=None):
+        if signal != "complete" or task.attempt != 2:
+            original(self, signal, task, exc)
+
+    return send
+
+
+BUGS = {
+    "a fence that does not look at the version": (
+        memory, "_same", lambda original: lambda stored, known: stored.state == known.state,
+    ),
+    "announced before it is stored": (Worker, "_settle", early),
+    "what is released is lost": (MemoryStorage, "_let_go", unheld),
+    "recovered while its worker is alive": (MemoryStorage, "recover", impatient),
+    "given to two workers": (MemoryStorage, "exchange", generous),
+    "not held until it is announced": (Engine, "hold", lambda original: lambda self, state, path, now: None),
+    "what was taken over is announced": (Engine, "_lost", lambda original: lambda self, task, asked: False),
+    "attempts are not counted": (Move, "apply", uncounted),
+    "a signal that is not sent": (Signals, "send", deaf),
+    "one history line for a whole path": (
+        Move, "history", lambda original: property(lambda self: original.fget(self).splitlines(keepends=True)[-1]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("bug", BUGS)
+def test_bugs_are_found(monkeypatch, bug):
+    """A bug that is put in on purpose is found by one of the first seeds, and the violation names it."""
+    owner, name, broken = BUGS[bug]
+    monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
+    with pytest.raises(Violation, match=r"^seed "):
+        for seed in range(SEEDS):
+            simulate(seed, crashes=seed % 2 == 0)
+
+
+# A world moved by hand -----------------------------------------------------------------------------------------------
+
+
+def test_a_world_moved_by_hand():
+    """A test may move a world itself: freeze a worker in the middle, let another take over, and wake the first."""
+    queue = TaskQueue("memory://", lease=30)
+    ran = []
+    add = queue.task(name="add")(lambda a, b: ran.append(a + b))
+    with World(queue) as world:
+        first = world.hire("first")
+        add(1, 2)
+        while not world.heard or "executing" not in next(iter(world.heard.values())):
+            first.step()
+        world.freeze(first)
+        world.advance(31)
+        queue.engine.recover()
+        world.hire("second").step(100)
+        assert ran == [3]
+        world.freeze(first, frozen=False)
+        first.step(100)
+        world.finish()
+        world.audit()
+        (signals,) = world.heard.values()
+    assert signals == ["enqueued", "executing", "interrupted", "enqueued", "executing", "complete"]
+    assert ran == [3, 3], "what was frozen before its body runs it when it wakes up: at least once"
+
+
+@pytest.mark.parametrize("heeded", [True, False])
+def test_called_off_before(monkeypatch, heeded):
+    """Who is called off begins no further attempt; a worker that does not heed the wish breaks a promise."""
+
+    def deaf(engine, task):
+        task.canceling = False
+        return prepared(engine, task)
+
+    if not heeded:
+        monkeypatch.setattr(attempt, "prepared", deaf)
+    queue = TaskQueue("memory://", lease=30)
+    again = queue.task(name="again", retries=1)(lambda: None)
+    with World(queue) as world:
+        worker = world.hire("worker")
+        result = again()
+        while result.state != "executing":
+            worker.step()
+        result.cancel()
+        world.troubles.append((ValueError("uh-oh"), False))
+        worker.step(100)
+        if heeded:
+            world.finish()
+            world.audit()
+            assert result.state == "canceled"
+            assert queue.retry(result.id)
+            world.finish()
+            world.audit()
+            assert result.state == "complete", "somebody wants it again"
+        else:
+            (fault,) = world.faults
+            assert fault.endswith("it was called off before, and attempt 2 has begun")
+
+
+def test_the_command(capsys, monkeypatch):
+    """`python -m lifecycle.testing` runs so many worlds, and says what happened in them, or what was wrong."""
+    assert main(["--seeds", "3", "--tasks", "10", "--workers", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("3 worlds, 30 tasks, ")
+    assert out.endswith("; no violation\n")
+    owner, name, broken = BUGS["what is released is lost"]
+    monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
+    assert main(["--seeds", "3", "--first", "5", "--tasks", "10"]) == 1
+    assert capsys.readouterr().out.startswith("seed 5: ")

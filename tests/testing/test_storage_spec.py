@@ -1,0 +1,116 @@
+"""`StorageSpec` finds what its users get wrong, and shows it so that it can be read."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, settings
+from support.faulty_adapters import BUGS, MACHINE
+
+from lifecycle.errors import StorageError
+from lifecycle.storage import MemoryStorage, SQLiteStorage
+from lifecycle.testing.storage_spec.spec import StorageSpec
+
+STEPS = 20
+"""The longest counterexample, in steps of the machine: as many as the short runs have, had none been shrunk away."""
+SHRINKING = 3.0
+"""Seconds for making each of them shorter; somebody who has but one bug to look for gives it minutes."""
+
+
+def spec_of(adapter):
+    """The spec of an adapter, as its author would write it."""
+
+    class Spec(StorageSpec):
+        @classmethod
+        def open_storage(cls):
+            if not issubclass(adapter, SQLiteStorage):
+                return adapter()
+            cls.folder = tempfile.mkdtemp()
+            return adapter(str(Path(cls.folder) / "q.db"), synchronous="off")
+
+        def teardown(self):
+            try:
+                super().teardown()
+            finally:
+                if issubclass(adapter, SQLiteStorage):
+                    shutil.rmtree(self.folder)
+
+    if issubclass(adapter, SQLiteStorage):
+        Spec.reopen = classmethod(lambda cls, storage: adapter(str(Path(cls.folder) / "q.db"), synchronous="off"))
+    return Spec
+
+
+def shown(error):
+    """The steps of the counterexample that an error carries."""
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    return [name for name in re.findall(r"^(?:[\w, ()]+ = )?state\.(\w+)\(", notes, re.MULTILINE) if name != "agree"]
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("adapter", BUGS, ids=lambda adapter: adapter.__name__)
+def test_a_bug_is_found(adapter, monkeypatch):
+    """Each bug is found by one of the spec's tests, with its default number of examples, and told in a few steps.
+
+    What is said names the call, what the adapter did, and what it should have done.
+    """
+    monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", SHRINKING)
+    says, by = BUGS[adapter]
+    case = spec_of(adapter).TestCase
+    assert case.settings.max_examples == 200
+    assert case.settings.stateful_step_count == 50
+    case.settings = settings(
+        case.settings, derandomize=True, database=None, phases=(Phase.generate, Phase.shrink), print_blob=False
+    )
+    if by == MACHINE:  # how far it is shrunk depends on the machine that it is shrunk on
+        says += "|: the adapter says .+, the model "
+    with pytest.raises(AssertionError, match=f"(?s){says}") as caught:
+        case(by).debug()
+    steps = shown(caught.value)
+    if by == MACHINE:
+        assert steps.pop() == "teardown"
+        assert 0 < len(steps) <= STEPS
+        assert steps[0].startswith("enqueue")
+
+
+def test_there_are_enough_of_them():
+    """There are bugs of each kind; most are found by the machine, the others by a test that needs no luck."""
+    assert len(BUGS) >= 20
+    assert all(adapter.__doc__ for adapter in BUGS)
+    assert sum(by == MACHINE for _, by in BUGS.values()) >= 15
+
+
+def test_a_run_that_is_broken_off():
+    """A run that Hypothesis breaks off is not judged at its end, so that a counterexample can be cut down; its store is closed."""
+    machine = spec_of(next(iter(BUGS)))()
+    machine.agree()
+    machine.clear_up = lambda: pytest.fail("it was judged")
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            machine.teardown()
+    with pytest.raises(StorageError):
+        machine.handles[0].counts()
+
+
+@pytest.mark.parametrize("runs", [2, 9])
+def test_what_is_not_come_to(runs):
+    """What the runs have not come to is looked for in some more; what these do not come to either is told."""
+
+    class Spec(spec_of(MemoryStorage)):
+        asked = 0
+
+        @classmethod
+        def missing(cls):
+            cls.asked += 1
+            return [] if cls.asked > runs else ["an unheard-of row"]
+
+    case = Spec.TestCase("test_every_transition_was_taken")
+    type(case).settings = settings(type(case).settings, max_examples=1)
+    if runs == 2:
+        case.test_every_transition_was_taken()
+        return
+    with pytest.raises(AssertionError, match="never came to: an unheard-of row"):
+        case.test_every_transition_was_taken()

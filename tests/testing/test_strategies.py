@@ -1,0 +1,375 @@
+"""The public strategies: what they draw is what they say, and they draw all of it."""
+
+import itertools
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
+
+import attrs
+import pytest
+from hypothesis import Phase, find, given, seed, settings
+from hypothesis import strategies as st
+from support.strategies import EDGES, ENDINGS, LAW, of_kind, patient, seldom
+
+from lifecycle import ConfigurationError, IllegalTransition
+from lifecycle.core.policies import admit, claimed, settle
+from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State, Transition
+from lifecycle.core.task import Task
+from lifecycle.storage import open_storage
+from lifecycle.storage.base import Actor, Claimant, Settlement
+from lifecycle.testing import (
+    Fault,
+    IllegalSequence,
+    Step,
+    check,
+    illegal_histories,
+    legal_histories,
+    lifecycles,
+    outcomes,
+    schedules,
+    streams,
+    tasks,
+)
+from lifecycle.testing.strategies import _faults
+from lifecycle.testing.strategies.paths import Walks
+
+STATE_OF = {signal: state for state, (signal, *_) in LAW.items()}
+FOLLOWERS = {state: {LAW[end][0] for (start, _), end in EDGES.items() if start == state} for state in (None, *LAW)}
+"""For each state (``None``: no task yet) the signals that may come; from the copy of the law that is typed by hand."""
+
+
+def drawn(strategy, examples=500):
+    """What a strategy gives in so many examples, the same in each run."""
+    found = []
+
+    @seed(1)
+    @settings(patient, max_examples=examples, database=None, phases=[Phase.generate])
+    @given(strategy)
+    def collect(example):
+        found.append(example)
+
+    collect()
+    return found
+
+
+def steps(history):
+    """The pairs of states that a history goes through."""
+    states = [None, *(STATE_OF[signal] for signal in history)]
+    return list(itertools.pairwise(states))
+
+
+def first_fault(signals):
+    """The place of the first signal that the law does not have there, from 1 on; and what it has."""
+    state = None
+    for place, signal in enumerate(signals, 1):
+        if signal not in FOLLOWERS[state]:
+            return place, FOLLOWERS[state]
+        state = STATE_OF[signal]
+    return None, FOLLOWERS[state]
+
+
+def chain(length):
+    """A table in which one can only go on, or end: its last state is rare in plain random walks."""
+    open_states = [State(f"s{n}", f"s{n}", Kind.WAITING, "time") for n in range(length)]
+    end = State("end", "end", Kind.FINAL, "nobody")
+    rows = [Transition("make", None, open_states[0], "it is born")]
+    for here, there in zip(open_states, [*open_states[1:], end], strict=True):
+        rows += [Transition("go", here, there, "it can"), Transition("stop", here, end, "it can")]
+    return Lifecycle([*open_states, end], rows)
+
+
+# Legal -------------------------------------------------------------------------------------------------------------
+
+
+@patient
+@given(legal_histories())
+def test_legal_histories(history):
+    """Each is legal by the law, has at least its first signal, and not more than it may have."""
+    assert first_fault(history)[0] is None
+    assert 1 <= len(history) <= 20
+
+
+@patient
+@given(legal_histories(complete=True))
+def test_whole_lives(history):
+    """A whole life is legal and ends where a task may rest."""
+    assert first_fault(history)[0] is None
+    assert STATE_OF[history[-1]] in of_kind("outcome", "final")
+
+
+def test_every_row_is_walked():
+    """In 500 histories each row of the table is taken at least 20 times, rare states like `interrupted` included."""
+    edges = {(start, end) for (start, _), end in EDGES.items()}
+    taken = Counter(step for history in drawn(legal_histories()) for step in steps(history))
+    assert set(taken) == edges
+    assert min(taken[edge] for edge in edges) >= 20, taken
+
+
+def test_deep_states_are_reached():
+    """In a table of 15 states in a row, each of which may as well end, the last is entered in one history of 20."""
+    histories = drawn(legal_histories(chain(15)))
+    assert sum("s14" in history for history in histories) > 25
+
+
+def test_histories_of_every_length():
+    """Short histories and long ones are drawn, up to the longest."""
+    lengths = {len(history) for history in drawn(legal_histories(max_size=12))}
+    assert lengths == set(range(1, 13))
+
+
+@patient
+@given(st.data(), lifecycles())
+def test_legal_in_any_table(data, table):
+    """With a table of one's own histories are legal there, and whole lives end where that lets a task rest."""
+    history = data.draw(legal_histories(table))
+    assert check(history, table) == len(history)
+    longest = len(table.states) + 3
+    history = data.draw(legal_histories(table, complete=True, max_size=longest))
+    assert check(history, table, complete=True) == len(history) <= longest
+
+
+def test_no_life_is_that_short():
+    """That no whole life is so short is said at once, not found by running dry."""
+    with pytest.raises(ConfigurationError, match="no whole life has 1 signals or fewer"):
+        legal_histories(complete=True, max_size=1)
+    with pytest.raises(ConfigurationError, match="no life has 0 signals"):
+        legal_histories(max_size=0)
+    assert find(legal_histories(complete=True, max_size=2), lambda _: True) == ["enqueued", "revoked"]
+
+
+def test_shrinks():
+    """What fails is shrunk to a short way there."""
+    assert len(find(legal_histories(), lambda history: len(history) > 2)) == 3
+    assert len(find(legal_histories(), lambda history: "locked" in history)) <= 4
+
+
+# Illegal -----------------------------------------------------------------------------------------------------------
+
+
+@patient
+@given(illegal_histories())
+def test_illegal_in_one_place(illegal):
+    """Each is illegal first where it says, by the law, and legal without that one signal."""
+    place, legal = first_fault(illegal.signals)
+    assert (place, set(illegal.legal)) == (illegal.position, legal)
+    rest = [*illegal.signals]
+    bad = rest.pop(place - 1)
+    assert first_fault(rest)[0] is None
+    assert len(illegal.signals) <= 20
+    state = STATE_OF[rest[place - 2]] if place > 1 else None
+    match illegal.fault:
+        case Fault.UNKNOWN:
+            assert bad not in STATE_OF
+        case Fault.FIRST:
+            assert state is None
+            assert bad != "enqueued"
+        case Fault.AFTER_END:
+            assert state in of_kind("final")
+        case Fault.REPEATED:
+            assert STATE_OF[bad] == state
+        case Fault.SKIPPED:
+            assert any(bad in FOLLOWERS[STATE_OF[step]] for step in FOLLOWERS[state])
+        case Fault.BACKWARDS:
+            assert LAW[state][0] in FOLLOWERS[STATE_OF[bad]]
+        case Fault.ELSEWHERE:
+            assert bad in STATE_OF
+
+
+@pytest.mark.untraced
+def test_every_fault_is_drawn():
+    """Each kind of fault comes often, anywhere in the history, and each state is one after which something is illegal."""
+    found = drawn(illegal_histories(), 600)
+    kinds = Counter(one.fault for one in found)
+    assert set(kinds) == set(Fault)
+    assert min(kinds.values()) > 25, kinds
+    places = Counter(one.position for one in found)
+    assert set(range(1, 13)) <= set(places)
+    assert {one.signals[one.position - 2] for one in found if one.position > 1} == set(STATE_OF)
+    assert any(one.position < len(one.signals) for one in found), "nothing ever follows the fault"
+
+
+def test_every_wrong_pair_can_be_drawn():
+    """Each signal that may not follow a state belongs to one kind of fault: none of the wrong pairs is out of reach."""
+    pairs = [pair for found in _faults(Walks(LIFECYCLE)).values() for pair in found]
+    wrong = {(state, signal) for state in (None, *LAW) for signal in STATE_OF if signal not in FOLLOWERS[state]}
+    assert sorted(pairs, key=str) == sorted(wrong, key=str)
+
+
+@patient
+@given(st.data(), lifecycles())
+def test_illegal_in_any_table(data, table):
+    """With a table of one's own the fault is one there, and the checker names it."""
+    illegal = data.draw(illegal_histories(table))
+    with pytest.raises(IllegalSequence) as caught:
+        check(illegal.signals, table)
+    assert (caught.value.position, caught.value.legal) == (illegal.position, illegal.legal)
+    check([*illegal.signals[: illegal.position - 1], *illegal.signals[illegal.position :]], table)
+
+
+# Streams and schedules ---------------------------------------------------------------------------------------------
+
+
+@patient
+@given(streams())
+def test_streams(stream):
+    """A stream is legal for each of its tasks."""
+    for task in {task for task, _ in stream}:
+        assert first_fault([signal for one, signal in stream if one == task])[0] is None
+    assert check(stream) == len(stream)
+
+
+@patient
+@given(streams(complete=True))
+def test_streams_of_whole_lives(stream):
+    """If they are to, all tasks of a stream come to rest."""
+    assert check(stream, complete=True) == len(stream)
+
+
+def test_streams_are_mixed():
+    """Tasks take turns: between two signals of one there are some of another."""
+    stream = find(streams(), lambda stream: [task for task, _ in stream][:3] == ["task-0", "task-1", "task-0"])
+    assert check(stream) == len(stream)
+
+
+@patient
+@given(schedules(("a", "b"), max_size=6))
+def test_schedules(schedule):
+    """Each worker claims, settles, claims, …, as often as it may, whatever the others do meanwhile."""
+    for worker in ("a", "b"):
+        own = [step for step in schedule if step.worker == worker]
+        assert [step.outcome is None for step in own] == [number % 2 == 0 for number in range(len(own))]
+        assert len(own) <= 6
+    assert {step.worker for step in schedule} <= {"a", "b"}
+    assert all(step.after in (0.0, 5.0, 10.0, 20.0) for step in schedule)
+
+
+def test_schedules_interleave():
+    """There are schedules in which a worker sleeps past its lease while another claims."""
+    found = drawn(schedules(("a", "b"), max_size=3), 300)
+    slept = [
+        steps
+        for steps in found
+        if [(step.worker, step.outcome is None) for step in steps[:2]] == [("a", True), ("b", True)]
+    ]
+    assert any(step.after > 10 for steps in slept for step in steps[1:])
+    assert any([step.worker for step in steps[2:4]] == ["b", "a"] for steps in slept)
+    assert isinstance(found[-1], list)
+    assert all(isinstance(step, Step) for steps in found for step in steps)
+
+
+@seldom
+@given(schedules(), st.integers(1, 3))
+def test_schedules_drive_a_store(schedule, number):
+    """Whatever workers do to a store by a schedule, what it keeps of each task is a legal history."""
+    with closing(open_storage("memory://", "q")) as store:
+        store.enqueue([Task(f"t{birth}", "add", retries=1) for birth in range(number)], 0.0, Actor("producer"))
+        now, held = 0.0, {}
+        for step in schedule:
+            now += step.after
+            store.recover(now, Actor("recovery"))
+            if step.outcome is None:
+                _, claims = store.exchange([], Claimant(step.worker, now, 10.0))
+                held[step.worker] = next((task for task, move in claims if move.path == ("start",)), None)
+                if held[step.worker] is not None:
+                    held[step.worker].state = "executing"  # as its announcement would
+            elif (task := held.pop(step.worker, None)) is not None:
+                move = settle(task, step.outcome, now, worker=step.worker)
+                store.exchange([Settlement(task, move)], None)
+        for birth in range(number):
+            check([LIFECYCLE.state(record.state).signal for record in store.history(f"t{birth}")])
+
+
+# Tasks and outcomes ------------------------------------------------------------------------------------------------
+
+
+@patient
+@given(tasks(), st.none() | st.sampled_from([name for name in LAW if name != "retrying"]))
+def test_tasks(task, state):
+    """A task is in any state of the law; a scheduled one has an ETA; a claim can judge every one that waits."""
+    assert task.state in LAW
+    assert task.eta is not None or task.state != "scheduled"
+    if task.state in of_kind("waiting"):
+        trigger = admit(task, None, None, 5.0)
+        assert trigger is None or (task.state, trigger) in EDGES
+        if trigger is not None:
+            assert claimed(task, trigger, "w", 5.0, 1.0).state == EDGES[task.state, trigger]
+
+
+@pytest.mark.untraced
+def test_tasks_in_every_state():
+    """Every state is drawn, unless it is said which shall be."""
+    assert {task.state for task in drawn(tasks())} == set(LAW)
+    assert {task.state for task in drawn(tasks(("error", "queued")), 50)} == {"error", "queued"}
+
+
+@patient
+@given(tasks(("executing",)), outcomes())
+def test_outcomes(task, outcome):
+    """An outcome ends an attempt: the law has a way for it out of `executing`, and nowhere else."""
+    assert outcome.trigger in ENDINGS
+    assert settle(task, outcome, 5.0, worker="w").states[0] == EDGES["executing", outcome.trigger]
+    waiting = attrs.evolve(task, state="queued")
+    with pytest.raises(IllegalTransition):
+        settle(waiting, outcome, 5.0, worker="w")
+
+
+def test_every_outcome_is_drawn():
+    """Every way to end an attempt is drawn, retried or not, at once or later."""
+    found = drawn(outcomes())
+    assert {one.trigger for one in found} == set(ENDINGS)
+    assert {one.retry for one in found} == {None, True, False}
+    assert {one.eta is None for one in found} == {True, False}
+
+
+# Tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_tables_of_every_shape():
+    """Tables with one state and with many, with loops and without, and with states of every kind are drawn."""
+    found = drawn(lifecycles())
+    assert {len(table.states) for table in found} >= set(range(1, 8))
+    assert {state.kind for table in found for state in table.states} == set(Kind)
+    loops = [any(row.source == row.target for row in table.transitions) for table in found]
+    assert any(loops)
+    assert not all(loops)
+    assert any(len(table.of_kind(Kind.FINAL)) > 1 for table in found)
+
+
+def test_as_many_open_states_as_asked_for():
+    """`min_open` says how many states are not final, at least."""
+    assert min(len(table.states) - len(table.of_kind(Kind.FINAL)) for table in drawn(lifecycles(3), 100)) >= 3
+
+
+# Without Hypothesis ------------------------------------------------------------------------------------------------
+
+BARE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hypothesis":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import lifecycle.testing
+from lifecycle.testing import VirtualClock, check
+assert VirtualClock().now() == 1e9 and check(["enqueued", "executing"]) == 2
+try:
+    from lifecycle.testing import legal_histories
+except ImportError as error:
+    print(error)
+try:
+    lifecycle.testing.nonsense
+except AttributeError as error:
+    print(error)
+print("hypothesis" in sys.modules)
+"""
+
+
+def test_without_hypothesis():
+    """Where Hypothesis is not installed, clock and checker work, and the rest says what to install."""
+    said = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == [
+        "lifecycle.testing.legal_histories needs hypothesis: pip install 'task-lifecycle[testing]'",
+        "module 'lifecycle.testing' has no attribute 'nonsense'",
+        "False",
+    ]
