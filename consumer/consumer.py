@@ -16,40 +16,40 @@ from lifecycle.consumer.states import (
     DRAIN,
     DRAINING,
     END,
-    HURRY,
-    HURRYING,
+    FORCE,
+    FORCING,
     INTERRUPT,
     INTERRUPTING,
     RUNNING,
     STOPPED,
-    Life,
+    ConsumerState,
 )
-from lifecycle.consumer.stop_requests import Bell
-from lifecycle.consumer.workers.base import Hand, Post, Terms
+from lifecycle.consumer.stop_requests import StopRequests
+from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
 from lifecycle.consumer.workers.loop import SOON
-from lifecycle.consumer.workers.types import KINDS
+from lifecycle.consumer.workers.types import TYPES
 from lifecycle.errors import ConfigurationError, StorageError
 from lifecycle.moments import duration
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 
 if TYPE_CHECKING:
-    from lifecycle.consumer.health_server import Port
+    from lifecycle.consumer.health_server import HealthServer
 
 __all__ = ["WORKER_TYPES", "Consumer"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-WORKER_TYPES: Final = tuple(KINDS)
+WORKER_TYPES: Final = tuple(TYPES)
 
-RENEW: Final = "renew"
+RESTART: Final = "renew"
 """Drain, to be started again."""
-REQUESTS: Final = (DRAIN, INTERRUPT, RENEW)
+REQUESTS: Final = (DRAIN, INTERRUPT, RESTART)
 """What one may ask for, by number."""
 SIGNALS: Final = {
     signal.SIGINT: REQUESTS.index(DRAIN),
     signal.SIGTERM: REQUESTS.index(INTERRUPT),
-    signal.SIGHUP: REQUESTS.index(RENEW),
+    signal.SIGHUP: REQUESTS.index(RESTART),
 }
 URGENT: Final = 0.5
 """Seconds that interrupted tasks have, at most, when a second signal has said: now. A third one leaves none."""
@@ -87,7 +87,7 @@ class Consumer:
         :param ready_file: is there, and touched at every half second, while it is ready to run tasks.
         :param health: ``"PORT"`` or ``"HOST:PORT"``: answers ``/ready`` and ``/live`` there over HTTP.
         """
-        if worker_type not in KINDS:
+        if worker_type not in TYPES:
             raise ConfigurationError(f"worker_type={worker_type!r}: there are {', '.join(WORKER_TYPES)}")
         for what, number in ("workers", workers), ("max_tasks", max_tasks), ("max_memory", max_memory):
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
@@ -95,31 +95,31 @@ class Consumer:
         if workers is None:
             raise ConfigurationError("workers=None: it takes a whole number, 1 or more")
         self.queue, self._engine = queue, queue.engine
-        self._terms = Terms(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
-        self._kind = KINDS[worker_type]
+        self._terms = WorkerOptions(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
+        self._kind = TYPES[worker_type]
         self._kind.check(queue, self._terms)
         self._ready_file = None if ready_file is None else Path(ready_file)
         self._address = None if health is None else address(health)
         self._tick = min(0.5, self._engine.lease / 4)
         self._engine.clock.on_step(self._look_again)
-        self._life: Life | None = None
+        self._life: ConsumerState | None = None
         self._renew = False
         self._telling = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
         # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
-        self._post = Post(self.queue, self._terms)
-        self._signs: list[ReadyFile | Port] = []
-        self._crew: list[Hand] = []
-        self._dead: list[Hand] = []
+        self._post = WorkerContext(self.queue, self._terms)
+        self._signs: list[ReadyFile | HealthServer] = []
+        self._crew: list[WorkerHandle] = []
+        self._dead: list[WorkerHandle] = []
         self._attendant: threading.Thread | None = None
         self._deadline = 0.0
         self._patience = self._rehire = 0.0
         self._leaving = threading.Event()
         self._ended = threading.Event()
 
-    # Life ----------------------------------------------------------------------------------------------------------
+    # ConsumerState ----------------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
         """Run until stopped, by `stop` or, in a program's main thread, by a signal.
@@ -156,7 +156,7 @@ class Consumer:
 
     @property
     def state(self) -> str | None:
-        """Where it is in its life (`lifecycle.consumer.states.LIFE`); ``None``: it was never started."""
+        """Where it is in its life (`lifecycle.consumer.states.CONSUMER_LIFECYCLE`); ``None``: it was never started."""
         return None if self._life is None else self._life.state
 
     @property
@@ -168,16 +168,16 @@ class Consumer:
         with self._telling:
             if self.state not in (None, STOPPED):
                 raise ConfigurationError("this consumer runs already")
-            self._bell = Bell()
-            self._life = Life()
+            self._bell = StopRequests()
+            self._life = ConsumerState()
             self._renew = False
         try:
             if self._ready_file is not None:
                 self._signs.append(ReadyFile(self._ready_file))
             if self._address is not None:
-                from lifecycle.consumer.health_server import Port
+                from lifecycle.consumer.health_server import HealthServer
 
-                self._signs.append(Port(self._address))
+                self._signs.append(HealthServer(self._address))
             self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
         except BaseException:
             self._close()
@@ -235,7 +235,7 @@ class Consumer:
                 if self.state in (RUNNING, DRAINING):
                     self._replace()
                 if self.state == RUNNING and self._kind.renews_all and self._spent():
-                    self._heed(RENEW)
+                    self._heed(RESTART)
         finally:
             for hand in self._crew:
                 hand.dismiss()
@@ -243,14 +243,14 @@ class Consumer:
             log.info("consumer %s has stopped", self._engine.name)
 
     def _heed(self, request: str) -> None:
-        post, again = self._post, self.state == HURRYING
-        if request == RENEW and self.state != RUNNING:
+        post, again = self._post, self.state == FORCING
+        if request == RESTART and self.state != RUNNING:
             return  # it stops already
-        self._renew = request == RENEW
+        self._renew = request == RESTART
         if self.state == RUNNING:
             self._go(DRAIN if self._renew else request)
         else:
-            self._go(HURRY)  # asked again: now
+            self._go(FORCE)  # asked again: now
         post.stopping.set()
         for hand in self._crew:
             hand.drain()
@@ -367,5 +367,5 @@ class Consumer:
 _SAYING: Final[dict[str, str]] = {
     DRAINING: "stopping; what runs is finished first (again: it is put back now)",
     INTERRUPTING: "stopping; what runs is interrupted and put back",
-    HURRYING: "stopping now",
+    FORCING: "stopping now",
 }

@@ -15,7 +15,7 @@ from lifecycle.consumer.health import Health
 from lifecycle.consumer.states import STARTING
 from lifecycle.errors import ConfigurationError
 
-__all__ = ["Port"]
+__all__ = ["HealthServer"]
 
 log = logging.getLogger("lifecycle.consumer")
 
@@ -45,7 +45,7 @@ class _Server(ThreadingHTTPServer):
             log.error("%s asked how this consumer is, and gets no answer", client_address, exc_info=error)
 
 
-class Port:
+class HealthServer:
     """Answers over HTTP: ``/ready`` and ``/live``, with 200 or 503, and what it knows as JSON."""
 
     def __init__(self, address: tuple[str, int]) -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 
 from lifecycle.consumer.os_signals import give_back, take
 
-__all__ = ["Bell"]
+__all__ = ["StopRequests"]
 
 log = logging.getLogger("lifecycle.consumer")
 
@@ -19,7 +19,7 @@ FIRST = 128
 """Requests are bytes from here on, which are no numbers of signals."""
 
 
-class Bell:
+class StopRequests:
     """A socket, since a signal handler may not touch a lock that its own thread may hold."""
 
     def __init__(self) -> None:

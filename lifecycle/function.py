@@ -16,7 +16,7 @@ from lifecycle.errors import ConfigurationError
 from lifecycle.execution.engine import Engine, Function
 from lifecycle.moments import due_at, duration, moment
 from lifecycle.result import Result
-from lifecycle.storage.base import Target
+from lifecycle.storage.base import RevocationTarget
 
 __all__ = ["Options", "TaskFunction", "name_of"]
 
@@ -144,8 +144,8 @@ class TaskFunction(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     @property
-    def _target(self) -> Target:
-        return Target(function=True, key=self.name)
+    def _target(self) -> RevocationTarget:
+        return RevocationTarget(function=True, key=self.name)
 
     def _enqueue(self, task: Task) -> Result[R]:
         self._engine.enqueue((task,))

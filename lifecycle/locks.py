@@ -55,7 +55,7 @@ class TaskLock:
             if task is not None:
                 engine.taken.setdefault(task.id, []).append((self.name, owner))
             elif self._ttl is None:
-                engine.heart.keep(engine.name)
+                engine.heartbeat.keep(engine.name)
         return taken
 
     def _forget(self, task_id: str, owner: str) -> None:
@@ -93,7 +93,7 @@ class TaskLock:
         if owner is not None and task is not None:
             self._forget(task.id, owner)
         elif owner is not None and self._ttl is None:
-            self._engine.heart.drop(self._engine.name)
+            self._engine.heartbeat.drop(self._engine.name)
 
     def _whose(self) -> tuple[int, str | None]:
         task = current_task.get()

@@ -25,7 +25,7 @@ from lifecycle.locks import TaskLock
 from lifecycle.moments import due_at, duration
 from lifecycle.result import Result
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Storage, Target
+from lifecycle.storage.base import RevocationTarget, Storage
 
 __all__ = ["TaskQueue"]
 
@@ -303,14 +303,14 @@ class TaskQueue:
             self._callers.worker = worker
         keep = isinstance(self._engine.clock, SystemClock | RemoteClock)  # a virtual clock's leases end when it says so
         if keep:
-            self._engine.heart.keep(worker.name)
+            self._engine.heartbeat.keep(worker.name)
         try:
             self._engine.recover(moment)
             return worker.run_next(moment)
         finally:
             worker.attempts.close()  # nobody else would: a caller does not say when it is done
             if keep:
-                self._engine.heart.drop(worker.name)
+                self._engine.heartbeat.drop(worker.name)
 
     def _run_due(self) -> None:
         while self.run_next() is not None:
@@ -342,11 +342,11 @@ class TaskQueue:
         says nothing more here: a task is revoked once.
         """
         until = due_at(revoke_until, self._engine.clock.now())
-        self._engine.revoke(Target(function=False, key=id), Revocation(until, revoke_once))
+        self._engine.revoke(RevocationTarget(function=False, key=id), Revocation(until, revoke_once))
 
     def restore_by_id(self, id: str) -> bool:  # noqa: A002
         """Take back `revoke_by_id`; see `restore`."""
-        return self._engine.restore(Target(function=False, key=id))
+        return self._engine.restore(RevocationTarget(function=False, key=id))
 
     def revoke_all(
         self, function: TaskFunction[..., object], revoke_until: When | None = None, revoke_once: bool = False
@@ -362,7 +362,7 @@ class TaskQueue:
         """Is a function, or a task (itself, its handle or its id), revoked: would it be stopped now, or was it?"""
         if isinstance(what, TaskFunction):
             return what.is_revoked()
-        return self._engine.is_revoked(Target(function=False, key=what if isinstance(what, str) else what.id))
+        return self._engine.is_revoked(RevocationTarget(function=False, key=what if isinstance(what, str) else what.id))
 
     # Locks ---------------------------------------------------------------------------------------------------------
 
@@ -433,7 +433,7 @@ class TaskQueue:
 
     def close(self) -> None:
         """Let go of the store's connections. What was enqueued stays."""
-        self._engine.heart.close()
+        self._engine.heartbeat.close()
         self._engine.storage.close()
 
     @property

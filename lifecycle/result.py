@@ -14,7 +14,7 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
 from lifecycle.moments import due_at, duration, moment
-from lifecycle.storage.base import Channel, Target
+from lifecycle.storage.base import Channel, RevocationTarget
 
 __all__ = ["Result"]
 
@@ -48,7 +48,7 @@ class Result(Generic[R]):
         engine = self._engine
         deadline = None if timeout is None else monotonic() + seconds(timeout)
         while True:
-            stamp = engine.storage.stamp(Channel.OUTCOME)
+            generation = engine.storage.generation(Channel.OUTCOME)
             found, value = self._look()
             if found:
                 return value
@@ -57,7 +57,7 @@ class Result(Generic[R]):
             left = LOOK_AGAIN if deadline is None else deadline - monotonic()
             if left <= 0:
                 raise ResultTimeout(f"task {self.id} has no outcome yet: it is {self.state}")
-            engine.storage.wait(Channel.OUTCOME, stamp, min(left, LOOK_AGAIN))
+            engine.storage.wait(Channel.OUTCOME, generation, min(left, LOOK_AGAIN))
 
     def __call__(self, blocking: bool = False, timeout: float | timedelta | None = None) -> R | None:
         """The same as `get`."""
@@ -66,10 +66,10 @@ class Result(Generic[R]):
     def _look(self) -> tuple[bool, R | None]:
         """Is there an outcome that this handle may give out, and its value; raises what `get` does."""
         engine = self._engine
-        outlook = engine.storage.outlook(self.id)
-        if outlook is None:
+        status = engine.storage.status(self.id)
+        if status is None:
             raise UnknownTask(f"no task {self.id} in the store: was it pruned?")
-        state, stored = outlook
+        state, stored = status
         left = None if stored is None else unpack(stored)
         if (
             left is not None
@@ -95,10 +95,10 @@ class Result(Generic[R]):
     @property
     def state(self) -> str:
         """The state the task is in now; raises `UnknownTask`."""
-        outlook = self._engine.storage.outlook(self.id)
-        if outlook is None:
+        status = self._engine.storage.status(self.id)
+        if status is None:
             raise UnknownTask(f"no task {self.id} in the store: was it pruned?")
-        return outlook.state
+        return status.state
 
     @property
     def task(self) -> Task:
@@ -119,15 +119,15 @@ class Result(Generic[R]):
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
         """Do not run the task (again): see `TaskQueue.revoke`."""
         until = None if revoke_until is None else due_at(revoke_until, self._engine.clock.now())
-        self._engine.revoke(Target(function=False, key=self.id), Revocation(until, revoke_once))
+        self._engine.revoke(RevocationTarget(function=False, key=self.id), Revocation(until, revoke_once))
 
     def restore(self) -> bool:
         """Take back a revocation; False if there was none, or if the task is `revoked` already, which is final."""
-        return self._engine.restore(Target(function=False, key=self.id))
+        return self._engine.restore(RevocationTarget(function=False, key=self.id))
 
     def is_revoked(self) -> bool:
         """Is a revocation of the task waiting for it?"""
-        return self._engine.is_revoked(Target(function=False, key=self.id))
+        return self._engine.is_revoked(RevocationTarget(function=False, key=self.id))
 
     @shielded
     def reschedule(

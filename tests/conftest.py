@@ -73,10 +73,10 @@ class Readers:
         self.waiting = threading.Semaphore(0)
         wait = queue.storage.wait
 
-        def noted(channel, stamp, timeout):
+        def noted(channel, generation, timeout):
             if channel is Channel.OUTCOME:
                 self.waiting.release()
-            return wait(channel, stamp, timeout)
+            return wait(channel, generation, timeout)
 
         monkeypatch.setattr(queue.storage, "wait", noted)
 

@@ -19,7 +19,7 @@ __all__ = ["diagram"]
 DEFAULT: Final = next(iter(PICTURES))
 
 What = Annotated[str, typer.Argument(metavar="[NAME|ID]", help="A picture's name, or a task's id.")]
-Target = Annotated[str | None, typer.Argument(metavar="[MODULE:QUEUE]", help="With an ID: the task's queue.")]
+RevocationTarget = Annotated[str | None, typer.Argument(metavar="[MODULE:QUEUE]", help="With an ID: the task's queue.")]
 Format = Annotated[str, typer.Option("--format", "-f", help=" or ".join(FORMATS) + ".")]
 Table = Annotated[str | None, typer.Option("--table", metavar="MODULE:TABLE", help="Draw a Lifecycle of your own.")]
 Url = Annotated[str | None, typer.Option("--url", help="With an ID: the store; default: $LIFECYCLE_URL.")]
@@ -34,7 +34,7 @@ def diagram(find: Find) -> Callable[..., None]:
 
     def diagram(
         what: What = DEFAULT,
-        target: Target = None,
+        target: RevocationTarget = None,
         form: Format = FORMATS[0],
         table: Table = None,
         url: Url = None,

@@ -19,7 +19,7 @@ from rich.text import Text
 from lifecycle.analysis.checker import Checker, IllegalSequence
 from lifecycle.analysis.grammar import automaton, count, expression, readable, sequences
 from lifecycle.analysis.properties import properties
-from lifecycle.analysis.trace import BadLine, read
+from lifecycle.analysis.trace import BadTraceLine, read
 from lifecycle.consumer.loading import load_table
 from lifecycle.core.table import LIFECYCLE, Lifecycle
 from lifecycle.errors import ConfigurationError, FaultyTable
@@ -202,7 +202,7 @@ class _Audit:
             if progress is not None and self._line % PROGRESS_EVERY == 0:
                 done = file.tell() if file.seekable() else None
                 progress.update(progress.task_ids[0], completed=done, description=f"{self._line:,} lines")
-            if isinstance(line, BadLine):
+            if isinstance(line, BadTraceLine):
                 self._bad += 1
                 yield _Found(self._line, line.reason)
                 continue

@@ -7,7 +7,7 @@ from typing import Final
 
 from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.demo.replay import PROTOCOL, rehearse
-from lifecycle.consumer.states import LIFE
+from lifecycle.consumer.states import CONSUMER_LIFECYCLE
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.diagrams import Graph, Sequence, dot, graph, mermaid, sequence_mermaid, sequence_svg, svg
 from lifecycle.errors import ConfigurationError
@@ -29,7 +29,7 @@ def _slug(title: str) -> str:
 
 PICTURES: Final[Mapping[str, Callable[[], Picture]]] = {
     "lifecycle": partial(graph, LIFECYCLE, "The lifecycle of a task"),
-    "consumer": partial(graph, LIFE, "The life of a consumer"),
+    "consumer": partial(graph, CONSUMER_LIFECYCLE, "The life of a consumer"),
     "storage": partial(rehearse, PROTOCOL, full=True),
     **{f"scenario-{_slug(scenario.title)}": partial(rehearse, scenario) for scenario in SCENARIOS},
 }

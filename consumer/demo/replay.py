@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from lifecycle.consumer.demo.demo import PATIENCE, SCENARIOS, Scenario, Stage
 from lifecycle.consumer.demo.replay_processes import DELAY, FOREVER, LEASE, OPERATOR, Consumer, Process
-from lifecycle.consumer.demo.storage_tracer import HANDLERS, STORE, Score
+from lifecycle.consumer.demo.storage_tracer import HANDLERS, STORE, StepLog
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.diagrams.sequence import Arrow, Participant, Sequence
 from lifecycle.errors import LifecycleError
@@ -35,7 +35,7 @@ class Rehearsal:
         memory = MemoryStorage()
         self._open = open_store or (lambda: memory)
         self.clock = VirtualClock(NOON)
-        self.score = Score(self.clock.now, full=full)
+        self.score = StepLog(self.clock.now, full=full)
         self.delay, self.lease = DELAY, LEASE
         self.faults: list[str] = []
         self.consumers: list[Consumer] = []

@@ -12,13 +12,13 @@ from typing import Final, Protocol, cast
 import attrs
 
 from lifecycle.consumer.demo.demo import TASKS, Setting
-from lifecycle.consumer.demo.storage_tracer import Recorder, Score
+from lifecycle.consumer.demo.storage_tracer import StepLog, StorageTracer
 from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow
 from lifecycle.errors import LifecycleError
 from lifecycle.execution.engine import Function
-from lifecycle.execution.heartbeat import Heart
-from lifecycle.execution.interruption import Guard
+from lifecycle.execution.heartbeat import Heartbeat
+from lifecycle.execution.interruption import Interrupter
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import Storage
@@ -38,7 +38,7 @@ class World(Protocol):
     """What they play in."""
 
     clock: VirtualClock
-    score: Score
+    score: StepLog
 
     def open(self) -> Storage:
         """The store, as another process opens it."""
@@ -57,11 +57,11 @@ class _Dead(BaseException):
     """Thrown in the thread of a consumer that was killed, when it comes back: it may do nothing any more."""
 
 
-class _Pulse(Heart):
+class _Pulse(Heartbeat):
     """A heart without a thread: it beats when it is told to."""
 
     def keep(self, worker: str) -> None:
-        """See `Heart`."""
+        """See `Heartbeat`."""
         self._workers[worker] = self._workers.get(worker, 0) + 1
 
     def beat(self) -> None:
@@ -75,7 +75,7 @@ class _Pulse(Heart):
         return self._interval
 
 
-class _Guard(Guard):
+class _Guard(Interrupter):
     """Of a body on the virtual clock: what is thrown strikes when the body has slept, or at once if it sleeps now."""
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -87,12 +87,12 @@ class _Guard(Guard):
     def arm(
         self, timeout: float | None, error: type[BaseException], cancel: Callable[[], object] | None = None
     ) -> None:
-        """See `Guard`."""
+        """See `Interrupter`."""
         super().arm(None, error, cancel)
         self.strike = None if timeout is None else (self._clock.now() + timeout, error)
 
     def throw(self, error: type[BaseException], run: int | None = None, *, hard: bool = False) -> bool:
-        """See `Guard`."""
+        """See `Interrupter`."""
         del run, hard
         self.strike = self._clock.now(), error
         return True
@@ -107,9 +107,9 @@ class Process:
         self.queue: TaskQueue = self.tasks.queue
         self.engine = engine = self.queue.engine
         engine.clock, engine.tick = stage.clock, stage.clock.now
-        self.recorder = Recorder(stage.open(), stage.score, name, self._wait)
+        self.recorder = StorageTracer(stage.open(), stage.score, name, self._wait)
         engine.use(cast("Storage", self.recorder))
-        engine.heart = self.pulse = _Pulse(engine._beat, engine.lease / 3)
+        engine.heartbeat = self.pulse = _Pulse(engine._beat, engine.lease / 3)
         self.next_beat = stage.clock.now() + self.pulse.interval
 
     def _wait(self, over: Callable[[], bool]) -> None:
@@ -145,11 +145,11 @@ class Consumer(Process):
             self._go.acquire()
             store = self.engine.bare
             while not self.stopping:  # as a consumer's worker does
-                stamp = store.stamp(Channel.WORK)
+                generation = store.generation(Channel.WORK)
                 self.worker.work(lambda: not self.stopping)
                 if not self.stopping:
                     store.next_due()
-                    store.wait(Channel.WORK, stamp, FOREVER)
+                    store.wait(Channel.WORK, generation, FOREVER)
         self._paused.release()
 
     def _wait(self, over: Callable[[], bool]) -> None:

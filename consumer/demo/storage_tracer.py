@@ -8,9 +8,9 @@ from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow, Note, Say
 from lifecycle.storage import Storage
-from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Settlement, Target
+from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement
 
-__all__ = ["HANDLERS", "STORE", "Recorder", "Score"]
+__all__ = ["HANDLERS", "STORE", "StepLog", "StorageTracer"]
 
 STORE: Final = "store"
 HANDLERS: Final = "handlers"
@@ -18,7 +18,7 @@ HELD: Final = " (held)"
 REFUSED: Final = "refused: it is another's by now"
 
 
-class Score:
+class StepLog:
     """What has been recorded so far."""
 
     def __init__(self, now: Callable[[], float], *, full: bool = False) -> None:
@@ -51,10 +51,10 @@ class Score:
         self.add(Say(who, HANDLERS, signal, Arrow.TELL, kind))
 
 
-class Recorder:
+class StorageTracer:
     """Stands between an engine and its store."""
 
-    def __init__(self, store: Storage, score: Score, who: str, wait: Callable[[Callable[[], bool]], None]) -> None:
+    def __init__(self, store: Storage, score: StepLog, who: str, wait: Callable[[Callable[[], bool]], None]) -> None:
         """`who` asks; `wait`: what to do instead of waiting, given what says that it is over."""
         self._store, self._score, self._who, self._wait = store, score, who, wait
 
@@ -87,19 +87,19 @@ class Recorder:
         """See `Storage`; so are the others."""
         self._store.enqueue(tasks, now, actor)
         self._score.say(self._who, STORE, f"enqueue {', '.join(_short(task) for task in tasks)}")
-        for outlook in filter(None, (self._store.outlook(task.id) for task in tasks)):
-            state = LIFECYCLE.state(outlook.state)
+        for status in filter(None, (self._store.status(task.id) for task in tasks)):
+            state = LIFECYCLE.state(status.state)
             self._score.note(STORE, state.name + HELD * (actor.hold is not None), state.kind)
 
-    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """A settlement that is refused is noted as such."""
-        took, claims = self._store.exchange(done, claimant)
+        took, claims = self._store.exchange(done, request)
         self._score.outcomes += sum(took)
         if done or claims or self._score.full:
-            asked = [f"settle {' → '.join(move.path)}" for _, move in done] + ["claim"] * (claimant is not None)
+            asked = [f"settle {' → '.join(move.path)}" for _, move in done] + ["claim"] * (request is not None)
             came: list[str | Move] = [move if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
             came += [move for _, move in claims]
-            if self._score.full and claimant is not None and not claims:
+            if self._score.full and request is not None and not claims:
                 came.append("nothing is due")
             self._tell(f"exchange: {', '.join(asked)}", *came)
         return took, claims
@@ -125,12 +125,12 @@ class Recorder:
             self._tell("recover", *(move for _, move in moved))
         return moved
 
-    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """By the function's name, or the task."""
         self._store.revoke(target, revocation, now)
         self._tell(f"revoke {_aim(target)}")
 
-    def restore(self, target: Target, now: float) -> bool:
+    def restore(self, target: RevocationTarget, now: float) -> bool:
         """The same."""
         restored = self._store.restore(target, now)
         self._tell(f"restore {_aim(target)}")
@@ -148,12 +148,12 @@ class Recorder:
         self._tell(f"unlock {name}")
         return given
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
         """Lets the others go on instead."""
-        del stamp, timeout
+        del generation, timeout
         if self._score.full:
             self._score.say(self._who, STORE, f"wait for {channel.value}")
-        before = self._score.outcomes  # a stamp of SQLite changes when another thread has looked
+        before = self._score.outcomes  # a generation of SQLite changes when another thread has looked
         self._wait(lambda: self._score.outcomes != before)
         return True
 
@@ -170,7 +170,7 @@ def _short(task: Task) -> str:
     return task.name.rpartition(".")[2]
 
 
-def _aim(target: Target) -> str:
+def _aim(target: RevocationTarget) -> str:
     return f"all of {target.key.rpartition('.')[2]}" if target.function else "the task"
 
 

@@ -3,75 +3,75 @@
 import logging
 import threading
 
-from lifecycle.consumer.workers.base import AWAY, Post, call_all
+from lifecycle.consumer.workers.base import AWAY, WorkerContext, call_all
 from lifecycle.consumer.workers.loop import IDLE, SOON, STUCK
 from lifecycle.errors import StorageError
 from lifecycle.execution.desk import Desk
 from lifecycle.storage.base import Channel
 
-__all__ = ["LoopHand"]
+__all__ = ["AsyncioHandle"]
 
 log = logging.getLogger("lifecycle.consumer")
 
 
-class LoopHand:
+class AsyncioHandle:
     """A loop, and the thread that brings it its tasks and settles their outcomes."""
 
-    def __init__(self, post: Post, name: str) -> None:
+    def __init__(self, post: WorkerContext, name: str) -> None:
         self.name, self._post = name, post
         self.ready = self.retired = False
         self._desk = Desk(post.engine, name, post.terms.workers, self._wait_for_store, post.enter)
         self._thread = threading.Thread(target=self._run, name=f"lifecycle-{name.rpartition('/')[2]}", daemon=True)
 
     def start(self) -> None:
-        """See `Hand.start`."""
+        """See `WorkerHandle.start`."""
         self._thread.start()
 
     def is_alive(self) -> bool:
-        """See `Hand.is_alive`."""
+        """See `WorkerHandle.is_alive`."""
         return self._thread.is_alive()
 
     @property
     def ran(self) -> int:
-        """See `Hand.ran`."""
+        """See `WorkerHandle.ran`."""
         return self._desk.ran
 
     @property
     def busy(self) -> bool:
-        """See `Hand.busy`."""
+        """See `WorkerHandle.busy`."""
         return self._desk.longest > STUCK
 
     def cancel(self, task_id: str) -> None:
-        """See `Hand.cancel`."""
+        """See `WorkerHandle.cancel`."""
         self._desk.cancel(task_id)
 
     def drain(self) -> None:
-        """See `Hand.drain`. Its post says all; it is awakened, should it wait for what runs."""
+        """See `WorkerHandle.drain`. Its post says all; it is awakened, should it wait for what runs."""
 
     def interrupt(self) -> None:
-        """See `Hand.interrupt`."""
+        """See `WorkerHandle.interrupt`."""
         self._desk.interrupt()
 
     def put_back(self) -> None:
-        """See `Hand.put_back`."""
+        """See `WorkerHandle.put_back`."""
         self._desk.put_back()
 
     def look(self) -> None:
-        """See `Hand.look`."""
+        """See `WorkerHandle.look`."""
         desk = self._desk
         if desk.burdened and desk.engine.tick() - desk.since > STUCK:
             desk.relieve()
 
     def dismiss(self) -> None:
-        """See `Hand.dismiss`. What is stuck in a body cannot be ended."""
+        """See `WorkerHandle.dismiss`. What is stuck in a body cannot be ended."""
 
     def bury(self) -> None:
-        """See `Hand.bury`."""
+        """See `WorkerHandle.bury`."""
         self._post.engine.abandon(self.name)
 
     def _run(self) -> None:
         post, desk, engine = self._post, self._desk, self._post.engine
-        engine.heart.keep(self.name)
+        engine.heartbeat.keep(self.name)
         post.enter()
         desk.crowd.start()
         try:
@@ -84,7 +84,7 @@ class LoopHand:
         except BaseException:
             log.exception("worker %s", self.name)
         finally:
-            engine.heart.drop(self.name)
+            engine.heartbeat.drop(self.name)
             call_all(engine.hooks.on_shutdown, "on_shutdown", desk.crowd.call)
             desk.crowd.close()
 
@@ -92,14 +92,14 @@ class LoopHand:
         """Do what there is to do, then wait for more."""
         post, desk, storage = self._post, self._desk, self._post.engine.bare
         try:
-            stamp = storage.stamp(Channel.WORK)
+            generation = storage.generation(Channel.WORK)
             if desk.turn(self._go_on):
                 return
             post.found(self)
             if self._go_on():
                 due = storage.next_due()
                 left = IDLE if due is None else due - post.engine.clock.now()
-                desk.rest(stamp, min(max(left, SOON), IDLE))
+                desk.rest(generation, min(max(left, SOON), IDLE))
             elif not desk.idle:
                 desk.rest(None, IDLE)
         except StorageError as error:

@@ -10,7 +10,7 @@ import attrs
 from lifecycle.errors import StorageError
 from lifecycle.queue import TaskQueue
 
-__all__ = ["AWAY", "Hand", "Post", "Terms", "call_all"]
+__all__ = ["AWAY", "WorkerContext", "WorkerHandle", "WorkerOptions", "call_all"]
 
 log = logging.getLogger("lifecycle.consumer")
 
@@ -19,7 +19,7 @@ AWAY = 0.2
 
 
 @attrs.frozen
-class Terms:
+class WorkerOptions:
     """On which a consumer's workers work; see `Consumer`."""
 
     grace: float
@@ -31,10 +31,10 @@ class Terms:
     """Bytes."""
 
 
-class Post:
+class WorkerContext:
     """Where the workers of one run stand: the queue, and whether they shall go on."""
 
-    def __init__(self, queue: TaskQueue, terms: Terms) -> None:
+    def __init__(self, queue: TaskQueue, terms: WorkerOptions) -> None:
         self.queue, self.engine, self.terms = queue, queue.engine, terms
         self.baton = threading.Lock()
         """Whoever has it watches the store, on behalf of all that are idle."""
@@ -76,7 +76,7 @@ class Post:
                         log.info("the store can be used again")
 
 
-class Hand(Protocol):
+class WorkerHandle(Protocol):
     """One worker, as whoever looks after it sees it: a thread, a process, a loop."""
 
     name: str
@@ -115,7 +115,7 @@ class Hand(Protocol):
         ...
 
     def drain(self) -> None:
-        """Finish what runs, and claim nothing more: `Post.stopping` is set."""
+        """Finish what runs, and claim nothing more: `WorkerContext.stopping` is set."""
         ...
 
     def interrupt(self) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from lifecycle.clock import pause
 from lifecycle.errors import ConfigurationError
-from lifecycle.execution.interruption import THREADS, Reach, keep_time
+from lifecycle.execution.interruption import THREADS, InterruptBackend, keep_time
 
 __all__ = ["GREENLETS", "again", "require"]
 
 
-class _Greenlets(Reach):
+class _Greenlets(InterruptBackend):
     """Exceptions for a body that waits, in a greenlet: between two bytecodes nothing reaches it."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class _Greenlets(Reach):
             )
 
 
-GREENLETS: Final[Reach] = _Greenlets()
+GREENLETS: Final[InterruptBackend] = _Greenlets()
 
 
 def require() -> None:

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from lifecycle.consumer.workers.base import AWAY, Post, call_all
+from lifecycle.consumer.workers.base import AWAY, WorkerContext, call_all
 from lifecycle.errors import StorageError
-from lifecycle.execution.interruption import THREADS, Reach
+from lifecycle.execution.interruption import THREADS, InterruptBackend
 from lifecycle.execution.worker import Worker
 from lifecycle.storage.base import Channel
 
-__all__ = ["SOON", "Shift"]
+__all__ = ["SOON", "WorkerLoop"]
 
 log = logging.getLogger("lifecycle.consumer")
 
@@ -23,14 +23,14 @@ STUCK: Final = 0.25
 which one is asked about the task that it runs: has that been called off?"""
 
 
-class Shift:
+class WorkerLoop:
     """Of a worker that runs one task at a time, in the thread that calls `run`."""
 
     def __init__(
         self,
-        post: Post,
+        post: WorkerContext,
         name: str,
-        reach: Reach = THREADS,
+        reach: InterruptBackend = THREADS,
         spent: Callable[[], bool] | None = None,
         begun: Callable[[], object] = lambda: None,
     ) -> None:
@@ -60,7 +60,7 @@ class Shift:
 
     @property
     def busy(self) -> bool:
-        """See `Hand.busy`."""
+        """See `WorkerHandle.busy`."""
         worker = self.worker
         return worker.running is not None and worker.engine.tick() - worker.since > STUCK
 
@@ -74,7 +74,7 @@ class Shift:
         """Run what there is, then wait for more."""
         post, storage = self._post, self._post.engine.storage
         # Taken before looking for work: what comes between the look and the wait ends the wait at once.
-        stamp = storage.stamp(Channel.WORK)
+        generation = storage.generation(Channel.WORK)
         try:
             self.worker.work(self._go_on)
             post.found(self)
@@ -84,7 +84,7 @@ class Shift:
                 if self._go_on():
                     due = storage.next_due()
                     left = IDLE if due is None else due - post.engine.clock.now()
-                    storage.wait(Channel.WORK, stamp, min(max(left, SOON), IDLE))
+                    storage.wait(Channel.WORK, generation, min(max(left, SOON), IDLE))
         except StorageError as error:
             post.missing(self, error)
             post.stopping.wait(AWAY)

@@ -11,15 +11,15 @@ from typing import Final
 
 from lifecycle.clock import monotonic
 from lifecycle.consumer.workers import process_main as child
-from lifecycle.consumer.workers.base import Post
+from lifecycle.consumer.workers.base import WorkerContext
 from lifecycle.consumer.workers.loop import STUCK
-from lifecycle.consumer.workers.shared_status import Glimpse, Slate
+from lifecycle.consumer.workers.shared_status import SharedStatus, StatusSnapshot
 from lifecycle.core.table import EXECUTING
 from lifecycle.errors import TaskCanceled, TaskTimeout, UnknownTask
 from lifecycle.execution.runner import ended
 from lifecycle.execution.worker import Worker
 
-__all__ = ["ProcessHand"]
+__all__ = ["ProcessHandle"]
 
 log = logging.getLogger("lifecycle.consumer")
 
@@ -29,14 +29,14 @@ BURIED: Final = 5.0
 """Seconds after which a process that was killed is taken for dead."""
 
 
-class ProcessHand:
+class ProcessHandle:
     """A process and its worker. Its consumer keeps what it holds, and settles what it cannot settle any more."""
 
-    def __init__(self, post: Post, name: str) -> None:
+    def __init__(self, post: WorkerContext, name: str) -> None:
         self.name, self._post = name, post
         method = post.terms.start_method
         context = multiprocessing.get_context(method)
-        self._slate = Slate(context)
+        self._slate = SharedStatus(context)
         self._requests, self._ask = context.Pipe(duplex=False)
         source = post.queue if method == "fork" else child.find(post.queue)
         # No daemon, since those may have no processes of their own.
@@ -48,12 +48,12 @@ class ProcessHand:
         self._proxy = Worker(post.engine, name)
         self._kept = False
         self._called_off: tuple[str, int] | None = None
-        self._verdict: tuple[Glimpse, type[TaskTimeout | TaskCanceled]] | None = None
+        self._verdict: tuple[StatusSnapshot, type[TaskTimeout | TaskCanceled]] | None = None
         """What is still to be said of a task whose process was killed for it."""
         self._patience = 0.0
 
     def start(self) -> None:
-        """See `Hand.start`."""
+        """See `WorkerHandle.start`."""
         if self._post.terms.start_method == "spawn":
             resource_tracker.ensure_running()  # else it would come with the first, and unblock signals
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, child.SIGNALS)
@@ -66,33 +66,33 @@ class ProcessHand:
         atexit.register(self.dismiss)  # before multiprocessing waits for it, in vain
 
     def is_alive(self) -> bool:
-        """See `Hand.is_alive`. One that was killed for its task is, until that is settled: nobody shall put it back."""
+        """See `WorkerHandle.is_alive`. One that was killed for its task is, until that is settled: nobody shall put it back."""
         alive: bool = self._process.is_alive()
         return alive or self._verdict is not None
 
     @property
     def ready(self) -> bool:
-        """See `Hand.ready`."""
+        """See `WorkerHandle.ready`."""
         return self._slate.read().ready
 
     @property
     def retired(self) -> bool:
-        """See `Hand.retired`."""
+        """See `WorkerHandle.retired`."""
         return self._slate.read().retired
 
     @property
     def ran(self) -> int:
-        """See `Hand.ran`."""
+        """See `WorkerHandle.ran`."""
         return self._slate.read().ran
 
     @property
     def busy(self) -> bool:
-        """See `Hand.busy`."""
+        """See `WorkerHandle.busy`."""
         seen = self._slate.read()
         return seen.task_id is not None and monotonic() - seen.since > STUCK
 
     def cancel(self, task_id: str) -> None:
-        """See `Hand.cancel`."""
+        """See `WorkerHandle.cancel`."""
         seen = self._slate.read()
         if seen.task_id == task_id:
             if self._called_off != (task_id, seen.attempt):
@@ -100,22 +100,22 @@ class ProcessHand:
             self._request(child.CANCEL, task_id)
 
     def drain(self) -> None:
-        """See `Hand.drain`."""
+        """See `WorkerHandle.drain`."""
         self._slate.send_home()
         self._request(child.DRAIN)  # should it be idle
 
     def interrupt(self) -> None:
-        """See `Hand.interrupt`."""
+        """See `WorkerHandle.interrupt`."""
         self._request(child.HASTE)
 
     def put_back(self) -> None:
-        """See `Hand.put_back`: it is killed."""
+        """See `WorkerHandle.put_back`: it is killed."""
         self._kill()
         self.bury()
         self._post.engine.recover()
 
     def look(self) -> None:
-        """See `Hand.look`."""
+        """See `WorkerHandle.look`."""
         if self._verdict is not None:  # the store was away
             self._pronounce(*self._verdict)
             return
@@ -129,13 +129,13 @@ class ProcessHand:
                 self._end(seen, TaskCanceled)
 
     def bury(self) -> None:
-        """See `Hand.bury`."""
+        """See `WorkerHandle.bury`."""
         self._verdict = None
         self._keep(False)
         self._post.engine.abandon(self.name)
 
     def dismiss(self) -> None:
-        """See `Hand.dismiss`."""
+        """See `WorkerHandle.dismiss`."""
         atexit.unregister(self.dismiss)
         self._keep(False)
         if self._process.is_alive():
@@ -147,7 +147,7 @@ class ProcessHand:
     def _keep(self, kept: bool) -> None:
         if kept is not self._kept:
             self._kept = kept
-            heart = self._post.engine.heart
+            heart = self._post.engine.heartbeat
             (heart.keep if kept else heart.drop)(self.name)
 
     def _request(self, request: str, task_id: str = "") -> None:
@@ -159,7 +159,7 @@ class ProcessHand:
             self._process.kill()
             self._process.join(BURIED)
 
-    def _end(self, seen: Glimpse, error: type[TaskTimeout | TaskCanceled]) -> None:
+    def _end(self, seen: StatusSnapshot, error: type[TaskTimeout | TaskCanceled]) -> None:
         """Kill it, since its body takes no notice of what was thrown at it; and say so, on its behalf."""
         if not self._stopped_at(seen):
             return
@@ -168,7 +168,7 @@ class ProcessHand:
         self._kill()
         self._pronounce(seen, error)
 
-    def _stopped_at(self, seen: Glimpse) -> bool:
+    def _stopped_at(self, seen: StatusSnapshot) -> bool:
         """Stop it, and look again: it may have gone on to another task just now. False, and it goes on, then."""
         with suppress(OSError):  # it has ended, or was killed by somebody else
             pid = self._process.pid
@@ -180,7 +180,7 @@ class ProcessHand:
             os.kill(pid, signal.SIGCONT)
         return False
 
-    def _pronounce(self, seen: Glimpse, error: type[TaskTimeout | TaskCanceled]) -> None:
+    def _pronounce(self, seen: StatusSnapshot, error: type[TaskTimeout | TaskCanceled]) -> None:
         with suppress(UnknownTask):
             task = self._post.engine.get(seen.task_id or "")
             if (task.state, task.worker, task.attempt) == (EXECUTING.name, self.name, seen.attempt):

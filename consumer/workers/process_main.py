@@ -15,11 +15,11 @@ import attrs
 
 from lifecycle.consumer.os_signals import Handler, take
 from lifecycle.consumer.process_memory import used
-from lifecycle.consumer.workers.base import Post, Terms
-from lifecycle.consumer.workers.loop import Shift
-from lifecycle.consumer.workers.shared_status import READY, RETIRED, Slate
+from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
+from lifecycle.consumer.workers.loop import WorkerLoop
+from lifecycle.consumer.workers.shared_status import READY, RETIRED, SharedStatus
 from lifecycle.errors import ConfigurationError, StorageError
-from lifecycle.execution.interruption import Reach
+from lifecycle.execution.interruption import InterruptBackend
 from lifecycle.queue import TaskQueue
 
 __all__ = ["CANCEL", "DRAIN", "HASTE", "SIGNALS", "Source", "find", "work"]
@@ -77,7 +77,7 @@ def find(queue: TaskQueue) -> Source:
     )
 
 
-class _Signals(Reach):
+class _Signals(InterruptBackend):
     """Exceptions for a body in the main thread, which a signal gets out of `time.sleep`, a lock or a socket, too."""
 
     def __init__(self) -> None:
@@ -109,7 +109,9 @@ class _Signals(Reach):
             raise error
 
 
-def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requests: Connection) -> None:
+def work(
+    source: Source | TaskQueue, terms: WorkerOptions, name: str, slate: SharedStatus, requests: Connection
+) -> None:
     """Be a worker until told otherwise."""
     reach = _Signals()
     if isinstance(source, Source):
@@ -118,7 +120,7 @@ def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requ
         queue = source.queue()
     else:
         queue = source
-    post = Post(queue, terms)
+    post = WorkerContext(queue, terms)
 
     def spent() -> bool:
         if slate.sent_home or reach.terminated:  # whether or not the ear has heard of it
@@ -131,7 +133,7 @@ def work(source: Source | TaskQueue, terms: Terms, name: str, slate: Slate, requ
             or (terms.max_memory is not None and used() >= terms.max_memory)
         )
 
-    shift = Shift(post, name, reach, spent, lambda: slate.stage(READY))
+    shift = WorkerLoop(post, name, reach, spent, lambda: slate.stage(READY))
     shift.worker.attempts.note = slate.note
     ear = _Ear(post, shift, slate, requests, reach)
     ear.listen()
@@ -150,7 +152,9 @@ def _consumer() -> int | None:
 class _Ear:
     """Heeds the consumer, and its end; gives signs of life."""
 
-    def __init__(self, post: Post, shift: Shift, slate: Slate, requests: Connection, signals: _Signals) -> None:
+    def __init__(
+        self, post: WorkerContext, shift: WorkerLoop, slate: SharedStatus, requests: Connection, signals: _Signals
+    ) -> None:
         self._post, self._shift, self._slate, self._requests, self._signals = post, shift, slate, requests, signals
         self.over = threading.Event()
         """The shift is."""

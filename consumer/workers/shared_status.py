@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from lifecycle.clock import monotonic
 from lifecycle.core.task import Task
 
-__all__ = ["Glimpse", "Slate"]
+__all__ = ["SharedStatus", "StatusSnapshot"]
 
 _LIFE: Final = struct.Struct("=dqB")  # last beat, attempts made, ready, or retired
 _LONGEST: Final = 255
@@ -20,7 +20,7 @@ _BODY: Final = struct.Struct(f"=ddqB{_LONGEST}s")  # since, deadline, attempt, l
 ABSENT, READY, RETIRED = range(3)
 
 
-class Glimpse(NamedTuple):
+class StatusSnapshot(NamedTuple):
     """What stands on a slate. It may be written upon meanwhile: hold it against the store."""
 
     beat: float
@@ -40,7 +40,7 @@ class Glimpse(NamedTuple):
     """Whose body runs; ``None``: none does, or its id is longer than 255 bytes."""
 
 
-class Slate:
+class SharedStatus:
     """Written by one process, read by another; but for `sent_home`."""
 
     def __init__(self, context: BaseContext) -> None:
@@ -78,10 +78,10 @@ class Slate:
         """Has the consumer said so?"""
         return bool(self._memory[-1])
 
-    def read(self) -> Glimpse:
+    def read(self) -> StatusSnapshot:
         """What stands there now."""
         data = bytes(self._memory)
         beat, ran, stage = _LIFE.unpack_from(data)
         since, deadline, attempt, length, name = _BODY.unpack_from(data, _LIFE.size)
         task_id = name[:length].decode(errors="replace") if length else None
-        return Glimpse(beat, ran, stage != ABSENT, stage == RETIRED, since, deadline, attempt, task_id)
+        return StatusSnapshot(beat, ran, stage != ABSENT, stage == RETIRED, since, deadline, attempt, task_id)

@@ -3,35 +3,35 @@
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from lifecycle.consumer.workers.base import Hand, Post, Terms
+from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
 from lifecycle.consumer.workers.gevent_ import GREENLETS, require
-from lifecycle.consumer.workers.thread import ThreadHand
+from lifecycle.consumer.workers.thread import ThreadHandle
 from lifecycle.errors import ConfigurationError
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 
-__all__ = ["GREENLET", "KINDS", "Kind"]
+__all__ = ["GREENLET", "TYPES", "WorkerType"]
 
 GREENLET: Final = "greenlet"
 METHODS: Final = ("spawn", "fork")
 """How a worker's process begins."""
 
 
-class Kind(Protocol):
+class WorkerType(Protocol):
     """One kind of workers."""
 
     renews_all: bool
     """Is it the consumer's whole process that is started again when they have run enough tasks?"""
 
-    def check(self, queue: TaskQueue, terms: Terms) -> None:
+    def check(self, queue: TaskQueue, terms: WorkerOptions) -> None:
         """Raise `ConfigurationError` if workers of this kind cannot run this queue's tasks."""
         ...
 
-    def hands(self, terms: Terms) -> int:
+    def hands(self, terms: WorkerOptions) -> int:
         """How many of them it takes."""
         ...
 
-    def hire(self, post: Post, name: str) -> Hand:
+    def hire(self, post: WorkerContext, name: str) -> WorkerHandle:
         """A new one."""
         ...
 
@@ -41,14 +41,14 @@ class _Threads:
 
     renews_all = True
 
-    def check(self, queue: TaskQueue, terms: Terms) -> None:
+    def check(self, queue: TaskQueue, terms: WorkerOptions) -> None:
         """Nothing is asked of a queue."""
 
-    def hands(self, terms: Terms) -> int:
+    def hands(self, terms: WorkerOptions) -> int:
         return terms.workers
 
-    def hire(self, post: Post, name: str) -> Hand:
-        return ThreadHand(post, name)
+    def hire(self, post: WorkerContext, name: str) -> WorkerHandle:
+        return ThreadHandle(post, name)
 
 
 class _Processes:
@@ -56,7 +56,7 @@ class _Processes:
 
     renews_all = False
 
-    def check(self, queue: TaskQueue, terms: Terms) -> None:
+    def check(self, queue: TaskQueue, terms: WorkerOptions) -> None:
         if isinstance(queue.storage, MemoryStorage):
             raise ConfigurationError("worker processes cannot see a queue in memory: take sqlite:///…, or threads")
         if terms.start_method not in METHODS:
@@ -66,13 +66,13 @@ class _Processes:
 
             find(queue)
 
-    def hands(self, terms: Terms) -> int:
+    def hands(self, terms: WorkerOptions) -> int:
         return terms.workers
 
-    def hire(self, post: Post, name: str) -> Hand:
-        from lifecycle.consumer.workers.process import ProcessHand
+    def hire(self, post: WorkerContext, name: str) -> WorkerHandle:
+        from lifecycle.consumer.workers.process import ProcessHandle
 
-        return ProcessHand(post, name)
+        return ProcessHandle(post, name)
 
 
 class _Loops:
@@ -80,31 +80,31 @@ class _Loops:
 
     renews_all = True
 
-    def check(self, queue: TaskQueue, terms: Terms) -> None:
+    def check(self, queue: TaskQueue, terms: WorkerOptions) -> None:
         """Nothing is asked of a queue."""
 
-    def hands(self, terms: Terms) -> int:
+    def hands(self, terms: WorkerOptions) -> int:
         del terms  # it has as many tasks run at once as there were to be workers
         return 1
 
-    def hire(self, post: Post, name: str) -> Hand:
-        from lifecycle.consumer.workers.asyncio_ import LoopHand
+    def hire(self, post: WorkerContext, name: str) -> WorkerHandle:
+        from lifecycle.consumer.workers.asyncio_ import AsyncioHandle
 
-        return LoopHand(post, name)
+        return AsyncioHandle(post, name)
 
 
 class _Greenlets(_Threads):
     """Functions that wait for the network, hundreds at once, in a process that gevent has patched."""
 
-    def check(self, queue: TaskQueue, terms: Terms) -> None:
+    def check(self, queue: TaskQueue, terms: WorkerOptions) -> None:
         del queue, terms
         require()
 
-    def hire(self, post: Post, name: str) -> Hand:
-        return ThreadHand(post, name, GREENLETS)
+    def hire(self, post: WorkerContext, name: str) -> WorkerHandle:
+        return ThreadHandle(post, name, GREENLETS)
 
 
-KINDS: Final[Mapping[str, Kind]] = {
+TYPES: Final[Mapping[str, WorkerType]] = {
     "thread": _Threads(),
     "process": _Processes(),
     GREENLET: _Greenlets(),

@@ -8,12 +8,12 @@ The names in the trace are Celery's; `celery.toml` says what they are called in 
 
 from celery import signals
 
-from lifecycle.analysis.trace import Recorder
+from lifecycle.analysis.trace import TraceWriter
 
 
 def record(path):
     """Write the signals of all tasks of this process, and of the pool's that it forks, to a file; the recorder."""
-    recorder = Recorder(path)
+    recorder = TraceWriter(path)
 
     def connect(signal, identify):
         def handler(**heard):

@@ -1,6 +1,6 @@
 """Traces: signals in a file, a line of JSON each, as ``{"id": "…", "signal": "executing", "at": 1700000000.25}``.
 
-A `Recorder` writes them; ``lifecycle check`` and `lifecycle.analysis.checker` hold them against the table.
+A `TraceWriter` writes them; ``lifecycle check`` and `lifecycle.analysis.checker` hold them against the table.
 """
 
 import os
@@ -12,13 +12,13 @@ import msgspec
 
 from lifecycle.clock import Clock, SystemClock
 
-__all__ = ["BadLine", "Line", "Recorder", "read"]
+__all__ = ["BadTraceLine", "TraceLine", "TraceWriter", "read"]
 
 LONGEST: Final = 1_000_000
 """Bytes that a line may have: a file that is none of ours shall not be taken into memory whole."""
 
 
-class Line(msgspec.Struct, omit_defaults=True):
+class TraceLine(msgspec.Struct, omit_defaults=True):
     """A line of a trace; what else stands in it is ignored."""
 
     id: str | int
@@ -31,7 +31,7 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 
 @attrs.frozen
-class BadLine:
+class BadTraceLine:
     """A line that is none of a trace."""
 
     reason: str
@@ -51,8 +51,8 @@ class Announced(Protocol):
         ...
 
 
-class Recorder:
-    """Writes down all that it hears: ``queue.signal()(Recorder("trace.jsonl"))``.
+class TraceWriter:
+    """Writes down all that it hears: ``queue.signal()(TraceWriter("trace.jsonl"))``.
 
     Appends to the file, each line in a single write, so that the threads of a process and any number of processes on
     one host can share it. Lines of one task stand in the order in which its signals were sent. A line that cannot be
@@ -60,7 +60,7 @@ class Recorder:
     """
 
     def __init__(self, path: str | os.PathLike[str], clock: Clock | None = None) -> None:
-        """Makes the file if it is not there; raises `OSError` if it cannot be written to. `clock`: for `Line.at`."""
+        """Makes the file if it is not there; raises `OSError` if it cannot be written to. `clock`: for `TraceLine.at`."""
         self._path = os.fspath(path)
         self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._clock = clock or SystemClock()
@@ -76,7 +76,7 @@ class Recorder:
         file = self._file
         if file is None:
             return
-        line = msgspec.json.encode(Line(task_id, signal, self._clock.now(), name)) + b"\n"
+        line = msgspec.json.encode(TraceLine(task_id, signal, self._clock.now(), name)) + b"\n"
         if self._torn:  # the end of half a line
             line = b"\n" + line
         written = os.write(file, line)
@@ -101,22 +101,22 @@ class Recorder:
             self.close()
 
 
-def read(file: BinaryIO) -> Iterator[tuple[int, Line | BadLine]]:
+def read(file: BinaryIO) -> Iterator[tuple[int, TraceLine | BadTraceLine]]:
     """The lines of a trace, each with its number (1 is the first), as they come; empty ones are left out.
 
     A line that is none is given as such, and the next one read.
     """
-    decode = msgspec.json.Decoder(Line).decode
+    decode = msgspec.json.Decoder(TraceLine).decode
     number = 0
     while text := file.readline(LONGEST):
         number += 1
         if len(text) == LONGEST and not text.endswith(b"\n"):
             while (rest := file.readline(LONGEST)) and not rest.endswith(b"\n"):
                 pass
-            yield number, BadLine(f"longer than {LONGEST:,} bytes")
+            yield number, BadTraceLine(f"longer than {LONGEST:,} bytes")
             continue
         try:
             yield number, decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if text.strip():
-                yield number, BadLine(str(error))
+                yield number, BadTraceLine(str(error))

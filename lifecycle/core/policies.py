@@ -32,7 +32,7 @@ from lifecycle.core.table import (
 from lifecycle.core.task import RetryPolicy, Task, history_line
 
 __all__ = [
-    "URGENT", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued", "recover", "retry", "settle",
+    "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued", "recover", "retry", "settle",
     "visibility",
 ]  # fmt: skip
 
@@ -41,10 +41,10 @@ OUTCOMES: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCO
 AT_REST: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOME, Kind.FINAL))
 """Where a task may stay for good."""
 
-_BREAKS_OFF: Final = frozenset((INTERRUPT, CANCEL))
+_FREES_LOCKS: Final = frozenset((INTERRUPT, CANCEL))
 
 FOREVER: Final = float("inf")
-URGENT: Final = 2**62
+REVOKED_RANK: Final = 2**62
 """The rank of a task that is revoked by itself: it is dealt with before any that shall run."""
 
 
@@ -124,9 +124,9 @@ class Move:
         return self.at if self.states[-1].name in AT_REST else None
 
     @property
-    def breaks_off(self) -> bool:
+    def frees_locks(self) -> bool:
         """Does it end an attempt whose worker may be gone, so that the locks taken in it are to be freed?"""
-        return self.path[0] in _BREAKS_OFF
+        return self.path[0] in _FREES_LOCKS
 
     def apply(self, task: Task) -> None:
         """Change `task` as the store changed its row, all but the state: that one moves as the move is announced."""
@@ -149,7 +149,7 @@ def enqueued(task: Task, now: float, worker: str, hold: float | None = None) -> 
     return _move(task, (ENQUEUE,), now, worker, hold)
 
 
-def stopped(task: Task, own: Revocation | None, now: float) -> bool:
+def revoked_when_due(task: Task, own: Revocation | None, now: float) -> bool:
     """Is a waiting task revoked by itself, and still will be when it could run?"""
     return own is not None and own.holds(now if task.eta is None else max(now, task.eta))
 
@@ -162,8 +162,8 @@ def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | No
     """
     if task.state not in WAITING:
         return None, None
-    if stopped(task, own, now):
-        return URGENT, None
+    if revoked_when_due(task, own, now):
+        return REVOKED_RANK, None
     if task.state == QUEUED:
         return task.priority, None
     # A task that expires before its ETA is dealt with at its expiry, not at its ETA.
@@ -177,7 +177,7 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
     """
     if task.expires is not None and task.expires <= now:
         return EXPIRE
-    if own is not None and stopped(task, own, now):
+    if own is not None and revoked_when_due(task, own, now):
         return REVOKE
     if task.eta is not None and task.eta > now:
         return SCHEDULE if task.state == QUEUED else None

@@ -1,4 +1,4 @@
-"""Turns the arguments and the results of tasks into bytes, and back into exactly what they were.
+"""ClaimOrderCases the arguments and the results of tasks into bytes, and back into exactly what they were.
 
 `MsgpackSerializer`, the default, writes MessagePack: plain values come back equal and of the same type, anything else
 is refused where it is handed in, and reading never runs code. `PickleSerializer`, opt-in, writes signed pickle: nearly

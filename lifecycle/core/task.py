@@ -86,7 +86,7 @@ class Task:
     """Somebody has asked, while it ran, that it be called off; until it comes to rest."""
     loads: Callable[[bytes], object] | None = attrs.field(default=None, repr=False)
     """How to decode the payload; the queue that it belongs to sets it."""
-    called_off: Callable[[], bool] | None = attrs.field(default=None, repr=False)
+    cancel_requested: Callable[[], bool] | None = attrs.field(default=None, repr=False)
     """Has anybody called it off? Its worker sets it on what the task's function is given."""
     _call: Call | None = attrs.field(default=None, repr=False)
 
@@ -123,7 +123,7 @@ class Task:
         For a body that cannot be interrupted everywhere: it asks where it can stop. Costs no call to the store; it is
         known here within a second. A task that does not run, or that another worker runs, is never known to be so.
         """
-        if self.called_off is not None and self.called_off():
+        if self.cancel_requested is not None and self.cancel_requested():
             raise TaskCanceled
 
     def __str__(self) -> str:

@@ -13,9 +13,9 @@ from lifecycle.core.policies import Outcome
 from lifecycle.core.task import Task
 from lifecycle.errors import TaskInterrupted, TaskTimeout
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.runner import Attempts, completed, current_task, ended, free, prepared, told
+from lifecycle.execution.runner import TaskRunner, completed, current_task, ended, free, prepared, told
 
-__all__ = ["Crowd"]
+__all__ = ["AsyncRunner"]
 
 log = logging.getLogger("lifecycle.worker")
 
@@ -36,7 +36,7 @@ class _Body:
             self.runs.cancel()
 
 
-class Crowd:
+class AsyncRunner:
     """Bodies at work. They are interrupted as `asyncio` cancels: where they await, and not if they swallow it.
 
     A coroutine that computes holds up all others: nothing here can stop it.
@@ -49,7 +49,7 @@ class Crowd:
         self._bodies: dict[str, _Body] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._plain: Final[queue.SimpleQueue[Task | None]] = queue.SimpleQueue()
-        self._attempts: dict[str, Attempts] = {}
+        self._attempts: dict[str, TaskRunner] = {}
         self._threads = self._spare = 0
         self._counting = threading.Lock()
         self._interrupted = self._closing = False
@@ -188,7 +188,7 @@ class Crowd:
 
     def _run_plain(self) -> None:
         self._enter()
-        attempts = Attempts(self._engine)
+        attempts = TaskRunner(self._engine)
         while (task := self._plain.get()) is not None:
             self._attempts[task.id] = attempts
             if self._interrupted:

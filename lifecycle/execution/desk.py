@@ -9,10 +9,10 @@ from lifecycle.core.policies import Outcome
 from lifecycle.core.table import EXECUTING, INTERRUPT, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, TaskCanceled
-from lifecycle.execution.async_runner import Crowd
+from lifecycle.execution.async_runner import AsyncRunner
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.worker import Worker, drained, give_up
-from lifecycle.storage.base import Channel, Claimant
+from lifecycle.storage.base import Channel, ClaimRequest
 
 __all__ = ["Desk"]
 
@@ -31,9 +31,9 @@ class Desk(Worker):
         wait: Callable[[StorageError], bool] = give_up,
         enter: Callable[[], object] = lambda: None,
     ) -> None:
-        """`slots`: how many bodies run at once, at the most; `enter`: see `Crowd`; the rest as in `Worker`."""
+        """`slots`: how many bodies run at once, at the most; `enter`: see `AsyncRunner`; the rest as in `Worker`."""
         super().__init__(engine, name, wait)
-        self.crowd = Crowd(engine, self._back, enter)
+        self.crowd = AsyncRunner(engine, self._back, enter)
         self._slots = slots
         self._at_work: dict[str, tuple[float, Task]] = {}
         """Id → since when, and the task: the oldest first."""
@@ -58,14 +58,14 @@ class Desk(Worker):
             self._begin()
         return ended or begun
 
-    def rest(self, stamp: int | None, timeout: float) -> None:
-        """Wait until an outcome comes in, or, since `stamp`, work; or `timeout` seconds."""
-        if stamp is None or len(self._at_work) >= self._slots:
+    def rest(self, generation: int | None, timeout: float) -> None:
+        """Wait until an outcome comes in, or, since `generation`, work; or `timeout` seconds."""
+        if generation is None or len(self._at_work) >= self._slots:
             self._returned.wait(timeout)
         else:
             self._watching = True
             if not self._done:  # whatever comes in from now on wakes it
-                self.engine.bare.wait(Channel.WORK, stamp, timeout)
+                self.engine.bare.wait(Channel.WORK, generation, timeout)
             self._watching = False
         self._returned.clear()
 
@@ -100,9 +100,9 @@ class Desk(Worker):
             if task.state == EXECUTING:
                 self.conclude(task, Outcome(INTERRUPT))
 
-    def _claimant(self, now: float | None, limit: int) -> Claimant:
+    def _claim_request(self, now: float | None, limit: int) -> ClaimRequest:
         free = min(self._slots - len(self._at_work), CHUNK)
-        return super()._claimant(now, limit)._replace(limit=free, ahead=None)
+        return super()._claim_request(now, limit)._replace(limit=free, batchable=None)
 
     def _begin(self) -> None:
         """Announce the next claim, and have its body run if it was started."""

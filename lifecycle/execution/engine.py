@@ -25,11 +25,11 @@ from lifecycle.core.serializer import Serializer
 from lifecycle.core.table import CANCEL, ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, RECOVER, REVOKED, Kind
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
-from lifecycle.execution.heartbeat import Heart
+from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import Shield, shielded
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
 from lifecycle.storage import Storage
-from lifecycle.storage.base import Actor, Settlement, Target
+from lifecycle.storage.base import Actor, RevocationTarget, Settlement
 
 __all__ = ["Engine", "Function", "Hooks", "check_priority"]
 
@@ -107,7 +107,7 @@ class Engine:
         self.functions: dict[str, Function] = {}
         self.after_enqueue: Callable[[], object] | None = None
         """Immediate mode runs what is due here."""
-        self.heart = Heart(self._beat, lease / 3)
+        self.heartbeat = Heartbeat(self._beat, lease / 3)
         self.workers = itertools.count(1)
         """Numbers for the names of workers: no two of a process have the same."""
         self.taken: dict[str, list[tuple[str, str]]] = {}
@@ -207,11 +207,11 @@ class Engine:
     @contextmanager
     def _keeping(self) -> Iterator[None]:
         name = self.name
-        self.heart.keep(name)
+        self.heartbeat.keep(name)
         try:
             yield
         finally:
-            self.heart.drop(name)
+            self.heartbeat.drop(name)
 
     def _culprit(self, task: Task) -> str:
         """The path of the first argument that cannot be serialized by itself, for serializers that name none."""
@@ -279,7 +279,7 @@ class Engine:
     @shielded
     def cancel(self, task_id: str) -> None:
         """Call a task off, wherever it is. Raises `UnknownTask`, or `IllegalTransition` if it is at rest."""
-        target, revoked = Target(function=False, key=task_id), False
+        target, revoked = RevocationTarget(function=False, key=task_id), False
         while True:
             state = self.get(task_id).state
             if state in WAITING and not revoked:
@@ -295,20 +295,20 @@ class Engine:
             allowed = LIFECYCLE.allowed(state)
             raise IllegalTransition(state=state, trigger=CANCEL, allowed=allowed, subject=f"task {task_id}")
 
-    def revoke(self, target: Target, revocation: Revocation) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation) -> None:
         """See `Storage.revoke`."""
         self.storage.revoke(target, revocation, self.clock.now())
 
-    def restore(self, target: Target) -> bool:
+    def restore(self, target: RevocationTarget) -> bool:
         """See `Storage.restore`."""
         return self.storage.restore(target, self.clock.now())
 
-    def is_revoked(self, target: Target) -> bool:
+    def is_revoked(self, target: RevocationTarget) -> bool:
         """Would it be stopped now, or was it?"""
         if not target.function:
-            outlook = self.storage.outlook(target.key)
-            if outlook is not None and outlook.state in LIFECYCLE.of_kind(Kind.FINAL):
-                return outlook.state == REVOKED
+            status = self.storage.status(target.key)
+            if status is not None and status.state in LIFECYCLE.of_kind(Kind.FINAL):
+                return status.state == REVOKED
         revocation = self.storage.revocation(target)
         return revocation is not None and revocation.holds(self.clock.now())
 

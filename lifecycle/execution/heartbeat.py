@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 
 from lifecycle.errors import StorageError
 
-__all__ = ["Heart"]
+__all__ = ["Heartbeat"]
 
 log = logging.getLogger("lifecycle.heartbeat")
 
 
-class Heart:
+class Heartbeat:
     """Beats for whoever holds something; its thread starts with the first, and lives until `close`."""
 
     def __init__(self, beat: Callable[[Collection[str]], object], interval: float) -> None:

@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from lifecycle.clock import monotonic, pause
 
-__all__ = ["THREADS", "Guard", "Reach", "Shield", "keep_time", "shielded"]
+__all__ = ["THREADS", "InterruptBackend", "Interrupter", "Shield", "keep_time", "shielded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,7 +24,7 @@ RELUCTANT: Final = 0.2
 """Seconds that a cancelled coroutine has to notice it."""
 
 
-class Reach(ABC):
+class InterruptBackend(ABC):
     """How an exception gets into a body that runs."""
 
     @abstractmethod
@@ -47,7 +47,7 @@ def _call(function: Callable[[], object]) -> object:
     return function()
 
 
-class _Threads(Reach):
+class _Threads(InterruptBackend):
     """Between two bytecodes of a thread."""
 
     def here(self) -> object:
@@ -58,7 +58,7 @@ class _Threads(Reach):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(there, ctypes.py_object(error))
 
 
-THREADS: Final[Reach] = _Threads()
+THREADS: Final[InterruptBackend] = _Threads()
 """Bodies that run in a thread of this process."""
 
 
@@ -67,10 +67,10 @@ def _strike() -> None:
     pause(0)  # whoever has let go of the interpreter looks for exceptions when it has it back
 
 
-class Guard:
+class Interrupter:
     """Of one worker: armed while a body runs in its thread, and only then can an exception be thrown into it."""
 
-    def __init__(self, wake: Callable[[], object] = lambda: None, reach: Reach = THREADS) -> None:
+    def __init__(self, wake: Callable[[], object] = lambda: None, reach: InterruptBackend = THREADS) -> None:
         """`wake`: makes a body that waits in the library look again."""
         self._mutex = threading.Lock()
         self._wake, self._reach = wake, reach
@@ -85,7 +85,7 @@ class Guard:
         self._forced = False
         self._cancel: Callable[[], object] | None = None
         self._interrupted: type[BaseException] | None = None
-        self._outer: Guard | None = None
+        self._outer: Interrupter | None = None
         self._depth = 0
         """In how many shields, one in the other, the body is: nothing may strike there."""
         self._deferred: type[BaseException] | None = None
@@ -154,7 +154,7 @@ class Guard:
         return self._forced
 
     def check(self) -> None:
-        """See `Reach.check`."""
+        """See `InterruptBackend.check`."""
         self._reach.check()
 
     @property
@@ -201,7 +201,7 @@ class Guard:
 class _Here(threading.local):
     """Of each thread."""
 
-    guard: Guard | None = None
+    guard: Interrupter | None = None
     """Of the body that runs in it; the innermost, should a body run another task."""
 
 
@@ -253,11 +253,13 @@ class _Alarms:
         """Start anew, as a child after a fork."""
         self._changed = threading.Condition()
         # One of each kind for each guard, and so few: a body that has ended leaves nothing behind.
-        self._due: dict[tuple[Guard, bool], tuple[float, int, type[BaseException]]] = {}
+        self._due: dict[tuple[Interrupter, bool], tuple[float, int, type[BaseException]]] = {}
         self._until = float("inf")
         self._thread: threading.Thread | None = None
 
-    def set(self, moment: float, guard: Guard, run: int, error: type[BaseException], *, hard: bool = False) -> None:
+    def set(
+        self, moment: float, guard: Interrupter, run: int, error: type[BaseException], *, hard: bool = False
+    ) -> None:
         with self._changed:
             self._due[guard, hard] = moment, run, error
             if self._thread is None:
@@ -274,7 +276,7 @@ class _Alarms:
         self._thread = threading.Thread(target=self._ring, name="lifecycle-timeouts", daemon=True)
         self._thread.start()
 
-    def clear(self, guard: Guard) -> None:
+    def clear(self, guard: Interrupter) -> None:
         with self._changed:
             for hard in False, True:
                 self._due.pop((guard, hard), None)

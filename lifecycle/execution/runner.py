@@ -25,14 +25,14 @@ from lifecycle.errors import (
     Unserializable,
 )
 from lifecycle.execution.engine import Engine, Function
-from lifecycle.execution.interruption import THREADS, Guard, Reach
+from lifecycle.execution.interruption import THREADS, InterruptBackend, Interrupter
 from lifecycle.execution.stored_result import pack_error, pack_value
 from lifecycle.moments import duration, moment
 
 if TYPE_CHECKING:
     from asyncio import Runner
 
-__all__ = ["Attempts", "check_canceled", "completed", "current_task", "ended", "free", "prepared", "told"]
+__all__ = ["TaskRunner", "check_canceled", "completed", "current_task", "ended", "free", "prepared", "told"]
 
 log = logging.getLogger("lifecycle.worker")
 
@@ -64,12 +64,12 @@ _Awaited = tuple[object, BaseException | None]
 """What a coroutine has returned, and what it has raised."""
 
 
-class Attempts:
+class TaskRunner:
     """Makes attempts in the thread of its worker, one at a time."""
 
-    def __init__(self, engine: Engine, reach: Reach = THREADS) -> None:
+    def __init__(self, engine: Engine, reach: InterruptBackend = THREADS) -> None:
         self._engine = engine
-        self.guard = Guard(self._wake, reach)
+        self.guard = Interrupter(self._wake, reach)
         """Throws `TaskTimeout`, `TaskCanceled` and `TaskInterrupted` into the body that runs."""
         self.note: Callable[[Task | None], None] | None = None
         """Called as an attempt begins, with its task, and with ``None`` when it is over."""
@@ -219,7 +219,7 @@ def prepared(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], 
         _before(name, hook, copy(task))
     if function.context:
         shown = copy(task)  # what the function does to it, the worker goes by its own
-        shown.called_off = partial(getattr, task, "canceling")
+        shown.cancel_requested = partial(getattr, task, "canceling")
         if function.place is not None and function.place <= len(args):
             args = (*args[: function.place], shown, *args[function.place :])
         else:

@@ -13,7 +13,7 @@ from lifecycle.core.table import State
 from lifecycle.core.task import Task
 from lifecycle.errors import Undecodable
 
-__all__ = ["Left", "error_metadata", "pack_error", "pack_value", "unpack"]
+__all__ = ["StoredResult", "error_metadata", "pack_error", "pack_value", "unpack"]
 
 MAX_TEXT: Final = 20_000
 """Characters of a traceback that are kept: its end, where the cause stands."""
@@ -21,7 +21,7 @@ MAX_TEXT: Final = 20_000
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-class Left(msgspec.Struct, array_like=True, frozen=True):
+class StoredResult(msgspec.Struct, array_like=True, frozen=True):
     """A stored outcome."""
 
     attempt: int
@@ -29,7 +29,7 @@ class Left(msgspec.Struct, array_like=True, frozen=True):
     body: bytes
 
 
-_decode: Final = msgspec.msgpack.Decoder(Left).decode
+_decode: Final = msgspec.msgpack.Decoder(StoredResult).decode
 _decode_error: Final = msgspec.msgpack.Decoder(dict[str, object]).decode
 
 
@@ -56,7 +56,7 @@ def error_metadata(task: Task, state: str, error: str) -> dict[str, object]:
     }
 
 
-def unpack(data: bytes) -> Left:
+def unpack(data: bytes) -> StoredResult:
     """A stored outcome; raises `Undecodable`."""
     try:
         return _decode(data)

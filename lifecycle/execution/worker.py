@@ -13,10 +13,10 @@ from lifecycle.core.table import EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.interruption import THREADS, Reach
-from lifecycle.execution.runner import Attempts
+from lifecycle.execution.interruption import THREADS, InterruptBackend
+from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
-from lifecycle.storage.base import Claim, Claimant, Settlement
+from lifecycle.storage.base import Claim, ClaimRequest, Settlement
 
 __all__ = ["Worker", "drained", "give_up"]
 
@@ -51,7 +51,11 @@ class Worker:
     """Runs one task at a time, in the thread that calls it."""
 
     def __init__(
-        self, engine: Engine, name: str, wait: Callable[[StorageError], bool] = give_up, reach: Reach = THREADS
+        self,
+        engine: Engine,
+        name: str,
+        wait: Callable[[StorageError], bool] = give_up,
+        reach: InterruptBackend = THREADS,
     ) -> None:
         """`name`: as it stands in leases and histories; no other worker of the store has it.
 
@@ -59,7 +63,7 @@ class Worker:
         is raised, and the task is recovered when its lease has lapsed. `reach`: how its bodies are interrupted.
         """
         self.engine, self.name = engine, name
-        self.attempts = Attempts(engine, reach)
+        self.attempts = TaskRunner(engine, reach)
         self.running: Task | None = None
         """What it runs now, for whoever has to put that back."""
         self.since = 0.0
@@ -99,7 +103,7 @@ class Worker:
         """Deal with the next due task: the task, or ``None`` if none is due. See `TaskQueue.run_next`."""
         while True:
             self._asked = self.engine.tick()
-            claims = self.engine.bare.exchange((), self._claimant(now, 1))[1]
+            claims = self.engine.bare.exchange((), self._claim_request(now, 1))[1]
             if not claims:
                 return None
             self._claimed.extend(claims)
@@ -158,11 +162,11 @@ class Worker:
 
     # One exchange with the store, and one task -----------------------------------------------------------------------
 
-    def _claimant(self, now: float | None, limit: int) -> Claimant:
+    def _claim_request(self, now: float | None, limit: int) -> ClaimRequest:
         engine = self.engine
         moment = engine.clock.now() if now is None else now
         hold = SIGNAL_SCHEDULED in engine.signals.heard
-        return Claimant(self.name, moment, engine.lease, hold, limit, self._quick)
+        return ClaimRequest(self.name, moment, engine.lease, hold, limit, self._quick)
 
     def _exchange(self, go_on: Callable[[], bool], now: float | None) -> None:
         """Settle and announce what is done, and claim what is next, if `go_on`."""
@@ -179,12 +183,12 @@ class Worker:
         engine = self.engine
         settlements = [settlement for settlement, _ in done]
         while True:
-            claimant = self._claimant(now, BATCH) if go_on() else None
-            if not done and claimant is None:
+            request = self._claim_request(now, BATCH) if go_on() else None
+            if not done and request is None:
                 return
             asked = engine.tick()
             try:
-                took, claims = engine.bare.exchange(settlements, claimant)
+                took, claims = engine.bare.exchange(settlements, request)
                 break
             except StorageError as failure:
                 if not done or not self._wait(failure):

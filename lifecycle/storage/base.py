@@ -26,7 +26,17 @@ from lifecycle.clock import Clock
 from lifecycle.core.policies import Move, Revocation
 from lifecycle.core.task import Record, Task
 
-__all__ = ["Actor", "Channel", "Claim", "Claimant", "Lock", "Outlook", "Settlement", "Storage", "Target"]
+__all__ = [
+    "Actor",
+    "Channel",
+    "Claim",
+    "ClaimRequest",
+    "Lock",
+    "RevocationTarget",
+    "Settlement",
+    "Storage",
+    "TaskStatus",
+]
 
 
 class Channel(Enum):
@@ -54,7 +64,7 @@ class Claim(NamedTuple):
     move: Move
 
 
-class Claimant(NamedTuple):
+class ClaimRequest(NamedTuple):
     """Who wants work."""
 
     worker: str
@@ -66,7 +76,7 @@ class Claimant(NamedTuple):
     """Hold a task that was scheduled, too, until it is released."""
     limit: int = 1
     """How many tasks to take at the most."""
-    ahead: Collection[str] | None = None
+    batchable: Collection[str] | None = None
     """The functions whose tasks may be started together; ``None``: those of all."""
 
 
@@ -78,7 +88,7 @@ class Settlement(NamedTuple):
     move: Move
 
 
-class Target(NamedTuple):
+class RevocationTarget(NamedTuple):
     """What a revocation is about: one task by its id, or all tasks of a function by its name."""
 
     function: bool
@@ -99,7 +109,7 @@ class Lock(NamedTuple):
     """The id of the task in whose attempt it was taken: freed when that attempt is interrupted."""
 
 
-class Outlook(NamedTuple):
+class TaskStatus(NamedTuple):
     """What a result handle sees of a task."""
 
     state: str
@@ -117,7 +127,7 @@ class Storage(Protocol):
         """
         ...
 
-    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """Settle what is done and claim what is next, in one transaction: a busy worker's only call.
 
         An operator's retry of a task at rest is a settlement like any other.
@@ -128,7 +138,7 @@ class Storage(Protocol):
 
         Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
         then age; `admit` says what happens to each; at the most `limit` of them move. The claim ends with the start of
-        a task whose function is not in `ahead`, or before it, if another was started. At most `RIPEN` scheduled tasks
+        a task whose function is not in `ahead`, or before it, if another was started. At most `PROMOTE_LIMIT` scheduled tasks
         become due in one call, the earliest first. A one-time revocation that stopped a task is spent with it.
         """
         ...
@@ -145,7 +155,7 @@ class Storage(Protocol):
         """Deal with leases that lapsed: `policies.recover` for what ran, `release` for what waited.
 
         Returns the moves made (a released task makes none), at most `limit` in a call. Frees the locks that were taken
-        in the attempts (as any move that `breaks_off` does).
+        in the attempts (as any move that `frees_locks` does).
         """
         ...
 
@@ -163,15 +173,15 @@ class Storage(Protocol):
         """
         ...
 
-    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """Remember that `target` shall not run. A task that waits is dealt with by the next claim."""
         ...
 
-    def restore(self, target: Target, now: float) -> bool:
+    def restore(self, target: RevocationTarget, now: float) -> bool:
         """Forget that `target` shall not run. False if it was not revoked, or is already `revoked` for good."""
         ...
 
-    def revocation(self, target: Target) -> Revocation | None:
+    def revocation(self, target: RevocationTarget) -> Revocation | None:
         """What was said about `target`, if anything and if it is not spent."""
         ...
 
@@ -199,7 +209,7 @@ class Storage(Protocol):
         """The states it entered, oldest first; ``None`` if there is no such task."""
         ...
 
-    def outlook(self, task_id: str) -> Outlook | None:
+    def status(self, task_id: str) -> TaskStatus | None:
         """State and result, read together; ``None`` if there is no such task. Destroys nothing."""
         ...
 
@@ -226,12 +236,12 @@ class Storage(Protocol):
         """Empty this queue: tasks, revocations and locks."""
         ...
 
-    def stamp(self, channel: Channel) -> int:
+    def generation(self, channel: Channel) -> int:
         """How far the store has come; for `wait`."""
         ...
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
-        """Block until something happened since `stamp` was taken, in any process, or `timeout` seconds are over.
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
+        """Block until something happened since `generation` was taken, in any process, or `timeout` seconds are over.
 
         True if something happened. It may return early; look again.
         """
@@ -250,5 +260,5 @@ class Storage(Protocol):
         ...
 
 
-RIPEN = 1000
+PROMOTE_LIMIT = 1000
 """How many scheduled tasks one claim makes ready at the most: a crowd that is due at once stalls no worker."""

@@ -11,11 +11,31 @@ from typing import Any, cast
 
 import attrs
 
-from lifecycle.core.policies import WAITING, Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
+from lifecycle.core.policies import (
+    WAITING,
+    Move,
+    Revocation,
+    admit,
+    claimed,
+    enqueued,
+    recover,
+    revoked_when_due,
+    visibility,
+)
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED, START
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask, StorageError
-from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
+from lifecycle.storage.base import (
+    PROMOTE_LIMIT,
+    Actor,
+    Channel,
+    Claim,
+    ClaimRequest,
+    Lock,
+    RevocationTarget,
+    Settlement,
+    TaskStatus,
+)
 
 __all__ = ["MemoryStorage"]
 
@@ -38,7 +58,7 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._mutex: Any = threading.RLock()
         self._changed = threading.Condition(self._mutex)
-        self._stamps = dict.fromkeys(Channel, 0)
+        self._generations = dict.fromkeys(Channel, 0)
         self._waiting = 0
         """How many threads wait for news."""
         self._seq = 0
@@ -50,7 +70,7 @@ class MemoryStorage:
         self._ready: list[tuple[int, int, str]] = []
         self._later: list[tuple[float, int, str]] = []
         self._held: dict[str, _Row] = {}
-        self._revocations: dict[Target, Revocation] = {}
+        self._revocations: dict[RevocationTarget, Revocation] = {}
         self._locks: dict[str, Lock] = {}
 
     # Moves ---------------------------------------------------------------------------------------------------------
@@ -67,11 +87,11 @@ class MemoryStorage:
             for task, move in zip(tasks, moves, strict=True):
                 self._insert(task, move)
 
-    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
         with self._mutex:
             took = [self._settle(*settlement) for settlement in done]
-            return took, self._claim(claimant) if claimant is not None else []
+            return took, self._claim(request) if request is not None else []
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
         """See `Storage.release`."""
@@ -133,7 +153,7 @@ class MemoryStorage:
         self._seq += 1
         task.seq = self._seq
         stored = copy(task)
-        stored.loads = stored.called_off = stored._call = None
+        stored.loads = stored.cancel_requested = stored._call = None
         stored.canceling = False
         row = self._rows[task.id] = _Row(stored)
         self._move(row, move)
@@ -150,9 +170,9 @@ class MemoryStorage:
                 self._insert(follow_up, enqueued(follow_up, move.at, move.worker, move.hold))
         return True
 
-    def _claim(self, claimant: Claimant) -> list[Claim]:
-        worker, now, lease, hold, limit, ahead = claimant
-        for _ in range(RIPEN):
+    def _claim(self, request: ClaimRequest) -> list[Claim]:
+        worker, now, lease, hold, limit, batchable = request
+        for _ in range(PROMOTE_LIMIT):
             if (row := self._earliest()) is None or cast(float, row.due) > now:
                 break
             self._rank(row, row.task.priority, None)
@@ -162,17 +182,22 @@ class MemoryStorage:
             task = row.task
             own, of_function = self._own(task), None
             if self._revocations:
-                of_function = self._revocations.get(Target(function=True, key=task.name))
+                of_function = self._revocations.get(RevocationTarget(function=True, key=task.name))
             trigger = admit(task, own, of_function, now)
             if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
                 self._rank(row, *visibility(task, own, now))
                 continue
-            alone = trigger == START and ahead is not None and task.name not in ahead
+            alone = trigger == START and batchable is not None and task.name not in batchable
             if alone and started:
                 break
             started = started or trigger == START
-            if trigger == REVOKE and not stopped(task, own, now) and of_function is not None and of_function.once:
-                del self._revocations[Target(function=True, key=task.name)]
+            if (
+                trigger == REVOKE
+                and not revoked_when_due(task, own, now)
+                and of_function is not None
+                and of_function.once
+            ):
+                del self._revocations[RevocationTarget(function=True, key=task.name)]
             claims.append(self._claimed(row, claimed(task, trigger, worker, now, lease, hold=hold)))
             if alone:
                 break
@@ -196,8 +221,8 @@ class MemoryStorage:
         if move.result is not None:
             row.result = move.result
         if move.path[-1] == REVOKE:
-            self._revocations.pop(Target(function=False, key=task.id), None)
-        elif move.breaks_off:
+            self._revocations.pop(RevocationTarget(function=False, key=task.id), None)
+        elif move.frees_locks:
             self._locks = {name: lock for name, lock in self._locks.items() if lock.task != task.id}
         if task.lease is None:
             self._let_go(row, move.at)
@@ -217,7 +242,7 @@ class MemoryStorage:
 
     def _own(self, task: Task) -> Revocation | None:
         """What is revoked of the task itself. Most often nothing is revoked at all: that is quickly found out."""
-        return self._revocations.get(Target(function=False, key=task.id)) if self._revocations else None
+        return self._revocations.get(RevocationTarget(function=False, key=task.id)) if self._revocations else None
 
     def _rank(self, row: _Row, rank: int | None, due: float | None) -> None:
         row.rank, row.due = rank, due
@@ -252,13 +277,13 @@ class MemoryStorage:
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 
-    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """See `Storage.revoke`."""
         with self._mutex:
             self._revocations[target] = revocation
             self._look_again(target, now)
 
-    def restore(self, target: Target, now: float) -> bool:
+    def restore(self, target: RevocationTarget, now: float) -> bool:
         """See `Storage.restore`."""
         with self._mutex:
             if self._revocations.pop(target, None) is None:
@@ -267,12 +292,12 @@ class MemoryStorage:
             row = None if target.function else self._rows.get(target.key)
             return row is None or row.task.state != REVOKED  # that cannot be taken back
 
-    def revocation(self, target: Target) -> Revocation | None:
+    def revocation(self, target: RevocationTarget) -> Revocation | None:
         """See `Storage.revocation`."""
         with self._mutex:
             return self._revocations.get(target)
 
-    def _look_again(self, target: Target, now: float) -> None:
+    def _look_again(self, target: RevocationTarget, now: float) -> None:
         row = None if target.function else self._rows.get(target.key)
         if row is not None and row.task.state in WAITING and row.task.lease is None:
             self._let_go(row, now)
@@ -322,11 +347,11 @@ class MemoryStorage:
             row = self._rows.get(task_id)
         return read_history(row.history) if row is not None else None
 
-    def outlook(self, task_id: str) -> Outlook | None:
-        """See `Storage.outlook`."""
+    def status(self, task_id: str) -> TaskStatus | None:
+        """See `Storage.status`."""
         with self._mutex:
             row = self._rows.get(task_id)
-            return Outlook(cast(str, row.task.state), row.result) if row is not None else None
+            return TaskStatus(cast(str, row.task.state), row.result) if row is not None else None
 
     def counts(self) -> dict[str, int]:
         """See `Storage.counts`."""
@@ -372,7 +397,7 @@ class MemoryStorage:
             gone = [task_id for moment, _, task_id in ended if moment < before][:limit]
             for task_id in gone:
                 del self._rows[task_id]
-                self._revocations.pop(Target(function=False, key=task_id), None)
+                self._revocations.pop(RevocationTarget(function=False, key=task_id), None)
             return len(gone)
 
     def flush(self) -> None:
@@ -382,16 +407,16 @@ class MemoryStorage:
             for channel in Channel:
                 self._notify(channel)
 
-    def stamp(self, channel: Channel) -> int:
-        """See `Storage.stamp`."""
-        return self._stamps[channel]
+    def generation(self, channel: Channel) -> int:
+        """See `Storage.generation`."""
+        return self._generations[channel]
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
         """See `Storage.wait`."""
         with self._changed:
             self._waiting += 1
             try:
-                return self._changed.wait_for(lambda: self._stamps[channel] != stamp, timeout)
+                return self._changed.wait_for(lambda: self._generations[channel] != generation, timeout)
             finally:
                 self._waiting -= 1
 
@@ -411,7 +436,7 @@ class MemoryStorage:
             self._mutex = self._changed = cast(Any, _Shut())
 
     def _notify(self, channel: Channel) -> None:
-        self._stamps[channel] += 1
+        self._generations[channel] += 1
         if self._waiting:  # a worker that is at work need not be told
             self._changed.notify_all()
 

@@ -10,7 +10,7 @@ from lifecycle.clock import monotonic
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
 
-__all__ = ["LINGER", "LOOK", "Ear", "Listening"]
+__all__ = ["LINGER", "LOOK", "Notifier", "Subscription"]
 
 LOOK: Final = 5.0
 """Seconds after which a wait ends anyway: news can be lost with a connection."""
@@ -22,7 +22,7 @@ AWAY: Final = 0.5
 """Seconds between two attempts to reach the server."""
 
 
-class Ear(Protocol):
+class Subscription(Protocol):
     """A connection that is told of changes. It raises `StorageError` when it is lost."""
 
     @property
@@ -43,14 +43,14 @@ class Ear(Protocol):
         ...
 
 
-class Listening:
+class Notifier:
     """Counts the changes of a queue, and wakes those who wait for the next.
 
     Changes of this process are told to it (`notify`); those of others are heard by a thread, from the first wait on.
     One thread, and one connection, for each store that is open and was waited for.
     """
 
-    def __init__(self, listen: Callable[[], Ear], *, settles: float = 0.0) -> None:
+    def __init__(self, listen: Callable[[], Subscription], *, settles: float = 0.0) -> None:
         """`listen`: opens an ear.
 
         `settles`: seconds after which all look again once a channel is listened to, where a change that was on its way
@@ -65,7 +65,7 @@ class Listening:
         """The channels that are listened to."""
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._stamps = dict.fromkeys(Channel, 0)
+        self._generations = dict.fromkeys(Channel, 0)
         self._again = 0.0
         """When everybody is to look again (`monotonic`)."""
         self._bell: tuple[int, int] | None = None
@@ -75,20 +75,20 @@ class Listening:
         for end in self._bell or ():
             os.close(end)
 
-    def stamp(self, channel: Channel) -> int:
+    def generation(self, channel: Channel) -> int:
         """How many changes there were."""
-        return self._stamps[channel]
+        return self._generations[channel]
 
     def notify(self, *channels: Channel) -> None:
         """Something changed."""
         with self._changed:
             for channel in channels:
-                self._stamps[channel] += 1
+                self._generations[channel] += 1
             if self._waiting:
                 self._changed.notify_all()
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
-        """Block until there is a change after `stamp`, at most `timeout` seconds; whether there may have been one."""
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
+        """Block until there is a change after `generation`, at most `timeout` seconds; whether there may have been one."""
         with self._changed:
             if self._closed:
                 raise StorageError("the queue was closed")
@@ -101,7 +101,7 @@ class Listening:
             if self._waiting == 1 or channel not in self._heard:
                 self._ring()
             try:
-                seen = self._changed.wait_for(lambda: self._stamps[channel] != stamp, min(timeout, LOOK))
+                seen = self._changed.wait_for(lambda: self._generations[channel] != generation, min(timeout, LOOK))
             finally:
                 self._waiting -= 1
                 self._waited[channel] = monotonic()
@@ -125,7 +125,7 @@ class Listening:
 
     def _run(self) -> None:
         bell, ringer = self._bell or (0, 0)
-        ear: Ear | None = None
+        ear: Subscription | None = None
         while not self._closed:
             try:
                 ear = self._listen()
@@ -148,7 +148,7 @@ class Listening:
             os.close(bell)
             os.close(ringer)
 
-    def _heed(self, ear: Ear) -> None:
+    def _heed(self, ear: Subscription) -> None:
         """Listen to what was waited for lately."""
         now = monotonic()
         wanted = {channel for channel in Channel if not self._closed and now - self._waited[channel] < LINGER + LOOK}
@@ -157,7 +157,7 @@ class Listening:
             self._again = now + self._settles if self._settles else 0.0
         self._heard = wanted
 
-    def _hear(self, ear: Ear, bell: int) -> None:
+    def _hear(self, ear: Subscription, bell: int) -> None:
         """Wait for news, and pass it on; while nobody waits for it, only now and then."""
         if self._waiting:
             poll = select.poll()

@@ -99,14 +99,14 @@ class _Wanted:
         storage = self._engine.storage
         deadline = monotonic() + timeout
         while True:
-            stamp = storage.stamp(Channel.WORK)  # before the look, so that nothing comes between the two
+            generation = storage.generation(Channel.WORK)  # before the look, so that nothing comes between the two
             for task in self._tasks():
                 if self._fits(task):
                     return task
             left = deadline - monotonic()
             if left <= 0:
                 return None
-            storage.wait(Channel.WORK, stamp, left)
+            storage.wait(Channel.WORK, generation, left)
 
     def _tasks(self) -> Iterator[Task]:
         """All of the function, the newest first."""

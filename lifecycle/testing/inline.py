@@ -12,7 +12,7 @@ from lifecycle.clock import Clock, seconds, timestamp
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError
-from lifecycle.execution.runner import Attempts
+from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.stored_result import unpack
 from lifecycle.function import TaskFunction
 from lifecycle.queue import TaskQueue
@@ -84,7 +84,7 @@ def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     engine._prepare(made)
     task = engine.bind(attrs.evolve(made, call=None))  # its arguments are what is read back
     task.state, task.attempt, task.worker = EXECUTING.name, 1, engine.name
-    attempts = Attempts(engine)
+    attempts = TaskRunner(engine)
     try:
         outcome, error = attempts.run(task)
     finally:

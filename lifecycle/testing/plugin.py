@@ -23,12 +23,12 @@ import pytest
 
 from lifecycle.analysis.checker import IllegalSequence
 from lifecycle.queue import TaskQueue
-from lifecycle.testing.signal_log import Heard
+from lifecycle.testing.signal_log import SignalLog
 from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["lifecycle_clock", "lifecycle_queue", "lifecycle_signals"]
 
-_RECORDINGS: Final = pytest.StashKey[list[Heard]]()
+_RECORDINGS: Final = pytest.StashKey[list[SignalLog]]()
 """Of a test: whose signals it records."""
 _MESSAGE: Final = "illegal sequence of signals: {}"
 
@@ -48,17 +48,17 @@ def lifecycle_queue(lifecycle_clock: VirtualClock) -> Iterator[TaskQueue]:
 
 
 @pytest.fixture
-def lifecycle_signals(request: pytest.FixtureRequest) -> Iterator[Callable[[TaskQueue], Heard]]:
+def lifecycle_signals(request: pytest.FixtureRequest) -> Iterator[Callable[[TaskQueue], SignalLog]]:
     """``lifecycle_signals(queue)`` records the queue's signals from then on: a list of ``(signal, task id)``.
 
     Its `of` gives those of one task, by the task, its handle or its id. The first signal that is illegal after those
     before it fails the test, and names task and position: at once, if it is sent in the thread that called this and not
     from a task's body, else at the end of the test, at the latest when its fixtures are torn down.
     """
-    recordings: list[Heard] = request.node.stash.setdefault(_RECORDINGS, [])
+    recordings: list[SignalLog] = request.node.stash.setdefault(_RECORDINGS, [])
 
-    def record(queue: TaskQueue) -> Heard:
-        recordings.append(Heard(queue, _strike))
+    def record(queue: TaskQueue) -> SignalLog:
+        recordings.append(SignalLog(queue, _strike))
         return recordings[-1]
 
     yield record
@@ -82,7 +82,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-def _judge(recordings: list[Heard]) -> None:
+def _judge(recordings: list[SignalLog]) -> None:
     """Fail because of the first that is not legal; it is told once."""
     for heard in recordings:
         if heard.fault is not None:

@@ -11,12 +11,12 @@ from lifecycle.execution.runner import current_task
 from lifecycle.queue import TaskQueue
 from lifecycle.result import Result
 
-__all__ = ["Heard"]
+__all__ = ["SignalLog"]
 
 _SIGNALS: Final = {state.name: state.signal for state in LIFECYCLE.states}
 
 
-class Heard(list[tuple[str, str]]):
+class SignalLog(list[tuple[str, str]]):
     """``(signal, task id)`` for all that a queue announces from now on in this process, in order; until `close`."""
 
     def __init__(self, queue: TaskQueue, strike: Callable[[IllegalSequence], object] | None = None) -> None:

@@ -247,7 +247,7 @@ def test_public():
 
 # Memory ------------------------------------------------------------------------------------------------------------
 
-LIFE = ("enqueued", "executing", "complete")
+CONSUMER_LIFECYCLE = ("enqueued", "executing", "complete")
 
 
 @pytest.mark.untraced
@@ -258,7 +258,7 @@ def test_flat_memory(monkeypatch):
 
     def live(numbers):
         for number in numbers:
-            for signal in LIFE:
+            for signal in CONSUMER_LIFECYCLE:
                 checker.feed(signal, f"task-{number}")
 
     tracemalloc.start()
@@ -282,7 +282,7 @@ def test_remembers_the_last(monkeypatch):
     monkeypatch.setattr(checking, "REMEMBERED", 2)
     checker = Checker()
     for task in ("a", "b", "c"):
-        for signal in LIFE:
+        for signal in CONSUMER_LIFECYCLE:
             checker.feed(signal, task)
     for task in ("b", "c"):
         with pytest.raises(IllegalSequence, match="that is final"):
@@ -294,7 +294,11 @@ def test_remembers_the_last(monkeypatch):
 def test_under_way():
     """It counts the tasks that may still get a signal: those that rest in an outcome are among them, nothing final is."""
     checker = Checker()
-    for task, signals in {"a": LIFE, "b": LIFE[:2], "c": ("enqueued", "executing", "error")}.items():
+    for task, signals in {
+        "a": CONSUMER_LIFECYCLE,
+        "b": CONSUMER_LIFECYCLE[:2],
+        "c": ("enqueued", "executing", "error"),
+    }.items():
         for signal in signals:
             checker.feed(signal, task)
     assert checker.under_way == 2

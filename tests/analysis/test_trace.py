@@ -16,7 +16,7 @@ from support.strategies import LAW, patient
 from support.trace_writers import write_many
 
 from lifecycle import SIGNAL_COMPLETE, Task
-from lifecycle.analysis.trace import LONGEST, BadLine, Line, Recorder, read
+from lifecycle.analysis.trace import LONGEST, BadTraceLine, TraceLine, TraceWriter, read
 from lifecycle.testing import VirtualClock, check
 
 
@@ -24,7 +24,7 @@ def lines(path):
     """What is in a trace; fails if a line is none."""
     with path.open("rb") as file:
         found = [line for _, line in read(file)]
-    assert [line for line in found if isinstance(line, BadLine)] == []
+    assert [line for line in found if isinstance(line, BadTraceLine)] == []
     return found
 
 
@@ -34,7 +34,7 @@ def lines(path):
 def test_one_line_attaches_it(tmp_path, make, clock):
     """A recorder is a handler: what the queue announces is in the file, in order, a line each, and legal."""
     queue = make()
-    queue.signal()(Recorder(tmp_path / "trace.jsonl", clock))
+    queue.signal()(TraceWriter(tmp_path / "trace.jsonl", clock))
 
     @queue.task(retries=1, name="flaky")
     def flaky():
@@ -59,7 +59,7 @@ def test_one_line_attaches_it(tmp_path, make, clock):
 
 def test_some_signals_only(tmp_path, queue):
     """Connected to some signals it records those."""
-    queue.signal(SIGNAL_COMPLETE)(Recorder(tmp_path / "trace.jsonl"))
+    queue.signal(SIGNAL_COMPLETE)(TraceWriter(tmp_path / "trace.jsonl"))
     queue.task()(lambda: None)()
     queue.run_next()
     assert [line.signal for line in lines(tmp_path / "trace.jsonl")] == ["complete"]
@@ -67,7 +67,7 @@ def test_some_signals_only(tmp_path, queue):
 
 def test_the_format(tmp_path):
     """A line is an object with id, signal and time, as any program can read it."""
-    with Recorder(tmp_path / "trace.jsonl", VirtualClock(5.25)) as recorder:
+    with TraceWriter(tmp_path / "trace.jsonl", VirtualClock(5.25)) as recorder:
         recorder("executing", Task("7", "tasks.add"))
         recorder("error", Task("7", "tasks.add"), ValueError())
         recorder.write("complete", "8")
@@ -81,14 +81,14 @@ def test_the_format(tmp_path):
 def test_appends(tmp_path):
     """What is in the file stays there."""
     for number in range(3):
-        with Recorder(tmp_path / "trace.jsonl") as recorder:
+        with TraceWriter(tmp_path / "trace.jsonl") as recorder:
             recorder.write("enqueued", str(number))
     assert [line.id for line in lines(tmp_path / "trace.jsonl")] == ["0", "1", "2"]
 
 
 def test_closed(tmp_path):
     """After it was closed nothing is recorded, and nobody is troubled; it can be closed twice."""
-    recorder = Recorder(tmp_path / "trace.jsonl")
+    recorder = TraceWriter(tmp_path / "trace.jsonl")
     recorder.close()
     recorder.close()
     recorder("executing", Task("7", "add"))
@@ -98,7 +98,7 @@ def test_closed(tmp_path):
 def test_no_such_folder(tmp_path):
     """A file that cannot be made is said at once, not at the first signal."""
     with pytest.raises(FileNotFoundError):
-        Recorder(tmp_path / "nowhere" / "trace.jsonl")
+        TraceWriter(tmp_path / "nowhere" / "trace.jsonl")
 
 
 def test_many_processes_share_a_file(tmp_path):
@@ -120,7 +120,7 @@ def test_many_processes_share_a_file(tmp_path):
 
 def test_threads_share_a_recorder(tmp_path):
     """So do threads that share a recorder."""
-    with Recorder(tmp_path / "trace.jsonl") as recorder:
+    with TraceWriter(tmp_path / "trace.jsonl") as recorder:
         ready = threading.Barrier(4)
 
         def work(writer):
@@ -138,7 +138,7 @@ def test_threads_share_a_recorder(tmp_path):
 
 def test_a_fork_shares_it(tmp_path):
     """A process that was forked goes on in the same file."""
-    with Recorder(tmp_path / "trace.jsonl") as recorder:
+    with TraceWriter(tmp_path / "trace.jsonl") as recorder:
         child = os.fork()
         if child == 0:
             recorder.write("executing", "child")
@@ -150,9 +150,9 @@ def test_a_fork_shares_it(tmp_path):
 
 FULL = """
 import resource, signal, sys
-from lifecycle.analysis.trace import Recorder
+from lifecycle.analysis.trace import TraceWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-recorder = Recorder(sys.argv[1])
+recorder = TraceWriter(sys.argv[1])
 recorder.write("executing", "a")
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
@@ -172,13 +172,13 @@ def test_no_space(tmp_path):
     assert said == "OSError True\n"
     with path.open("rb") as file:
         found = list(read(file))
-    assert [line.id for _, line in found if isinstance(line, Line)] == ["a", "c"]
-    assert [number for number, line in found if isinstance(line, BadLine)] == [2]
+    assert [line.id for _, line in found if isinstance(line, TraceLine)] == ["a", "c"]
+    assert [number for number, line in found if isinstance(line, BadTraceLine)] == [2]
 
 
 def test_a_queue_survives_its_recorder(tmp_path, queue, monkeypatch, caplog):
     """A recorder that fails is logged by the queue like any handler, and tasks run."""
-    recorder = queue.signal()(Recorder(tmp_path / "trace.jsonl"))
+    recorder = queue.signal()(TraceWriter(tmp_path / "trace.jsonl"))
     monkeypatch.setattr(recorder, "write", lambda *_: 1 / 0)
     result = queue.task()(lambda: 5)()
     queue.run_next()
@@ -188,7 +188,7 @@ def test_a_queue_survives_its_recorder(tmp_path, queue, monkeypatch, caplog):
 
 def test_forgotten(tmp_path):
     """A recorder that nobody closes has lost nothing, and is closed, without a warning, when nobody has it any more."""
-    recorder = Recorder(tmp_path / "trace.jsonl")
+    recorder = TraceWriter(tmp_path / "trace.jsonl")
     recorder.write("enqueued", "7")
     del recorder
     gc.collect()
@@ -208,7 +208,7 @@ def test_reads_what_it_wrote(tmp_path_factory, written):
     """Whatever ids and names are, line breaks and all, they come back, numbered from 1."""
     path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
     storable = [(task, said, name) for task, said, name in written if f"{task}{name}".isprintable() or "\n" in task]
-    with Recorder(path, VirtualClock()) as recorder:
+    with TraceWriter(path, VirtualClock()) as recorder:
         for task, said, name in storable:
             recorder.write(said, task, name)
     with path.open("rb") as file:
@@ -237,7 +237,7 @@ def test_bad_lines(text, reason):
     good = b'{"id": "7", "signal": "executing"}\n'
     found = reading(good + text + b"\n" + good)
     assert [number for number, _ in found] == [1, 2, 3]
-    assert [type(line) for _, line in found] == [Line, BadLine, Line]
+    assert [type(line) for _, line in found] == [TraceLine, BadTraceLine, TraceLine]
     assert reason in found[1][1].reason
 
 
@@ -253,7 +253,7 @@ def test_lines_without_end():
     whole = b'{"id": "' + b"x" * (LONGEST - 60) + b'", "signal": "executing"}\n'
     found = reading(good + b"x" * (3 * LONGEST) + b"\n" + good + whole + b"y" * (2 * LONGEST))
     assert [(number, type(line)) for number, line in found] == [
-        (1, Line), (2, BadLine), (3, Line), (4, Line), (5, BadLine)
+        (1, TraceLine), (2, BadTraceLine), (3, TraceLine), (4, TraceLine), (5, BadTraceLine)
     ]  # fmt: skip
     assert found[1][1].reason == "longer than 1,000,000 bytes"
 

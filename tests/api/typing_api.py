@@ -26,7 +26,7 @@ from lifecycle import (
     TaskQueue,
     check_canceled,
 )
-from lifecycle.analysis.trace import Recorder
+from lifecycle.analysis.trace import TraceWriter
 from lifecycle.testing import (
     IllegalHistory,
     VirtualClock,
@@ -252,7 +252,7 @@ TaskQueue(serializer=serializer)
 
 # The spec, and traces ------------------------------------------------------------------------------------------------
 
-queue.signal()(Recorder("trace.jsonl"))
+queue.signal()(TraceWriter("trace.jsonl"))
 assert_type(check(["enqueued", "executing"], complete=True), int)
 check([("7", "enqueued")], LIFECYCLE, from_start=False)
 check([5])  # type: ignore[list-item]

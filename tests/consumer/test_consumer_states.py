@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from support.processes import PATIENCE, until
 
 from lifecycle import ConfigurationError, Consumer, IllegalTransition, StorageUnavailable, TaskQueue
-from lifecycle.consumer.states import LIFE, RUNNING, STARTING, STOPPED, Life
-from lifecycle.consumer.stop_requests import Bell
+from lifecycle.consumer.states import CONSUMER_LIFECYCLE, RUNNING, STARTING, STOPPED, ConsumerState
+from lifecycle.consumer.stop_requests import StopRequests
 
-ROWS = {(row.trigger, row.source and row.source.name, row.target.name) for row in LIFE.transitions}
+ROWS = {(row.trigger, row.source and row.source.name, row.target.name) for row in CONSUMER_LIFECYCLE.transitions}
 
 
 @pytest.fixture
@@ -26,19 +26,19 @@ def queue():
 def lived(monkeypatch):
     """What consumers in this process go through: the steps, in order."""
     steps = []
-    born, go = Life.__init__, Life.go
+    born, go = ConsumerState.__init__, ConsumerState.go
 
     def begin(self):
         born(self)
-        steps.append((LIFE.allowed(None)[0], None, self.state))
+        steps.append((CONSUMER_LIFECYCLE.allowed(None)[0], None, self.state))
 
     def told(self, trigger):
         before = self.state
         go(self, trigger)
         steps.append((trigger, before, self.state))
 
-    monkeypatch.setattr(Life, "__init__", begin)
-    monkeypatch.setattr(Life, "go", told)
+    monkeypatch.setattr(ConsumerState, "__init__", begin)
+    monkeypatch.setattr(ConsumerState, "go", told)
     return steps
 
 
@@ -109,7 +109,7 @@ def asked_again(queue, lived, monkeypatch):
     threads = [ask(consumer, lived), ask(consumer, lived), ask(consumer, lived)]
     over(consumer, *threads)
     stuck.free.set()
-    assert ways(lived) == ["starting", "running", "draining", "hurrying", "hurrying", "stopped"]
+    assert ways(lived) == ["starting", "running", "draining", "forcing", "forcing", "stopped"]
 
 
 def hurried(queue, lived, monkeypatch):
@@ -118,7 +118,7 @@ def hurried(queue, lived, monkeypatch):
     assert stuck.here.wait(PATIENCE)
     over(consumer, ask(consumer, lived, graceful=False), ask(consumer, lived))
     stuck.free.set()
-    assert ways(lived) == ["starting", "running", "interrupting", "hurrying", "stopped"]
+    assert ways(lived) == ["starting", "running", "interrupting", "forcing", "stopped"]
 
 
 def no_store(queue, lived, monkeypatch):
@@ -141,7 +141,7 @@ def left_alone(queue, lived, monkeypatch):
     def fail(bell, timeout):
         raise OSError("gone")
 
-    monkeypatch.setattr(Bell, "heard", fail)
+    monkeypatch.setattr(StopRequests, "heard", fail)
     with pytest.raises(OSError, match="gone"):
         consumer.run()
     assert ways(lived) == ["starting", "running", "stopped"]
@@ -269,15 +269,15 @@ def test_no_thread_to_be_had(queue, lived, monkeypatch):
     consumer.stop()
 
 
-@given(triggers=st.lists(st.sampled_from(LIFE.triggers), max_size=8))
+@given(triggers=st.lists(st.sampled_from(CONSUMER_LIFECYCLE.triggers), max_size=8))
 def test_only_by_the_table(triggers):
     """A step that the table does not have is refused, and changes nothing."""
-    life, at = Life(), LIFE.initial.name
+    life, at = ConsumerState(), CONSUMER_LIFECYCLE.initial.name
     for trigger in triggers:
-        allowed = trigger in LIFE.allowed(at)
+        allowed = trigger in CONSUMER_LIFECYCLE.allowed(at)
         if allowed:
             life.go(trigger)
-            at = LIFE.next(at, trigger).name
+            at = CONSUMER_LIFECYCLE.next(at, trigger).name
         else:
             with pytest.raises(IllegalTransition):
                 life.go(trigger)

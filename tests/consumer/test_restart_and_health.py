@@ -212,7 +212,7 @@ def test_readiness(make, tmp_path, monkeypatch):
 
 def test_a_port(monkeypatch):
     """A consumer that has not reported yet is starting, not ready; one that does not report any more is not alive."""
-    with closing(http.Port(("127.0.0.1", 0))) as port:
+    with closing(http.HealthServer(("127.0.0.1", 0))) as port:
         starting = {"state": "starting", "store": False, "alive": 0}
         assert asked(port.number, "/ready") == (503, starting)
         assert asked(port.number, "/live") == (200, starting)
@@ -227,7 +227,7 @@ def test_a_port(monkeypatch):
 
 def test_who_hangs_up(capfd):
     """Whoever asks and does not wait for the answer leaves no trace."""
-    with closing(http.Port(("127.0.0.1", 0))) as port:
+    with closing(http.HealthServer(("127.0.0.1", 0))) as port:
         for _ in range(3):
             with socket.create_connection(("127.0.0.1", port.number)) as caller:
                 caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

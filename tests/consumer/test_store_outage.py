@@ -9,7 +9,7 @@ from support.consumers import PUT_BACK, Gate, Outage, ended, hands, logged, on_s
 from support.processes import LEASE, PATIENCE, settled, states, until
 
 from lifecycle import SIGNAL_INTERRUPTED, StorageFull, StorageUnavailable
-from lifecycle.storage.base import Claimant
+from lifecycle.storage.base import ClaimRequest
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_handler_of_a_recovery(make):
     queue.signal(SIGNAL_INTERRUPTED)(lambda signal, task: (inside.append(task.id), gate.wait()))
     add = queue.task()(plus)
     lost = add(1, 2)
-    (_, (claim,)) = queue.storage.exchange((), Claimant("somebody who is gone", time.time() - LEASE, LEASE))
+    (_, (claim,)) = queue.storage.exchange((), ClaimRequest("somebody who is gone", time.time() - LEASE, LEASE))
     assert claim.task.id == lost.id
     with running(queue) as consumer:
         until(lambda: inside, "the recovery")

@@ -13,7 +13,7 @@ from support.strategies import EDGES, ENDINGS, LAW, MOVES, of_kind, patient
 
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
-from lifecycle.core.policies import Outcome, Revocation, backoff, recover, settle, stopped, visibility
+from lifecycle.core.policies import Outcome, Revocation, backoff, recover, revoked_when_due, settle, visibility
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Record, RetryPolicy, Task, history_line, new_id, policy_fields, read_history
 from lifecycle.errors import Undecodable
@@ -58,7 +58,7 @@ def test_guards(state, expires):
         else:
             law = "start"
         assert policies.admit(task, REVOCATIONS[own], REVOCATIONS[function], NOW) == law, (eta, own, function)
-        assert stopped(task, REVOCATIONS[own], NOW) == (own is not None and eta in STOPS[own])
+        assert revoked_when_due(task, REVOCATIONS[own], NOW) == (own is not None and eta in STOPS[own])
 
 
 @patient
@@ -104,8 +104,8 @@ def test_what_is_looked_at_now(task, own, function, now):
     """A claim looks at what waits, and moves what it looks at: what is itself revoked first, the rest by priority."""
     rank, due = visibility(task, own, now)
     assert ((rank is None) + (due is None)) == (1 if task.state in WAITING else 2)
-    if task.state in WAITING and stopped(task, own, now):
-        assert rank == policies.URGENT > 2**31
+    if task.state in WAITING and revoked_when_due(task, own, now):
+        assert rank == policies.REVOKED_RANK > 2**31
         assert policies.admit(task, own, function, now) in ("revoke", "expire")
     elif task.state == "queued":
         assert rank == task.priority
@@ -151,7 +151,7 @@ def test_outcomes(task, outcome, now, hold, jitter, follows):
     paid = retried and trigger != "retry" and not outcome.free
     assert after.retries == (max(task.retries - 1, 0) if paid else task.retries)
     assert after.lease == (hold if retried else None)
-    assert move.breaks_off == (path[:1] == ("cancel",))
+    assert move.frees_locks == (path[:1] == ("cancel",))
     assert (move.hold, move.worker, move.at) == (hold, "me", now)
     assert (move.result, move.follow_ups) == (outcome.result, follow_ups)
 
@@ -202,7 +202,7 @@ def test_recovery(task, now, hold, limit):
     options = {"worker": "me", "hold": hold} | ({} if limit is None else {"max_interruptions": limit})
     move, again = recover(task, now, **options), task.interruptions < (10 if limit is None else limit)
     assert move == settle(task, Outcome("interrupt"), now, **options)
-    assert move.breaks_off
+    assert move.frees_locks
     after = some.moved(task, move)
     if task.canceling:
         assert some.legal(task, move, ("cancel",))

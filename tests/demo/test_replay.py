@@ -72,7 +72,7 @@ def test_the_protocol_is_all_there():
     calls = [s.text for s in rehearse(PROTOCOL, full=True).steps if isinstance(s, Say) and s.target == "store"]
     names = {re.match(r"\w+", call)[0] for call in calls}
     assert {name for name in names if not hasattr(Storage, name)} == set()
-    assert {"enqueue", "exchange", "release", "extend", "recover", "outlook", "stamp", "wait", "next_due"} <= names
+    assert {"enqueue", "exchange", "release", "extend", "recover", "status", "generation", "wait", "next_due"} <= names
 
 
 @given(text=st.text(min_size=1, max_size=20))

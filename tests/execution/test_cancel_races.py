@@ -13,10 +13,10 @@ from support.consumers import ended as join
 from support.processes import NOISE, settled
 
 from lifecycle import Consumer, IllegalTransition, TaskCanceled
-from lifecycle.consumer.workers.base import Post
+from lifecycle.consumer.workers.base import WorkerContext
 from lifecycle.consumer.workers.loop import STUCK
-from lifecycle.consumer.workers.thread import ThreadHand
-from lifecycle.storage.base import Target
+from lifecycle.consumer.workers.thread import ThreadHandle
+from lifecycle.storage.base import RevocationTarget
 
 OFF = "enqueued executing canceled"
 
@@ -141,7 +141,7 @@ def test_started_meanwhile(queue, heard, worker, runs, monkeypatch):
     instead(queue.storage, "revoke", start, monkeypatch)
     queue.cancel(result.id)
     assert result.task.canceling
-    assert queue.storage.revocation(Target(function=False, key=result.id)) is None
+    assert queue.storage.revocation(RevocationTarget(function=False, key=result.id)) is None
     worker.cancel(result.id)
     threads[0].join(PATIENCE)
     assert heard.story(result) == OFF
@@ -179,7 +179,7 @@ def test_ended_meanwhile(queue, worker, runs, monkeypatch, call, error, state):
     with pytest.raises(IllegalTransition, match=f"is {state}: cannot cancel"):
         queue.cancel(result.id)
     assert result.state == state
-    assert queue.storage.revocation(Target(function=False, key=result.id)) is None
+    assert queue.storage.revocation(RevocationTarget(function=False, key=result.id)) is None
     assert not result.task.canceling
 
 
@@ -236,19 +236,19 @@ def test_in_a_consumer(live, is_async):
         await asyncio.sleep(PATIENCE)
 
     passes = queue.task(name="passes", retries=1)(gate.pass_through)
-    called_off = queue.task(retries=1)(body_async if is_async else gate.pass_through)("called off")
+    cancel_requested = queue.task(retries=1)(body_async if is_async else gate.pass_through)("called off")
     with running(queue, 2):
         other, later = passes("other"), passes("later")
         gate.until(2)
-        called_off.cancel()
+        cancel_requested.cancel()
         moment = monotonic()
-        assert settled(queue, called_off) == ["canceled"]
+        assert settled(queue, cancel_requested) == ["canceled"]
         assert monotonic() - moment < 1 + NOISE
-        assert failure(called_off)["error"] == "TaskCanceled()"
+        assert failure(cancel_requested)["error"] == "TaskCanceled()"
         gate.until(3)
         gate.open()
         assert settled(queue, other, later) == ["complete"] * 2
-    assert states(called_off) == "queued executing canceled"
+    assert states(cancel_requested) == "queued executing canceled"
 
 
 @on_sqlite
@@ -296,7 +296,7 @@ def test_as_a_consumer_is_told_to_stop(live):
 def test_what_a_consumer_asks(queue, monkeypatch):
     """A consumer asks only about workers that have run one task for a while: if they are idle or quick it asks nothing."""
     consumer = Consumer(queue)
-    hands = [ThreadHand(Post(queue, consumer._terms), f"w{n}") for n in range(3)]
+    hands = [ThreadHandle(WorkerContext(queue, consumer._terms), f"w{n}") for n in range(3)]
     consumer._crew.extend(hands)
     idle, quick, slow = [hand._shift.worker for hand in hands]
     asked = []

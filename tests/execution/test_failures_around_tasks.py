@@ -49,7 +49,7 @@ def test_a_hook_that_exits(queue, heard):
 
 
 def test_a_body_that_exits(queue):
-    """Post-execute hooks are called after a body that ends the program, too."""
+    """WorkerContext-execute hooks are called after a body that ends the program, too."""
     told = []
     queue.post_execute("note")(lambda task, value, exc: told.append((value, repr(exc))))
     queue.task(name="exits")(lambda: sys.exit(3))()
@@ -111,7 +111,7 @@ def test_a_lock_that_nobody_heard_of(queue, monkeypatch):
         lock.acquire()
     assert queue.is_locked("lock")
     locks.away = False
-    queue.engine.heart._beat(["w"])
+    queue.engine.heartbeat._beat(["w"])
     assert not queue.is_locked("lock")
     assert not lock.release()
 
@@ -124,10 +124,10 @@ def test_a_release_that_fails(queue, monkeypatch):
     with pytest.raises(StorageUnavailable):
         lock.release()
     assert not lock.release()
-    queue.engine.heart._beat([queue.engine.name])
+    queue.engine.heartbeat._beat([queue.engine.name])
     assert queue.is_locked("lock")
     locks.away = False
-    queue.engine.heart._beat([queue.engine.name])
+    queue.engine.heartbeat._beat([queue.engine.name])
     assert lock.acquire()
     assert lock.release()
 
@@ -145,12 +145,12 @@ def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog, then):
     with monkeypatch.context() as patch:
         patch.setattr(queue.storage, "release", full)
         result = plain(1)
-        queue.engine.heart._beat(["w"])
+        queue.engine.heartbeat._beat(["w"])
     assert heard.of(result) == ["enqueued"]
     assert "1 tasks stay held a little longer" in caplog.text
     assert queue.run_next() is None
     {
-        "a heartbeat": lambda: queue.engine.heart._beat(["w"]),
+        "a heartbeat": lambda: queue.engine.heartbeat._beat(["w"]),
         "another task": lambda: plain(2),
         "nothing": lambda: queue.engine.clock.advance(31),
     }[then]()
@@ -177,10 +177,10 @@ def test_a_retry_that_cannot_be_let_go(queue, monkeypatch, clock):
     with monkeypatch.context() as patch:
         patch.setattr(queue.storage, "release", full)
         worker.work(lambda: True)
-        queue.engine.heart._beat(["w"])
+        queue.engine.heartbeat._beat(["w"])
     for _ in range(3):
         clock.advance(20)
-        queue.engine.heart._beat(["w"])
+        queue.engine.heartbeat._beat(["w"])
     worker.work(lambda: True)
     assert result.state == "complete"
 

@@ -4,7 +4,7 @@ import pytest
 
 from lifecycle import TaskTimeout
 from lifecycle.execution import interruption as guard
-from lifecycle.execution.interruption import Guard
+from lifecycle.execution.interruption import Interrupter
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def pending(monkeypatch):
 
 def test_nothing_is_left_behind(pending):
     """What was thrown and has not struck when the body ends strikes no more, and the body's end stands."""
-    one = Guard()
+    one = Interrupter()
     one.arm(None, TaskTimeout)
     assert one.throw(TaskTimeout)
     assert pending == [TaskTimeout]
@@ -34,7 +34,7 @@ def test_nothing_is_left_behind(pending):
 
 def test_what_was_thrown_before_a_call(pending):
     """What was thrown just before a call of the library strikes before it begins; the call is not entered."""
-    one = Guard()
+    one = Interrupter()
     one.arm(None, TaskTimeout)
     one.throw(TaskTimeout)
     with pytest.raises(TaskTimeout):
@@ -47,7 +47,7 @@ def test_what_was_thrown_before_a_call(pending):
 def test_what_is_thrown_in_a_call(pending):
     """What is thrown during a call strikes when the outermost is left."""
     woken = []
-    one = Guard(lambda: woken.append(1))
+    one = Interrupter(lambda: woken.append(1))
     one.arm(None, TaskTimeout)
     one.enter()
     one.enter()

@@ -20,7 +20,7 @@ from lifecycle import (
     TaskLockedException,
     TaskTimeout,
 )
-from lifecycle.storage.base import Target
+from lifecycle.storage.base import RevocationTarget
 
 DELAYS = st.sampled_from([0, 0, 5, 20])
 ACTS = st.sampled_from([
@@ -201,7 +201,7 @@ class QueueMachine(RuleBasedStateMachine):
         """A task is revoked, others run to their end; then each that rests in an outcome gets a last chance."""
         try:
             for target in self.revoked:
-                self.queue.engine.restore(Target(function=target in ("one", "two"), key=target))
+                self.queue.engine.restore(RevocationTarget(function=target in ("one", "two"), key=target))
             self.revoked.clear()
             for result in self.results[::2]:
                 if result.state == "scheduled":

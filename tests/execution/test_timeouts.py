@@ -12,6 +12,7 @@ import pytest
 from conftest import PATIENCE, Heard, another_thread, drain, failure, spin
 
 from lifecycle import SIGNAL_ENQUEUED, ResultTimeout, TaskTimeout
+from lifecycle.execution import interruption
 from lifecycle.execution.worker import Worker
 
 LEASE = 30.0
@@ -233,15 +234,13 @@ async def plain_async():
 
 def test_timeouts_are_not_kept(queue):
     """Nothing is kept of a timeout whose body has ended: as many as one likes cost nothing."""
-    from lifecycle import guard  # noqa: PLC0415 -- to look inside
-
     quick = queue.task(timeout=3600)(lambda: None)
     quick()
     drain(queue)
-    before = len(guard._alarms._due)
+    before = len(interruption._alarms._due)
     quick.map([()] * 200)
     drain(queue)
-    assert len(guard._alarms._due) < before + 20
+    assert len(interruption._alarms._due) < before + 20
 
 
 def test_interrupting_an_async_body(queue, heard):

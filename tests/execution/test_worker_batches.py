@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from lifecycle import SIGNAL_COMPLETE
-from lifecycle.consumer.workers.base import Post, Terms
-from lifecycle.consumer.workers.loop import Shift
+from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
+from lifecycle.consumer.workers.loop import WorkerLoop
 from lifecycle.execution.worker import Worker
 
 
@@ -96,7 +96,7 @@ def test_a_busy_worker_is_stuck(queue, heard):
 
 def test_a_busy_worker_is_not_stuck(queue, heard, add):
     """However long its last task took: a worker that has just claimed the next one is not relieved of it."""
-    shift, ticks = Shift(Post(queue, Terms(30.0, 1, "spawn")), "busy"), [0.0]
+    shift, ticks = WorkerLoop(WorkerContext(queue, WorkerOptions(30.0, 1, "spawn")), "busy"), [0.0]
     queue.engine.tick = lambda: ticks[0]
     looked = []
 

@@ -149,12 +149,12 @@ class Trial:
         while True:
             look()
             try:
-                stamp = self.queue.storage.stamp(Channel.OUTCOME)
+                generation = self.queue.storage.generation(Channel.OUTCOME)
                 counts = self.queue.storage.counts()
                 left = sum(count for state, count in counts.items() if state in RESTLESS)
                 if not left:
                     return
-                self.queue.storage.wait(Channel.OUTCOME, stamp, LOOK)
+                self.queue.storage.wait(Channel.OUTCOME, generation, LOOK)
                 pause(LOOK / 4)  # while a lot happens, there is no need to look at each
             except StorageError:
                 pause(LOOK)

@@ -21,7 +21,7 @@ from support.redis_server import told_redis
 
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.consumer.demo.demo import SCENARIOS
-from lifecycle.consumer.health_server import Port
+from lifecycle.consumer.health_server import HealthServer
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 SHOP = "postgresql://app@db.example.com/shop"
@@ -216,7 +216,7 @@ def test_recipes():
     assert {Path(first).name for first, *_ in calls} == {"lifecycle"}
     assert [found for _, *words in calls if (found := fault(words))] == []
     paths = re.findall(r"path: (/\w+)", probes) + re.findall(r"8080(/\w+)", compose)
-    with closing(Port(("127.0.0.1", 0))) as port:
+    with closing(HealthServer(("127.0.0.1", 0))) as port:
         assert paths == ["/ready", "/live", "/live"]
         assert all(port.answer(path)[0] in (200, 503) for path in paths)
     for text, words in (unit, start), (compose, others[1]):

@@ -14,7 +14,7 @@ from lifecycle import TaskQueue
 from lifecycle.clock import RemoteClock, SystemClock
 from lifecycle.errors import StorageError, StorageUnavailable
 from lifecycle.storage import MemoryStorage, open_storage
-from lifecycle.storage.base import Claimant
+from lifecycle.storage.base import ClaimRequest
 
 
 class World:
@@ -191,7 +191,7 @@ def test_hosts_that_are_a_minute_apart(request, kind):
     [_, record] = result.history()
     assert abs(record.at - behind.storage._server.now()) < 10
     other = add()
-    _, [(task, move)] = behind.storage.exchange((), Claimant("w", behind.engine.clock.now(), behind.engine.lease))
+    _, [(task, move)] = behind.storage.exchange((), ClaimRequest("w", behind.engine.clock.now(), behind.engine.lease))
     assert task.id == other.id
     assert ahead.engine.recover() == 0, "its lease has not ended"
     assert task.lease - ahead.engine.clock.now() == pytest.approx(20, abs=5)

@@ -65,9 +65,9 @@ class LosesLines(MemoryStorage):
 class DropsFollowUps(MemoryStorage):
     """Commits a move without the tasks that are to follow."""
 
-    def exchange(self, done, claimant):
+    def exchange(self, done, request):
         done = [Settlement(task, attrs.evolve(move, follow_ups=())) for task, move in done]
-        return super().exchange(done, claimant)
+        return super().exchange(done, request)
 
 
 @bug(r"exchange: who waits for OUTCOME was not told")
@@ -94,11 +94,11 @@ class LowestFirst(MemoryStorage):
 class StartsWhatHasExpired(MemoryStorage):
     """Never looks at the expiry."""
 
-    def _claim(self, claimant):
+    def _claim(self, request):
         moments = [(row.task, row.task.expires) for row in self._rows.values()]
         for task, _ in moments:
             task.expires = None
-        claims = super()._claim(claimant)
+        claims = super()._claim(request)
         for task, expires in moments:
             task.expires = expires
         for task, _ in claims:
@@ -112,9 +112,9 @@ class GivesOneTaskToTwo(MemoryStorage):
 
     last = ()
 
-    def _claim(self, claimant):
-        claims = super()._claim(claimant)
-        if not claims and self.last and claimant.worker != self.last[0].move.worker:
+    def _claim(self, request):
+        claims = super()._claim(request)
+        if not claims and self.last and request.worker != self.last[0].move.worker:
             claims = self.last
         self.last = [claim for claim in claims if claim.move.path == (START,)]
         return claims
@@ -135,9 +135,9 @@ class IgnoresHolds(MemoryStorage):
 class NeverSpends(MemoryStorage):
     """Goes on to stop a function's tasks after the one that was to be stopped."""
 
-    def _claim(self, claimant):
+    def _claim(self, request):
         known = {target: said for target, said in self._revocations.items() if target.function}
-        claims = super()._claim(claimant)
+        claims = super()._claim(request)
         self._revocations |= known
         return claims
 
@@ -298,15 +298,15 @@ class PrunesWhatWaits(MemoryStorage):
         return gone
 
 
-@bug(r"outlook\('.'\): the adapter says Outlook\(.*result=None\), the model Outlook\(.*result=b'.'\)")
+@bug(r"status\('.'\): the adapter says TaskStatus\(.*result=None\), the model TaskStatus\(.*result=b'.'\)")
 class ReadsOnce(MemoryStorage):
     """Gives a result to the first who asks, as some queues do."""
 
-    def outlook(self, task_id):
-        outlook = super().outlook(task_id)
-        if outlook is not None:
+    def status(self, task_id):
+        status = super().status(task_id)
+        if status is not None:
             self._rows[task_id].result = None
-        return outlook
+        return status
 
 
 @bug(r"restore: the adapter says True, the model False")
@@ -333,9 +333,9 @@ class RemembersWhatItRead(SQLiteStorage):
             self.known[task_id] = super().get(task_id)
         return self.known[task_id]
 
-    def exchange(self, done, claimant):
+    def exchange(self, done, request):
         self.known = None
-        return super().exchange(done, claimant)
+        return super().exchange(done, request)
 
     def enqueue(self, tasks, now, actor):
         self.known = None

@@ -57,7 +57,7 @@ def parted(storage, where, watched, first):
     """Parent and child write after a fork, and one of them closes the store before the other goes on."""
     storage.enqueue([Task("before", "add")], 1.0, PRODUCER)
     if watched:
-        storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.01)
+        storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.01)
 
     def write(name):
         storage.enqueue([Task(name, "add")], 1.0, PRODUCER)
@@ -97,7 +97,7 @@ def beside_threads(storage):
 
     def wait():
         while not stop.is_set():
-            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.01)
+            storage.wait(Channel.OUTCOME, storage.generation(Channel.OUTCOME), 0.01)
 
     with ThreadPoolExecutor(3) as pool:
         threads, waiting = [pool.submit(write, name) for name in "ab"], pool.submit(wait)

@@ -44,13 +44,13 @@ class Boom(Exception):
     pass
 
 
-class Model:
+class ReferenceStorage:
     """Has every callback as a method, for those that are given by name."""
 
     world = None
 
 
-class Magic(Model):
+class Magic(ReferenceStorage):
     """Has methods that the library finds by their names."""
 
     def on_enter_b(self, *args, **kwargs):
@@ -61,14 +61,18 @@ class Magic(Model):
 
 
 for _label in LABELS:
-    setattr(Model, f"m_{_label}", lambda self, *args, _label=_label, **kwargs: self.world.call(_label, *args, **kwargs))
+    setattr(
+        ReferenceStorage,
+        f"m_{_label}",
+        lambda self, *args, _label=_label, **kwargs: self.world.call(_label, *args, **kwargs),
+    )
 
 
-class OwnStock(Model, Machine):
+class OwnStock(ReferenceStorage, Machine):
     """A machine that is its own model."""
 
 
-class OwnCompiled(Model, CompiledMachine):
+class OwnCompiled(ReferenceStorage, CompiledMachine):
     """A machine that is its own model."""
 
 
@@ -79,7 +83,7 @@ class World:
         self.log, self.calls, self.budget, self.lists = [], Counter(), 0, []
         own = spec["model"] == "self"
         made = {False: (Machine, OwnStock), True: (CompiledMachine, OwnCompiled)}[kind][own]
-        self.models = [] if own else [{"plain": Model, "magic": Magic}[spec["model"]]() for _ in range(2)]
+        self.models = [] if own else [{"plain": ReferenceStorage, "magic": Magic}[spec["model"]]() for _ in range(2)]
         self.names = spec["names"]
         self.machine = made(
             model=Machine.self_literal if own else None,

@@ -48,14 +48,14 @@ def settled(queue, *results, patience=PATIENCE):
     """Wait until these tasks are at rest; the states that they rest in."""
     deadline = time.monotonic() + patience
     while True:
-        stamp = queue.storage.stamp(Channel.OUTCOME)
+        generation = queue.storage.generation(Channel.OUTCOME)
         states = [result.state for result in results]
         moving = [state for state in states if LIFECYCLE.state(state).kind not in (Kind.OUTCOME, Kind.FINAL)]
         if not moving:
             return states
         left = deadline - time.monotonic()
         assert left > 0, f"{len(moving)} of {len(states)} tasks do not come to rest; they are {set(moving)}"
-        queue.storage.wait(Channel.OUTCOME, stamp, min(left, 1.0))
+        queue.storage.wait(Channel.OUTCOME, generation, min(left, 1.0))
 
 
 def states(result):

@@ -14,7 +14,7 @@ from lifecycle.core.table import COMPLETE, EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageUnavailable
 from lifecycle.storage import SQLiteStorage, open_storage
-from lifecycle.storage.base import Actor, Channel, Claimant, Settlement
+from lifecycle.storage.base import Actor, Channel, ClaimRequest, Settlement
 
 PATIENCE = 60.0
 """Seconds after which what is awaited is taken for lost, on a machine that is busy."""
@@ -25,7 +25,7 @@ import sys
 from lifecycle.core import policies
 from lifecycle.core.policies import Outcome
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Actor, Channel, Claimant, Settlement
+from lifecycle.storage.base import Actor, Channel, ClaimRequest, Settlement
 from lifecycle.core.table import COMPLETE
 from lifecycle.core.task import Task
 """
@@ -64,7 +64,7 @@ def rows(path, queue=None):
 
 def start(storage, worker="w", now=5.0, **options):
     """Claim, and announce; the tasks that were started."""
-    _, claims = storage.exchange((), Claimant(worker, now, 10.0, **options))
+    _, claims = storage.exchange((), ClaimRequest(worker, now, 10.0, **options))
     for task, move in claims:
         task.state = move.state.name
     return [task for task, _ in claims if task.state == EXECUTING]
@@ -108,7 +108,7 @@ def work_off(storage, name, total, stop, accepted):
     done = []
     while not stop.is_set():
         try:
-            took, claims = storage.exchange(done, Claimant(name, 2.0, 1000.0, limit=3))
+            took, claims = storage.exchange(done, ClaimRequest(name, 2.0, 1000.0, limit=3))
         except StorageUnavailable:
             continue
         assert all(took)
@@ -122,16 +122,16 @@ def work_off(storage, name, total, stop, accepted):
                     return
             except StorageUnavailable:
                 continue
-            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.05)
+            storage.wait(Channel.OUTCOME, storage.generation(Channel.OUTCOME), 0.05)
 
 
 def await_task(storage, task_id):
     """Wait until there is such a task; False if a wait was not ended by its coming."""
     while True:
-        stamp = storage.stamp(Channel.WORK)
+        generation = storage.generation(Channel.WORK)
         if storage.get(task_id) is not None:
             return True
-        if not storage.wait(Channel.WORK, stamp, PATIENCE):
+        if not storage.wait(Channel.WORK, generation, PATIENCE):
             return False
 
 

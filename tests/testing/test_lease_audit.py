@@ -8,9 +8,9 @@ from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.execution.engine import Engine
 from lifecycle.storage import MemoryStorage, memory
-from lifecycle.storage.base import Actor, Claim, Claimant, Settlement
+from lifecycle.storage.base import Actor, Claim, ClaimRequest, Settlement
 from lifecycle.testing import Violation, World, simulate
-from lifecycle.testing.simulation.lease_audit import Ledger
+from lifecycle.testing.simulation.lease_audit import LeaseAudit
 
 SEEDS = 60
 """How many a bug may hide from; with each it is said which was the first to find it when this was written."""
@@ -74,9 +74,9 @@ class Kept:
 
     def __init__(self):
         self.faults = []
-        self.ledger, self.storage = Ledger(self.faults.append), MemoryStorage()
+        self.ledger, self.storage = LeaseAudit(self.faults.append), MemoryStorage()
         self.storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
-        self.claimed = self.ask("exchange", (), Claimant("w", 5.0, 10.0))[1]
+        self.claimed = self.ask("exchange", (), ClaimRequest("w", 5.0, 10.0))[1]
         for task, move in self.claimed:
             task.state = move.state.name
 
@@ -95,7 +95,7 @@ def test_a_life_without_a_fault():
     assert kept.storage.get("a").state == EXECUTING
     kept.ask("recover", 20.0, PRODUCER)
     assert kept.ask("exchange", [late], None) == ([False], [])
-    _, [(task, move)] = kept.ask("exchange", (), Claimant("v", 21.0, 10.0))
+    _, [(task, move)] = kept.ask("exchange", (), ClaimRequest("v", 21.0, 10.0))
     task.state = move.state.name
     assert kept.ask("exchange", [settlement(task)], None) == ([True], [])
     assert kept.faults == []
@@ -171,7 +171,7 @@ def test_whose_word_it_is(worker, attempt, faults):
     with World(queue) as world:
         world.touched.add("w")
         queue.task(name="add")(lambda: None)()
-        _, [(task, move)] = world.store.exchange((), Claimant("w", world.clock.now(), 30.0))
+        _, [(task, move)] = world.store.exchange((), ClaimRequest("w", world.clock.now(), 30.0))
         task.state, task.worker, task.attempt = move.state.name, worker, attempt
         world._hear(move.state.signal, task)
         assert len(world.faults) == faults

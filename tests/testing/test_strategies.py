@@ -17,7 +17,7 @@ from lifecycle.core.policies import admit, claimed, settle
 from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State, Transition
 from lifecycle.core.task import Task
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Actor, Claimant, Settlement
+from lifecycle.storage.base import Actor, ClaimRequest, Settlement
 from lifecycle.testing import (
     Fault,
     IllegalSequence,
@@ -32,7 +32,7 @@ from lifecycle.testing import (
     tasks,
 )
 from lifecycle.testing.strategies import _faults
-from lifecycle.testing.strategies.paths import Walks
+from lifecycle.testing.strategies.paths import Paths
 
 STATE_OF = {signal: state for state, (signal, *_) in LAW.items()}
 FOLLOWERS = {state: {LAW[end][0] for (start, _), end in EDGES.items() if start == state} for state in (None, *LAW)}
@@ -191,7 +191,7 @@ def test_every_fault_is_drawn():
 
 def test_every_wrong_pair_can_be_drawn():
     """Each signal that may not follow a state belongs to one kind of fault: none of the wrong pairs is out of reach."""
-    pairs = [pair for found in _faults(Walks(LIFECYCLE)).values() for pair in found]
+    pairs = [pair for found in _faults(Paths(LIFECYCLE)).values() for pair in found]
     wrong = {(state, signal) for state in (None, *LAW) for signal in STATE_OF if signal not in FOLLOWERS[state]}
     assert sorted(pairs, key=str) == sorted(wrong, key=str)
 
@@ -269,7 +269,7 @@ def test_schedules_drive_a_store(schedule, number):
             now += step.after
             store.recover(now, Actor("recovery"))
             if step.outcome is None:
-                _, claims = store.exchange([], Claimant(step.worker, now, 10.0))
+                _, claims = store.exchange([], ClaimRequest(step.worker, now, 10.0))
                 held[step.worker] = next((task for task, move in claims if move.path == ("start",)), None)
                 if held[step.worker] is not None:
                     held[step.worker].state = "executing"  # as its announcement would

@@ -5,10 +5,20 @@ from typing import Any
 
 import attrs
 
-from lifecycle.core.policies import URGENT, WAITING, Move, Revocation, admit, claimed, enqueued, stopped, visibility
+from lifecycle.core.policies import (
+    REVOKED_RANK,
+    WAITING,
+    Move,
+    Revocation,
+    admit,
+    claimed,
+    enqueued,
+    revoked_when_due,
+    visibility,
+)
 from lifecycle.core.table import REVOKE, START
 from lifecycle.core.task import Task
-from lifecycle.storage.base import RIPEN, Channel, Claim, Claimant, Settlement
+from lifecycle.storage.base import PROMOTE_LIMIT, Channel, Claim, ClaimRequest, Settlement
 from lifecycle.storage.postgres.server import Transaction
 from lifecycle.storage.postgres.session import Command, numbers, texts
 from lifecycle.storage.postgres.statements import Rank, Sql, ranks, revocation, task
@@ -32,30 +42,30 @@ class Exchange:
         self._unwritten: list[tuple[Task, Move, Rank]] = []
         self._reranked: list[tuple[int, Rank]] = []
 
-    def settle(self, done: Sequence[Settlement], claimant: Claimant | None) -> list[Row] | None:
-        """Commit outcomes; what the claimant finds then, if that could be had along with it."""
+    def settle(self, done: Sequence[Settlement], request: ClaimRequest | None) -> list[Row] | None:
+        """Commit outcomes; what the request finds then, if that could be had along with it."""
         found = None
         parts = _parts(done)
         for part in parts:
-            found = self._settle(part, claimant if part is parts[-1] else None)
+            found = self._settle(part, request if part is parts[-1] else None)
         return found
 
-    def claim(self, claimant: Claimant, found: list[Row] | None) -> None:
+    def claim(self, request: ClaimRequest, found: list[Row] | None) -> None:
         """Decide what becomes of the foremost tasks; `found`: those, if `settle` had them."""
-        now, limit = claimant.now, claimant.limit
+        now, limit = request.now, request.limit
         if found is None:
-            found = self._transaction.run(self._foremost(now, RIPEN, limit))[0].rows
+            found = self._transaction.run(self._foremost(now, PROMOTE_LIMIT, limit))[0].rows
         wanted = limit
         while True:
-            more = self._go_through(found, claimant) or len(found) == wanted
+            more = self._go_through(found, request) or len(found) == wanted
             wanted = limit - len(self.claims)
             if self._over or not more or not wanted:
                 return
             found = self._transaction.run(*self.writes(), self._foremost(now, 0, wanted))[-1].rows
 
-    def _go_through(self, found: Sequence[Row], claimant: Claimant) -> bool:
+    def _go_through(self, found: Sequence[Row], request: ClaimRequest) -> bool:
         """Decide on each; whether they have to be looked at anew, since a revocation was spent."""
-        worker, now, lease, hold, _, ahead = claimant
+        worker, now, lease, hold, _, batchable = request
         for row in found:
             known = task(row)
             own, of_function = revocation(*row[17:19]), revocation(*row[19:21])
@@ -65,12 +75,17 @@ class Exchange:
                 self.news.add(Channel.WORK)
                 continue
             if trigger == START:
-                alone = ahead is not None and known.name not in ahead
+                alone = batchable is not None and known.name not in batchable
                 if alone and self._started:
                     self._over = True
                     return False
                 self._started, self._over = True, alone
-            spends = trigger == REVOKE and of_function is not None and of_function.once and not stopped(known, own, now)
+            spends = (
+                trigger == REVOKE
+                and of_function is not None
+                and of_function.once
+                and not revoked_when_due(known, own, now)
+            )
             if spends and not self._spent(known.name):  # another worker was faster: it stops that one's task, not this
                 return True
             self._take(known, claimed(known, trigger, worker, now, lease, hold=hold), own)
@@ -108,14 +123,14 @@ class Exchange:
     def _foremost(self, now: float, ripen: int, most: int) -> Command:
         return self._sql.foremost, (self._queue, now, ripen, most)
 
-    def _settle(self, done: Sequence[Settlement], claimant: Claimant | None) -> list[Row] | None:
+    def _settle(self, done: Sequence[Settlement], request: ClaimRequest | None) -> list[Row] | None:
         places = self._places(done)
         order = sorted(range(len(done)), key=lambda number: done[number].task.seq or 0)
         rows = [(*done[number], places.get(number, _NOWHERE)) for number in order]
-        alone = claimant is None or any(move.follow_ups or move.breaks_off for _, move in done)
+        alone = request is None or any(move.follow_ups or move.frees_locks for _, move in done)
         commands: list[Command] = [self._sql.moves(self._queue, rows)]
-        if claimant is not None and not alone:
-            commands.append(self._foremost(claimant.now, RIPEN, claimant.limit))
+        if request is not None and not alone:
+            commands.append(self._foremost(request.now, PROMOTE_LIMIT, request.limit))
         results = self._transaction.run(*commands)
         moved = {order[place - 1] for (place,) in results[0].rows}
         self.took += [number in moved for number in range(len(done))]
@@ -125,7 +140,7 @@ class Exchange:
                 self.news.add(Channel.OUTCOME)
             if move.lease is None and move.state.name in WAITING:
                 self.news.add(Channel.WORK)
-        if broken_off := [known.id for known, move in accepted if move.breaks_off]:
+        if broken_off := [known.id for known, move in accepted if move.frees_locks]:
             self._transaction.run((self._sql.free_locks, (self._queue, texts(broken_off))))
         if follow_ups := [(one, move) for _, move in accepted for one in move.follow_ups]:
             self._bear(follow_ups)
@@ -173,7 +188,7 @@ def rank_of_birth(new: Task, move: Move, own: Revocation | None) -> int | None:
     """The rank of a task that is being made; `own`: what was revoked of its id before there was a task."""
     if move.lease is not None:
         return None
-    return URGENT if stopped(new, own, move.at) else new.priority
+    return REVOKED_RANK if revoked_when_due(new, own, move.at) else new.priority
 
 
 def _parts(done: Sequence[Settlement]) -> list[list[Settlement]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lifecycle.core.policies import Move
 from lifecycle.core.task import Task
-from lifecycle.storage.base import Claim, Claimant, Settlement
+from lifecycle.storage.base import Claim, ClaimRequest, Settlement
 from lifecycle.storage.postgres.server import Transaction
 from lifecycle.storage.postgres.session import numbers
 from lifecycle.storage.postgres.statements import Sql, task
@@ -69,11 +69,11 @@ class Doubts:
             self._claims.setdefault(claim.move.worker, []).append(claim)
 
     def resolved(
-        self, transaction: Transaction, queue: int, done: Sequence[Settlement], claimant: Claimant | None
+        self, transaction: Transaction, queue: int, done: Sequence[Settlement], request: ClaimRequest | None
     ) -> Resolved | None:
         """Look what became of what is asked for again; ``None`` if none of that is in doubt."""
         again = [settlement for settlement in done if id(settlement.move) in self._settled]
-        claims = self._claims.get(claimant.worker, []) if claimant is not None else []
+        claims = self._claims.get(request.worker, []) if request is not None else []
         if not again and not claims:
             return None
         places = [known.seq for known, _ in (*again, *claims)]
@@ -94,10 +94,10 @@ class Doubts:
         for one in again:
             del self._settled[id(one.move)]
         self._settled |= {id(one.move): one for one in made}
-        if claimant is not None:
-            self._claims.pop(claimant.worker, None)
+        if request is not None:
+            self._claims.pop(request.worker, None)
             if kept:
-                self._claims[claimant.worker] = [claim for claim, _ in kept]
+                self._claims[request.worker] = [claim for claim, _ in kept]
         return Resolved(self, done, made, kept)
 
     def forget(self, moves: Sequence[int], claims: Sequence[Claim]) -> None:

@@ -8,7 +8,7 @@ from lifecycle.storage.base import Channel
 from lifecycle.storage.postgres.session import Command, ConnectionLost, Result, ServerError, Session, Statement
 from lifecycle.storage.postgres.statements import Sql
 
-__all__ = ["SOON", "PostgresEar", "Server", "channel_name"]
+__all__ = ["SOON", "PostgresSubscription", "Server", "channel_name"]
 
 SOON: Final = 0.3
 """Seconds after which all look again once a channel is listened to: what was being committed has been, by then."""
@@ -52,8 +52,8 @@ def channel_name(schema: str, queue_id: int, channel: Channel) -> str:
     return f"lifecycle {queue_id} {channel.value} {schema}".encode()[:63].decode("utf-8", "ignore")
 
 
-class PostgresEar:
-    """A connection that listens; see `lifecycle.storage.notifications.Ear`."""
+class PostgresSubscription:
+    """A connection that listens; see `lifecycle.storage.notifications.Subscription`."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable, StorageUnusable
-from lifecycle.storage.notifications import Listening
+from lifecycle.storage.notifications import Notifier
 from lifecycle.storage.postgres import schema
-from lifecycle.storage.postgres.listener import SOON, PostgresEar
+from lifecycle.storage.postgres.listener import SOON, PostgresSubscription
 from lifecycle.storage.postgres.session import (
     BEGIN,
     COMMIT,
@@ -83,7 +83,7 @@ class PostgresServer:
         self._migrate, self._size = migrate, pool_size
         self._closed = False
         self._all: set[Session] = set()
-        self.watch: Listening
+        self.watch: Notifier
         self._begin_anew()
         _live.add(self)
 
@@ -95,7 +95,7 @@ class PostgresServer:
         self._queue_id = 0
         self.process = f"{os.getpid()}:{os.urandom(6).hex()}"
         """Who it is among those who listen."""
-        self.watch = Listening(lambda: PostgresEar(self), settles=SOON)
+        self.watch = Notifier(lambda: PostgresSubscription(self), settles=SOON)
 
     def forget(self) -> None:
         """Start anew, as a child after a fork: connections and threads are the parent's.

@@ -165,7 +165,7 @@ class Sql:
         self.histories = made(
             "histories", "select seq, history from SCHEMA.task where seq = any($2::int8[]) and queue = $1"
         )
-        self.outlook = made("outlook", "select state, result from SCHEMA.task where id = $2 and queue + 0 = $1")
+        self.status = made("status", "select state, result from SCHEMA.task where id = $2 and queue + 0 = $1")
         self.whole = made("whole", "select set_config('enable_seqscan', 'on', true) where $1 > 0")
         self.counts = made("counts", "select state, count(*) from SCHEMA.task where queue = $1 group by state")
         self.tasks = made(

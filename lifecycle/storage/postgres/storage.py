@@ -13,7 +13,7 @@ from lifecycle.core.policies import WAITING, Move, Revocation, enqueued, recover
 from lifecycle.core.table import REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import ConfigurationError, DuplicateTask, StorageError
-from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
+from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
 from lifecycle.storage.postgres.exchange import Exchange, rank_of_birth
 from lifecycle.storage.postgres.external_transaction import ELSEWHERE, begun, joined
 from lifecycle.storage.postgres.in_doubt import Doubts
@@ -21,7 +21,7 @@ from lifecycle.storage.postgres.listener import channel_name
 from lifecycle.storage.postgres.server import OutcomeUnknown, PostgresServer, Transaction
 from lifecycle.storage.postgres.session import Command, numbers, texts
 from lifecycle.storage.postgres.statements import Rank, Sql, ranks, revocation, task
-from lifecycle.storage.postgres.url import Place
+from lifecycle.storage.postgres.url import ConnectionSettings
 
 __all__ = ["PostgresStorage"]
 
@@ -34,11 +34,11 @@ _TAKEN: Final = "23505"  # unique_violation
 class PostgresStorage:
     """One queue in a schema of a PostgreSQL database; the schema is looked at, or made, at the first call."""
 
-    def __init__(self, place: Place, queue: str = "default") -> None:
-        """`place`: what `lifecycle.storage.postgres.url.parsed` made of a URL."""
-        self._sql = Sql(place.schema)
+    def __init__(self, settings: ConnectionSettings, queue: str = "default") -> None:
+        """`settings`: what `lifecycle.storage.postgres.url.parsed` made of a URL."""
+        self._sql = Sql(settings.schema)
         self._server = PostgresServer(
-            place.parameters, queue, self._sql, migrate=place.migrate, pool_size=place.pool_size
+            settings.parameters, queue, self._sql, migrate=settings.migrate, pool_size=settings.pool_size
         )
         self._name = queue
         self._doubts = Doubts(self._sql)
@@ -115,31 +115,31 @@ class PostgresStorage:
                 raise DuplicateTask(task_id)
         return [born[task_id] for task_id in ids]
 
-    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
-        if not done and claimant is None:
+        if not done and request is None:
             return [], []
         queue = self._server.queue_id
         if self._doubts:
-            known = self._server.transact(lambda transaction: self._doubts.resolved(transaction, queue, done, claimant))
+            known = self._server.transact(lambda transaction: self._doubts.resolved(transaction, queue, done, request))
             if known is not None:
-                done, claimant = known.open, None if known.claims else claimant
-                took, claims = self._exchange(queue, done, claimant)
+                done, request = known.open, None if known.claims else request
+                took, claims = self._exchange(queue, done, request)
                 known.apply()
                 return known.merged(took), [*known.claims, *claims]
-        return self._exchange(queue, done, claimant)
+        return self._exchange(queue, done, request)
 
     def _exchange(
-        self, queue: int, done: Sequence[Settlement], claimant: Claimant | None
+        self, queue: int, done: Sequence[Settlement], request: ClaimRequest | None
     ) -> tuple[list[bool], list[Claim]]:
         last: list[Exchange] = []
 
         def work(transaction: Transaction) -> Exchange:
             one = Exchange(self._sql, queue, transaction)
             last[:] = [one]
-            found = one.settle(done, claimant)
-            if claimant is not None:
-                one.claim(claimant, found)
+            found = one.settle(done, request)
+            if request is not None:
+                one.claim(request, found)
             transaction.commit(*one.writes(), *self._tell(queue, one.news))
             return one
 
@@ -267,7 +267,7 @@ class PostgresStorage:
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 
-    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """See `Storage.revoke`."""
         queue = self._server.queue_id
         said: Command = (self._sql.say, (queue, *target, revocation.until, revocation.once))
@@ -283,7 +283,7 @@ class PostgresStorage:
         if self._server.transact(work):
             self._server.watch.notify(Channel.WORK)
 
-    def restore(self, target: Target, now: float) -> bool:
+    def restore(self, target: RevocationTarget, now: float) -> bool:
         """See `Storage.restore`."""
         queue = self._server.queue_id
         forget: Command = (self._sql.forget, (queue, *target))
@@ -309,7 +309,7 @@ class PostgresStorage:
         self._rerank(transaction, queue, [(cast(int, one.seq), visibility(one, own, now)) for one in free])
         return bool(free)
 
-    def revocation(self, target: Target) -> Revocation | None:
+    def revocation(self, target: RevocationTarget) -> Revocation | None:
         """See `Storage.revocation`."""
         rows = self._server.read(self._sql.revocation, self._server.queue_id, *target)
         return revocation(*rows[0]) if rows else None
@@ -343,10 +343,10 @@ class PostgresStorage:
         rows = self._server.read(self._sql.history, self._server.queue_id, task_id)
         return read_history(rows[0][0]) if rows else None
 
-    def outlook(self, task_id: str) -> Outlook | None:
-        """See `Storage.outlook`."""
-        rows = self._server.read(self._sql.outlook, self._server.queue_id, task_id)
-        return Outlook(*rows[0]) if rows else None
+    def status(self, task_id: str) -> TaskStatus | None:
+        """See `Storage.status`."""
+        rows = self._server.read(self._sql.status, self._server.queue_id, task_id)
+        return TaskStatus(*rows[0]) if rows else None
 
     def counts(self) -> dict[str, int]:
         """See `Storage.counts`."""
@@ -380,13 +380,13 @@ class PostgresStorage:
         self._server.write(*((one, (queue,)) for one in self._sql.flush), *self._tell(queue, set(Channel)))
         self._server.watch.notify(*Channel)
 
-    def stamp(self, channel: Channel) -> int:
-        """See `Storage.stamp`."""
-        return self._server.watch.stamp(channel)
+    def generation(self, channel: Channel) -> int:
+        """See `Storage.generation`."""
+        return self._server.watch.generation(channel)
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
         """See `Storage.wait`."""
-        return self._server.watch.wait(channel, stamp, timeout)
+        return self._server.watch.wait(channel, generation, timeout)
 
     def wake(self) -> None:
         """See `Storage.wake`."""

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.postgres.server import driver
 
-__all__ = ["Place", "parsed"]
+__all__ = ["ConnectionSettings", "parsed"]
 
 POOL_SIZE: Final = 10
 SCHEMA: Final = "lifecycle"
@@ -15,7 +15,7 @@ LONGEST: Final = 63
 """Bytes in a name; PostgreSQL cuts longer ones."""
 
 
-class Place(NamedTuple):
+class ConnectionSettings(NamedTuple):
     """Where a queue is, and how it is reached."""
 
     parameters: Mapping[str, str]
@@ -25,7 +25,7 @@ class Place(NamedTuple):
     pool_size: int
 
 
-def parsed(url: SplitResult, options: dict[str, str]) -> Place:
+def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
     """What the URL says. Raises `ConfigurationError`, which never repeats what may be secret."""
     options = dict(options)
     migrate, size, schema = options.pop("migrate", "yes"), options.pop("pool_size", ""), options.pop("schema", SCHEMA)
@@ -51,4 +51,4 @@ def parsed(url: SplitResult, options: dict[str, str]) -> Place:
             "this is no URL of a PostgreSQL database: write it as in postgresql://user:password@host:5432/database, and"
             " characters that mean something in URLs as %3F and the like"
         ) from None
-    return Place({**told, **options}, schema, migrate == "yes", int(size or POOL_SIZE))
+    return ConnectionSettings({**told, **options}, schema, migrate == "yes", int(size or POOL_SIZE))

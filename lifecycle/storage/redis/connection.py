@@ -10,7 +10,7 @@ from typing import Any
 
 from lifecycle.errors import ConfigurationError
 
-__all__ = ["ConnectionLost", "Refused", "Wire", "driver"]
+__all__ = ["ConnectionLost", "RedisConnection", "Refused", "driver"]
 
 
 class ConnectionLost(Exception):
@@ -38,7 +38,7 @@ def driver() -> ModuleType:
         ) from None
 
 
-class Wire:
+class RedisConnection:
     """A connection, used by one thread at a time. It is not open until `open`."""
 
     def __init__(self, parameters: Mapping[str, Any], *, tls: bool) -> None:

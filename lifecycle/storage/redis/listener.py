@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection
 
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
-from lifecycle.storage.redis.connection import ConnectionLost, Refused, Wire
+from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, Refused
 
-__all__ = ["RedisEar", "Who"]
+__all__ = ["RedisSubscription", "Who"]
 
 
 class Who:
@@ -25,11 +25,15 @@ class Who:
         self.told = (self.process, work, outcome)
 
 
-class RedisEar:
-    """A connection that has subscribed; see `lifecycle.storage.notifications.Ear`."""
+class RedisSubscription:
+    """A connection that has subscribed; see `lifecycle.storage.notifications.Subscription`."""
 
     def __init__(
-        self, wire: Wire, prefix: str, who: Who, translated: Callable[[Refused | ConnectionLost], StorageError]
+        self,
+        wire: RedisConnection,
+        prefix: str,
+        who: Who,
+        translated: Callable[[Refused | ConnectionLost], StorageError],
     ) -> None:
         """`who`: what scripts are told of this process; kept up to date."""
         self._wire, self._who, self._process, self._translated = wire, who, who.process.encode(), translated

@@ -45,7 +45,7 @@ def told_move(move: Move) -> Told:
     return (
         move.states[-1].name, len(move.states), move.history, move.worker, move.attempt, move.retries,
         move.interruptions, _kept(move.eta), _kept(move.lease), move.at, _blob(move.result),
-        move.breaks_off,
+        move.frees_locks,
     )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lifecycle.core import table
-from lifecycle.core.policies import URGENT
+from lifecycle.core.policies import REVOKED_RANK
 from lifecycle.core.table import LIFECYCLE, Kind
-from lifecycle.storage.base import RIPEN
+from lifecycle.storage.base import PROMOTE_LIMIT
 
 __all__ = ["Script", "filled", "prefix", "script", "word"]
 
@@ -70,8 +70,8 @@ def _law() -> dict[str, str]:
         "KINDS": ", ".join(f'["{state}"] = "{_kind(state)}"' for state in STORED),
         "RUNNING": _listed(LIFECYCLE.of_kind(Kind.RUNNING)),
         "STORED": _listed(STORED),
-        "URGENT": str(URGENT),
-        "RIPEN": str(RIPEN),
+        "REVOKED_RANK": str(REVOKED_RANK),
+        "PROMOTE_LIMIT": str(PROMOTE_LIMIT),
     }
 
 

@@ -11,11 +11,11 @@ import msgspec
 from lifecycle.clock import monotonic, pause
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage.base import Channel
-from lifecycle.storage.notifications import Listening
-from lifecycle.storage.redis.connection import ConnectionLost, Refused, Wire
-from lifecycle.storage.redis.listener import RedisEar, Who
+from lifecycle.storage.notifications import Notifier
+from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, Refused
+from lifecycle.storage.redis.listener import RedisSubscription, Who
 from lifecycle.storage.redis.scripts import Script, prefix, script, word
-from lifecycle.storage.redis.url import Place
+from lifecycle.storage.redis.url import ConnectionSettings
 
 __all__ = ["OutcomeUnknown", "RedisServer"]
 
@@ -43,16 +43,16 @@ _live: "weakref.WeakSet[RedisServer]" = weakref.WeakSet()
 class OutcomeUnknown(StorageUnavailable):
     """The connection was lost when the call was on its way: whether it happened is not known. `.line` was to do it."""
 
-    def __init__(self, message: str, line: "Line") -> None:
+    def __init__(self, message: str, line: "NamedConnection") -> None:
         """`line`: it remembers which call that was."""
         super().__init__(message)
         self.line = line
 
 
-class Line:
+class NamedConnection:
     """A connection, and the numbers of the calls that are made by it: they outlive it."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: RedisConnection) -> None:
         self.wire = wire
         self.slot, self.number, self.since = "", 0, 0.0
 
@@ -60,22 +60,22 @@ class Line:
 class RedisServer:
     """One queue on a server; the server is looked at as it is reached."""
 
-    def __init__(self, place: Place, queue: str) -> None:
-        """`place`: what `lifecycle.storage.redis.url.parsed` made of a URL."""
-        self._place = place
-        self.prefix = prefix(place.prefix, queue)
+    def __init__(self, settings: ConnectionSettings, queue: str) -> None:
+        """`settings`: what `lifecycle.storage.redis.url.parsed` made of a URL."""
+        self._place = settings
+        self.prefix = prefix(settings.prefix, queue)
         self._key = word(b"1") + word(self.prefix.encode())
         self._closed = self._told = self._reached = False
-        self._home = self._address = place.parameters["host"], place.parameters["port"]
+        self._home = self._address = settings.parameters["host"], settings.parameters["port"]
         """Where the URL says that the queue is, and where it is: in a cluster it may be on another node."""
-        self._all: weakref.WeakSet[Wire] = weakref.WeakSet()
+        self._all: weakref.WeakSet[RedisConnection] = weakref.WeakSet()
         self._begin_anew()
         _live.add(self)
 
     def _begin_anew(self) -> None:
-        self._free: list[Line] = []
+        self._free: list[NamedConnection] = []
         self._who = Who(f"{os.getpid()}:{os.urandom(6).hex()}")
-        self.watch = Listening(lambda: RedisEar(self._reach(self._wire()), self.prefix, self._who, _translated))
+        self.watch = Notifier(lambda: RedisSubscription(self._reach(self._wire()), self.prefix, self._who, _translated))
 
     def forget(self) -> None:
         """Start anew, as a child after a fork: connections and threads are the parent's."""
@@ -87,12 +87,12 @@ class RedisServer:
 
     # Connections ---------------------------------------------------------------------------------------------------
 
-    def _wire(self) -> Wire:
-        wire = Wire(self._place.parameters, tls=self._place.tls)
+    def _wire(self) -> RedisConnection:
+        wire = RedisConnection(self._place.parameters, tls=self._place.tls)
         self._all.add(wire)
         return wire
 
-    def _reach(self, wire: Wire) -> Wire:
+    def _reach(self, wire: RedisConnection) -> RedisConnection:
         """Open a connection, to a server that will do. Raises `StorageUnavailable`, `StorageUnusable`."""
         if self._closed:
             raise StorageError("the queue was closed")
@@ -102,7 +102,7 @@ class RedisServer:
             raise _translated(error) from None
         return wire
 
-    def _connect(self, wire: Wire) -> None:
+    def _connect(self, wire: RedisConnection) -> None:
         try:
             wire.connect(*self._address)
         except ConnectionLost:
@@ -117,7 +117,7 @@ class RedisServer:
             raise
         self._reached = True
 
-    def _look(self, wire: Wire) -> None:
+    def _look(self, wire: RedisConnection) -> None:
         """Is it a server that keeps what it is given?"""
         about = _words(wire, "INFO", "server")
         version = about.get("redis_version", "")
@@ -147,21 +147,21 @@ class RedisServer:
                 " noeviction, or use another server for the queue"
             )
 
-    def _take(self) -> Line:
+    def _take(self) -> NamedConnection:
         if self._closed:
             raise StorageError("the queue was closed")
         try:
             line = self._free.pop()
         except IndexError:
-            line = Line(self._wire())
+            line = NamedConnection(self._wire())
         if line.slot and monotonic() - line.since > AGES:
             self._rename(line)
         return line
 
-    def _rename(self, line: Line) -> None:
+    def _rename(self, line: NamedConnection) -> None:
         line.slot, line.number = "", 0
 
-    def give(self, line: Line) -> None:
+    def give(self, line: NamedConnection) -> None:
         """Have others use it."""
         self._free.append(line)
         if self._closed:
@@ -200,13 +200,13 @@ class RedisServer:
             self.watch.notify(*(channel for bit, channel in _NEWS.items() if news & bit))
         return told
 
-    def _name_for(self, line: Line) -> str:
+    def _name_for(self, line: NamedConnection) -> str:
         """A name for the answers that are remembered for a line: when it began, by the server's clock, and chance."""
         (seconds, _) = self._send(line, b"*1\r\n" + word(b"TIME"))
         line.since = monotonic()
         return f"{int(seconds)}-{os.urandom(8).hex()}"
 
-    def resolve(self, line: Line) -> Any:
+    def resolve(self, line: NamedConnection) -> Any:
         """The answer to the call whose outcome was unknown; ``None`` if it did not happen, and then it never will."""
         answer = self._run(line, script("void"), (line.slot, line.number), writes=False)
         self.give(line)
@@ -233,11 +233,11 @@ class RedisServer:
         finally:
             self.give(line)
 
-    def _run(self, line: Line, what: Script, arguments: Sequence[object], *, writes: bool) -> Any:
+    def _run(self, line: NamedConnection, what: Script, arguments: Sequence[object], *, writes: bool) -> Any:
         rest = self._key + word(_encode(arguments))
         return self._send(line, what.by_name + rest, what.by_text + rest, writes=writes)
 
-    def _send(self, line: Line, command: bytes, by_text: bytes = b"", *, writes: bool = False) -> Any:
+    def _send(self, line: NamedConnection, command: bytes, by_text: bytes = b"", *, writes: bool = False) -> Any:
         """Send it until it is answered, or patience is over."""
         until, wait, unknown = monotonic() + self._place.patience, 0.0, False
         failure: Refused | ConnectionLost
@@ -256,7 +256,7 @@ class RedisServer:
             pause(wait)  # the first time not at all: most often only the connection was gone
             wait = min(max(wait * 2, FIRST), LONGEST)
 
-    def _try(self, wire: Wire, command: bytes, by_text: bytes) -> Any:
+    def _try(self, wire: RedisConnection, command: bytes, by_text: bytes) -> Any:
         if not wire.open:
             if self._closed:
                 raise StorageError("the queue was closed")
@@ -275,7 +275,7 @@ class RedisServer:
                 wire.close()
             raise
 
-    def _given_up(self, error: Refused | ConnectionLost, line: Line, *, unknown: bool) -> StorageError:
+    def _given_up(self, error: Refused | ConnectionLost, line: NamedConnection, *, unknown: bool) -> StorageError:
         if unknown:
             return OutcomeUnknown(
                 f"the connection to Redis was lost ({error}) as a write was on its way: look whether it was made before"
@@ -296,7 +296,7 @@ class RedisServer:
         self._end()
 
 
-def _words(wire: Wire, *command: str) -> Mapping[str, str]:
+def _words(wire: RedisConnection, *command: str) -> Mapping[str, str]:
     """What ``INFO`` says; nothing if it is forbidden."""
     try:
         lines = wire.say(*command).decode("utf-8", "replace").splitlines()

@@ -9,7 +9,7 @@ from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import Revocation, claimed, enqueued, recover
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
+from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
 from lifecycle.storage.redis.in_doubt import Doubts
 from lifecycle.storage.redis.rows import (
     birth,
@@ -27,7 +27,7 @@ from lifecycle.storage.redis.rows import (
 )
 from lifecycle.storage.redis.scripts import STORED
 from lifecycle.storage.redis.server import OutcomeUnknown, RedisServer, log
-from lifecycle.storage.redis.url import Place
+from lifecycle.storage.redis.url import ConnectionSettings
 
 __all__ = ["RedisStorage"]
 
@@ -38,9 +38,9 @@ _PAGE: Final = 500
 class RedisStorage:
     """One queue on a Redis server, which is reached at the first call."""
 
-    def __init__(self, place: Place, queue: str = "default") -> None:
-        """`place`: what `lifecycle.storage.redis.url.parsed` made of a URL."""
-        self._server = RedisServer(place, queue)
+    def __init__(self, settings: ConnectionSettings, queue: str = "default") -> None:
+        """`settings`: what `lifecycle.storage.redis.url.parsed` made of a URL."""
+        self._server = RedisServer(settings, queue)
         self._doubts = Doubts(self._server)
 
     # Moves ---------------------------------------------------------------------------------------------------------
@@ -55,39 +55,39 @@ class RedisStorage:
             one.seq = seq
             move.apply(one)
 
-    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
-        if not done and claimant is None:
+        if not done and request is None:
             return [], []
         if self._doubts:
-            self._doubts.resolve(done, claimant, self._received)
-            found = self._doubts.claims(claimant, self.get)
+            self._doubts.resolve(done, request, self._received)
+            found = self._doubts.claims(request, self.get)
             settled = self._doubts.settled(done)
             rest = [one for one, known in zip(done, settled, strict=True) if known is None]
-            claimant = None if found else claimant
-            took, claims = self._exchange(rest, claimant) if rest or claimant is not None else ([], [])
+            request = None if found else request
+            took, claims = self._exchange(rest, request) if rest or request is not None else ([], [])
             others = iter(took)
             return [next(others) if known is None else known for known in settled], [*found, *claims]
-        return self._exchange(done, claimant)
+        return self._exchange(done, request)
 
-    def _exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def _exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         told = []
         for known, move in done:
             born = [birth(one, enqueued(one, move.at, move.worker, move.hold)) for one in move.follow_ups]
             told.append(settlement(known, move, born))
         wish = None
-        if claimant is not None:
-            worker, now, lease, hold, limit, ahead = claimant
-            wish = (worker, now, now + lease, hold, limit, ahead and [*ahead], *stamp_of(now, worker))
+        if request is not None:
+            worker, now, lease, hold, limit, batchable = request
+            wish = (worker, now, now + lease, hold, limit, batchable and [*batchable], *stamp_of(now, worker))
         try:
             answer = self._server.write("exchange", told, wish)
         except OutcomeUnknown as error:
-            self._doubts.remember(error.line, done, claimant)
+            self._doubts.remember(error.line, done, request)
             raise
-        return self._received(answer, done, claimant)
+        return self._received(answer, done, request)
 
     def _received(
-        self, answer: Any, done: Sequence[Settlement], claimant: Claimant | None
+        self, answer: Any, done: Sequence[Settlement], request: ClaimRequest | None
     ) -> tuple[list[bool], list[Claim]]:
         """What came of an exchange; the objects are brought up to date."""
         took, places, claims, damaged = answer
@@ -100,8 +100,8 @@ class RedisStorage:
                         enqueued(one, move.at, move.worker, move.hold).apply(one)
         _warn(damaged)
         made = []
-        if claimant is not None:
-            worker, now, lease, hold, *_ = claimant
+        if request is not None:
+            worker, now, lease, hold, *_ = request
             for trigger, *fields in entries(claims, 5):
                 known = task(*fields)
                 move = claimed(known, trigger.decode(), worker, now, lease, hold=hold)
@@ -141,17 +141,17 @@ class RedisStorage:
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 
-    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """See `Storage.revoke`."""
         task_id = None if target.function else target.key
         self._server.write("revoke", _field(target), stored_revocation(revocation), task_id, now)
 
-    def restore(self, target: Target, now: float) -> bool:
+    def restore(self, target: RevocationTarget, now: float) -> bool:
         """See `Storage.restore`."""
         task_id = None if target.function else target.key
         return bool(self._server.write("revoke", _field(target), None, task_id, now))
 
-    def revocation(self, target: Target) -> Revocation | None:
+    def revocation(self, target: RevocationTarget) -> Revocation | None:
         """See `Storage.revocation`."""
         return revocation_of(self._server.ask(b"HGET", self._key("revocations"), _field(target).encode()))
 
@@ -184,10 +184,10 @@ class RedisStorage:
         (text,) = self._server.fields(task_id, b"history")
         return None if text is None else read_history(text.decode())
 
-    def outlook(self, task_id: str) -> Outlook | None:
-        """See `Storage.outlook`."""
+    def status(self, task_id: str) -> TaskStatus | None:
+        """See `Storage.status`."""
         at, result = self._server.fields(task_id, b"at", b"result")
-        return None if at is None else Outlook(state_of(task_id, at), result)
+        return None if at is None else TaskStatus(state_of(task_id, at), result)
 
     def counts(self) -> dict[str, int]:
         """See `Storage.counts`."""
@@ -224,13 +224,13 @@ class RedisStorage:
         """See `Storage.flush`."""
         self._server.write("clear")
 
-    def stamp(self, channel: Channel) -> int:
-        """See `Storage.stamp`."""
-        return self._server.watch.stamp(channel)
+    def generation(self, channel: Channel) -> int:
+        """See `Storage.generation`."""
+        return self._server.watch.generation(channel)
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
         """See `Storage.wait`."""
-        return self._server.watch.wait(channel, stamp, timeout)
+        return self._server.watch.wait(channel, generation, timeout)
 
     def wake(self) -> None:
         """See `Storage.wake`."""
@@ -251,7 +251,7 @@ class RedisStorage:
 _name: Final = attrgetter("name")
 
 
-def _field(target: Target) -> str:
+def _field(target: RevocationTarget) -> str:
     """Under which a revocation is kept."""
     return ("f" if target.function else "t") + target.key
 

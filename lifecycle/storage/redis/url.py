@@ -12,7 +12,7 @@ import attrs
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.redis.connection import driver
 
-__all__ = ["Place", "parsed"]
+__all__ = ["ConnectionSettings", "parsed"]
 
 PORT: Final = 6379
 TIMEOUT: Final = 10.0
@@ -28,7 +28,7 @@ _KEEPALIVE: Final = {
 
 
 @attrs.frozen
-class Place:
+class ConnectionSettings:
     """Where a server is, and how it is reached."""
 
     parameters: Mapping[str, Any] = attrs.field(repr=False)
@@ -40,7 +40,7 @@ class Place:
     """Seconds for which a call tries to get a lost connection back."""
 
 
-def parsed(url: SplitResult, options: dict[str, str]) -> Place:
+def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
     """What the URL says. Raises `ConfigurationError`, which never repeats what may be secret."""
     driver()
     options, tls = dict(options), url.scheme == "rediss"
@@ -68,7 +68,7 @@ def parsed(url: SplitResult, options: dict[str, str]) -> Place:
         raise ConfigurationError("the port in a redis URL is none: write it as in redis://host:6379/0") from None
     if url.fragment:
         raise ConfigurationError("characters that mean something in URLs are written as %23 and the like: there is a #")
-    return Place(
+    return ConnectionSettings(
         {
             "host": host,
             "port": port,

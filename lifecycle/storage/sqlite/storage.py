@@ -9,7 +9,7 @@ import attrs
 import msgspec
 
 from lifecycle.core.policies import (
-    URGENT,
+    REVOKED_RANK,
     WAITING,
     Move,
     Revocation,
@@ -17,13 +17,23 @@ from lifecycle.core.policies import (
     claimed,
     enqueued,
     recover,
-    stopped,
+    revoked_when_due,
     visibility,
 )
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED, START
 from lifecycle.core.task import NO_DELAY, Record, RetryPolicy, Task, policy_fields, read_history
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
+from lifecycle.storage.base import (
+    PROMOTE_LIMIT,
+    Actor,
+    Channel,
+    Claim,
+    ClaimRequest,
+    Lock,
+    RevocationTarget,
+    Settlement,
+    TaskStatus,
+)
 from lifecycle.storage.sqlite.database import SQLiteFile, Transaction
 
 __all__ = ["SQLiteStorage"]
@@ -55,7 +65,7 @@ _FOREMOST: Final = (
     " left join revocation f on f.queue=t.queue and f.function=1 and f.key=t.name"
     " where t.queue=? and t.rank is not null order by t.rank desc, t.seq limit ?"
 )
-_RIPEN: Final = (
+_PROMOTE: Final = (
     "update task set rank=priority, due=null where seq in"
     " (select seq from task where queue=? and due<=? order by due, seq limit ?)"
 )
@@ -84,14 +94,14 @@ class SQLiteStorage:
             task.seq = seq
             move.apply(task)
 
-    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
-        if not done and (claimant is None or not self._anything(claimant)):
+        if not done and (request is None or not self._anything(request)):
             return [], []  # an idle worker reads, and writes nothing
         births: list[tuple[Task, int, Move]] = []
         with Transaction(self._file) as db:
             took = [self._settle(db, *settlement, births) for settlement in done]
-            claims = self._claim(db, claimant) if claimant is not None else []
+            claims = self._claim(db, request) if request is not None else []
         for settlement, taken in zip(done, took, strict=True):
             if taken:
                 settlement.move.apply(settlement.task)
@@ -168,7 +178,7 @@ class SQLiteStorage:
         rank = None
         if move.lease is None:
             own = self._own(db, task.id)  # the id may have been revoked before there was a task
-            rank = URGENT if stopped(task, own, now) else task.priority
+            rank = REVOKED_RANK if revoked_when_due(task, own, now) else task.priority
         policy = None if task.retry is NO_DELAY else msgspec.json.encode(policy_fields(task.retry)).decode()
         try:
             cursor = db.execute(
@@ -194,8 +204,8 @@ class SQLiteStorage:
                 births.append((follow_up, seq, birth))
         return True
 
-    def _claim(self, db: sqlite3.Connection, claimant: Claimant) -> list[Claim]:
-        worker, now, lease, hold, limit, ahead = claimant
+    def _claim(self, db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
+        worker, now, lease, hold, limit, batchable = request
         claims: list[Claim] = []
         started = ripened = False
         more = True
@@ -204,7 +214,7 @@ class SQLiteStorage:
             rows = db.execute(_FOREMOST, (self._file.queue_id, wanted)).fetchall()
             next_due = rows[0][-1] if rows else self._next_due(db)
             if next_due is not None and next_due <= now and not ripened:
-                db.execute(_RIPEN, (self._file.queue_id, now, RIPEN))
+                db.execute(_PROMOTE, (self._file.queue_id, now, PROMOTE_LIMIT))
                 ripened = True
                 continue
             more = len(rows) == wanted
@@ -215,7 +225,7 @@ class SQLiteStorage:
                 if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
                     self._rank(db, task, *visibility(task, own, now))
                     continue
-                alone = trigger == START and ahead is not None and task.name not in ahead
+                alone = trigger == START and batchable is not None and task.name not in batchable
                 if alone and started:
                     return claims
                 started = started or trigger == START
@@ -225,8 +235,13 @@ class SQLiteStorage:
                 claims.append(Claim(task, move))
                 if alone:
                     return claims
-                if trigger == REVOKE and of_function is not None and of_function.once and not stopped(task, own, now):
-                    self._forget_revocation(db, Target(function=True, key=task.name))
+                if (
+                    trigger == REVOKE
+                    and of_function is not None
+                    and of_function.once
+                    and not revoked_when_due(task, own, now)
+                ):
+                    self._forget_revocation(db, RevocationTarget(function=True, key=task.name))
                     more = True  # the other rows were read before it was spent
                     break
         return claims
@@ -253,17 +268,17 @@ class SQLiteStorage:
         if not moved:
             return False
         if move.path[-1] == REVOKE:
-            self._forget_revocation(db, Target(function=False, key=task.id))
-        elif move.breaks_off:
+            self._forget_revocation(db, RevocationTarget(function=False, key=task.id))
+        elif move.frees_locks:
             db.execute("delete from lock where queue=? and task=?", (self._file.queue_id, task.id))
         self._file.outcome = self._file.outcome or ended is not None or move.result is not None
         return True
 
     # Readiness -----------------------------------------------------------------------------------------------------
 
-    def _anything(self, claimant: Claimant) -> bool:
+    def _anything(self, request: ClaimRequest) -> bool:
         due = self.next_due(held=False)
-        return due is not None and due <= claimant.now
+        return due is not None and due <= request.now
 
     def _rank(self, db: sqlite3.Connection, task: Task, rank: int | None, due: float | None) -> None:
         db.execute("update task set rank=?, due=? where seq=?", (rank, due, task.seq))
@@ -278,7 +293,7 @@ class SQLiteStorage:
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 
-    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """See `Storage.revoke`."""
         with Transaction(self._file) as db:
             db.execute(
@@ -287,7 +302,7 @@ class SQLiteStorage:
             )
             self._look_again(db, target, now)
 
-    def restore(self, target: Target, now: float) -> bool:
+    def restore(self, target: RevocationTarget, now: float) -> bool:
         """See `Storage.restore`."""
         with Transaction(self._file) as db:
             if not self._forget_revocation(db, target):
@@ -298,15 +313,15 @@ class SQLiteStorage:
             gone = "select 1 from task where queue=? and id=? and state=?"  # that cannot be taken back
             return db.execute(gone, (self._file.queue_id, target.key, REVOKED.name)).fetchone() is None
 
-    def revocation(self, target: Target) -> Revocation | None:
+    def revocation(self, target: RevocationTarget) -> Revocation | None:
         """See `Storage.revocation`."""
         rows = self._file.read(_REVOCATION, (self._file.queue_id, target.function, target.key))
         return _revocation(rows[0] if rows else None)
 
-    def _forget_revocation(self, db: sqlite3.Connection, target: Target) -> bool:
+    def _forget_revocation(self, db: sqlite3.Connection, target: RevocationTarget) -> bool:
         return bool(db.execute(_FORGET, (self._file.queue_id, target.function, target.key)).rowcount)
 
-    def _look_again(self, db: sqlite3.Connection, target: Target, now: float) -> None:
+    def _look_again(self, db: sqlite3.Connection, target: RevocationTarget, now: float) -> None:
         if not target.function:
             row = db.execute(
                 _TASK + " where queue=? and id=? and lease is null", (self._file.queue_id, target.key)
@@ -360,10 +375,10 @@ class SQLiteStorage:
         rows = self._file.read("select history from task where queue=? and id=?", (self._file.queue_id, task_id))
         return read_history(cast(str, rows[0][0])) if rows else None
 
-    def outlook(self, task_id: str) -> Outlook | None:
-        """See `Storage.outlook`."""
+    def status(self, task_id: str) -> TaskStatus | None:
+        """See `Storage.status`."""
         rows = self._file.read("select state, result from task where queue=? and id=?", (self._file.queue_id, task_id))
-        return Outlook(*cast("tuple[str, bytes | None]", rows[0])) if rows else None
+        return TaskStatus(*cast("tuple[str, bytes | None]", rows[0])) if rows else None
 
     def counts(self) -> dict[str, int]:
         """See `Storage.counts`."""
@@ -413,13 +428,13 @@ class SQLiteStorage:
                 db.execute(f"delete from {table} where queue=?", (self._file.queue_id,))
             self._file.work = self._file.outcome = True
 
-    def stamp(self, channel: Channel) -> int:
-        """See `Storage.stamp`."""
-        return self._file.watch.stamp(channel)
+    def generation(self, channel: Channel) -> int:
+        """See `Storage.generation`."""
+        return self._file.watch.generation(channel)
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
         """See `Storage.wait`."""
-        return self._file.watch.wait(channel, stamp, timeout)
+        return self._file.watch.wait(channel, generation, timeout)
 
     def wake(self) -> None:
         """See `Storage.wake`."""

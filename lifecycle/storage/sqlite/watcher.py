@@ -32,7 +32,7 @@ class Watch:
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._stamps = dict.fromkeys(Channel, 0)
+        self._generations = dict.fromkeys(Channel, 0)
         self._looking = threading.Lock()
         self._db: sqlite3.Connection | None = None
 
@@ -47,20 +47,20 @@ class Watch:
         """See `part`."""
         self._looking.release()
 
-    def stamp(self, channel: Channel) -> int:
+    def generation(self, channel: Channel) -> int:
         """How many changes there were."""
-        return self._stamps[channel]
+        return self._generations[channel]
 
     def notify(self, *channels: Channel) -> None:
         """Something changed."""
         with self._changed:
             for channel in channels:
-                self._stamps[channel] += 1
+                self._generations[channel] += 1
             if self._waiting:
                 self._changed.notify_all()
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
-        """Block until there is a change after `stamp`, at most `timeout` seconds; whether there was one."""
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
+        """Block until there is a change after `generation`, at most `timeout` seconds; whether there was one."""
         with self._changed:
             if self._closed.is_set():
                 raise StorageError("the queue was closed")
@@ -70,7 +70,7 @@ class Watch:
                 self._thread = threading.Thread(target=self._look, name="lifecycle-watch", daemon=True)
                 self._thread.start()
             try:
-                return self._changed.wait_for(lambda: self._stamps[channel] != stamp, timeout)
+                return self._changed.wait_for(lambda: self._generations[channel] != generation, timeout)
             finally:
                 self._waiting -= 1
                 if not self._waiting and not self._closed.is_set():

@@ -7,10 +7,10 @@ import attrs
 
 from lifecycle.execution.engine import Function
 
-__all__ = ["Troubled"]
+__all__ = ["FaultyFunctions"]
 
 
-class Troubled(dict[str, Function]):
+class FaultyFunctions(dict[str, Function]):
     """A queue's functions; what is called next may end otherwise than it would."""
 
     def __init__(

@@ -8,7 +8,7 @@ import attrs
 from lifecycle.core.table import EXECUTING, START
 from lifecycle.storage.base import Claim, Settlement, Storage
 
-__all__ = ["Ledger"]
+__all__ = ["LeaseAudit"]
 
 
 @attrs.define
@@ -20,7 +20,7 @@ class _Hold:
     until: float | None
 
 
-class Ledger:
+class LeaseAudit:
     """Holds the answers of a store against P1: one worker at a time, and only his outcome, while his lease lasts.
 
     Histories alone do not show it: an outcome of the wrong worker is as legal as that of the right one.
@@ -71,5 +71,5 @@ class Ledger:
         """These were recovered."""
         for task, move in claims:
             hold = self._held.pop(task.id, None)
-            if move.breaks_off and (hold is None or hold.until is None or hold.until > now):
+            if move.frees_locks and (hold is None or hold.until is None or hold.until > now):
                 self._fault(f"{task} was taken at {now} from somebody whose lease had not lapsed: {hold}")

@@ -19,14 +19,14 @@ from lifecycle.analysis.checker import Checker, IllegalSequence
 from lifecycle.core.policies import WAITING
 from lifecycle.core.table import EXECUTING, LIFECYCLE
 from lifecycle.core.task import Task
-from lifecycle.execution.heartbeat import Heart
+from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.signals import SIGNAL_EXECUTING, SIGNALS
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Channel, Storage
-from lifecycle.testing.simulation.faults import Troubled
-from lifecycle.testing.simulation.lease_audit import Ledger
+from lifecycle.testing.simulation.faults import FaultyFunctions
+from lifecycle.testing.simulation.lease_audit import LeaseAudit
 from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["Actor", "Violation", "World"]
@@ -128,10 +128,10 @@ class World:
         self.current: Actor | None = None
         self.actors: dict[str, Actor] = {}
         self.faults: list[str] = []
-        self.ledger = Ledger(self.fault)
+        self.ledger = LeaseAudit(self.fault)
         self.heard: dict[str, list[str]] = {}
         """Task id → the signals that handlers heard, in order."""
-        self.called_off: set[object] = set()
+        self.cancel_requested: set[object] = set()
         """The ids of tasks that may have been started without being called, since they were called off before."""
         self._wishes: dict[str, int] = {}
         """Task id → the attempt in which it was called off."""
@@ -153,11 +153,16 @@ class World:
         self._ticks = 0.0
         engine = queue.engine
         self._before = (
-            engine.bare, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue, engine.functions
+            engine.bare, engine.clock, engine.heartbeat, engine.tick, engine.who, engine.after_enqueue, engine.functions
         )  # fmt: skip
         engine.use(cast(Storage, _Sluice(self)))
-        engine.clock, engine.heart, engine.tick, engine.who = self.clock, cast(Heart, self), self._tick, self._who
-        engine.after_enqueue, engine.functions = None, Troubled(engine.functions, self._trouble)
+        engine.clock, engine.heartbeat, engine.tick, engine.who = (
+            self.clock,
+            cast(Heartbeat, self),
+            self._tick,
+            self._who,
+        )
+        engine.after_enqueue, engine.functions = None, FaultyFunctions(engine.functions, self._trouble)
         # Before all other handlers: they may take their time, and what happens meanwhile is announced meanwhile.
         engine.signals._handlers.insert(0, (self._hear, set(SIGNALS)))
         engine.signals._index()
@@ -307,7 +312,7 @@ class World:
         if (history[-1], len(history)) != (task.state, task.version):
             self.fault(f"{task}: its history has {len(history)} lines, up to {history[-1]}")
         starts, ran = history.count(EXECUTING.name), self.ran.get(task.id, [])
-        if len(ran) > starts or (len(ran) < starts and not self.touched and task.id not in self.called_off):
+        if len(ran) > starts or (len(ran) < starts and not self.touched and task.id not in self.cancel_requested):
             self.fault(f"{task}: it was started {starts} times, and ran {len(ran)} times")
 
     def _hear(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
@@ -367,13 +372,13 @@ class World:
         return self._ticks
 
     def keep(self, name: str) -> None:
-        """See `Heart.keep`."""
+        """See `Heartbeat.keep`."""
         actor = self._me()
         key = (None if actor is None else actor.name), name
         self._kept[key] = self._kept.get(key, 0) + 1
 
     def drop(self, name: str) -> None:
-        """See `Heart.drop`."""
+        """See `Heartbeat.drop`."""
         actor = self._me()
         key = (None if actor is None else actor.name), name
         if self._kept.get(key, 0) > 1:
@@ -389,7 +394,7 @@ class World:
         engine.hooks.unregister("pre_execute", "simulation")
         engine.signals.disconnect(self._hear)
         (
-            storage, engine.clock, engine.heart, engine.tick, engine.who, engine.after_enqueue, engine.functions
+            storage, engine.clock, engine.heartbeat, engine.tick, engine.who, engine.after_enqueue, engine.functions
         ) = self._before  # fmt: skip
         engine.use(storage)
 
@@ -426,7 +431,7 @@ class _Sluice:
         world.ledger.note(name, arguments, answer)
         if name == "cancel":
             task_id = cast(str, arguments[0])
-            world.called_off.add(task_id)
+            world.cancel_requested.add(task_id)
             task = world.store.get(task_id)
             if answer and task is not None:  # it runs
                 world._wishes[task_id] = task.attempt
@@ -437,10 +442,10 @@ class _Sluice:
         self._world.ledger.note("extend", (workers, until), None)
         return self._world.store.extend(workers, until)
 
-    def wait(self, channel: Channel, stamp: int, timeout: float) -> bool:
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
         """See `Storage.wait`: others go on meanwhile."""
         actor = self._world._me()
         if actor is None:
-            return self._world.store.wait(channel, stamp, timeout)
+            return self._world.store.wait(channel, generation, timeout)
         actor.pause()
         return True

@@ -15,16 +15,16 @@ from lifecycle.core.policies import Move, Revocation
 from lifecycle.core.table import EXECUTING, LIFECYCLE, START, Kind, State
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import Actor, Channel, Claim, Claimant, Settlement, Storage, Target
-from lifecycle.testing.storage_spec.invariants import Law, demand
-from lifecycle.testing.storage_spec.reference_storage import FIELDS, Model, fields, is_waiting
+from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement, Storage
+from lifecycle.testing.storage_spec.invariants import Invariants, demand
+from lifecycle.testing.storage_spec.reference_storage import FIELDS, ReferenceStorage, fields, is_waiting
 from lifecycle.testing.storage_spec.strategies import ENDINGS, FUNCTIONS, IDS, LEASE, WORKERS, Call, Copy, End
 
-__all__ = ["Lockstep", "same"]
+__all__ = ["AdapterAgreement", "same"]
 
 _TARGETS: Final = (
-    *(Target(function=False, key=task_id) for task_id in IDS),
-    *(Target(function=True, key=name) for name in FUNCTIONS),
+    *(RevocationTarget(function=False, key=task_id) for task_id in IDS),
+    *(RevocationTarget(function=True, key=name) for name in FUNCTIONS),
 )
 _IDLE: Final = 2
 """How many steps in a row may move no task."""
@@ -51,7 +51,7 @@ def _tried(call: Callable[..., Any], arguments: Sequence[Any], options: dict[str
         return None, error
 
 
-class Lockstep(RuleBasedStateMachine):
+class AdapterAgreement(RuleBasedStateMachine):
     """Asks the same of an adapter and of the model, and compares all that can be seen. It has no rules yet."""
 
     taken: ClassVar[Counter[tuple[str | None, str, str]]]
@@ -87,8 +87,8 @@ class Lockstep(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.model = Model()
-        self.law = Law(self.taken)
+        self.model = ReferenceStorage()
+        self.law = Invariants(self.taken)
         self.handles = [self.open_storage()]
         """The same store, as several processes have it open."""
         self.turn = 0
@@ -114,7 +114,7 @@ class Lockstep(RuleBasedStateMachine):
         self.agreed = False
         self.turn += 1
         storage = self.handles[self.turn % len(self.handles)]
-        stamps = {channel: storage.stamp(channel) for channel in Channel}
+        stamps = {channel: storage.generation(channel) for channel in Channel}
         self.model.woken.clear()
         expected, refused = _tried(getattr(self.model, call), arguments if twins is None else twins, options)
         actual, error = _tried(getattr(storage, call), arguments, options)
@@ -124,7 +124,7 @@ class Lockstep(RuleBasedStateMachine):
         self._asleep = [
             f"{call}: who waits for {channel.name} was not told"
             for channel in self.model.woken
-            if storage.stamp(channel) == stamps[channel]
+            if storage.generation(channel) == stamps[channel]
         ]
         return actual, expected
 
@@ -146,7 +146,7 @@ class Lockstep(RuleBasedStateMachine):
         return [copy.snapshot() for copy in copies]
 
     def swap(
-        self, done: Sequence[tuple[Copy, Move]], claimant: Claimant | None = None
+        self, done: Sequence[tuple[Copy, Move]], request: ClaimRequest | None = None
     ) -> tuple[list[bool], list[Copy]]:
         """Exchange; announce what was settled and what was claimed. Which settlements took, and see `received`."""
         twins = {id(copy): copy.twin() for copy, _ in done}
@@ -154,7 +154,7 @@ class Lockstep(RuleBasedStateMachine):
         settlements = [Settlement(copy.task, move) for copy, move in done]
         moves = [attrs.evolve(move, follow_ups=tuple(map(copied, move.follow_ups))) for _, move in done]
         expected = [Settlement(twins[id(copy)], move) for (copy, _), move in zip(done, moves, strict=True)]
-        (took, claims), (taken, theirs) = self.both("exchange", settlements, claimant, twins=(expected, claimant))
+        (took, claims), (taken, theirs) = self.both("exchange", settlements, request, twins=(expected, request))
         same("exchange: which settlements took", took, taken)
         for (copy, move), twin in zip(done, expected, strict=True):
             _same_task("exchange: the settled object", copy.task, twin.task)
@@ -172,7 +172,7 @@ class Lockstep(RuleBasedStateMachine):
     def finish(
         self,
         ends: Sequence[tuple[Copy, End]],
-        claimant: Claimant | None,
+        request: ClaimRequest | None,
         *,
         hold: bool = False,
         follow_ups: Sequence[Call] = (),
@@ -185,7 +185,7 @@ class Lockstep(RuleBasedStateMachine):
             move = self.ending(copy, end, hold=hold, follow_ups=follow_ups)
             done.append((copy.tampered() if tampered else copy, move))
             ways.append((end.trigger, copy.task.retries > 0))
-        took, claimed = self.swap(done, claimant)
+        took, claimed = self.swap(done, request)
         self.ended.update(itertools.compress(ways, took))
         return claimed
 
@@ -231,7 +231,7 @@ class Lockstep(RuleBasedStateMachine):
             self.received("recover", *self.both("recover", self.now, Actor("recoverer")))
             # The first claim makes ready what the second, for which the clock has stepped back, has to put off again.
             for limit, step in (1, -seconds), (3, seconds), (100, 0.0):
-                self.swap((), Claimant("w1", self.now, LEASE, limit=limit))
+                self.swap((), ClaimRequest("w1", self.now, LEASE, limit=limit))
                 self.agree()
                 self.now += step
             last = [(copy, (copy.birth + copy.task.version) % (len(ENDINGS) + 2)) for copy in self.running.values()]
@@ -244,7 +244,7 @@ class Lockstep(RuleBasedStateMachine):
                 copy = self.look(task_id)
                 self.swap([(copy, policies.retry(copy.task, self.now, worker="operator"))])
             for task_id in self.ids(Kind.WAITING)[::2]:
-                self.both("revoke", Target(function=False, key=task_id), Revocation(), self.now)
+                self.both("revoke", RevocationTarget(function=False, key=task_id), Revocation(), self.now)
             self.agree()
 
     # What there is to say ------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Lockstep(RuleBasedStateMachine):
             history = storage.history(task_id)
             _same_task(f"get({task_id!r})", task, twin)
             same(f"history({task_id!r})", history, model.history(task_id))
-            same(f"outlook({task_id!r})", storage.outlook(task_id), model.outlook(task_id))
+            same(f"status({task_id!r})", storage.status(task_id), model.status(task_id))
             if task is not None and twin is not None:
                 shown[twin.seq or 0] = (task, history or ())
         found = storage.tasks()

@@ -13,13 +13,13 @@ from lifecycle.core.policies import Outcome, Revocation
 from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError
-from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Settlement, Storage, Target
-from lifecycle.testing.storage_spec.agreement import Lockstep
-from lifecycle.testing.storage_spec.claim_order_cases import Turns
+from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget, Settlement, Storage
+from lifecycle.testing.storage_spec.agreement import AdapterAgreement
+from lifecycle.testing.storage_spec.claim_order_cases import ClaimOrderCases
 from lifecycle.testing.storage_spec.invariants import demand
 from lifecycle.testing.storage_spec.reference_storage import fields
 
-__all__ = ["StorageProof", "TestCaseOf"]
+__all__ = ["StorageCases", "TestCaseOf"]
 
 _PATIENCE: Final = 60.0
 """Seconds after which a waiter that should have been woken is taken for one that sleeps on."""
@@ -29,7 +29,7 @@ _SHORT: Final = (5, 15)
 _MORE: Final = 3
 
 
-class StorageProof(Turns):
+class StorageCases(ClaimOrderCases):
     """What holds for each adapter."""
 
     settings: ClassVar[settings]
@@ -65,7 +65,7 @@ class StorageProof(Turns):
         for worker in "w", "another":
             storage = self.opened()
             storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
-            first, second = Claimant("w", 2.0, 10.0), Claimant(worker, 20.0, 10.0)
+            first, second = ClaimRequest("w", 2.0, 10.0), ClaimRequest(worker, 20.0, 10.0)
             _, [(late, start)] = storage.exchange((), first)
             late.state = start.state.name
             storage.recover(20.0, _ACTOR)
@@ -89,7 +89,7 @@ class StorageProof(Turns):
         """An interruption frees the locks that were taken in that attempt, and no others; another end frees none."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=2))
         for task, move in claims:
             task.state = move.state.name
             storage.lock(Lock(task.id, "x", 99.0, "w", task.id), 2.0)
@@ -104,7 +104,7 @@ class StorageProof(Turns):
         """Only who holds a task ends its attempt: a store that was set back may give one version out to two workers."""
         storage = self.opened()
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
-        _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         task.state = move.state.name
         other = copy(task)
         other.worker = "the other"
@@ -118,7 +118,7 @@ class StorageProof(Turns):
         """Of two moves of one task in one call the second is made as well, if it follows from the first."""
         storage = self.opened()
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
-        _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         task.state = move.state.name
         end = policies.settle(task, Outcome(FAIL), 3.0, worker="w")
         later = copy(task)
@@ -134,7 +134,7 @@ class StorageProof(Turns):
         """A heartbeat prolongs the leases of its workers, and changes nothing else: their outcomes are accepted."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
-        started = [storage.exchange((), Claimant(worker, 2.0, 10.0))[1][0] for worker in ("w", "other")]
+        started = [storage.exchange((), ClaimRequest(worker, 2.0, 10.0))[1][0] for worker in ("w", "other")]
         demand(storage.extend(["w"], 50.0) == 1, "one task is prolonged")
         shown = [(task.lease, task.version) for task in map(storage.get, "ab") if task is not None]
         demand(shown == [(50.0, 2), (12.0, 2)], f"leases and versions are {shown} after a heartbeat")
@@ -149,7 +149,7 @@ class StorageProof(Turns):
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
         for worker in "w", "other":
-            storage.exchange((), Claimant(worker, 2.0, 10.0))
+            storage.exchange((), ClaimRequest(worker, 2.0, 10.0))
             storage.lock(Lock(worker, "x", 12.0, worker), 2.0)
         storage.lock(Lock("nobody's", "x", 12.0), 2.0)
         storage.extend(["w"], 50.0)
@@ -166,7 +166,7 @@ class StorageProof(Turns):
         demand(new is not None and not new.canceling, "nobody has called off what is new, whoever enqueues it says")
         demand(not storage.cancel("a") and not storage.cancel("?"), "a task that waits, or is not there, cannot be")
         for trigger, left in (FAIL, True), (COMPLETE, False):
-            _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+            _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
             task.state = move.state.name
             demand(storage.cancel("a") and storage.cancel("a"), "a running task is, once or twice")
             asked = storage.canceling(["w", "other"]), storage.canceling(["other"]), storage.canceling(())
@@ -184,7 +184,7 @@ class StorageProof(Turns):
         """A task that was to be called off, and whose worker is gone, is canceled; its locks are free."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1)], 1.0, _ACTOR)
-        storage.exchange((), Claimant("w", 2.0, 10.0))
+        storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         storage.lock(Lock("L", "x", 99.0, "w", "a"), 2.0)
         storage.cancel("a")
         moves = [(task.id, *move.path) for task, move in storage.recover(12.0, _ACTOR)]
@@ -201,7 +201,7 @@ class StorageProof(Turns):
         task.state = LIFECYCLE.initial.name
         freed = [storage.release([task], 1.0) for _ in range(2)]
         demand(freed == [[True], [False]], f"a waiting task is let go once, not {freed}")
-        _, [(running, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        _, [(running, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         running.state = move.state.name
         demand(storage.release([running], 2.0) == [False], "a running task cannot be let go")
         known = storage.get("a")
@@ -216,7 +216,7 @@ class StorageProof(Turns):
         """Only what came to rest before the moment given is deleted: not what waits or runs, however old it is."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, _ACTOR)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=2))
         task, move = claims[0]
         task.state = move.state.name
         storage.exchange([Settlement(task, policies.settle(task, Outcome(COMPLETE), 3.0, worker="w"))], None)
@@ -228,14 +228,14 @@ class StorageProof(Turns):
     def test_revoked_for_good(self) -> None:
         """What is said about a task that is revoked already can be unsaid, but that does not restore it."""
         storage = self.opened()
-        target = Target(function=False, key="a")
+        target = RevocationTarget(function=False, key="a")
         storage.revoke(target, Revocation(), 1.0)
         demand(storage.restore(target, 1.0), "it can be taken back before there is a task")
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
         storage.revoke(target, Revocation(), 1.0)
         demand(storage.restore(target, 1.0), "it can be taken back while the task waits")
         storage.revoke(target, Revocation(), 1.0)
-        storage.exchange((), Claimant("w", 2.0, 10.0))
+        storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         demand(not storage.restore(target, 2.0), "it has come true")
         storage.revoke(target, Revocation(), 3.0)
         demand(not storage.restore(target, 3.0) and storage.revocation(target) is None, "it was said in vain")
@@ -246,7 +246,7 @@ class StorageProof(Turns):
         copies = []
         for _ in range(2):
             storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
-            _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+            _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
             task.state = move.state.name
             copies.append(copy(task))
             end = Settlement(copy(copies[0]), policies.settle(task, Outcome(COMPLETE), 3.0, worker="w"))
@@ -262,7 +262,7 @@ class StorageProof(Turns):
         task = Task("a", "add")
 
         def settle() -> None:
-            _, [(started, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+            _, [(started, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
             started.state = move.state.name
             done = policies.settle(started, Outcome(COMPLETE), 3.0, worker="w")
             storage.exchange([Settlement(started, done)], None)
@@ -274,13 +274,13 @@ class StorageProof(Turns):
             self._wakes(storage, channel, storage.flush)
 
     def _wakes(self, storage: Storage, channel: Channel, act: Callable[[], object]) -> None:
-        before = storage.stamp(channel)
+        before = storage.generation(channel)
         woken = threading.Event()
 
         def wait() -> None:
             while not woken.is_set():
                 storage.wait(channel, before, _PATIENCE)
-                if storage.stamp(channel) != before:
+                if storage.generation(channel) != before:
                     woken.set()
 
         waiter = threading.Thread(target=wait, daemon=True)
@@ -301,9 +301,9 @@ class StorageProof(Turns):
 
 def _calls(storage: Storage) -> Iterator[Callable[[], object]]:
     """Everything that one can ask of a store."""
-    target = Target(function=False, key="a")
+    target = RevocationTarget(function=False, key="a")
     yield lambda: storage.enqueue([Task("b", "add")], 1.0, _ACTOR)
-    yield lambda: storage.exchange((), Claimant("w", 1.0, 10.0))
+    yield lambda: storage.exchange((), ClaimRequest("w", 1.0, 10.0))
     yield lambda: storage.release([Task("a", "add")], 1.0)
     yield lambda: storage.extend(["w"], 1.0)
     yield lambda: storage.recover(1.0, _ACTOR)
@@ -318,13 +318,13 @@ def _calls(storage: Storage) -> Iterator[Callable[[], object]]:
     yield storage.flush_locks
     yield lambda: storage.get("a")
     yield lambda: storage.history("a")
-    yield lambda: storage.outlook("a")
+    yield lambda: storage.status("a")
     yield storage.counts
     yield storage.tasks
     yield storage.next_due
     yield lambda: storage.prune(9.0)
     yield storage.flush
-    yield lambda: storage.wait(Channel.WORK, storage.stamp(Channel.WORK), _PATIENCE)
+    yield lambda: storage.wait(Channel.WORK, storage.generation(Channel.WORK), _PATIENCE)
 
 
 class TestCaseOf:
@@ -333,9 +333,9 @@ class TestCaseOf:
     __test__ = False
 
     def __init__(self) -> None:
-        self._made: dict[type[Lockstep], type[StorageProof]] = {}
+        self._made: dict[type[AdapterAgreement], type[StorageCases]] = {}
 
-    def __get__(self, machine: Lockstep | None, spec: type[Lockstep]) -> type[StorageProof]:
+    def __get__(self, machine: AdapterAgreement | None, spec: type[AdapterAgreement]) -> type[StorageCases]:
         if spec not in self._made:
             # Made late, so that Hypothesis's profile is the one that counts.
             chosen = settings(
@@ -343,5 +343,5 @@ class TestCaseOf:
                 report_multiple_bugs=False,  # the first is told sooner
             )  # fmt: skip
             body = {"spec": spec, "settings": chosen, "__module__": spec.__module__, "__doc__": spec.__doc__}
-            self._made[spec] = type(f"{spec.__name__}.TestCase", (StorageProof,), body)
+            self._made[spec] = type(f"{spec.__name__}.TestCase", (StorageCases,), body)
         return self._made[spec]

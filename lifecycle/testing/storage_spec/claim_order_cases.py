@@ -7,19 +7,19 @@ from lifecycle.core import policies
 from lifecycle.core.policies import Outcome, Revocation
 from lifecycle.core.table import COMPLETE, EXPIRE, FAIL, REVOKE, SCHEDULED, START
 from lifecycle.core.task import Task
-from lifecycle.storage.base import RIPEN, Actor, Claimant, Settlement, Storage, Target
-from lifecycle.testing.storage_spec.agreement import Lockstep
+from lifecycle.storage.base import PROMOTE_LIMIT, Actor, ClaimRequest, RevocationTarget, Settlement, Storage
+from lifecycle.testing.storage_spec.agreement import AdapterAgreement
 from lifecycle.testing.storage_spec.invariants import demand
 
-__all__ = ["Turns"]
+__all__ = ["ClaimOrderCases"]
 
 _ACTOR: Final = Actor("producer")
 
 
-class Turns(unittest.TestCase):
+class ClaimOrderCases(unittest.TestCase):
     """What holds for each adapter."""
 
-    spec: ClassVar[type[Lockstep]]
+    spec: ClassVar[type[AdapterAgreement]]
 
     def opened(self) -> Storage:
         """An empty store, closed after the test."""
@@ -28,24 +28,24 @@ class Turns(unittest.TestCase):
         return storage
 
     def test_a_crowd_that_is_due_at_once(self) -> None:
-        """One claim makes the earliest `RIPEN` of the due tasks ready, and the next one the others."""
+        """One claim makes the earliest `PROMOTE_LIMIT` of the due tasks ready, and the next one the others."""
         storage = self.opened()
         # The oldest is due last: it goes first as soon as it is seen.
-        storage.enqueue([Task(str(n), "add", eta=9000.0 - n) for n in range(RIPEN + 1)], 1.0, _ACTOR)
-        storage.exchange((), Claimant("w", 1.0, 10.0, limit=RIPEN + 1))
-        demand(storage.counts() == {SCHEDULED.name: RIPEN + 1}, "all are scheduled")
+        storage.enqueue([Task(str(n), "add", eta=9000.0 - n) for n in range(PROMOTE_LIMIT + 1)], 1.0, _ACTOR)
+        storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=PROMOTE_LIMIT + 1))
+        demand(storage.counts() == {SCHEDULED.name: PROMOTE_LIMIT + 1}, "all are scheduled")
         for task_id in "1", "0", "2":
-            _, [(task, _)] = storage.exchange((), Claimant("w", 9999.0, 10.0))
+            _, [(task, _)] = storage.exchange((), ClaimRequest("w", 9999.0, 10.0))
             demand(task.id == task_id, f"task {task_id} is next, not {task.id}")
 
     def test_nothing_before_its_time(self) -> None:
         """A claim that comes just before a task's ETA, and has other work, leaves that task for when it is due."""
         storage = self.opened()
         storage.enqueue([Task("soon", "add", eta=8.0), Task("later", "add", eta=9.0)], 1.0, _ACTOR)
-        storage.exchange((), Claimant("w", 1.0, 10.0, limit=2))
+        storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=2))
         storage.enqueue([Task("a", "add", priority=1)], 1.0, _ACTOR)
         for now, task_id, due in (7.5, "a", 8.0), (8.5, "soon", 9.0):
-            _, [(task, _)] = storage.exchange((), Claimant("w", now, 10.0))
+            _, [(task, _)] = storage.exchange((), ClaimRequest("w", now, 10.0))
             shown = task.id, storage.next_due()
             demand(shown == (task_id, due), f"{task} was claimed, more is due at {shown[1]}")
 
@@ -54,10 +54,10 @@ class Turns(unittest.TestCase):
         storage = self.opened()
         etas = (30.0, 10.0, 30.0, 30.0, 10.0, 30.0, 10.0, 10.0)
         storage.enqueue([Task(str(n), "add", eta=eta) for n, eta in enumerate(etas)], 1.0, _ACTOR)
-        storage.exchange((), Claimant("w", 1.0, 10.0, limit=len(etas)))
+        storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=len(etas)))
         storage.enqueue([Task("first", "add", priority=1)], 1.0, _ACTOR)
         for now, limit, ids in (40.0, 1, ["first"]), (20.0, 2, ["1", "4"]), (20.0, 9, ["6", "7"]), (20.0, 9, []):
-            _, claims = storage.exchange((), Claimant("w", now, 10.0, limit=limit))
+            _, claims = storage.exchange((), ClaimRequest("w", now, 10.0, limit=limit))
             found = [task.id for task, _ in claims]
             demand(found == ids, f"at {now} {ids} are claimed, not {found}")
 
@@ -67,7 +67,7 @@ class Turns(unittest.TestCase):
         names = {"a": "quick", "b": "quick", "c": "slow", "d": "slow", "e": "quick"}
         storage.enqueue([Task(task_id, name) for task_id, name in names.items()], 1.0, _ACTOR)
         for ids in ["a", "b"], ["c"], ["d"], ["e"], []:
-            _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9, ahead={"quick"}))
+            _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9, batchable={"quick"}))
             found = [task.id for task, _ in claims]
             demand(found == ids, f"{ids} are started together, not {found}")
 
@@ -75,9 +75,9 @@ class Turns(unittest.TestCase):
         """Of several tasks that one claim takes, a function's one-time revocation stops the first only."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
-        function = Target(function=True, key="add")
+        function = RevocationTarget(function=True, key="add")
         storage.revoke(function, Revocation(once=True), 1.0)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9))
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9))
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
         demand(storage.revocation(function) is None, "a one-time revocation is spent with the task that it has stopped")
@@ -86,9 +86,9 @@ class Turns(unittest.TestCase):
         """A function's one-time revocation is not spent on tasks that are revoked themselves, or have expired."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add", expires=1.5), Task("c", "add")], 1.0, _ACTOR)
-        storage.revoke(Target(function=False, key="a"), Revocation(), 1.0)
-        storage.revoke(Target(function=True, key="add"), Revocation(once=True), 1.0)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=9))
+        storage.revoke(RevocationTarget(function=False, key="a"), Revocation(), 1.0)
+        storage.revoke(RevocationTarget(function=True, key="add"), Revocation(once=True), 1.0)
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9))
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("a", REVOKE), ("b", EXPIRE), ("c", REVOKE)], f"it is spent on the last of the three: {path}")
 
@@ -96,14 +96,14 @@ class Turns(unittest.TestCase):
         """A task that was revoked before it was there goes first, whether it is enqueued or another's follow-up."""
         storage = self.opened()
         for task_id in "bc":
-            storage.revoke(Target(function=False, key=task_id), Revocation(), 1.0)
+            storage.revoke(RevocationTarget(function=False, key=task_id), Revocation(), 1.0)
         storage.enqueue([Task("a", "add", priority=9), Task("b", "add")], 1.0, _ACTOR)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=2))
         storage.enqueue([Task("d", "add", priority=9)], 3.0, _ACTOR)
         task, move = claims[-1]
         task.state = move.state.name
         end = policies.settle(task, Outcome(COMPLETE), 3.0, worker="w", follow_ups=(Task("c", "add"),))
-        claims += storage.exchange([Settlement(task, end)], Claimant("w", 4.0, 10.0))[1]
+        claims += storage.exchange([Settlement(task, end)], ClaimRequest("w", 4.0, 10.0))[1]
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("b", REVOKE), ("a", START), ("c", REVOKE)], f"what is revoked goes first: {path}")
 
@@ -111,11 +111,11 @@ class Turns(unittest.TestCase):
         """A task that was revoked as it ran is revoked once it is put back, not when it is due again."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1)], 1.0, _ACTOR)
-        _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         task.state = move.state.name
-        storage.revoke(Target(function=False, key="a"), Revocation(), 2.0)
+        storage.revoke(RevocationTarget(function=False, key="a"), Revocation(), 2.0)
         end = policies.settle(task, Outcome(FAIL, delay=5.0), 3.0, worker="w")
-        _, claims = storage.exchange([Settlement(task, end)], Claimant("w", 3.0, 10.0))
+        _, claims = storage.exchange([Settlement(task, end)], ClaimRequest("w", 3.0, 10.0))
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("a", REVOKE)], f"it is revoked: {path}")
 
@@ -123,10 +123,10 @@ class Turns(unittest.TestCase):
         """What is said of a function is said of no task that bears its name as an id."""
         storage = self.opened()
         storage.enqueue([Task("x", "add", retries=1), Task("y", "x")], 1.0, _ACTOR)
-        function = Target(function=True, key="x")
+        function = RevocationTarget(function=True, key="x")
         storage.revoke(function, Revocation(), 1.0)
-        demand(storage.revocation(Target(function=False, key="x")) is None, "nothing is said of the task")
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=2))
+        demand(storage.revocation(RevocationTarget(function=False, key="x")) is None, "nothing is said of the task")
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=2))
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("x", START), ("y", REVOKE)], f"the function's task is revoked: {path}")
         task, move = claims[0]
@@ -135,7 +135,7 @@ class Turns(unittest.TestCase):
         storage.exchange([Settlement(task, end)], None)
         shown = storage.next_due(), storage.revocation(function)
         demand(shown == (8.0, Revocation()), f"it waits for its second attempt, the function is revoked: {shown}")
-        _, [(task, move)] = storage.exchange((), Claimant("w", 8.0, 10.0))
+        _, [(task, move)] = storage.exchange((), ClaimRequest("w", 8.0, 10.0))
         task.state = move.state.name
         storage.exchange([Settlement(task, policies.settle(task, Outcome(COMPLETE), 9.0, worker="w"))], None)
         shown = storage.prune(99.0), storage.revocation(function)
@@ -145,22 +145,22 @@ class Turns(unittest.TestCase):
         """What a careless task does to its copy changes nothing of what is stored, nor whose turn it is."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1, priority=9), Task("b", "add", priority=5)], 1.0, _ACTOR)
-        _, [(task, move)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         task.state, task.priority, task.expires = move.state.name, 0, 3.0
         end = policies.settle(task, Outcome(FAIL), 3.0, worker="w")
-        _, [(again, move)] = storage.exchange([Settlement(task, end)], Claimant("w", 3.0, 10.0))
+        _, [(again, move)] = storage.exchange([Settlement(task, end)], ClaimRequest("w", 3.0, 10.0))
         demand((again.id, *move.path) == ("a", START), f"a goes first, as it was enqueued, not {again}: {move.path}")
 
     def test_an_id_that_is_used_again(self) -> None:
         """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
         storage = self.opened()
-        target = Target(function=False, key="a")
+        target = RevocationTarget(function=False, key="a")
         storage.enqueue([Task("a", "add"), Task("b", "add"), Task("c", "add")], 1.0, _ACTOR)
         storage.revoke(target, Revocation(), 1.0)
-        _, [(gone, _)] = storage.exchange((), Claimant("w", 2.0, 10.0))
+        _, [(gone, _)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
         demand(gone.id == "a" and storage.prune(3.0) == 1, "the revoked task is gone")
         storage.enqueue([Task("a", "add")], 3.0, _ACTOR)
-        _, claims = storage.exchange((), Claimant("w", 4.0, 10.0, limit=3))
+        _, claims = storage.exchange((), ClaimRequest("w", 4.0, 10.0, limit=3))
         order = [task.id for task, _ in claims]
         demand(order == ["b", "c", "a"], f"claimed in the order of age, not {order}")
 
@@ -170,7 +170,7 @@ class Turns(unittest.TestCase):
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
         storage.enqueue([Task("held", "add")], 1.0, Actor("producer", 12.5))  # it is let go, which is no move
         for number, now in enumerate((5.0, 4.0, 2.0, 3.0)):
-            storage.exchange((), Claimant(f"w{number}", now, 10.0))
+            storage.exchange((), ClaimRequest(f"w{number}", now, 10.0))
         for now, limit, ids in (11.5, 9, []), (12.0, 9, ["c"]), (99.0, 2, ["d"]), (99.0, 1, ["b"]), (99.0, 9, ["a"]):
             found = [task.id for task, _ in storage.recover(now, _ACTOR, limit=limit)]
             demand(found == ids, f"{limit} of those that lapsed until {now} are {ids}, not {found}")
@@ -179,15 +179,17 @@ class Turns(unittest.TestCase):
         """What came to rest first is deleted first, as much as was asked for, and what was said about it with it."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
-        _, claims = storage.exchange((), Claimant("w", 2.0, 10.0, limit=4))
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=4))
         for (task, move), now in zip(claims, (6.0, 5.0, 3.0, 4.0), strict=True):
             task.state = move.state.name
             end = policies.settle(task, Outcome(COMPLETE), now, worker="w")
             storage.exchange([Settlement(task, end)], None)
-            storage.revoke(Target(function=False, key=task.id), Revocation(), now)
+            storage.revoke(RevocationTarget(function=False, key=task.id), Revocation(), now)
         for limit, left in (1, "abd"), (2, "a"), (9, ""):
             deleted = storage.prune(99.0, limit)
             there = "".join(task_id for task_id in "abcd" if storage.get(task_id) is not None)
-            said = "".join(one for one in "abcd" if storage.revocation(Target(function=False, key=one)) is not None)
+            said = "".join(
+                one for one in "abcd" if storage.revocation(RevocationTarget(function=False, key=one)) is not None
+            )
             shown = f"{deleted} of {limit} are deleted, {there} is left, {said} revoked"
             demand(deleted <= limit and (there, said) == (left, left), f"{shown}, not {left}")

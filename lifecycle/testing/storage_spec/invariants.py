@@ -11,7 +11,7 @@ from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.testing.storage_spec.reference_storage import fields
 
-__all__ = ["Law", "demand"]
+__all__ = ["Invariants", "demand"]
 
 _EDGES: Final = {(row.source and row.source.name, row.target.name): row.trigger for row in LIFECYCLE.transitions}
 
@@ -32,7 +32,7 @@ class _Seen:
 
 
 @attrs.define
-class Law:
+class Invariants:
     """What no store may break, whatever it is asked: checked without the model's help. Raises `AssertionError`.
 
     Tasks are told apart by their birth, since an id may be used again.

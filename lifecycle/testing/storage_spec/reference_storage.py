@@ -15,13 +15,23 @@ from typing import Final
 import attrs
 
 from lifecycle.core.machine import IllegalTransition
-from lifecycle.core.policies import Move, Revocation, admit, claimed, enqueued, recover, stopped, visibility
+from lifecycle.core.policies import Move, Revocation, admit, claimed, enqueued, recover, revoked_when_due, visibility
 from lifecycle.core.table import CANCEL, ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, REVOKE, REVOKED, START, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import RIPEN, Actor, Channel, Claim, Claimant, Lock, Outlook, Settlement, Target
+from lifecycle.storage.base import (
+    PROMOTE_LIMIT,
+    Actor,
+    Channel,
+    Claim,
+    ClaimRequest,
+    Lock,
+    RevocationTarget,
+    Settlement,
+    TaskStatus,
+)
 
-__all__ = ["FIELDS", "Model", "Row", "fields", "is_at_rest", "is_waiting"]
+__all__ = ["FIELDS", "ReferenceStorage", "Row", "fields", "is_at_rest", "is_waiting"]
 
 FIELDS: Final = (
     "id", "name", "payload", "state", "eta", "expires", "priority", "retries", "retry", "timeout", "attempt",
@@ -63,7 +73,7 @@ class Row:
 
 
 @attrs.define
-class Model:
+class ReferenceStorage:
     """A store. Its methods do what those of `Storage` with the same names promise to do.
 
     `woken` gathers who has to be woken by what happened; empty it before a call.
@@ -71,7 +81,7 @@ class Model:
 
     rows: list[Row] = attrs.field(factory=list)
     """Oldest first."""
-    revocations: dict[Target, Revocation] = attrs.field(factory=dict)
+    revocations: dict[RevocationTarget, Revocation] = attrs.field(factory=dict)
     taken: list[Lock] = attrs.field(factory=list)
     woken: set[Channel] = attrs.field(factory=set)
     births: int = 0
@@ -98,10 +108,10 @@ class Model:
         for task in tasks:
             self._bear(task, now, actor)
 
-    def exchange(self, done: Sequence[Settlement], claimant: Claimant | None) -> tuple[list[bool], list[Claim]]:
+    def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """First each settlement, in order; then the claims, which may find what those left."""
         took = [self._settle(settlement) for settlement in done]
-        return took, [] if claimant is None else self._claim(claimant)
+        return took, [] if request is None else self._claim(request)
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
         """Only who knows the task as it is lets go of it."""
@@ -171,29 +181,34 @@ class Model:
                 self._bear(follow_up, move.at, Actor(move.worker, move.hold))
         return True
 
-    def _claim(self, claimant: Claimant) -> list[Claim]:
-        worker, now, lease, hold, limit, ahead = claimant
+    def _claim(self, request: ClaimRequest) -> list[Claim]:
+        worker, now, lease, hold, limit, batchable = request
         due = [(row.due, row.task.seq, row) for row in self.rows if row.due is not None and row.due <= now]
-        for _, _, row in sorted(due, key=lambda entry: entry[:2])[:RIPEN]:
+        for _, _, row in sorted(due, key=lambda entry: entry[:2])[:PROMOTE_LIMIT]:
             row.rank, row.due = row.task.priority, None
         claims: list[Claim] = []
         started = over = False
         while len(claims) < limit and not over and (ready := self._ready()):
             row = ready[0]
             task = row.task
-            own = self.revocations.get(Target(function=False, key=task.id))
-            of_function = self.revocations.get(Target(function=True, key=task.name))
+            own = self.revocations.get(RevocationTarget(function=False, key=task.id))
+            of_function = self.revocations.get(RevocationTarget(function=True, key=task.name))
             trigger = admit(task, own, of_function, now)
             if trigger is None:  # it was ready, and the clock stepped back: it is not ready now
                 row.rank, row.due = visibility(task, own, now)
                 continue
             if trigger == START:
-                over = ahead is not None and task.name not in ahead
+                over = batchable is not None and task.name not in batchable
                 if over and started:
                     break
                 started = True
-            if trigger == REVOKE and of_function is not None and of_function.once and not stopped(task, own, now):
-                del self.revocations[Target(function=True, key=task.name)]
+            if (
+                trigger == REVOKE
+                and of_function is not None
+                and of_function.once
+                and not revoked_when_due(task, own, now)
+            ):
+                del self.revocations[RevocationTarget(function=True, key=task.name)]
             claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold=hold)))
         return claims
 
@@ -224,7 +239,7 @@ class Model:
         if move.result is not None:
             row.result = move.result
         if task.state == REVOKED.name:  # what stopped it is spent
-            self.revocations.pop(Target(function=False, key=task.id), None)
+            self.revocations.pop(RevocationTarget(function=False, key=task.id), None)
         task.canceling = task.canceling and row.ended is None
         if move.path[0] in (INTERRUPT, CANCEL):
             self.taken = [lock for lock in self.taken if lock.task != task.id]
@@ -241,18 +256,20 @@ class Model:
     def _let_go(self, row: Row, now: float) -> None:
         """Nobody holds the row any more; if it waits, claims see it again."""
         row.task.lease = None
-        row.rank, row.due = visibility(row.task, self.revocations.get(Target(function=False, key=row.task.id)), now)
+        row.rank, row.due = visibility(
+            row.task, self.revocations.get(RevocationTarget(function=False, key=row.task.id)), now
+        )
         if is_waiting(row.task):
             self.woken.add(Channel.WORK)
 
     # Revocations and locks ---------------------------------------------------------------------------------------
 
-    def revoke(self, target: Target, revocation: Revocation, now: float) -> None:
+    def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """The last word counts."""
         self.revocations[target] = revocation
         self._look_again(target, now)
 
-    def restore(self, target: Target, now: float) -> bool:
+    def restore(self, target: RevocationTarget, now: float) -> bool:
         """What has come true cannot be taken back."""
         if self.revocations.pop(target, None) is None:
             return False
@@ -260,11 +277,11 @@ class Model:
         row = self.row(target.key)
         return target.function or row is None or row.task.state != REVOKED.name
 
-    def revocation(self, target: Target) -> Revocation | None:
+    def revocation(self, target: RevocationTarget) -> Revocation | None:
         """What was said."""
         return self.revocations.get(target)
 
-    def _look_again(self, target: Target, now: float) -> None:
+    def _look_again(self, target: RevocationTarget, now: float) -> None:
         row = None if target.function else self.row(target.key)
         if row is not None and is_waiting(row.task) and row.task.lease is None:
             self._let_go(row, now)
@@ -305,10 +322,10 @@ class Model:
         row = self.row(task_id)
         return None if row is None else row.history
 
-    def outlook(self, task_id: str) -> Outlook | None:
+    def status(self, task_id: str) -> TaskStatus | None:
         """What a result handle sees."""
         row = self.row(task_id)
-        return None if row is None else Outlook(str(row.task.state), row.result)
+        return None if row is None else TaskStatus(str(row.task.state), row.result)
 
     def counts(self) -> dict[str, int]:
         """By state."""
@@ -335,7 +352,7 @@ class Model:
         gone = [row for _, _, row in sorted(old, key=lambda entry: entry[:2])[:limit]]
         self.rows = [row for row in self.rows if row not in gone]
         for row in gone:
-            self.revocations.pop(Target(function=False, key=row.task.id), None)
+            self.revocations.pop(RevocationTarget(function=False, key=row.task.id), None)
         return len(gone)
 
     def flush(self) -> None:

@@ -23,9 +23,9 @@ from lifecycle.core.table import (
     TIME_OUT,
     Kind,
 )
-from lifecycle.storage.base import Actor, Lock, Storage, Target
+from lifecycle.storage.base import Actor, Lock, RevocationTarget, Storage
 from lifecycle.testing.storage_spec import strategies as steps
-from lifecycle.testing.storage_spec.agreement import Lockstep, same
+from lifecycle.testing.storage_spec.agreement import AdapterAgreement, same
 from lifecycle.testing.storage_spec.cases import TestCaseOf
 from lifecycle.testing.storage_spec.reference_storage import fields
 from lifecycle.testing.storage_spec.strategies import (
@@ -65,8 +65,8 @@ def _settling(name: str, trigger: str) -> Callable[..., MultipleResults[Copy]]:
         self: "StorageSpec", task: str, end: End, hold: bool, follow_ups: list[Call], then: Wish | None, tampered: bool
     ) -> MultipleResults[Copy]:
         copy = self.running[task]
-        claimant = then.claimant(self.now) if then else None
-        claimed = self.finish([(copy, end)], claimant, hold=hold, follow_ups=follow_ups, tampered=tampered)
+        request = then.request(self.now) if then else None
+        claimed = self.finish([(copy, end)], request, hold=hold, follow_ups=follow_ups, tampered=tampered)
         return multiple(*claimed)
 
     settle.__name__ = name
@@ -85,11 +85,11 @@ def _settling(name: str, trigger: str) -> Callable[..., MultipleResults[Copy]]:
     return precondition(lambda self: self.running)(made)  # type: ignore[return-value]  # a target takes several
 
 
-def _by_id(ids: Sequence[str]) -> list[Target]:
-    return [Target(function=False, key=task_id) for task_id in ids]
+def _by_id(ids: Sequence[str]) -> list[RevocationTarget]:
+    return [RevocationTarget(function=False, key=task_id) for task_id in ids]
 
 
-class StorageSpec(Lockstep):
+class StorageSpec(AdapterAgreement):
     """Drives a storage adapter and a plain model of it in lockstep, and compares all that the two show at every step.
 
     Subclass it, say how an empty store is opened, and give its test case to pytest or unittest::
@@ -109,10 +109,10 @@ class StorageSpec(Lockstep):
     enqueued, claimed, settled, put back, revoked; workers that die, or wake up too late with a copy of a task that has
     moved on; a clock that jumps to the very end of a lease, or back. With `reopen`, operations go now through one
     handle and now through another. Besides the equality with the model, the store's own words are held against the law
-    (`lifecycle.testing.storage_spec.invariants.Law`): each change a row of the table, histories that replay, no task lost, final states
+    (`lifecycle.testing.storage_spec.invariants.Invariants`): each change a row of the table, histories that replay, no task lost, final states
     for good, no task given to two workers, no outcome accepted twice. Short runs come first, so that most mistakes are
     told in a few steps. A few tests of their own
-    (`lifecycle.testing.storage_spec.cases.StorageProof`) say what a machine comes to too seldom: crowds, waits, the closed store.
+    (`lifecycle.testing.storage_spec.cases.StorageCases`) say what a machine comes to too seldom: crowds, waits, the closed store.
 
     The test case also asserts that **every row of the table was gone through**, and every way in which an attempt can
     end, with retries left and without; `taken` and `ended` count them, `missing()` says what is not there. Its settings
@@ -163,7 +163,7 @@ class StorageSpec(Lockstep):
         """Several in one call."""
         return multiple(*self.write([call.task(self.now) for call in calls], hold=hold))
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(calls=st.lists(steps.calls(IDS), min_size=1, max_size=2), again=steps.calls(IDS))
     def enqueue_what_is_there(self, calls: list[Call], again: Call) -> None:
         """With an id that is taken, or stands there twice, none is enqueued."""
@@ -184,31 +184,31 @@ class StorageSpec(Lockstep):
     @rule(target=copies, worker=st.sampled_from(WORKERS))
     def claim(self, worker: str) -> MultipleResults[Copy]:
         """A worker asks for work."""
-        return multiple(*self.swap((), Wish(worker).claimant(self.now))[1])
+        return multiple(*self.swap((), Wish(worker).request(self.now))[1])
 
     @precondition(lambda self: self.ripe() or (self.spare() and self.ids(Kind.WAITING)))
     @rule(target=copies, wish=steps.wishes())
     def claim_together(self, wish: Wish) -> MultipleResults[Copy]:
         """A worker asks for as much as it can get, and to announce what it puts off, perhaps."""
-        return multiple(*self.swap((), wish.claimant(self.now))[1])
+        return multiple(*self.swap((), wish.request(self.now))[1])
 
-    @precondition(Lockstep.ripe)
+    @precondition(AdapterAgreement.ripe)
     @rule(worker=st.sampled_from(WORKERS), ends=st.lists(steps.ends(ENDINGS), min_size=1, max_size=3))
     def work(self, worker: str, ends: list[End]) -> None:
         """A busy worker: each call to the store settles one task and claims the next."""
         self.work_in_batches(Wish(worker), ends)
 
-    @precondition(Lockstep.ripe)
+    @precondition(AdapterAgreement.ripe)
     @rule(wish=steps.wishes(), ends=st.lists(steps.ends(ENDINGS), min_size=1, max_size=4))
     def work_in_batches(self, wish: Wish, ends: list[End]) -> None:
         """The same with several tasks at once."""
-        self.swap((), wish.claimant(self.now))
+        self.swap((), wish.request(self.now))
         while ends and (
             mine := [copy for copy in self.running.values() if copy.task.worker == wish.worker][: len(ends)]
         ):
             self.agree()
             now, ends = ends[: len(mine)], ends[len(mine) :]
-            self.finish(list(zip(mine, now, strict=True)), wish.claimant(self.now))
+            self.finish(list(zip(mine, now, strict=True)), wish.request(self.now))
 
     complete = _settling("complete", COMPLETE)
     fail = _settling("fail", FAIL)
@@ -235,7 +235,7 @@ class StorageSpec(Lockstep):
         done = [(copy, self.ending(copy, end))]
         if (move := self.late_move(late, end)) is not None:
             done.insert(0, (late, move))
-        return multiple(*self.swap(done + done[-1:] * again, then.claimant(self.now) if then else None)[1])
+        return multiple(*self.swap(done + done[-1:] * again, then.request(self.now) if then else None)[1])
 
     @precondition(lambda self: self.running)
     @rule(task=_among(lambda self: sorted(self.running)), end=steps.ends(ENDINGS))
@@ -249,7 +249,7 @@ class StorageSpec(Lockstep):
         self.swap([(copy, move)])
         copy.task.state = after
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(copy=copies, end=steps.ends(ENDINGS))
     def come_late(self, copy: Copy, end: End) -> None:
         """Somebody comes back with an old copy, to settle it or to let go of it."""
@@ -321,7 +321,7 @@ class StorageSpec(Lockstep):
         """A task that runs is to be called off; its worker is not told before it asks."""
         same("cancel", *self.both("cancel", task))
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(task=st.sampled_from(IDS))
     def ask_whatever_to_stop(self, task: str) -> None:
         """The same of a task that may wait, rest or not be there; of such nothing is noted."""
@@ -331,33 +331,33 @@ class StorageSpec(Lockstep):
     @rule(task=_among(lambda self: self.ids(Kind.WAITING, Kind.RUNNING)), until=steps.untils())
     def call_off(self, task: str, until: Until) -> None:
         """A task that waits or runs is revoked by itself."""
-        self.both("revoke", Target(function=False, key=task), until.revocation(self.now), self.now)
+        self.both("revoke", RevocationTarget(function=False, key=task), until.revocation(self.now), self.now)
 
     @precondition(lambda self: self.spare() and self.free())
     @rule(task=_among(lambda self: self.free()), until=steps.untils())
     def call_off_in_advance(self, task: str, until: Until) -> None:
         """A task that is not there yet is revoked."""
-        self.both("revoke", Target(function=False, key=task), until.revocation(self.now), self.now)
+        self.both("revoke", RevocationTarget(function=False, key=task), until.revocation(self.now), self.now)
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(task=st.sampled_from(IDS), until=steps.untils())
     def revoke(self, task: str, until: Until) -> None:
         """A task is revoked, whatever has become of it."""
-        self.both("revoke", Target(function=False, key=task), until.revocation(self.now), self.now)
+        self.both("revoke", RevocationTarget(function=False, key=task), until.revocation(self.now), self.now)
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(name=st.sampled_from(FUNCTIONS), until=steps.untils())
     def revoke_function(self, name: str, until: Until) -> None:
         """All tasks of a function are revoked, or the next one."""
-        self.both("revoke", Target(function=True, key=name), until.revocation(self.now), self.now)
+        self.both("revoke", RevocationTarget(function=True, key=name), until.revocation(self.now), self.now)
 
     @precondition(lambda self: self.spare() and (self.model.revocations or self.ids(Kind.FINAL)))
     @rule(what=_among(lambda self: [*self.model.revocations, *_by_id(self.ids(Kind.FINAL))]))
-    def restore(self, what: Target) -> None:
+    def restore(self, what: RevocationTarget) -> None:
         """What was revoked, or cannot be any more."""
         same("restore", *self.both("restore", what, self.now))
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(
         name=st.sampled_from("LM"),
         owner=st.sampled_from("xy"),
@@ -391,13 +391,13 @@ class StorageSpec(Lockstep):
         """An operator frees locks."""
         same("flush_locks", *self.both("flush_locks", names))
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(target=copies, task=_among(lambda self: self.ids()))
     def get(self, task: str) -> Copy:
         """Somebody looks at a task, and remembers it."""
         return self.look(task)
 
-    @precondition(Lockstep.spare)
+    @precondition(AdapterAgreement.spare)
     @rule(
         states=st.none() | st.lists(st.sampled_from(_STORED), max_size=4),
         limit=st.integers(0, 3),

@@ -15,7 +15,7 @@ from hypothesis.vendor.pretty import RepresentationPrinter
 from lifecycle.core.policies import Outcome, Revocation
 from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, policy_fields
-from lifecycle.storage.base import Claimant
+from lifecycle.storage.base import ClaimRequest
 
 __all__ = [
     "ENDINGS", "FUNCTIONS", "IDS", "LEASE", "WORKERS", "Call", "Copy", "End", "Until", "Wish", "calls", "ends",
@@ -110,11 +110,11 @@ class Wish(_Brief):
     worker: str
     limit: int = 1
     hold: bool = False
-    ahead: tuple[str, ...] | None = None
+    batchable: tuple[str, ...] | None = None
 
-    def claimant(self, now: float) -> Claimant:
+    def request(self, now: float) -> ClaimRequest:
         """The same, now."""
-        return Claimant(self.worker, now, LEASE, self.hold, self.limit, self.ahead)
+        return ClaimRequest(self.worker, now, LEASE, self.hold, self.limit, self.batchable)
 
 
 @attrs.frozen(repr=False)
@@ -215,7 +215,7 @@ _patiences: Final = st.sampled_from((0, 10, 1))
 @st.composite
 def wishes(draw: st.DrawFn) -> Wish:
     """Any worker, for one task or a few."""
-    return Wish(draw(_workers), limit=draw(_limits), hold=draw(st.booleans()), ahead=draw(_ahead))
+    return Wish(draw(_workers), limit=draw(_limits), hold=draw(st.booleans()), batchable=draw(_ahead))
 
 
 _workers: Final = st.sampled_from(WORKERS)

@@ -15,7 +15,7 @@ from lifecycle.core.policies import Outcome, Revocation
 from lifecycle.core.table import EXECUTING, LIFECYCLE, SCHEDULED, Kind, Lifecycle, State, Transition
 from lifecycle.core.task import RetryPolicy, Task
 from lifecycle.errors import ConfigurationError
-from lifecycle.testing.strategies.paths import Walks
+from lifecycle.testing.strategies.paths import Paths
 
 __all__ = [
     "Fault", "IllegalHistory", "Step", "illegal_histories", "legal_histories", "lifecycles", "outcomes",
@@ -33,7 +33,7 @@ moments: Final = few | st.floats(0, 4e9)
 
 
 @st.composite
-def _walk(draw: DrawFn, walks: Walks, start: str | None, goals: frozenset[str | None], longest: int) -> list[str]:
+def _walk(draw: DrawFn, walks: Paths, start: str | None, goals: frozenset[str | None], longest: int) -> list[str]:
     """The states of a walk from `start` to one of `goals`, at most `longest`.
 
     Half of its legs lead to any row of the table that can be reached, so that a state which a step in ten leads to, and
@@ -63,7 +63,7 @@ def legal_histories(
     signals at most; raises `ConfigurationError` if no (whole) life is so short. The walks are random, but so that rare
     states are reached, however deep in the table they lie.
     """
-    walks = Walks(lifecycle)
+    walks = Paths(lifecycle)
     goals = walks.resting if complete else walks.states
     if not walks.near(None, goals, max_size):
         raise ConfigurationError(f"no {'whole ' * complete}life has {max_size} signals or fewer")
@@ -107,11 +107,11 @@ def illegal_histories(lifecycle: Lifecycle = LIFECYCLE, *, max_size: int = 20) -
     Every `Fault` that the table has room for is as likely as any other, and so is every pair of a state and a signal
     that may not follow there. `max_size`: how many signals at most, unless the place itself lies deeper in the table.
     """
-    return _illegal(Walks(lifecycle), max_size)
+    return _illegal(Paths(lifecycle), max_size)
 
 
 @st.composite
-def _illegal(draw: DrawFn, walks: Walks, max_size: int) -> IllegalHistory:
+def _illegal(draw: DrawFn, walks: Paths, max_size: int) -> IllegalHistory:
     faults = _faults(walks)
     fault = draw(st.sampled_from([Fault.UNKNOWN, *sorted(faults)]))
     if fault is Fault.UNKNOWN:
@@ -128,7 +128,7 @@ def _illegal(draw: DrawFn, walks: Walks, max_size: int) -> IllegalHistory:
     return IllegalHistory(signals, len(before) + 1, fault, legal)
 
 
-def _faults(walks: Walks) -> dict[Fault, list[tuple[str | None, str]]]:
+def _faults(walks: Paths) -> dict[Fault, list[tuple[str | None, str]]]:
     """For each kind of fault the pairs of a state (``None``: no task yet) and a known signal that make it."""
     found: dict[Fault, list[tuple[str | None, str]]] = {}
     for place in walks.places:

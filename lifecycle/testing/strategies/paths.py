@@ -5,14 +5,14 @@ from typing import Final
 
 from lifecycle.core.table import Kind, Lifecycle
 
-__all__ = ["Walks"]
+__all__ = ["Paths"]
 
 Leg = tuple[str, ...]
 """The states that are entered, one after the other."""
 FAR: Final = 10**9
 
 
-class Walks:
+class Paths:
     """What can be reached from where in a table, and how. States go by their names; ``None``: there is no task yet."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.clock import monotonic
-from lifecycle.consumer.workers.shared_status import READY, RETIRED, Slate
+from lifecycle.consumer.workers.shared_status import READY, RETIRED, SharedStatus
 from lifecycle.core.task import Task
 
 context = multiprocessing.get_context("spawn")
@@ -23,7 +23,7 @@ def a_task(task_id, attempt=1, timeout=None):
 @given(st.text(min_size=1, max_size=400).filter(lambda text: text.isprintable()), st.integers(1, 2**31), timeouts)
 def test_a_body(task_id, attempt, timeout):
     """The slate has the id, the attempt and the deadline of the body that runs; of an id beyond 255 bytes it is silent."""
-    slate = Slate(context)
+    slate = SharedStatus(context)
     before = monotonic()
     slate.note(a_task(task_id, attempt, timeout))
     seen, after = slate.read(), monotonic()
@@ -39,7 +39,7 @@ def test_a_body(task_id, attempt, timeout):
 @given(st.lists(st.booleans(), max_size=20))
 def test_counts(turns):
     """It counts the bodies that are over, and has none of them any more; each sign of life carries the count."""
-    slate, ran = Slate(context), 0
+    slate, ran = SharedStatus(context), 0
     for begins in turns:
         slate.note(a_task("one") if begins else None)
         ran += not begins
@@ -50,7 +50,7 @@ def test_counts(turns):
 
 def test_a_shorter_id():
     """Nothing is left of an id that was longer."""
-    slate = Slate(context)
+    slate = SharedStatus(context)
     slate.note(a_task("a-long-one"))
     slate.note(a_task("b"))
     assert slate.read().task_id == "b"
@@ -60,7 +60,7 @@ def test_a_shorter_id():
 
 def test_stages():
     """A worker that has not begun is neither ready nor retired; a beat changes nothing in that, but the time."""
-    slate = Slate(context)
+    slate = SharedStatus(context)
     assert (slate.read().ready, slate.read().retired, slate.read().beat) == (False, False, 0.0)
     slate.beat()
     assert (slate.read().ready, slate.read().retired) == (False, False)

@@ -40,7 +40,7 @@ def revoked_before(works):
     return works.tasks.unneeded()
 
 
-def called_off(name):
+def cancel_requested(name):
     """It runs, and is called off."""
 
     def act(works):
@@ -60,8 +60,8 @@ def for_later(works):
 
 SCENARIOS = {
     "for later": (for_later, "scheduled executing complete"),
-    "it is called off": (called_off("linger"), "executing canceled"),
-    "an async one is called off": (called_off("linger_async"), "executing canceled"),
+    "it is called off": (cancel_requested("linger"), "executing canceled"),
+    "an async one is called off": (cancel_requested("linger_async"), "executing canceled"),
     "the lock is taken": (kept_out, "executing locked"),
     "its function is revoked": (revoked_before, "revoked"),
     "a call": (lambda works: works.tasks.add(1, 2), "executing complete"),

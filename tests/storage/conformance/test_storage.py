@@ -27,7 +27,7 @@ from lifecycle.core.table import COMPLETE, FAIL, LIFECYCLE
 from lifecycle.core.task import RetryPolicy, Task
 from lifecycle.errors import DuplicateTask, StorageError
 from lifecycle.storage import MemoryStorage, SQLiteStorage, open_storage
-from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Settlement, Target
+from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget, Settlement
 from lifecycle.testing.storage_spec.reference_storage import FIELDS, fields
 from lifecycle.testing.storage_spec.spec import StorageSpec
 from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
@@ -56,7 +56,7 @@ class SQLiteSpec(StorageSpec):
             ended, *_ = start(other, "w1", limit=7)
             other.exchange([settlement(ended, FAIL, retry=False)], None)
             for key, function in itertools.product(IDS[:2] + FUNCTIONS, (True, False)):
-                other.revoke(Target(function, key), Revocation(once=True), 1.0)
+                other.revoke(RevocationTarget(function, key), Revocation(once=True), 1.0)
             other.lock(Lock("L", "x", 9.0, "w1", "a"), 1.0)
         return SQLiteStorage(str(cls.path), "mine", synchronous="off")
 
@@ -183,30 +183,30 @@ def test_only_copies_leave(any_storage):
 def test_a_wait_without_news(any_storage):
     """A wait for what does not come ends after its timeout, and says so."""
     any_storage.counts()
-    assert not all(any_storage.wait(channel, any_storage.stamp(channel), 0.05) for channel in list(Channel) * 10)
+    assert not all(any_storage.wait(channel, any_storage.generation(channel), 0.05) for channel in list(Channel) * 10)
 
 
 def test_a_wait_for_what_has_come(any_storage):
-    """A wait for what came between the stamp and the wait ends at once."""
-    stamp = any_storage.stamp(Channel.WORK)
+    """A wait for what came between the generation and the wait ends at once."""
+    generation = any_storage.generation(Channel.WORK)
     any_storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
-    assert any_storage.stamp(Channel.WORK) != stamp, "nobody of this process has to be told by the store"
-    assert any_storage.wait(Channel.WORK, stamp, PATIENCE)
+    assert any_storage.generation(Channel.WORK) != generation, "nobody of this process has to be told by the store"
+    assert any_storage.wait(Channel.WORK, generation, PATIENCE)
     [task] = start(any_storage)
-    stamp = any_storage.stamp(Channel.OUTCOME)
+    generation = any_storage.generation(Channel.OUTCOME)
     any_storage.exchange([settlement(task)], None)
-    assert any_storage.stamp(Channel.OUTCOME) != stamp
+    assert any_storage.generation(Channel.OUTCOME) != generation
 
 
 def test_closing_ends_waits(any_storage):
     """Who waits as the store is closed waits no longer: told that something happened, or that it was closed."""
-    stamp = any_storage.stamp(Channel.OUTCOME)
+    generation = any_storage.generation(Channel.OUTCOME)
     begun = threading.Event()
 
     def wait():
         begun.set()
         try:
-            return any_storage.wait(Channel.OUTCOME, stamp, PATIENCE)
+            return any_storage.wait(Channel.OUTCOME, generation, PATIENCE)
         except StorageError:
             return True
 
@@ -252,21 +252,21 @@ def test_closing_in_the_middle(any_storage):
 def test_the_first_look(opened):
     """What is in the store is seen by the first look of a store that was just opened, whatever that look is."""
     writer = opened()
-    target = Target(function=True, key="add")
+    target = RevocationTarget(function=True, key="add")
     writer.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
     writer.exchange([settlement(task, FAIL) for task in start(writer)], None)
     writer.enqueue([Task("c", "add", priority=9)], 1.0, PRODUCER)
     start(writer, now=1.0)
     writer.lock(Lock("L", "x", 9.0), 1.0)
     for look in (
-        lambda store: store.get("a") and store.history("a") and store.outlook("a"),
+        lambda store: store.get("a") and store.history("a") and store.status("a"),
         lambda store: store.history("a"),
-        lambda store: store.outlook("a"),
+        lambda store: store.status("a"),
         lambda store: store.counts(),
         lambda store: store.tasks(),
         lambda store: store.next_due(),
         lambda store: store.locks(1.0),
-        lambda store: store.exchange((), Claimant("w", 5.0, 10.0))[1],
+        lambda store: store.exchange((), ClaimRequest("w", 5.0, 10.0))[1],
         lambda store: store.recover(99.0, PRODUCER),
         lambda store: store.prune(99.0),
         lambda store: store.revoke(target, Revocation(), 1.0) or store.revocation(target),
@@ -285,7 +285,7 @@ def test_two_stores_are_one(opened):
     [again] = start(here, "here", now=99.0)
     assert there.exchange([settlement(late, FAIL)], None) == ([False], [])
     assert here.exchange([settlement(again, result=b"1")], None) == ([True], [])
-    assert there.outlook("a") == ("complete", b"1")
+    assert there.status("a") == ("complete", b"1")
     with pytest.raises(DuplicateTask):
         there.enqueue([Task("a", "add")], 1.0, PRODUCER)
 
@@ -332,8 +332,8 @@ def take_part(storage, name, number, total):
     for n in range(number):
         storage.enqueue([Task(f"{name}-{n}", "add")], 1.0, Actor(name))
     while True:
-        stamp = storage.stamp(Channel.OUTCOME)
-        took, claims = storage.exchange(done, Claimant(name, 2.0, 1000.0, limit=2))
+        generation = storage.generation(Channel.OUTCOME)
+        took, claims = storage.exchange(done, ClaimRequest(name, 2.0, 1000.0, limit=2))
         assert all(took)
         done = []
         for task, move in claims:
@@ -343,7 +343,7 @@ def take_part(storage, name, number, total):
         if not done:
             if storage.counts().get("complete") == total:
                 return ran
-            storage.wait(Channel.OUTCOME, stamp, 0.5)
+            storage.wait(Channel.OUTCOME, generation, 0.5)
 
 
 def process_takes_part(where, name, number, total):

@@ -139,11 +139,11 @@ def test_workers_are_woken(queue, add, db):
     """Whoever waits for work is woken by the commit, whoever makes it."""
     queue.counts()
     storage, woken = queue.storage, threading.Event()
-    storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.2)  # now it listens
+    storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.2)  # now it listens
 
     def wait():
         while not queue.counts()["queued"]:
-            storage.wait(Channel.WORK, storage.stamp(Channel.WORK), PATIENCE)
+            storage.wait(Channel.WORK, storage.generation(Channel.WORK), PATIENCE)
         woken.set()
 
     waiter = threading.Thread(target=wait, daemon=True)

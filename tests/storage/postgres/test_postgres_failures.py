@@ -16,7 +16,7 @@ from lifecycle.core.table import FAIL, REVOKE, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageUnavailable
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Channel, Claimant, Target
+from lifecycle.storage.base import Channel, ClaimRequest, RevocationTarget
 from lifecycle.storage.postgres.listener import channel_name
 from lifecycle.storage.postgres.session import ConnectionLost, ServerError, Session
 
@@ -87,7 +87,7 @@ def test_a_commit_that_nobody_heard_of(storage, monkeypatch, after):
     cut = Cut(monkeypatch, after=after)
     a, b = start(storage, limit=2)
     done = [completed(a), settlement(b, FAIL)]
-    claimant = Claimant("w", 7.0, 10.0, limit=2)
+    claimant = ClaimRequest("w", 7.0, 10.0, limit=2)
     cut.on = True
     with pytest.raises(StorageUnavailable, match=r"lost.*look whether it was made"):
         storage.exchange(done, claimant)
@@ -109,7 +109,7 @@ def test_a_server_that_takes_leave_behind_the_commit(storage, monkeypatch):
     storage.enqueue([Task(task_id, "add") for task_id in "ab"], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=True, error=ServerError("57P01", "terminating connection"))
     [a] = start(storage)
-    done, claimant = [completed(a)], Claimant("w", 7.0, 10.0)
+    done, claimant = [completed(a)], ClaimRequest("w", 7.0, 10.0)
     cut.on = True
     with pytest.raises(StorageUnavailable, match="look whether it was made"):
         storage.exchange(done, claimant)
@@ -123,7 +123,7 @@ def test_a_second_cut(storage, monkeypatch, again):
     storage.enqueue([Task(task_id, "add", retries=1) for task_id in "abcd"], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=True)
     a, b = start(storage, limit=2)
-    done, claimant = [completed(a)], Claimant("w", 7.0, 10.0)
+    done, claimant = [completed(a)], ClaimRequest("w", 7.0, 10.0)
     cut.on = True
     with pytest.raises(StorageUnavailable):
         storage.exchange(done, claimant)
@@ -144,7 +144,7 @@ def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
     """What a worker claimed and did not hear of is its own at its next call, though others have moved some of it."""
     storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=after)
-    claimant = Claimant("w", 5.0, 10.0, limit=2)
+    claimant = ClaimRequest("w", 5.0, 10.0, limit=2)
     cut.on = True
     with pytest.raises(StorageUnavailable):
         storage.exchange((), claimant)
@@ -199,7 +199,7 @@ def test_connections_that_ended_while_idle(storage, db):
         storage.counts,
         lambda: storage.enqueue([Task("b", "add")], 1.0, PRODUCER),
         lambda: storage.get("a"),
-        lambda: storage.exchange((), Claimant("w", 2.0, 9.0)),
+        lambda: storage.exchange((), ClaimRequest("w", 2.0, 9.0)),
     ):
         pids = [session.pid for session in list(storage._server._all)]
         db.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", [pids])
@@ -208,7 +208,7 @@ def test_connections_that_ended_while_idle(storage, db):
 
 def test_the_listener_is_ended(storage, where, db):
     """Whoever waits hears of others' news also after the connection that listens was ended."""
-    storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.05)
+    storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.05)
     for task_id in "a", "b":
         with ThreadPoolExecutor(1) as pool:
             seen = pool.submit(await_task, storage, task_id)
@@ -230,11 +230,11 @@ def test_only_listeners_are_told(storage, where, db):
         storage.exchange([completed(task) for task in start(storage)], None)
         return {heard.channel for heard in db.notifies(timeout=0.1)}
 
-    storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.05)  # it need not be told what it does itself
+    storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.05)  # it need not be told what it does itself
     assert told("a") == set()
     with closing(open_storage(where, "default")) as other:
-        stamp = other.stamp(Channel.OUTCOME)
-        assert other.wait(Channel.OUTCOME, stamp, PATIENCE), "it looks again once it is known to listen"
+        generation = other.generation(Channel.OUTCOME)
+        assert other.wait(Channel.OUTCOME, generation, PATIENCE), "it looks again once it is known to listen"
         assert told("b") == {names[Channel.OUTCOME]}
     assert told("c") == set()
 
@@ -265,11 +265,11 @@ def test_two_claims_at_once(storage, db):
 def test_two_workers_and_one_revocation(storage, db, spent):
     """A worker that meets a one-time revocation while another spends it waits, and goes by what became of that."""
     storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
-    storage.revoke(Target(function=True, key="add"), Revocation(once=True), 1.0)
+    storage.revoke(RevocationTarget(function=True, key="add"), Revocation(once=True), 1.0)
     db.execute("begin")
     db.execute("delete from revocation")  # as the other worker does, and has not committed yet
     with ThreadPoolExecutor(1) as pool:
-        exchange = pool.submit(storage.exchange, (), Claimant("w", 2.0, 10.0, limit=2))
+        exchange = pool.submit(storage.exchange, (), ClaimRequest("w", 2.0, 10.0, limit=2))
         with pytest.raises(TimeoutError):
             exchange.result(0.2)
         db.execute("commit" if spent else "rollback")
@@ -282,11 +282,11 @@ def test_many_workers_and_one_revocation(storage):
     """However many workers claim at once, a one-time revocation stops one task."""
     for n in range(30):
         storage.enqueue([Task(f"{n} {m}", "add") for m in range(8)], 1.0, PRODUCER)
-        storage.revoke(Target(function=True, key="add"), Revocation(once=True), 1.0)
+        storage.revoke(RevocationTarget(function=True, key="add"), Revocation(once=True), 1.0)
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda m: storage.exchange((), Claimant(f"w{m}", 2.0, 10.0, limit=2)), range(4)))
+            list(pool.map(lambda m: storage.exchange((), ClaimRequest(f"w{m}", 2.0, 10.0, limit=2)), range(4)))
         assert storage.counts()["revoked"] == n + 1
-        while storage.exchange((), Claimant("w", 2.0, 10.0, limit=9))[1]:
+        while storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9))[1]:
             pass
 
 
@@ -296,12 +296,12 @@ def test_revoked_while_it_is_put_back(storage, db):
         task = Task(f"t{n}", "add", retries=1)
         storage.enqueue([task], 1.0, PRODUCER)
         [running] = start(storage)
-        target = Target(function=False, key=task.id)
+        target = RevocationTarget(function=False, key=task.id)
         with ThreadPoolExecutor(2) as pool:
             settled = pool.submit(storage.exchange, [settlement(running, FAIL, delay=500.0)], None)
             pool.submit(storage.revoke, target, Revocation(), 6.0).result(PATIENCE)
             assert settled.result(PATIENCE)[0] == [True]
-        _, claims = storage.exchange((), Claimant("w", 7.0, 10.0))
+        _, claims = storage.exchange((), ClaimRequest("w", 7.0, 10.0))
         assert [claim.move.path for claim in claims] == [(REVOKE,)]
 
 

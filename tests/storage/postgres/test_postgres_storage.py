@@ -17,7 +17,7 @@ from lifecycle.core.table import FAIL
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Actor, Claimant, Lock, Target
+from lifecycle.storage.base import Actor, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.postgres.server import AGAIN
 from lifecycle.testing.storage_spec.spec import StorageSpec
 from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
@@ -61,7 +61,7 @@ def neighbour(postgres):
     ended, *_ = start(other, "w1", limit=7)
     other.exchange([settlement(ended, FAIL, retry=False)], None)
     for key, function in itertools.product(IDS[:2] + FUNCTIONS, (True, False)):
-        other.revoke(Target(function, key), Revocation(once=True), 1.0)
+        other.revoke(RevocationTarget(function, key), Revocation(once=True), 1.0)
     other.lock(Lock("L", "x", 9.0, "w1", "a"), 1.0)
     other.close()
     before = rows(postgres, name)
@@ -271,8 +271,8 @@ def test_writes_that_fail(storage, db, schema, code, kind, words):
     failing(db, code)
     for write in (
         lambda: storage.enqueue([new], 2.0, PRODUCER),
-        lambda: storage.exchange(done, Claimant("w", 7.0, 10.0)),
-        lambda: storage.exchange((), Claimant("w", 7.0, 10.0)),
+        lambda: storage.exchange(done, ClaimRequest("w", 7.0, 10.0)),
+        lambda: storage.exchange((), ClaimRequest("w", 7.0, 10.0)),
         lambda: storage.extend(["w"], 99.0),
         lambda: storage.recover(99.0, Actor("r")),
     ):
@@ -294,7 +294,7 @@ def test_a_claim_that_fails(storage, db):
     before = fields(storage)
     failing(db, "XX000", when="new.state = 'executing'")
     with pytest.raises(StorageError, match="could not extend file"):
-        storage.exchange([settlement(running)], Claimant("w", 7.0, 10.0))
+        storage.exchange([settlement(running)], ClaimRequest("w", 7.0, 10.0))
     assert fields(storage) == before
 
 
@@ -325,15 +325,15 @@ def test_texts(storage, text):
     assert storage.locks(1.0) == [Lock(text, text, 9.0, text, text)]
     assert storage.unlock(text, text)
     for function in (True, False):
-        storage.revoke(Target(function, text), Revocation(5.0), 1.0)
-        assert storage.revocation(Target(function, text)) == Revocation(5.0)
-        assert storage.restore(Target(function, text), 1.0)
+        storage.revoke(RevocationTarget(function, text), Revocation(5.0), 1.0)
+        assert storage.revocation(RevocationTarget(function, text)) == Revocation(5.0)
+        assert storage.restore(RevocationTarget(function, text), 1.0)
     storage.enqueue([Task(text, text, text.encode())], 1.0, Actor(text))
     [task] = start(storage, text)
     assert (task.id, task.name, task.worker, task.payload) == (text, text, text, text.encode())
     assert storage.extend([text], 50.0) == 1
     assert storage.exchange([settlement(task, FAIL, result=text.encode())], None) == ([True], [])
-    assert storage.outlook(text).result == text.encode()
+    assert storage.status(text).result == text.encode()
     assert [record.worker for record in storage.history(text)] == [text] * 3
 
 

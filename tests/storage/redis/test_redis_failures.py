@@ -13,8 +13,8 @@ from lifecycle.core.table import FAIL, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageUnavailable
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Channel, Claimant
-from lifecycle.storage.redis.connection import ConnectionLost, Refused, Wire
+from lifecycle.storage.base import Channel, ClaimRequest
+from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, Refused
 from lifecycle.testing.storage_spec.spec import StorageSpec
 
 pytestmark = pytest.mark.usefixtures("redis_url")
@@ -56,7 +56,7 @@ class Cuts:
     def __init__(self, monkeypatch, *, after, every=1):
         self.on, self.lost, self._after, self._every = False, 0, after, every
         self._calls = 0
-        send, answer, cuts = Wire.send, Wire.answer, self
+        send, answer, cuts = RedisConnection.send, RedisConnection.answer, self
 
         def cut(wire, command):
             wire.doomed = cuts.next(command)
@@ -71,8 +71,8 @@ class Cuts:
                 cuts.lose(wire)
             return said
 
-        monkeypatch.setattr(Wire, "send", cut)
-        monkeypatch.setattr(Wire, "answer", hear)
+        monkeypatch.setattr(RedisConnection, "send", cut)
+        monkeypatch.setattr(RedisConnection, "answer", hear)
 
     def next(self, command):
         """What befalls this one."""
@@ -133,7 +133,7 @@ def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
     a, b = start(storage, limit=2)
     follow_up = Task("z", "add", priority=-1)
     done = [settlement(a, result=b"1", follow_ups=(follow_up,)), settlement(b, FAIL)]
-    claimant = Claimant("w", 7.0, 10.0, limit=2)
+    claimant = ClaimRequest("w", 7.0, 10.0, limit=2)
     cut.on = True
     with pytest.raises(StorageUnavailable, match=r"lost.*look whether it was made"):
         storage.exchange(done, claimant)
@@ -160,7 +160,7 @@ def test_asked_for_in_parts(storage, monkeypatch, after):
     done = [completed(a), completed(b)]
     cut.on = True
     with pytest.raises(StorageUnavailable):
-        storage.exchange(done, Claimant("w", 7.0, 10.0))
+        storage.exchange(done, ClaimRequest("w", 7.0, 10.0))
     assert storage.exchange(done[:1], None)[0] == [True]
     assert [task.id for task in start(storage, "w", now=8.0)] == ["c"]
     assert storage.exchange(done[1:], None)[0] == [True]
@@ -174,7 +174,7 @@ def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
     """What a worker claimed and did not hear of is its own at its next call, though others have moved some of it."""
     storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=after)
-    claimant = Claimant("w", 5.0, 10.0, limit=2)
+    claimant = ClaimRequest("w", 5.0, 10.0, limit=2)
     cut.on = True
     with pytest.raises(StorageUnavailable):
         storage.exchange((), claimant)
@@ -214,8 +214,8 @@ def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
 def test_a_call_that_comes_too_late(storage, monkeypatch):
     """A call that is still on its way when its worker asks what became of it comes too late, and changes nothing."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
-    cut, send, held_up = Cuts(monkeypatch, after=False), Wire.send, []
-    monkeypatch.setattr(Wire, "send", lambda wire, command: held_up.append(command) or send(wire, command))
+    cut, send, held_up = Cuts(monkeypatch, after=False), RedisConnection.send, []
+    monkeypatch.setattr(RedisConnection, "send", lambda wire, command: held_up.append(command) or send(wire, command))
     cut.on = True
     with pytest.raises(StorageUnavailable):
         start(storage, "w")
@@ -269,7 +269,7 @@ def test_scripts_that_are_forgotten(private, theirs):
 
 def test_the_listener_is_ended(private, theirs):
     """Whoever waits hears of others' news also after the connection that listens was ended."""
-    theirs.wait(Channel.WORK, theirs.stamp(Channel.WORK), 0.05)
+    theirs.wait(Channel.WORK, theirs.generation(Channel.WORK), 0.05)
     where = told_redis(theirs._server._place.prefix, url=private.url)
     with connected(private.url) as db:
         for task_id in "a", "b":
@@ -291,15 +291,19 @@ def test_who_is_told(storage, where):
     storage.counts()
     assert [listeners(channel) for channel in Channel] == [0, 0]
     with ThreadPoolExecutor(1) as pool:
-        stamp = storage.stamp(Channel.OUTCOME)
-        assert pool.submit(storage.wait, Channel.OUTCOME, stamp, PATIENCE).result(PATIENCE), "it looks again at once"
+        generation = storage.generation(Channel.OUTCOME)
+        assert pool.submit(storage.wait, Channel.OUTCOME, generation, PATIENCE).result(PATIENCE), (
+            "it looks again at once"
+        )
     assert [listeners(Channel.WORK), listeners(Channel.OUTCOME)] == [0, 1]
     with closing(open_storage(where, "default")) as other:
-        stamp = storage.stamp(Channel.OUTCOME)
+        generation = storage.generation(Channel.OUTCOME)
         other.enqueue([Task("a", "add")], 1.0, PRODUCER)
         other.exchange([completed(task) for task in start(other)], None)
-        storage.wait(Channel.OUTCOME, stamp, PATIENCE)
-        assert storage.stamp(Channel.OUTCOME) != stamp, "a wait ends after some seconds anyway: it has to be told"
+        storage.wait(Channel.OUTCOME, generation, PATIENCE)
+        assert storage.generation(Channel.OUTCOME) != generation, (
+            "a wait ends after some seconds anyway: it has to be told"
+        )
 
 
 def test_a_server_that_does_not_come_back(tmp_path):
@@ -307,7 +311,7 @@ def test_a_server_that_does_not_come_back(tmp_path):
     with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=0.2), "q")) as storage:
         storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
         server.kill()
-        for use in (storage.counts, lambda: storage.exchange((), Claimant("w", 1.0, 9.0)), storage.next_due):
+        for use in (storage.counts, lambda: storage.exchange((), ClaimRequest("w", 1.0, 9.0)), storage.next_due):
             with pytest.raises(StorageUnavailable, match=r"cannot be reached|was lost"):
                 use()
         server.start()

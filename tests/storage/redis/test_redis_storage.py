@@ -22,9 +22,9 @@ from lifecycle.core.table import FAIL
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Settlement, Target
+from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget, Settlement
 from lifecycle.storage.redis import scripts as redis_script
-from lifecycle.storage.redis.connection import Wire
+from lifecycle.storage.redis.connection import RedisConnection
 from lifecycle.storage.redis.rows import birth
 from lifecycle.testing.storage_spec.reference_storage import fields
 from lifecycle.testing.storage_spec.spec import StorageSpec
@@ -67,7 +67,7 @@ def neighbour():
     ended, *_ = start(other, "w1", limit=7)
     other.exchange([settlement(ended, FAIL, retry=False)], None)
     for key, function in itertools.product(IDS[:2] + FUNCTIONS, (True, False)):
-        other.revoke(Target(function, key), Revocation(once=True), 1.0)
+        other.revoke(RevocationTarget(function, key), Revocation(once=True), 1.0)
     other.lock(Lock("L", "x", 9.0, "w1", "a"), 1.0)
     other.close()
     before = contents(name)
@@ -215,7 +215,7 @@ def test_a_server_that_keeps_what_has_no_end(private, theirs, told_to, policy):
     told_to("maxmemory-policy", policy)
     theirs.enqueue([Task(task_id, "add", eta=eta) for task_id, eta in (("a", None), ("b", 9.0))], 1.0, PRODUCER)
     theirs.lock(Lock("L", "x", 9.0, "w"), 1.0)
-    theirs.revoke(Target(function=True, key="mul"), Revocation(5.0), 1.0)
+    theirs.revoke(RevocationTarget(function=True, key="mul"), Revocation(5.0), 1.0)
     theirs.exchange([settlement(task) for task in start(theirs, limit=2)], None)
     with connected(private.url) as db:
         names = keys(db, theirs._server._place.prefix)
@@ -231,7 +231,7 @@ def test_a_server_that_does_not_say(private, caplog, user):
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
         [task] = start(storage)
         storage.exchange([settlement(task)], None)
-        storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.01)
+        storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.01)
         assert abs(storage.clock().now() - SystemClock.now()) < 60
         storage.recover(99.0, PRODUCER)
         storage.flush()
@@ -245,9 +245,9 @@ def test_a_server_that_does_not_say(private, caplog, user):
 
 def test_an_old_server(redis_url, monkeypatch):
     """A server that lacks what scripts need is refused, with its version."""
-    say = Wire.say
+    say = RedisConnection.say
     old = b"# Server\r\nredis_version:6.0.16\r\n"
-    monkeypatch.setattr(Wire, "say", lambda wire, *words: old if words[0] == "INFO" else say(wire, *words))
+    monkeypatch.setattr(RedisConnection, "say", lambda wire, *words: old if words[0] == "INFO" else say(wire, *words))
     with closing(opened(a_prefix())) as storage, pytest.raises(StorageUnusable, match=r"6\.0\.16 is too old: 6\.2"):
         storage.counts()
 
@@ -280,9 +280,9 @@ def test_no_memory_left(theirs, told_to):
     told_to("maxmemory", "1")
     for write in (
         lambda: theirs.enqueue([new], 2.0, PRODUCER),
-        lambda: theirs.exchange((), Claimant("w", 7.0, 10.0)),
+        lambda: theirs.exchange((), ClaimRequest("w", 7.0, 10.0)),
         lambda: theirs.extend(["w"], 99.0),
-        lambda: theirs.revoke(Target(function=False, key="b"), Revocation(), 1.0),
+        lambda: theirs.revoke(RevocationTarget(function=False, key="b"), Revocation(), 1.0),
     ):
         with pytest.raises(StorageFull, match="nothing was changed: give the server more memory"):
             write()
@@ -292,7 +292,7 @@ def test_no_memory_left(theirs, told_to):
     told_to("maxmemory", "0")
     theirs.enqueue([new], 2.0, PRODUCER)
     assert theirs.counts() == {"queued": 3, "complete": 1}
-    assert theirs.revocation(Target(function=False, key="b")) is None
+    assert theirs.revocation(RevocationTarget(function=False, key="b")) is None
 
 
 def test_a_cluster(tmp_path):
@@ -335,7 +335,7 @@ def test_steps_that_the_table_does_not_have(storage, source):
             continue
         move = attrs.evolve(settlement(storage_copy(known, "executing")).move, states=(state,))
         with pytest.raises(StorageError, match=f"ILLEGAL from {source} to {state}; nothing was changed"):
-            storage.exchange([settlement(other), Settlement(known, move)], Claimant("w", 9.0, 9.0))
+            storage.exchange([settlement(other), Settlement(known, move)], ClaimRequest("w", 9.0, 9.0))
         with pytest.raises(StorageError, match=f"ILLEGAL no task is born {state}"):
             if state in LIFECYCLE.steps[None]:
                 raise StorageError(f"ILLEGAL no task is born {state}")
@@ -372,7 +372,7 @@ def test_damaged_tasks(storage, caplog, case, due):
     """A task that somebody has damaged stops nobody: it is set aside, that is said, and the others are run."""
     storage.enqueue([Task(task_id, "add", eta=due) for task_id in "abc"], 1.0, PRODUCER)
     if due:
-        storage.exchange((), Claimant("w", 1.0, 10.0, limit=3))
+        storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=3))
     field, data = DAMAGE[case]
     if field:
         overwrite(storage, "b", field, data)
@@ -422,15 +422,15 @@ def test_texts(storage, text):
     assert storage.locks(1.0) == [Lock(text, text, 9.0, text, text)]
     assert storage.unlock(text, text)
     for function in (True, False):
-        storage.revoke(Target(function, text), Revocation(5.0), 1.0)
-        assert storage.revocation(Target(function, text)) == Revocation(5.0)
-        assert storage.restore(Target(function, text), 1.0)
+        storage.revoke(RevocationTarget(function, text), Revocation(5.0), 1.0)
+        assert storage.revocation(RevocationTarget(function, text)) == Revocation(5.0)
+        assert storage.restore(RevocationTarget(function, text), 1.0)
     storage.enqueue([Task(text, text, text.encode())], 1.0, Actor(text))
     [task] = start(storage, text)
     assert (task.id, task.name, task.worker, task.payload) == (text, text, text, text.encode())
     assert storage.extend([text], 50.0) == 1
     assert storage.exchange([settlement(task, FAIL, result=text.encode())], None) == ([True], [])
-    assert storage.outlook(text).result == text.encode()
+    assert storage.status(text).result == text.encode()
     assert [record.worker for record in storage.history(text)] == [text] * 3
 
 

@@ -20,7 +20,7 @@ from lifecycle.core.table import FAIL, LIFECYCLE, Kind
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage import SQLiteStorage
-from lifecycle.storage.base import Actor, Channel, Claimant, Lock, Target
+from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.sqlite import schema
 from lifecycle.testing.storage_spec.reference_storage import fields
 
@@ -55,7 +55,7 @@ def test_fork(opened, watched, first):
     storage = opened()
     storage.enqueue([Task("before", "add")], 1.0, PRODUCER)
     if watched:
-        storage.wait(Channel.WORK, storage.stamp(Channel.WORK), 0.01)
+        storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.01)
 
     def write(name):
         storage.enqueue([Task(name, "add")], 1.0, PRODUCER)
@@ -97,7 +97,7 @@ def test_fork_at_any_moment(storage):
 
     def wait():
         while not stop.is_set():
-            storage.wait(Channel.OUTCOME, storage.stamp(Channel.OUTCOME), 0.01)
+            storage.wait(Channel.OUTCOME, storage.generation(Channel.OUTCOME), 0.01)
 
     with ThreadPoolExecutor(3) as pool:
         threads = [pool.submit(write, name) for name in "ab"]
@@ -152,11 +152,11 @@ def test_hand_typed_sql(storage, path):
 def test_moved_by_hand(storage, path, eta):
     """What was brought to rest by hand is nothing that a claim looks at, whether it was due or not."""
     storage.enqueue([Task("a", "add", eta=eta)], 1.0, PRODUCER)
-    storage.exchange((), Claimant("w", 2.0, 10.0) if eta else None)
+    storage.exchange((), ClaimRequest("w", 2.0, 10.0) if eta else None)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("update task set state = 'revoked'")
     assert storage.next_due() is None
-    assert storage.exchange((), Claimant("w", 1000.0, 10.0)) == ([], [])
+    assert storage.exchange((), ClaimRequest("w", 1000.0, 10.0)) == ([], [])
 
 
 def of_the_future(path):
@@ -289,7 +289,11 @@ def test_no_room(storage, path):
         return [fields(task) for task in (*new, a, b, follow_up)]
 
     before, known = rows(path), objects()
-    for write in enqueue, lambda: storage.exchange(done, None), lambda: storage.exchange(done, Claimant("w", 7.0, 9.0)):
+    for write in (
+        enqueue,
+        lambda: storage.exchange(done, None),
+        lambda: storage.exchange(done, ClaimRequest("w", 7.0, 9.0)),
+    ):
         writer.execute(f"pragma max_page_count = {pages}")
         with pytest.raises(StorageFull, match=r"q\.db: no space left .*nothing was changed"):
             write()
@@ -297,10 +301,10 @@ def test_no_room(storage, path):
         assert objects() == known
         writer.execute("pragma max_page_count = 1000000")
     enqueue()
-    took, claims = storage.exchange(done, Claimant("w", 7.0, 9.0, limit=9))
+    took, claims = storage.exchange(done, ClaimRequest("w", 7.0, 9.0, limit=9))
     assert took == [True, True]
     assert sorted(claim.task.id for claim in claims) == ["a", "c", "d", "e"]
-    assert storage.outlook("b") == ("complete", b"x" * 100_000)
+    assert storage.status("b") == ("complete", b"x" * 100_000)
     assert [task.version for task in (*new, a, b, follow_up)] == [1, 1, 5, 3, 1]
 
 
@@ -322,11 +326,11 @@ def test_another_program_keeps_it_locked(opened, path):
 
 def everything(storage, first, second, new, follow_up):
     """All writes, each of which changes something, in this order; by name."""
-    a, b = Target(function=False, key="a"), Target(function=False, key="b")
+    a, b = RevocationTarget(function=False, key="a"), RevocationTarget(function=False, key="b")
     held = Actor("producer", 90.0)
     yield "enqueue", lambda: storage.enqueue(new, 7.0, held)
     done = [settlement(first, result=b"1", follow_ups=(follow_up,)), settlement(second, FAIL, result=b"2")]
-    yield "exchange", lambda: storage.exchange(done, Claimant("w", 7.0, 9.0, limit=2))
+    yield "exchange", lambda: storage.exchange(done, ClaimRequest("w", 7.0, 9.0, limit=2))
     yield "extend", lambda: storage.extend(["w", "producer"], 80.0)
     yield "cancel", lambda: storage.cancel(follow_up.id)
     for task in new:

@@ -31,7 +31,7 @@ local function settle(one)
 end
 
 local function ripen(now)
-  for _, found in ipairs(call("ZRANGEBYSCORE", P .. ":due", "-inf", now, "LIMIT", 0, $RIPEN)) do
+  for _, found in ipairs(call("ZRANGEBYSCORE", P .. ":due", "-inf", now, "LIMIT", 0, $PROMOTE_LIMIT)) do
     local row = load(string.sub(found, 17))
     if row then
       later(drop, ":due", found)
@@ -73,7 +73,7 @@ local function claim()
           local alone = starts and together and not together[row.name]
           if alone and started then return claims end
           started = started or starts
-          if trigger == "$REVOKE" and of_function and of_function[2] and not stopped(row, own, now) then
+          if trigger == "$REVOKE" and of_function and of_function[2] and not revoked_when_due(row, own, now) then
             call("HDEL", P .. ":revocations", "f" .. row.name)
           end
           local target = after(row.state, trigger)

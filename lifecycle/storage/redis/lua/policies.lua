@@ -7,14 +7,14 @@ local function holds(revocation, at)
   return revocation[1] == nil or at < revocation[1]
 end
 
-local function stopped(row, own, now)
+local function revoked_when_due(row, own, now)
   return own ~= nil and holds(own, (row.eta and row.eta > now) and row.eta or now)
 end
 
 -- The rank, or else the moment when it gets one.
 local function visibility(row, own, now)
-  if stopped(row, own, now) then
-    return $URGENT, nil
+  if revoked_when_due(row, own, now) then
+    return $REVOKED_RANK, nil
   elseif row.state == "$QUEUED" then
     return row.priority, nil
   end
@@ -27,7 +27,7 @@ end
 -- The trigger, or nil to let it wait on.
 local function admit(row, own, of_function, now)
   if row.expires and row.expires <= now then return "$EXPIRE" end
-  if stopped(row, own, now) then return "$REVOKE" end
+  if revoked_when_due(row, own, now) then return "$REVOKE" end
   if row.eta and row.eta > now then
     return row.state == "$QUEUED" and "$SCHEDULE" or nil
   end
