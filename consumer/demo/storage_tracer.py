@@ -83,13 +83,14 @@ class StorageTracer:
             else:
                 self._score.note(STORE, _came(one), one.state.kind)
 
-    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """See `Storage`; so are the others."""
-        self._store.enqueue(tasks, now, actor)
+        moves = self._store.enqueue(tasks, now, actor)
         self._score.say(self._who, STORE, f"enqueue {', '.join(_short(task) for task in tasks)}")
         for status in filter(None, (self._store.status(task.id) for task in tasks)):
             state = LIFECYCLE.state(status.state)
             self._score.note(STORE, state.name + HELD * (actor.hold is not None), state.kind)
+        return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """A settlement that is refused is noted as such."""

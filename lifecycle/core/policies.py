@@ -129,8 +129,29 @@ class Move:
         return self.path[0] in _FREES_LOCKS
 
     def apply(self, task: Task) -> None:
-        """Change `task` as the store changed its row, all but the state: that one moves as the move is announced."""
+        """Bring a task from before the move to after the move: every field that a store keeps, the state included."""
         task.version += len(self.states)
+        task.state = self.states[-1].name
+        self._finish(task)
+
+    def enter(self, task: Task, step: int) -> None:
+        """Give a task the fields of one step of the path, all but the state.
+
+        `step`: 0 is the first transition. For announcing: the machine moves the state, and handlers see in each step
+        the fields of that step. Call it for each step, in order; after the last, the task is as `apply` leaves it.
+        """
+        task.version += 1
+        if step == len(self.path) - 1:
+            self._finish(task)
+            return
+        trigger = self.path[step]
+        task.worker, task.lease = self.worker, self.lease
+        if trigger == RETRY:  # pays with a retry; an operator's retry forgives interruptions
+            task.retries, task.interruptions = self.retries, self.interruptions
+        elif trigger == INTERRUPT:
+            task.interruptions = self.interruptions
+
+    def _finish(self, task: Task) -> None:
         if task.canceling and self.ended is not None:
             task.canceling = False
         task.attempt, task.retries, task.interruptions = self.attempt, self.retries, self.interruptions

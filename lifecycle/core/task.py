@@ -10,12 +10,19 @@ import attrs
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.errors import TaskCanceled, Undecodable
 
-__all__ = ["Record", "RetryPolicy", "Task", "new_id"]
+__all__ = ["FENCE", "Record", "RetryPolicy", "Task", "new_id"]
 
 Call = tuple[tuple[object, ...], dict[str, object]]
 """Positional and keyword arguments."""
 
 _VARIANT: Final = "89ab"
+
+FENCE: Final = ("id", "seq", "version", "state", "worker")
+"""The fields of a task that a store compares with its row before it accepts a move of the task, or its release.
+
+The version alone is not enough: after a flush the same id may be used again, and a store that was set back to a backup
+may give one version out twice.
+"""
 
 
 def new_id(now: float) -> str:
@@ -89,6 +96,11 @@ class Task:
     cancel_requested: Callable[[], bool] | None = attrs.field(default=None, repr=False)
     """Has anybody called it off? Its worker sets it on what the task's function is given."""
     _call: Call | None = attrs.field(default=None, repr=False)
+
+    @property
+    def fence(self) -> tuple[str, int | None, int, str | None, str | None]:
+        """The fields that tell this very task, unmoved, from any other: the values of `FENCE`."""
+        return self.id, self.seq, self.version, self.state, self.worker
 
     def __copy__(self) -> Self:
         """Ten times as fast as what copies objects in general: every handler of every signal gets one."""

@@ -113,7 +113,7 @@ class Desk(Worker):
         engine = self.engine
         self.since = engine.tick()
         self._at_work[task.id] = self.since, task  # already: its handlers may hold this worker up
-        if not engine.announce(engine.bind(task), move.path, self._asked):
+        if not engine.announce(engine.bind(task), move, self._asked):
             del self._at_work[task.id]
         elif move.path != (START,):
             del self._at_work[task.id]

@@ -20,9 +20,9 @@ import attrs
 from lifecycle.clock import Clock, SystemClock, monotonic, timestamp
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
-from lifecycle.core.policies import WAITING, Revocation
+from lifecycle.core.policies import WAITING, Move, Revocation
 from lifecycle.core.serializer import Serializer
-from lifecycle.core.table import CANCEL, ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, RECOVER, REVOKED, Kind
+from lifecycle.core.table import CANCEL, EXECUTING, INTERRUPT, LIFECYCLE, RECOVER, REVOKED, Kind
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
 from lifecycle.execution.heartbeat import Heartbeat
@@ -115,7 +115,7 @@ class Engine:
         self.owed: deque[Callable[[], object]] = deque()
         """What the store could not be told when that was due: that a lock is not wanted, that a task is announced. They
         would stay held as long as this process lives, which keeps alive all that it holds."""
-        self.unannounced: dict[int, list[tuple[Task, float]]] = {}
+        self.unannounced: dict[int, list[tuple[Task, Move, float]]] = {}
         """Of a connection whose transaction will be ours to end: what is to be announced then, and its `tick`."""
         self._triggers = LIFECYCLE.machine().triggers
         self.tick = monotonic
@@ -171,9 +171,9 @@ class Engine:
         # Held only for those who listen: nobody else could see a later signal overtake `enqueued`.
         hold = now + self.lease if SIGNAL_ENQUEUED in self.signals.heard else None
         with self._kept(hold):
-            self.storage.enqueue(tasks, now, Actor(self.name, hold))
-            for task in tasks:
-                self.announce(task, (ENQUEUE,), asked)
+            moves = self.storage.enqueue(tasks, now, Actor(self.name, hold))
+            for task, move in zip(tasks, moves, strict=True):
+                self.announce(task, move, asked)
             if hold is not None:
                 self.release(tasks)
         if self.after_enqueue is not None:
@@ -254,7 +254,7 @@ class Engine:
             if took:  # else it moved between the two calls: look again
                 break
         with self._kept(move.hold):
-            self.announce(task, move.path, asked)
+            self.announce(task, move, asked)
             self.release([task])
         if self.after_enqueue is not None:
             self.after_enqueue()
@@ -268,7 +268,7 @@ class Engine:
         with self._kept(actor.hold if moved else None):
             for task, move in moved:
                 log.warning("%s was interrupted: the lease of its worker has lapsed", task)
-                self.announce(self.bind(task), move.path, asked)
+                self.announce(self.bind(task), move, asked)
                 self.release([task])
         return len(moved)
 
@@ -314,35 +314,37 @@ class Engine:
 
     # Announcing ----------------------------------------------------------------------------------------------------
 
-    def announce(self, task: Task, path: tuple[str, ...], asked: float, error: BaseException | None = None) -> bool:
-        """Take a task through the states of a committed path, and send each one's signal.
+    def announce(self, task: Task, move: Move, asked: float, error: BaseException | None = None) -> bool:
+        """Take a task from before a committed move to after the move, and send the signal of each state on the way.
 
-        `asked`: the `tick` before the commit was asked for. False, and not a word, if the task was held meanwhile
-        beyond its lease and has been taken over: its signals are somebody else's now.
+        `asked`: the monotonic time before the store was asked to commit the move. False, and no (further) signal, if
+        the task was held beyond its lease meanwhile and another worker has taken it over: that worker announces it.
         """
-        if self._lost(task, asked):
+        version = task.version + len(move.path)
+        if self._lost(task, move, version, asked):
             return False
         heard = self.signals.heard
-        for trigger in path:
+        for step, trigger in enumerate(move.path):
             if task.state is None:
                 task.state = LIFECYCLE.initial.name
             else:
                 self._triggers[trigger](task)
+            move.enter(task, step)
             signal = _SIGNAL[task.state]
-            if signal in heard:  # spares the copy for signals that nobody listens to
-                if trigger is not path[0] and self._lost(task, asked):  # while the handlers of the one before ran
+            if signal in heard:  # spares the copy for signals without a handler
+                if step and self._lost(task, move, version, asked):  # while the handlers of the step before ran
                     return False
-                # A copy: whatever a handler does to it, the worker goes by its own.
+                # A copy: what a handler does to the task does not reach the worker.
                 self.signals.send(signal, copy(task), error)
         return True
 
-    def _lost(self, task: Task, asked: float) -> bool:
-        """Has the lease run out, and has somebody else moved the task since?"""
+    def _lost(self, task: Task, move: Move, version: int, asked: float) -> bool:
+        """Return whether the lease has run out and another worker has moved the task since."""
         # By both clocks: the host's may have been set back while this process was frozen.
-        if task.lease is None or (task.lease > self.clock.now() and self.tick() < asked + self.lease):
+        if move.lease is None or (move.lease > self.clock.now() and self.tick() < asked + self.lease):
             return False
         stored = self.storage.get(task.id)
-        if stored is not None and (stored.version, stored.worker, stored.seq) == (task.version, task.worker, task.seq):
+        if stored is not None and (stored.version, stored.worker, stored.seq) == (version, move.worker, task.seq):
             return False
         log.warning("%s was taken over by another worker while this one was frozen; it says nothing more", task)
         return True

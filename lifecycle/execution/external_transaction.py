@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lifecycle.core.table import ENQUEUE
+from lifecycle.core.policies import Move
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.engine import Engine
@@ -30,15 +30,15 @@ def enqueue(engine: Engine, tasks: Sequence[Task], connection: object) -> None:
     unannounced = engine.unannounced.get(id(connection))
     # Held only if this process will know of the commit, and so can announce them and let go of them.
     held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.heard
-    storage.enqueue_within(connection, tasks, now, Actor(engine.name, now + engine.lease if held else None))
+    moves = storage.enqueue_within(connection, tasks, now, Actor(engine.name, now + engine.lease if held else None))
     if unannounced is not None:
-        unannounced += [(task, asked) for task in tasks]
+        unannounced += [(task, move, asked) for task, move in zip(tasks, moves, strict=True)]
 
 
 @contextmanager
 def transaction(engine: Engine, connection: object) -> Iterator[None]:
     """See `TaskQueue.transaction`."""
-    storage, tasks, whole = _joinable(engine), list[tuple[Task, float]](), False
+    storage, tasks, whole = _joinable(engine), list[tuple[Task, Move, float]](), False
     hold = engine.clock.now() + engine.lease if SIGNAL_ENQUEUED in engine.signals.heard else None
     with engine._kept(hold):
         with storage.transaction(connection):
@@ -49,9 +49,9 @@ def transaction(engine: Engine, connection: object) -> Iterator[None]:
             finally:
                 del engine.unannounced[id(connection)]
         if whole:
-            for task, asked in tasks:
-                engine.announce(task, (ENQUEUE,), asked)
-            engine.release([task for task, _ in tasks])
+            for task, move, asked in tasks:
+                engine.announce(task, move, asked)
+            engine.release([task for task, *_ in tasks])
     if whole and engine.after_enqueue is not None:
         engine.after_enqueue()
 

@@ -149,7 +149,7 @@ class Worker:
         if done := drained(self._done):
             self._settle(done, never, None)
         for task, move in drained(self._claimed):
-            if self.engine.announce(self.engine.bind(task), move.path, self._asked):
+            if self.engine.announce(self.engine.bind(task), move, self._asked):
                 if move.path == (START,):
                     self.conclude(task, Outcome(INTERRUPT))
                 else:
@@ -204,7 +204,7 @@ class Worker:
             if not taken:
                 log.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
                 continue
-            engine.announce(task, move.path, asked, error)
+            engine.announce(task, move, asked, error)
             if move.lease is not None:
                 engine.release((task,))
         self._handlers_took = engine.tick() - started
@@ -221,7 +221,7 @@ class Worker:
         error = None
         self.running = task
         try:
-            if not engine.announce(task, move.path, self._asked):
+            if not engine.announce(task, move, self._asked):
                 return None
             if move.path != (START,):
                 engine.release((task,))

@@ -10,7 +10,10 @@ for as long as it takes to announce how it came there: until `release`, or the l
 no later signal can overtake those.
 
 **Fencing.** Every committed transition adds one to the row's version. `exchange` and `release` take the task as their
-caller knows it, and do nothing unless state and version are still so.
+caller knows it, and do nothing unless the row's fence (`Task.fence`: id, seq, version, state and worker) is the same.
+
+**Before and after.** A store changes no object of its caller, but gives new tasks their `seq`. A claim carries the task
+as it was before its move; `Move.apply` and `Move.enter` bring a task to what stands in its row after the move.
 
 **Calling off.** What somebody wishes of a running task is noted in its row (`Task.canceling`), for its worker to see.
 It is no transition: the version stays, and so the worker's own outcome is accepted whatever was wished. A move that
@@ -19,6 +22,7 @@ says, so that a task that was interrupted or is retried is still to be called of
 """
 
 from collections.abc import Collection, Sequence
+from copy import copy
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -60,8 +64,14 @@ class Claim(NamedTuple):
     """What a claim (or a recovery) did to one task."""
 
     task: Task
-    """As it is now, but for its state: that is still the one before the move, and moves with each announcement."""
+    """The task before the move."""
     move: Move
+
+    def after(self) -> Task:
+        """Return a copy of the task after the move."""
+        task = copy(self.task)
+        self.move.apply(task)
+        return task
 
 
 class ClaimRequest(NamedTuple):
@@ -84,7 +94,7 @@ class Settlement(NamedTuple):
     """What a worker has to say about a task that it holds."""
 
     task: Task
-    """As the worker knows it: id, state and version are compared with the store's."""
+    """The task before the move, as the worker knows it: its fence is compared with the store's."""
     move: Move
 
 
@@ -120,8 +130,8 @@ class TaskStatus(NamedTuple):
 class Storage(Protocol):
     """A store of tasks. All moments are UTC seconds, as told by the caller; an adapter reads no clock."""
 
-    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
-        """Write new tasks, all or none, in this order, and bring the objects up to date, all but their state.
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
+        """Write new tasks, all or none, in this order; return the first move of each, and set its `seq`.
 
         Raises `DuplicateTask` if an id is taken, `StorageFull`, `StorageUnavailable`; then nothing was written.
         """
@@ -134,11 +144,10 @@ class Storage(Protocol):
 
         For each settlement: whether it took. It does not if the task is gone, or has moved since the caller read it;
         then it changes nothing, and the others are not affected. Moves and follow-ups are committed with their history.
-        A settled task's object is brought up to date, all but its state (and `canceling`, unless it came to rest).
 
         Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
         then age; `admit` says what happens to each; at the most `limit` of them move. The claim ends with the start of
-        a task whose function is not in `ahead`, or before it, if another was started. At most `PROMOTE_LIMIT` scheduled tasks
+        a task whose function is not in `batchable`, or before it, if another was started. At most `PROMOTE_LIMIT` scheduled tasks
         become due in one call, the earliest first. A one-time revocation that stopped a task is spent with it.
         """
         ...

@@ -15,14 +15,11 @@ from lifecycle.core.policies import (
     WAITING,
     Move,
     Revocation,
-    admit,
-    claimed,
     enqueued,
     recover,
-    revoked_when_due,
     visibility,
 )
-from lifecycle.core.table import EXECUTING, REVOKE, REVOKED, START
+from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask, StorageError
 from lifecycle.storage.base import (
@@ -36,6 +33,7 @@ from lifecycle.storage.base import (
     Settlement,
     TaskStatus,
 )
+from lifecycle.storage.claims import ClaimDecisions
 
 __all__ = ["MemoryStorage"]
 
@@ -75,7 +73,7 @@ class MemoryStorage:
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """See `Storage.enqueue`."""
         with self._mutex:
             new: set[str] = set()
@@ -86,6 +84,7 @@ class MemoryStorage:
             moves = [enqueued(task, now, *actor) for task in tasks]  # all, before the first is written
             for task, move in zip(tasks, moves, strict=True):
                 self._insert(task, move)
+            return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
@@ -144,7 +143,7 @@ class MemoryStorage:
 
     def _release(self, task: Task, now: float) -> bool:
         row = self._rows.get(task.id)
-        if row is None or row.task.lease is None or row.task.state not in WAITING or not _same(row.task, task):
+        if row is None or row.task.lease is None or row.task.state not in WAITING or row.task.fence != task.fence:
             return False
         self._let_go(row, now)
         return True
@@ -157,65 +156,48 @@ class MemoryStorage:
         stored.canceling = False
         row = self._rows[task.id] = _Row(stored)
         self._move(row, move)
-        move.apply(task)
 
     def _settle(self, task: Task, move: Move) -> bool:
         row = self._rows.get(task.id)
-        if row is None or not _same(row.task, task):
+        if row is None or row.task.fence != task.fence:
             return False
         self._move(row, move)
-        move.apply(task)
         for follow_up in move.follow_ups:
             if follow_up.id not in self._rows:
                 self._insert(follow_up, enqueued(follow_up, move.at, move.worker, move.hold))
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
-        worker, now, lease, hold, limit, batchable = request
         for _ in range(PROMOTE_LIMIT):
-            if (row := self._earliest()) is None or cast(float, row.due) > now:
+            if (row := self._earliest()) is None or cast(float, row.due) > request.now:
                 break
             self._rank(row, row.task.priority, None)
         claims: list[Claim] = []
-        started = False
-        while len(claims) < limit and (row := self._foremost()) is not None:
-            task = row.task
-            own, of_function = self._own(task), None
-            if self._revocations:
-                of_function = self._revocations.get(RevocationTarget(function=True, key=task.name))
-            trigger = admit(task, own, of_function, now)
-            if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
-                self._rank(row, *visibility(task, own, now))
-                continue
-            alone = trigger == START and batchable is not None and task.name not in batchable
-            if alone and started:
-                break
-            started = started or trigger == START
-            if (
-                trigger == REVOKE
-                and not revoked_when_due(task, own, now)
-                and of_function is not None
-                and of_function.once
-            ):
-                del self._revocations[RevocationTarget(function=True, key=task.name)]
-            claims.append(self._claimed(row, claimed(task, trigger, worker, now, lease, hold=hold)))
-            if alone:
-                break
+        decisions = ClaimDecisions(request)
+        while len(claims) < request.limit and not decisions.over and (row := self._foremost()) is not None:
+            own = of_function = None
+            if self._revocations:  # most often nothing is revoked at all
+                own = self._own(row.task)
+                of_function = self._revocations.get(RevocationTarget(function=True, key=row.task.name))
+            decision = decisions.decide(row.task, own, of_function)
+            if isinstance(decision, Move):
+                claims.append(self._claimed(row, decision))
+                if decisions.spends:
+                    del self._revocations[RevocationTarget(function=True, key=row.task.name)]
+            elif decision is not None:
+                self._rank(row, *decision)
         return claims
 
     def _claimed(self, row: _Row, move: Move) -> Claim:
         """Commit a move that the caller has not asked for, and hand it out."""
-        before = row.task.state
+        before = copy(row.task)
         self._move(row, move)
-        known = copy(row.task)
-        known.state = before
-        return Claim(known, move)
+        return Claim(before, move)
 
     def _move(self, row: _Row, move: Move) -> None:
         """Commit a move: the only place where a stored state changes."""
         task = row.task
         move.apply(task)
-        task.state = move.state.name
         row.history += move.history
         row.ended = move.ended
         if move.result is not None:
@@ -448,14 +430,3 @@ class _Shut:
         raise StorageError("the queue was closed")
 
     def __exit__(self, *args: object) -> None: ...
-
-
-def _same(stored: Task, known: Task) -> bool:
-    """Has nothing happened to the task since `known` was read?"""
-    # seq and worker: after a flush the same id may be used again.
-    return (
-        stored.version == known.version
-        and stored.state == known.state
-        and stored.worker == known.worker
-        and stored.seq == known.seq
-    )

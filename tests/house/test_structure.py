@@ -22,7 +22,7 @@ lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
 lifecycle:                       diagrams
 lifecycle.execution:             heartbeat interruption signals stored_result
-lifecycle.storage:               base / memory notifications
+lifecycle.storage:               base / claims notifications / memory
 lifecycle.storage.sqlite:        schema watcher / database / storage
 lifecycle.storage.postgres:      schema session / statements / listener / server / exchange external_transaction in_doubt
 lifecycle.storage.postgres:      url / storage

@@ -66,7 +66,7 @@ def start(storage, worker="w", now=5.0, **options):
     """Claim, and announce; the tasks that were started."""
     _, claims = storage.exchange((), ClaimRequest(worker, now, 10.0, **options))
     for task, move in claims:
-        task.state = move.state.name
+        move.apply(task)
     return [task for task, _ in claims if task.state == EXECUTING]
 
 
@@ -114,7 +114,7 @@ def work_off(storage, name, total, stop, accepted):
         assert all(took)
         accepted += took
         for task, move in claims:
-            task.state = move.state.name
+            move.apply(task)
         done = [completed(task) for task, _ in claims]
         if not done:
             try:

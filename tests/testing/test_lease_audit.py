@@ -7,7 +7,7 @@ from lifecycle import TaskQueue
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.execution.engine import Engine
-from lifecycle.storage import MemoryStorage, memory
+from lifecycle.storage import MemoryStorage
 from lifecycle.storage.base import Actor, Claim, ClaimRequest, Settlement
 from lifecycle.testing import Violation, World, simulate
 from lifecycle.testing.simulation.lease_audit import LeaseAudit
@@ -36,7 +36,7 @@ def generous(original):
 
     def claim(self, claimant):
         claims = original(self, claimant)
-        return claims + [one for one in claims[:1] if one.task.lease is not None and claimant.now % 7 < 1]
+        return claims + [one for one in claims[:1] if one.move.lease is not None and claimant.now % 7 < 1]
 
     return claim
 
@@ -49,7 +49,7 @@ BUGS = {
     ),  # 14
     "who holds it is refused": (MemoryStorage, "_settle", refusing, "was refused"),  # 0
     "a fence that looks at the state only": (
-        memory, "_same", lambda original: lambda stored, known: stored.state == known.state, "was taken, and it is held",
+        Task, "fence", lambda original: property(lambda self: (self.id, self.state)), "was taken, and it is held",
     ),  # 40
     "a recovery is not announced": (Engine, "recover", silent, "nobody heard of interrupted"),  # 0
     "given to somebody twice": (MemoryStorage, "_claim", generous, "was given to"),  # 0
@@ -78,7 +78,7 @@ class Kept:
         self.storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
         self.claimed = self.ask("exchange", (), ClaimRequest("w", 5.0, 10.0))[1]
         for task, move in self.claimed:
-            task.state = move.state.name
+            move.apply(task)
 
     def ask(self, call, *arguments):
         answer = getattr(self.storage, call)(*arguments)
@@ -96,7 +96,7 @@ def test_a_life_without_a_fault():
     kept.ask("recover", 20.0, PRODUCER)
     assert kept.ask("exchange", [late], None) == ([False], [])
     _, [(task, move)] = kept.ask("exchange", (), ClaimRequest("v", 21.0, 10.0))
-    task.state = move.state.name
+    move.apply(task)
     assert kept.ask("exchange", [settlement(task)], None) == ([True], [])
     assert kept.faults == []
 
@@ -119,7 +119,6 @@ def test_an_outcome_of_somebody_else():
     move.worker = "v"
     kept.ledger.note("exchange", ([Settlement(task, move)], None), ([False], []))
     assert kept.faults == []
-    move.apply(task)
     kept.ledger.note("exchange", ([Settlement(task, move)], None), ([True], []))
     assert "an outcome of v was taken" in kept.faults[0]
 

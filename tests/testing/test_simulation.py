@@ -12,7 +12,7 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.runner import prepared
 from lifecycle.execution.signals import Signals
 from lifecycle.execution.worker import Worker
-from lifecycle.storage import MemoryStorage, SQLiteStorage, memory
+from lifecycle.storage import MemoryStorage, SQLiteStorage
 from lifecycle.storage.base import Claim
 from lifecycle.testing import Violation, World, simulate
 from lifecycle.testing.simulation.random_run import main
@@ -76,9 +76,7 @@ def early(original):
 
     def settle(self, done, go_on, now):
         for (task, move), error in done:
-            before = task.state
-            self.engine.announce(task, move.path, self.engine.tick(), error)
-            task.state = before
+            self.engine.announce(copy(task), move, self.engine.tick(), error)
         original(self, done, go_on, now)
 
     return settle
@@ -134,14 +132,14 @@ def deaf(original):
 
 BUGS = {
     "a fence that does not look at the version": (
-        memory, "_same", lambda original: lambda stored, known: stored.state == known.state,
+        Task, "fence", lambda original: property(lambda self: (self.id, self.state)),
     ),
     "announced before it is stored": (Worker, "_settle", early),
     "what is released is lost": (MemoryStorage, "_let_go", unheld),
     "recovered while its worker is alive": (MemoryStorage, "recover", impatient),
     "given to two workers": (MemoryStorage, "exchange", generous),
     "not held until it is announced": (Engine, "hold", lambda original: lambda self, state, path, now: None),
-    "what was taken over is announced": (Engine, "_lost", lambda original: lambda self, task, asked: False),
+    "what was taken over is announced": (Engine, "_lost", lambda original: lambda self, *held: False),
     "attempts are not counted": (Move, "apply", uncounted),
     "a signal that is not sent": (Signals, "send", deaf),
     "one history line for a whole path": (

@@ -270,9 +270,7 @@ def test_schedules_drive_a_store(schedule, number):
             store.recover(now, Actor("recovery"))
             if step.outcome is None:
                 _, claims = store.exchange([], ClaimRequest(step.worker, now, 10.0))
-                held[step.worker] = next((task for task, move in claims if move.path == ("start",)), None)
-                if held[step.worker] is not None:
-                    held[step.worker].state = "executing"  # as its announcement would
+                held[step.worker] = next((one.after() for one in claims if one.move.path == ("start",)), None)
             elif (task := held.pop(step.worker, None)) is not None:
                 move = settle(task, step.outcome, now, worker=step.worker)
                 store.exchange([Settlement(task, move)], None)

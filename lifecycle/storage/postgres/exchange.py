@@ -10,15 +10,14 @@ from lifecycle.core.policies import (
     WAITING,
     Move,
     Revocation,
-    admit,
-    claimed,
     enqueued,
     revoked_when_due,
     visibility,
 )
-from lifecycle.core.table import REVOKE, START
+from lifecycle.core.table import REVOKE
 from lifecycle.core.task import Task
 from lifecycle.storage.base import PROMOTE_LIMIT, Channel, Claim, ClaimRequest, Settlement
+from lifecycle.storage.claims import ClaimDecisions
 from lifecycle.storage.postgres.server import Transaction
 from lifecycle.storage.postgres.session import Command, numbers, texts
 from lifecycle.storage.postgres.statements import Rank, Sql, ranks, revocation, task
@@ -30,15 +29,14 @@ _NOWHERE: Rank = (None, None)
 
 
 class Exchange:
-    """One attempt at it. Objects are left alone: what is to be applied to them once it is committed is kept here."""
+    """One attempt at an exchange, and what came of it; a transaction that has to be repeated makes another."""
 
     def __init__(self, sql: Sql, queue: int, transaction: Transaction) -> None:
         self._sql, self._queue, self._transaction = sql, queue, transaction
         self.took: list[bool] = []
-        self.births: list[tuple[Task, int, Move]] = []
+        self.births: list[tuple[Task, int]] = []
         self.claims: list[Claim] = []
         self.news: set[Channel] = set()
-        self._started = self._over = False
         self._unwritten: list[tuple[Task, Move, Rank]] = []
         self._reranked: list[tuple[int, Rank]] = []
 
@@ -53,44 +51,32 @@ class Exchange:
     def claim(self, request: ClaimRequest, found: list[Row] | None) -> None:
         """Decide what becomes of the foremost tasks; `found`: those, if `settle` had them."""
         now, limit = request.now, request.limit
+        decisions = ClaimDecisions(request)
         if found is None:
             found = self._transaction.run(self._foremost(now, PROMOTE_LIMIT, limit))[0].rows
         wanted = limit
         while True:
-            more = self._go_through(found, request) or len(found) == wanted
+            more = self._go_through(found, decisions) or len(found) == wanted
             wanted = limit - len(self.claims)
-            if self._over or not more or not wanted:
+            if decisions.over or not more or not wanted:
                 return
             found = self._transaction.run(*self.writes(), self._foremost(now, 0, wanted))[-1].rows
 
-    def _go_through(self, found: Sequence[Row], request: ClaimRequest) -> bool:
+    def _go_through(self, found: Sequence[Row], decisions: ClaimDecisions) -> bool:
         """Decide on each; whether they have to be looked at anew, since a revocation was spent."""
-        worker, now, lease, hold, _, batchable = request
         for row in found:
-            known = task(row)
-            own, of_function = revocation(*row[17:19]), revocation(*row[19:21])
-            trigger = admit(known, own, of_function, now)
-            if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
-                self._reranked.append((known.seq or 0, visibility(known, own, now)))
+            known, own = task(row), revocation(*row[17:19])
+            decision = decisions.decide(known, own, revocation(*row[19:21]))
+            if isinstance(decision, Move):
+                # If another worker was faster, the revocation stops that worker's task, not this one.
+                if decisions.spends and not self._spent(known.name):
+                    return True
+                self._take(known, decision, own)
+            elif decision is not None:
+                self._reranked.append((known.seq or 0, decision))
                 self.news.add(Channel.WORK)
-                continue
-            if trigger == START:
-                alone = batchable is not None and known.name not in batchable
-                if alone and self._started:
-                    self._over = True
-                    return False
-                self._started, self._over = True, alone
-            spends = (
-                trigger == REVOKE
-                and of_function is not None
-                and of_function.once
-                and not revoked_when_due(known, own, now)
-            )
-            if spends and not self._spent(known.name):  # another worker was faster: it stops that one's task, not this
-                return True
-            self._take(known, claimed(known, trigger, worker, now, lease, hold=hold), own)
-            if spends or self._over:
-                return spends
+            if decisions.spends or decisions.over:
+                return decisions.spends
         return False
 
     def _spent(self, function: str) -> bool:
@@ -179,7 +165,7 @@ class Exchange:
         birth = [made[one.id][1] for one in tasks]
         places = [rank_of_birth(one, move, own.get(one.id)) for one, move in zip(tasks, birth, strict=True)]
         (born,) = self._transaction.run(self._sql.births(self._queue, tasks, birth, places, new=False))
-        self.births += [(made[task_id][0], seq, made[task_id][1]) for seq, task_id in born.rows]
+        self.births += [(made[task_id][0], seq) for seq, task_id in born.rows]
         if born.rows:
             self.news.add(Channel.WORK)
 

@@ -17,7 +17,7 @@ __all__ = ["Doubts", "Resolved"]
 
 
 class Resolved:
-    """What is known now of settlements and of a worker's claims; still in doubt until `apply`."""
+    """What is known now of settlements and of a worker's claims; still in doubt until `confirm`."""
 
     def __init__(
         self, doubts: "Doubts", done: Sequence[Settlement], made: Sequence[Settlement], kept: list[tuple[Claim, Task]]
@@ -33,14 +33,10 @@ class Resolved:
         """What the worker has, and did not know of."""
         return [claim for claim, _ in self._kept]
 
-    def apply(self) -> None:
-        """Bring the objects of what did happen up to date: the worker hears of it now."""
-        for known, move in self._done:
-            if id(move) in self._made:
-                move.apply(known)
-        for (known, move), stored in self._kept:
-            move.apply(known)
-            known.lease = stored.lease
+    def confirm(self) -> None:
+        """Forget the doubts that are resolved: the worker is told now."""
+        for (_, move), stored in self._kept:
+            move.lease = stored.lease  # prolonged meanwhile, perhaps
         self._doubts.forget(self._made, self.claims)
 
     def merged(self, took: Sequence[bool]) -> list[bool]:

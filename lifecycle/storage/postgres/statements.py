@@ -8,7 +8,7 @@ import msgspec
 
 from lifecycle.core.policies import WAITING, Move, Revocation
 from lifecycle.core.table import EXECUTING
-from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, policy_fields
+from lifecycle.core.task import FENCE, NO_DELAY, RetryPolicy, Task, policy_fields
 from lifecycle.storage.postgres.schema import COLUMNS, quoted
 from lifecycle.storage.postgres.session import Command, Statement, Value, blobs, numbers, texts
 
@@ -32,7 +32,7 @@ _INSERT: Final = (
     " lease, rank, history from NEW as new"
 )
 _MOVED: Final = (
-    "seq int8, id text, was_version int8, was_state text, was_worker text, state text, eta float8, retries int8,"
+    "was_id text, was_seq int8, was_version int8, was_state text, was_worker text, state text, eta float8, retries int8,"
     " attempt int8, interruptions int8, worker text, steps int8, lease float8, rank int8, due float8, ended float8,"
     " result bytea, history text"
 )
@@ -42,9 +42,10 @@ _MOVE: Final = (
     " interruptions = m.interruptions, worker = m.worker, version = t.version + m.steps, lease = m.lease,"
     " rank = m.rank, due = m.due, ended = m.ended, canceling = t.canceling and m.ended is null,"
     " result = coalesce(m.result, t.result), history = t.history || m.history from MOVED as m"
-    " where t.seq = m.seq and t.queue = $1 and t.id = m.id and t.version = m.was_version"
-    " and t.state = m.was_state and t.worker = m.was_worker returning m.place"
+    f" where t.queue = $1 and {' and '.join(f't.{name} = m.was_{name}' for name in FENCE)} returning m.place"
 )
+_OF_FENCE: Final = texts, numbers, numbers, texts, texts
+"""How lists of the values of `Task.fence` are written."""
 _WAITING: Final = ", ".join(f"'{state}'" for state in sorted(WAITING))
 
 
@@ -237,12 +238,9 @@ class Sql:
     def moves(self, queue: int, made: Sequence[tuple[Task, Move, Rank]]) -> Command:
         """Move tasks, those that are still as their movers know them; of those the places in `made`, from 1 on."""
         tasks, steps = [task for task, _, _ in made], [move for _, move, _ in made]
+        fences = zip(*(task.fence for task in tasks), strict=True)
         columns: list[_Column] = [
-            (numbers, [task.seq for task in tasks]),
-            (texts, [task.id for task in tasks]),
-            (numbers, [task.version for task in tasks]),
-            (texts, [task.state for task in tasks]),
-            (texts, [task.worker for task in tasks]),
+            *((kind, list(values)) for kind, values in zip(_OF_FENCE, fences, strict=True)),
             (texts, [move.states[-1].name for move in steps]),
             (numbers, [move.eta for move in steps]),
             (numbers, [move.retries for move in steps]),

@@ -49,7 +49,7 @@ class PostgresStorage:
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """See `Storage.enqueue`."""
         _unique(tasks)
         made = [enqueued(one, now, *actor) for one in tasks]
@@ -72,10 +72,11 @@ class PostgresStorage:
                     raise
         if len(places) < len(tasks):  # an id is taken, or was revoked in advance, or it is a lot
             places = self._server.transact(work)
-        _born(tasks, made, places)
+        _give_places(tasks, places)
         self._server.watch.notify(Channel.WORK)
+        return made
 
-    def enqueue_within(self, connection: object, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+    def enqueue_within(self, connection: object, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """The same within a transaction of the caller's: `connection` is its `psycopg.Connection`.
 
         The tasks are there for others once it commits, and never if it does not. Raises `ConfigurationError` if it is
@@ -92,7 +93,8 @@ class PostgresStorage:
             places = self._insert(transaction, queue, tasks, made)
             # By another than our connections: so whoever listens in this process hears it, too, once it is committed.
             transaction.run((self._sql.notify_all, (channel_name(self._server.schema, queue, Channel.WORK),)))
-        _born(tasks, made, places)
+        _give_places(tasks, places)
+        return made
 
     def transaction(self, connection: object) -> AbstractContextManager[object]:
         """A transaction on a `psycopg.Connection` that is in none. Raises `ConfigurationError`."""
@@ -125,7 +127,7 @@ class PostgresStorage:
             if known is not None:
                 done, request = known.open, None if known.claims else request
                 took, claims = self._exchange(queue, done, request)
-                known.apply()
+                known.confirm()
                 return known.merged(took), [*known.claims, *claims]
         return self._exchange(queue, done, request)
 
@@ -148,14 +150,8 @@ class PostgresStorage:
         except OutcomeUnknown:
             self._doubts.remember(done, last[0].took, last[0].claims)
             raise
-        for (known, move), taken in zip(done, made.took, strict=True):
-            if taken:
-                move.apply(known)
-        for known, seq, move in made.births:
-            known.seq = seq
-            move.apply(known)
-        for known, move in made.claims:
-            move.apply(known)
+        for born, seq in made.births:
+            born.seq = seq
         self._server.watch.notify(*made.news)
         return made.took, made.claims
 
@@ -173,7 +169,7 @@ class PostgresStorage:
             freed, places = [], []
             for known in tasks:
                 one = held.get(known.seq)
-                free = one is not None and _same(one, known)
+                free = one is not None and one.fence == known.fence
                 if one is not None and free:
                     del held[known.seq]
                     places.append((cast(int, one.seq), visibility(one, own.get(one.id), now)))
@@ -231,8 +227,6 @@ class PostgresStorage:
             return claims, news
 
         claims, news = self._server.transact(work)
-        for known, move in claims:
-            move.apply(known)
         self._server.watch.notify(*news)
         return claims
 
@@ -421,14 +415,6 @@ def _portions(tasks: Sequence[Task]) -> Iterator[slice]:
     yield slice(begin, len(tasks))
 
 
-def _born(tasks: Sequence[Task], made: Sequence[Move], places: Sequence[int]) -> None:
-    for one, move, seq in zip(tasks, made, places, strict=True):
+def _give_places(tasks: Sequence[Task], places: Sequence[int]) -> None:
+    for one, seq in zip(tasks, places, strict=True):
         one.seq = seq
-        move.apply(one)
-
-
-def _same(stored: Task, known: Task) -> bool:
-    """Has nothing happened to the task since `known` was read?"""
-    return (stored.id, stored.version, stored.state, stored.worker) == (
-        known.id, known.version, known.state, known.worker,
-    )  # fmt: skip

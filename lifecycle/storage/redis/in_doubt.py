@@ -69,8 +69,9 @@ class Doubts:
         """What a worker has, and did not know of."""
         found = []
         for claim in self._claims.pop(request.worker, []) if request is not None else []:
-            known, now = claim.task, get(claim.task.id)
-            if now is not None and (now.seq, now.version, now.worker) == (known.seq, known.version, known.worker):
-                known.lease = now.lease
+            (known, move), now = claim, get(claim.task.id)
+            after = known.seq, known.version + len(move.states), move.worker
+            if now is not None and (now.seq, now.version, now.worker) == after:
+                move.lease = now.lease  # prolonged meanwhile, perhaps
                 found.append(claim)
         return found

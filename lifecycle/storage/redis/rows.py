@@ -58,7 +58,7 @@ def birth(new: Task, move: Move) -> Told:
 
 def known_by(known: Task) -> Told:
     """A task as its caller knows it."""
-    return known.id, known.seq, known.version, known.state, known.worker
+    return known.fence
 
 
 def settlement(known: Task, move: Move, births: Sequence[Told]) -> Told:

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from lifecycle.clock import Clock, RemoteClock
-from lifecycle.core.policies import Revocation, claimed, enqueued, recover
+from lifecycle.core.policies import Move, Revocation, claimed, enqueued, recover
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
@@ -45,15 +45,15 @@ class RedisStorage:
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """See `Storage.enqueue`."""
         made = [enqueued(one, now, *actor) for one in tasks]
         done, answer = self._server.write("enqueue", [birth(*one) for one in zip(tasks, made, strict=True)])
         if not done:
             raise DuplicateTask(answer.decode())
-        for one, move, seq in zip(tasks, made, answer, strict=True):
+        for one, seq in zip(tasks, answer, strict=True):
             one.seq = seq
-            move.apply(one)
+        return made
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
@@ -89,15 +89,13 @@ class RedisStorage:
     def _received(
         self, answer: Any, done: Sequence[Settlement], request: ClaimRequest | None
     ) -> tuple[list[bool], list[Claim]]:
-        """What came of an exchange; the objects are brought up to date."""
+        """Read the answer to an exchange."""
         took, places, claims, damaged = answer
-        for taken, (known, move), born in zip(took, done, places, strict=True):
+        for taken, (_, move), born in zip(took, done, places, strict=True):
             if taken:
-                move.apply(known)
                 for one, seq in zip(move.follow_ups, born, strict=True):
                     if seq is not None:
                         one.seq = seq
-                        enqueued(one, move.at, move.worker, move.hold).apply(one)
         _warn(damaged)
         made = []
         if request is not None:
@@ -105,7 +103,6 @@ class RedisStorage:
             for trigger, *fields in entries(claims, 5):
                 known = task(*fields)
                 move = claimed(known, trigger.decode(), worker, now, lease, hold=hold)
-                move.apply(known)
                 made.append(Claim(known, move))
         return [bool(taken) for taken in took], made
 
@@ -127,7 +124,6 @@ class RedisStorage:
         for fields in entries(lapsed, 4):
             known = task(*fields)
             move = recover(known, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
-            move.apply(known)
             claims.append(Claim(known, move))
         return claims
 

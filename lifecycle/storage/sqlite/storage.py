@@ -13,15 +13,13 @@ from lifecycle.core.policies import (
     WAITING,
     Move,
     Revocation,
-    admit,
-    claimed,
     enqueued,
     recover,
     revoked_when_due,
     visibility,
 )
-from lifecycle.core.table import EXECUTING, REVOKE, REVOKED, START
-from lifecycle.core.task import NO_DELAY, Record, RetryPolicy, Task, policy_fields, read_history
+from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
+from lifecycle.core.task import FENCE, NO_DELAY, Record, RetryPolicy, Task, policy_fields, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
     PROMOTE_LIMIT,
@@ -34,6 +32,7 @@ from lifecycle.storage.base import (
     Settlement,
     TaskStatus,
 )
+from lifecycle.storage.claims import ClaimDecisions
 from lifecycle.storage.sqlite.database import SQLiteFile, Transaction
 
 __all__ = ["SQLiteStorage"]
@@ -44,6 +43,7 @@ _COLUMNS: Final = (
     "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker,"
     " version, lease, seq, canceling"
 )
+_FENCE: Final = " and ".join(f"{name}=?" for name in FENCE)
 _TASK: Final = f"select {_COLUMNS} from task"
 _INSERT: Final = (
     "insert into task(queue, id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt,"
@@ -53,7 +53,7 @@ _INSERT: Final = (
 _MOVE: Final = (
     "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?,"
     " rank=?, due=?, ended=?, canceling=canceling and ?11 is null, result=ifnull(?, result), history=history||?"
-    " where seq=? and queue=? and id=? and version=? and state=? and worker=?"
+    f" where queue=? and {_FENCE}"
 )
 # All that a claim has to know, in one look: the foremost tasks, what is revoked of them and of their functions, and
 # when the next scheduled task becomes due.
@@ -86,28 +86,24 @@ class SQLiteStorage:
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """See `Storage.enqueue`."""
         with Transaction(self._file) as db:
-            moves = [self._insert(db, task, now, *actor) for task in tasks]
-        for task, (seq, move) in zip(tasks, moves, strict=True):
+            births = [self._insert(db, task, now, *actor) for task in tasks]
+        for task, (seq, _) in zip(tasks, births, strict=True):
             task.seq = seq
-            move.apply(task)
+        return [move for _, move in births]
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """See `Storage.exchange`."""
         if not done and (request is None or not self._anything(request)):
             return [], []  # an idle worker reads, and writes nothing
-        births: list[tuple[Task, int, Move]] = []
+        births: list[tuple[Task, int]] = []
         with Transaction(self._file) as db:
             took = [self._settle(db, *settlement, births) for settlement in done]
             claims = self._claim(db, request) if request is not None else []
-        for settlement, taken in zip(done, took, strict=True):
-            if taken:
-                settlement.move.apply(settlement.task)
-        for task, seq, move in births:
+        for task, seq in births:
             task.seq = seq
-            move.apply(task)
         return took, claims
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
@@ -140,7 +136,6 @@ class SQLiteStorage:
                 else:
                     move = recover(task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
                     self._move(db, task, move)
-                    move.apply(task)
                     claims.append(Claim(task, move))
         return claims
 
@@ -160,9 +155,8 @@ class SQLiteStorage:
         if task.state not in WAITING:
             return False
         freed = db.execute(
-            "update task set lease=null"
-            " where seq=? and queue=? and id=? and version=? and state=? and worker=? and lease is not null",
-            (task.seq, self._file.queue_id, task.id, task.version, task.state, task.worker),
+            f"update task set lease=null where queue=? and {_FENCE} and lease is not null",
+            (self._file.queue_id, *task.fence),
         ).rowcount
         if freed:
             # Ranked as it is stored: the caller may have changed its copy.
@@ -193,56 +187,42 @@ class SQLiteStorage:
         self._file.work = True
         return cast(int, cursor.lastrowid), move
 
-    def _settle(self, db: sqlite3.Connection, task: Task, move: Move, births: list[tuple[Task, int, Move]]) -> bool:
+    def _settle(self, db: sqlite3.Connection, task: Task, move: Move, births: list[tuple[Task, int]]) -> bool:
         if not self._move(db, task, move):
             return False
         for follow_up in move.follow_ups:
             if not db.execute(
                 "select 1 from task where queue=? and id=?", (self._file.queue_id, follow_up.id)
             ).fetchone():
-                seq, birth = self._insert(db, follow_up, move.at, move.worker, move.hold)
-                births.append((follow_up, seq, birth))
+                births.append((follow_up, self._insert(db, follow_up, move.at, move.worker, move.hold)[0]))
         return True
 
     def _claim(self, db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
-        worker, now, lease, hold, limit, batchable = request
         claims: list[Claim] = []
-        started = ripened = False
-        more = True
-        while more and len(claims) < limit:
-            wanted = limit - len(claims)
+        decisions = ClaimDecisions(request)
+        promoted, more = False, True
+        while more and len(claims) < request.limit and not decisions.over:
+            wanted = request.limit - len(claims)
             rows = db.execute(_FOREMOST, (self._file.queue_id, wanted)).fetchall()
             next_due = rows[0][-1] if rows else self._next_due(db)
-            if next_due is not None and next_due <= now and not ripened:
-                db.execute(_PROMOTE, (self._file.queue_id, now, PROMOTE_LIMIT))
-                ripened = True
+            if next_due is not None and next_due <= request.now and not promoted:
+                db.execute(_PROMOTE, (self._file.queue_id, request.now, PROMOTE_LIMIT))
+                promoted = True
                 continue
             more = len(rows) == wanted
             for row in rows:
                 task = _task(row)
-                own, of_function = _revocation(row[17:19]), _revocation(row[19:21])
-                trigger = admit(task, own, of_function, now)
-                if trigger is None:  # the clock stepped back since it became ready: it waits for its ETA again
-                    self._rank(db, task, *visibility(task, own, now))
-                    continue
-                alone = trigger == START and batchable is not None and task.name not in batchable
-                if alone and started:
-                    return claims
-                started = started or trigger == START
-                move = claimed(task, trigger, worker, now, lease, hold=hold)
-                self._move(db, task, move)
-                move.apply(task)
-                claims.append(Claim(task, move))
-                if alone:
-                    return claims
-                if (
-                    trigger == REVOKE
-                    and of_function is not None
-                    and of_function.once
-                    and not revoked_when_due(task, own, now)
-                ):
-                    self._forget_revocation(db, RevocationTarget(function=True, key=task.name))
-                    more = True  # the other rows were read before it was spent
+                decision = decisions.decide(task, _revocation(row[17:19]), _revocation(row[19:21]))
+                if isinstance(decision, Move):
+                    self._move(db, task, decision)
+                    claims.append(Claim(task, decision))
+                    if decisions.spends:
+                        self._forget_revocation(db, RevocationTarget(function=True, key=task.name))
+                        more = True  # the other rows were read before the revocation was spent
+                        break
+                elif decision is not None:
+                    self._rank(db, task, *decision)
+                if decisions.over:
                     break
         return claims
 
@@ -262,8 +242,7 @@ class SQLiteStorage:
         moved = db.execute(
             _MOVE,
             (state, move.eta, move.retries, move.attempt, move.interruptions, move.worker, len(move.states), move.lease,
-             rank, due, ended, move.result, move.history, task.seq, self._file.queue_id, task.id, task.version,
-             task.state, task.worker),
+             rank, due, ended, move.result, move.history, self._file.queue_id, *task.fence),
         ).rowcount  # fmt: skip
         if not moved:
             return False

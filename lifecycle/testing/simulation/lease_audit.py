@@ -49,9 +49,8 @@ class LeaseAudit:
         for (task, move), taken in zip(done, took, strict=True):
             if task.state != EXECUTING:
                 continue
-            known = task.version - len(move.states) * taken  # a copy that was taken is up to date by now
             hold = self._held.get(task.id)
-            holds = hold is not None and (hold.worker, hold.version) == (move.worker, known)
+            holds = hold is not None and (hold.worker, hold.version) == (move.worker, task.version)
             if taken and not holds:
                 self._fault(f"{task}: an outcome of {move.worker} was taken, and it is held by {hold}")
             elif holds and not taken:
@@ -65,7 +64,7 @@ class LeaseAudit:
             if move.path == (START,):
                 if task.id in self._held:
                     self._fault(f"{task} was given to {move.worker}, and is held by {self._held[task.id]}")
-                self._held[task.id] = _Hold(move.worker, task.version, task.lease)
+                self._held[task.id] = _Hold(move.worker, task.version + 1, move.lease)
 
     def _interrupted(self, claims: Sequence[Claim], now: float) -> None:
         """These were recovered."""

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import Move, Revocation
-from lifecycle.core.table import EXECUTING, LIFECYCLE, START, Kind, State
+from lifecycle.core.table import EXECUTING, LIFECYCLE, START, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement, Storage
@@ -136,13 +136,13 @@ class AdapterAgreement(RuleBasedStateMachine):
         """Enqueue them, and announce them."""
         twins = [copied(task) for task in tasks]
         actor = Actor("producer", self.until(hold))
-        self.both("enqueue", tasks, self.now, actor, twins=(twins, self.now, actor))
+        moves, theirs = self.both("enqueue", tasks, self.now, actor, twins=(twins, self.now, actor))
+        same("enqueue: the moves", moves, theirs)
         copies = []
-        for task, twin in zip(tasks, twins, strict=True):
+        for task, twin, move in zip(tasks, twins, moves or (), strict=moves is not None):
             _same_task("enqueue: the object", task, twin)
-            if twin.seq is not None:
-                copies.append(Copy(task, twin.seq))
-                self._announce(copies[-1], LIFECYCLE.initial)
+            copies.append(Copy(task, twin.seq or 0))
+            self._announce(copies[-1], move)
         return [copy.snapshot() for copy in copies]
 
     def swap(
@@ -163,10 +163,11 @@ class AdapterAgreement(RuleBasedStateMachine):
         for accepted, version, (copy, move), twin in zip(took, known, done, expected, strict=True):
             if accepted:
                 self.law.settle(*version)
-                self._announce(copy, move.state)
+                self._announce(copy, move)
                 for follow_up, other in zip(move.follow_ups, twin.move.follow_ups, strict=True):
                     if other.seq is not None:
-                        self._announce(Copy(follow_up, other.seq), LIFECYCLE.initial)
+                        born = policies.enqueued(follow_up, move.at, move.worker, move.hold)
+                        self._announce(Copy(follow_up, other.seq), born)
         return took, self.received("exchange", claims, theirs)
 
     def finish(
@@ -197,15 +198,15 @@ class AdapterAgreement(RuleBasedStateMachine):
             _same_task(f"{call}: the object", task, twin)
             copy = Copy(task, twin.seq or 0)
             copies.append(copy.snapshot())
+            self._announce(copy, move)
             if move.state == EXECUTING:
                 self.law.grant(copy.birth, task.version)
-            self._announce(copy, move.state)
             copies.append(copy.snapshot())
         return copies
 
-    def _announce(self, copy: Copy, state: State) -> None:
-        copy.task.state = state.name
-        if state == EXECUTING:
+    def _announce(self, copy: Copy, move: Move) -> None:
+        move.apply(copy.task)
+        if move.state == EXECUTING:
             self.running[copy.task.id] = copy
         elif copy.task.lease is not None:
             self.held[copy.task.id] = copy

@@ -101,7 +101,7 @@ class ClaimOrderCases(unittest.TestCase):
         _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=2))
         storage.enqueue([Task("d", "add", priority=9)], 3.0, _ACTOR)
         task, move = claims[-1]
-        task.state = move.state.name
+        move.apply(task)
         end = policies.settle(task, Outcome(COMPLETE), 3.0, worker="w", follow_ups=(Task("c", "add"),))
         claims += storage.exchange([Settlement(task, end)], ClaimRequest("w", 4.0, 10.0))[1]
         path = [(task.id, *move.path) for task, move in claims]
@@ -112,7 +112,7 @@ class ClaimOrderCases(unittest.TestCase):
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1)], 1.0, _ACTOR)
         _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
-        task.state = move.state.name
+        move.apply(task)
         storage.revoke(RevocationTarget(function=False, key="a"), Revocation(), 2.0)
         end = policies.settle(task, Outcome(FAIL, delay=5.0), 3.0, worker="w")
         _, claims = storage.exchange([Settlement(task, end)], ClaimRequest("w", 3.0, 10.0))
@@ -130,13 +130,13 @@ class ClaimOrderCases(unittest.TestCase):
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("x", START), ("y", REVOKE)], f"the function's task is revoked: {path}")
         task, move = claims[0]
-        task.state = move.state.name
+        move.apply(task)
         end = policies.settle(task, Outcome(FAIL, delay=5.0), 3.0, worker="w")
         storage.exchange([Settlement(task, end)], None)
         shown = storage.next_due(), storage.revocation(function)
         demand(shown == (8.0, Revocation()), f"it waits for its second attempt, the function is revoked: {shown}")
         _, [(task, move)] = storage.exchange((), ClaimRequest("w", 8.0, 10.0))
-        task.state = move.state.name
+        move.apply(task)
         storage.exchange([Settlement(task, policies.settle(task, Outcome(COMPLETE), 9.0, worker="w"))], None)
         shown = storage.prune(99.0), storage.revocation(function)
         demand(shown == (2, Revocation()), f"both are deleted, the function is revoked: {shown}")
@@ -146,7 +146,8 @@ class ClaimOrderCases(unittest.TestCase):
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1, priority=9), Task("b", "add", priority=5)], 1.0, _ACTOR)
         _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
-        task.state, task.priority, task.expires = move.state.name, 0, 3.0
+        move.apply(task)
+        task.priority, task.expires = 0, 3.0
         end = policies.settle(task, Outcome(FAIL), 3.0, worker="w")
         _, [(again, move)] = storage.exchange([Settlement(task, end)], ClaimRequest("w", 3.0, 10.0))
         demand((again.id, *move.path) == ("a", START), f"a goes first, as it was enqueued, not {again}: {move.path}")
@@ -181,7 +182,7 @@ class ClaimOrderCases(unittest.TestCase):
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
         _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=4))
         for (task, move), now in zip(claims, (6.0, 5.0, 3.0, 4.0), strict=True):
-            task.state = move.state.name
+            move.apply(task)
             end = policies.settle(task, Outcome(COMPLETE), now, worker="w")
             storage.exchange([Settlement(task, end)], None)
             storage.revoke(RevocationTarget(function=False, key=task.id), Revocation(), now)

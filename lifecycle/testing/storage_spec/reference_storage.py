@@ -96,7 +96,7 @@ class ReferenceStorage:
 
     # Moves -------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> None:
+    def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """All or none; a task that has a state was born before, and cannot be again."""
         ids = [row.task.id for row in self.rows]
         for task in tasks:
@@ -105,8 +105,7 @@ class ReferenceStorage:
             if task.state is not None:
                 raise IllegalTransition(task.state, ENQUEUE, LIFECYCLE.allowed(task.state))
             ids.append(task.id)
-        for task in tasks:
-            self._bear(task, now, actor)
+        return [self._bear(task, now, actor) for task in tasks]
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """First each settlement, in order; then the claims, which may find what those left."""
@@ -158,14 +157,14 @@ class ReferenceStorage:
         tasks = [row.task for row in self.rows if row.task.state == EXECUTING.name and row.task.worker in workers]
         return [task.id for task in tasks if task.canceling]
 
-    def _bear(self, task: Task, now: float, actor: Actor) -> None:
+    def _bear(self, task: Task, now: float, actor: Actor) -> Move:
         move = enqueued(task, now, actor.worker, actor.hold)
         self.births += 1
         task.seq = self.births
         row = Row(attrs.evolve(task, canceling=False))
         self.rows.append(row)
         self._commit(row, move)
-        _update(task, row.task)
+        return move
 
     def _settle(self, settlement: Settlement) -> bool:
         task, move = settlement
@@ -173,9 +172,6 @@ class ReferenceStorage:
         if row is None:
             return False
         self._commit(row, move)
-        _update(task, row.task)
-        if row.ended is not None:
-            task.canceling = False
         for follow_up in move.follow_ups:
             if self.row(follow_up.id) is None:
                 self._bear(follow_up, move.at, Actor(move.worker, move.hold))
@@ -221,14 +217,11 @@ class ReferenceStorage:
     def _fresh(self, known: Task) -> Row | None:
         """The row of a task, if nothing has happened to it since it was read; a namesake's is another one."""
         row = self.row(known.id)
-        if row is None or row.task.seq != known.seq:
-            return None
-        return row if (row.task.version, row.task.state) == (known.version, known.state) else None
+        return row if row is not None and row.task.fence == known.fence else None
 
     def _commit(self, row: Row, move: Move) -> Claim:
         """Move a row."""
-        task = row.task
-        before = task.state
+        task, before = row.task, copy(row.task)
         for state in move.states:
             task.version += 1
             task.state = state.name
@@ -249,9 +242,7 @@ class ReferenceStorage:
             row.rank = row.due = None
         if row.ended is not None or move.result is not None:
             self.woken.add(Channel.OUTCOME)
-        known = copy(task)
-        known.state = before
-        return Claim(known, move)
+        return Claim(before, move)
 
     def _let_go(self, row: Row, now: float) -> None:
         """Nobody holds the row any more; if it waits, claims see it again."""
@@ -360,9 +351,3 @@ class ReferenceStorage:
         self.rows, self.taken = [], []
         self.revocations.clear()
         self.woken.update(Channel)
-
-
-def _update(known: Task, stored: Task) -> None:
-    """Bring a caller's object up to date, all but its state and what was wished of it."""
-    for name in ("attempt", "retries", "interruptions", "eta", "worker", "version", "lease"):
-        setattr(known, name, getattr(stored, name))

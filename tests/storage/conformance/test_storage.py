@@ -23,7 +23,7 @@ from support.stores import PATIENCE, PRODUCER, await_task, elsewhere, opening_at
 
 from lifecycle.core import policies
 from lifecycle.core.policies import Outcome, Revocation
-from lifecycle.core.table import COMPLETE, FAIL, LIFECYCLE
+from lifecycle.core.table import COMPLETE, FAIL
 from lifecycle.core.task import RetryPolicy, Task
 from lifecycle.errors import DuplicateTask, StorageError
 from lifecycle.storage import MemoryStorage, SQLiteStorage, open_storage
@@ -155,9 +155,9 @@ def test_what_comes_back(request, kind):
     @given(stored_tasks)
     def check(task):
         storage.flush()
-        storage.enqueue([task], 1.0, PRODUCER)
+        [move] = storage.enqueue([task], 1.0, PRODUCER)
         expected = copy(task)
-        expected.state = LIFECYCLE.initial.name
+        move.apply(expected)
         assert dict(zip(FIELDS, fields(storage.get(task.id)), strict=True)) == dict(
             zip(FIELDS, fields(expected), strict=True)
         )
@@ -295,8 +295,8 @@ def test_another_queues_task(opened):
     mine, other = opened("mine"), opened("other")
     mine.enqueue([Task("a", "add")], 1.0, PRODUCER)
     held = Task("h", "add")
-    mine.enqueue([held], 1.0, Actor("producer", 9.0))
-    held.state = "queued"
+    [move] = mine.enqueue([held], 1.0, Actor("producer", 9.0))
+    move.apply(held)
     assert start(other) == []
     [task] = start(mine)
     assert other.exchange([settlement(task)], None) == ([False], [])
@@ -337,7 +337,7 @@ def take_part(storage, name, number, total):
         assert all(took)
         done = []
         for task, move in claims:
-            task.state = move.state.name
+            move.apply(task)
             done.append(Settlement(task, policies.settle(task, Outcome(COMPLETE, b"1"), 3.0, worker=name)))
         ran += len(done)
         if not done:

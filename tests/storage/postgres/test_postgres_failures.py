@@ -95,9 +95,10 @@ def test_a_commit_that_nobody_heard_of(storage, monkeypatch, after):
     took, claims = storage.exchange(done, claimant)
     assert took == [True, True]
     assert [(claim.task.id, claim.move.path) for claim in claims] == [("b", (START,)), ("c", (START,))]
-    assert [task.version for task in (a, b)] == [3, 5]
+    assert (a.version, b.version) == (2, 2), "objects are as they were"
+    assert [storage.get(task.id).version for task in (a, b)] == [3, 6]
     for claim in claims:
-        claim.task.state = claim.move.state.name
+        claim.move.apply(claim.task)
     took, claims = storage.exchange([completed(claim.task) for claim in claims], claimant._replace(limit=9))
     assert took == [True, True]
     assert [claim.task.id for claim in claims] == ["d", "e", "f"]
@@ -135,7 +136,7 @@ def test_a_second_cut(storage, monkeypatch, again):
         storage.exchange(done, claimant)
     took, claims = storage.exchange(done, claimant)
     assert (took, [claim.task.id for claim in claims]) == ([True, True], ["c"])
-    assert [task.version for task in (a, b, claims[0].task)] == [3, 3, 2]
+    assert [storage.get(task.id).version for task in (a, b, claims[0].task)] == [3, 3, 2]
     assert not storage._doubts
 
 
@@ -153,9 +154,9 @@ def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
     assert [task.id for task in other] == ["c" if after else "a"]
     _, claims = storage.exchange((), claimant)
     assert [claim.task.id for claim in claims] == (["a", "b"] if after else ["b", "c"])
-    assert {claim.task.lease for claim in claims} == {50.0 if after else 15.0}
+    assert {claim.move.lease for claim in claims} == {50.0 if after else 15.0}
     for task, move in claims:
-        task.state = move.state.name
+        move.apply(task)
     assert storage.exchange([completed(task) for task, _ in claims], None)[0] == [True, True]
 
 
@@ -247,7 +248,7 @@ def test_few_connections(where, size):
     """More threads than connections wait for one another."""
     with closing(open_storage(f"{where}&pool_size={size}", "default")) as storage:
         with ThreadPoolExecutor(6) as pool:
-            for n in pool.map(lambda n: storage.enqueue([Task(str(n), "add")], 1.0, PRODUCER) or n, range(60)):
+            for n in pool.map(lambda n: storage.enqueue([Task(str(n), "add")], 1.0, PRODUCER) and n, range(60)):
                 assert storage.get(str(n)) is not None
         assert len(storage._server._all) <= size
 

@@ -141,9 +141,11 @@ def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
     took, claims = storage.exchange(done, claimant)
     assert took == [True, True]
     assert [(claim.task.id, claim.move.path) for claim in claims] == [("b", (START,)), ("c", (START,))]
-    assert [task.version for task in (a, b, follow_up)] == [3, 5, 1]
+    assert (a.version, b.version) == (2, 2), "objects are as they were"
+    assert [storage.get(task.id).version for task in (a, b, follow_up)] == [3, 6, 1]
+    assert follow_up.seq is not None
     for claim in claims:
-        claim.task.state = claim.move.state.name
+        claim.move.apply(claim.task)
     took, claims = storage.exchange([completed(claim.task) for claim in claims], claimant._replace(limit=9))
     assert took == [True, True]
     assert [claim.task.id for claim in claims] == ["d", "e", "f", "z"]
@@ -183,9 +185,9 @@ def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
     assert [task.id for task in other] == ["c" if after else "a"]
     _, claims = storage.exchange((), claimant)
     assert [claim.task.id for claim in claims] == (["a", "b"] if after else ["b", "c"])
-    assert {claim.task.lease for claim in claims} == {50.0 if after else 15.0}
+    assert {claim.move.lease for claim in claims} == {50.0 if after else 15.0}
     for task, move in claims:
-        task.state = move.state.name
+        move.apply(task)
     assert storage.exchange([completed(task) for task, _ in claims], None)[0] == [True, True]
 
 

@@ -305,7 +305,7 @@ def test_no_room(storage, path):
     assert took == [True, True]
     assert sorted(claim.task.id for claim in claims) == ["a", "c", "d", "e"]
     assert storage.status("b") == ("complete", b"x" * 100_000)
-    assert [task.version for task in (*new, a, b, follow_up)] == [1, 1, 5, 3, 1]
+    assert [storage.get(task.id).version for task in (*new, a, b, follow_up)] == [2, 2, 6, 3, 2]
 
 
 def test_another_program_keeps_it_locked(opened, path):
@@ -328,13 +328,11 @@ def everything(storage, first, second, new, follow_up):
     """All writes, each of which changes something, in this order; by name."""
     a, b = RevocationTarget(function=False, key="a"), RevocationTarget(function=False, key="b")
     held = Actor("producer", 90.0)
-    yield "enqueue", lambda: storage.enqueue(new, 7.0, held)
+    yield "enqueue", lambda: [move.apply(task) for task, move in zip(new, storage.enqueue(new, 7.0, held), strict=True)]
     done = [settlement(first, result=b"1", follow_ups=(follow_up,)), settlement(second, FAIL, result=b"2")]
     yield "exchange", lambda: storage.exchange(done, ClaimRequest("w", 7.0, 9.0, limit=2))
     yield "extend", lambda: storage.extend(["w", "producer"], 80.0)
     yield "cancel", lambda: storage.cancel(follow_up.id)
-    for task in new:
-        task.state = "queued"
     yield "release", lambda: storage.release(new, 7.0)
     yield "revoke", lambda: storage.revoke(b, Revocation(), 7.0)
     yield "restore", lambda: storage.restore(b, 7.0)
