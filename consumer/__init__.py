@@ -1,4 +1,4 @@
-"""The process that makes it happen: workers, shutdown, command line."""
+"""The process that runs tasks: workers, supervision, command line."""
 
 from lifecycle.consumer.consumer import Consumer
 

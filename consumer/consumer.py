@@ -1,4 +1,4 @@
-"""A consumer: workers that run a queue's tasks, and the one who looks after them."""
+"""A consumer: the workers that run a queue's tasks, and their supervision."""
 
 import logging
 import signal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from lifecycle.clock import monotonic
 from lifecycle.consumer.health import Health, ReadyFile, address
-from lifecycle.consumer.process_memory import used
+from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.states import (
     BEGIN,
     DRAIN,
@@ -26,8 +26,8 @@ from lifecycle.consumer.states import (
 )
 from lifecycle.consumer.stop_requests import StopRequests
 from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
-from lifecycle.consumer.workers.loop import SOON
-from lifecycle.consumer.workers.types import TYPES
+from lifecycle.consumer.workers.loop import MIN_WAIT_SECONDS
+from lifecycle.consumer.workers.types import WORKER_TYPES, find_worker_type
 from lifecycle.errors import ConfigurationError, StorageError
 from lifecycle.moments import duration
 from lifecycle.queue import TaskQueue
@@ -40,27 +40,25 @@ __all__ = ["WORKER_TYPES", "Consumer"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-WORKER_TYPES: Final = tuple(TYPES)
-
-RESTART: Final = "renew"
-"""Drain, to be started again."""
+RESTART: Final = "restart"
+"""Drain, and be started again."""
 REQUESTS: Final = (DRAIN, INTERRUPT, RESTART)
-"""What one may ask for, by number."""
+"""The requests to stop, by number."""
 SIGNALS: Final = {
     signal.SIGINT: REQUESTS.index(DRAIN),
     signal.SIGTERM: REQUESTS.index(INTERRUPT),
     signal.SIGHUP: REQUESTS.index(RESTART),
 }
-URGENT: Final = 0.5
-"""Seconds that interrupted tasks have, at most, when a second signal has said: now. A third one leaves none."""
-PRUNE: Final = 500
-"""How many old tasks are deleted at a time."""
-MISCARRIED: Final = 30.0
-"""Seconds, at most, between two attempts to replace a worker that does not get to work."""
+FORCE_GRACE_SECONDS: Final = 0.5
+"""The grace period of interrupted tasks, at most, after a second request to stop. A third one leaves none."""
+PRUNE_LIMIT: Final = 500
+"""How many tasks are pruned at a time."""
+MAX_RESTART_DELAY_SECONDS: Final = 30.0
+"""The longest time between two attempts to start a worker that never gets ready."""
 
 
 class Consumer:
-    """Runs the tasks of one queue in workers of its own, until it is told to stop."""
+    """Runs the tasks of one queue in workers of its own, until it is stopped."""
 
     def __init__(
         self,
@@ -79,105 +77,104 @@ class Consumer:
 
         :param workers: how many tasks run at once.
         :param worker_type: ``"thread"``, ``"process"``, ``"greenlet"`` or ``"asyncio"``.
-        :param grace: seconds that interrupted tasks have to clean up before they are put back without their consent.
+        :param grace: seconds that interrupted tasks have to clean up before they are requeued anyway.
         :param start_method: of worker processes: ``"spawn"`` or ``"fork"``.
-        :param max_tasks: a worker process that has run so many is replaced by a new one; with workers of another kind
-            the consumer itself drains, once all together have, and asks to be started again: see `run`.
-        :param max_memory: the same for one that uses so many bytes.
-        :param ready_file: is there, and touched at every half second, while it is ready to run tasks.
+        :param max_tasks: a worker process that has run so many tasks is replaced by a new one; with workers of another
+            type the consumer itself drains, once all workers together have, and asks to be started again: see `run`.
+        :param max_memory: the same for a process that uses so many bytes.
+        :param ready_file: exists, and is touched every half second, while the consumer is ready to run tasks.
         :param health: ``"PORT"`` or ``"HOST:PORT"``: answers ``/ready`` and ``/live`` there over HTTP.
         """
-        if worker_type not in TYPES:
-            raise ConfigurationError(f"worker_type={worker_type!r}: there are {', '.join(WORKER_TYPES)}")
+        self._type = find_worker_type(worker_type)
         for what, number in ("workers", workers), ("max_tasks", max_tasks), ("max_memory", max_memory):
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
                 raise ConfigurationError(f"{what}={number!r}: it takes a whole number, 1 or more")
         if workers is None:
             raise ConfigurationError("workers=None: it takes a whole number, 1 or more")
         self.queue, self._engine = queue, queue.engine
-        self._terms = WorkerOptions(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
-        self._kind = TYPES[worker_type]
-        self._kind.check(queue, self._terms)
+        self._options = WorkerOptions(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
+        self._type.check(queue, self._options)
         self._ready_file = None if ready_file is None else Path(ready_file)
         self._address = None if health is None else address(health)
-        self._tick = min(0.5, self._engine.lease / 4)
-        self._engine.clock.on_step(self._look_again)
-        self._life: ConsumerState | None = None
-        self._renew = False
-        self._telling = threading.Lock()
+        self._interval_seconds = min(0.5, self._engine.lease / 4)
+        self._engine.clock.on_step(self._wake_workers)
+        self._run_state: ConsumerState | None = None
+        self._restart = False
+        self._mutex = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
-        # Those of one run: a thread that outlives it, stuck in a task, must not take up work in the next.
-        self._post = WorkerContext(self.queue, self._terms)
-        self._signs: list[ReadyFile | HealthServer] = []
-        self._crew: list[WorkerHandle] = []
+        # The state of one run: a thread that outlives the run, stuck in a task, must not claim tasks in the next.
+        self._context = WorkerContext(self.queue, self._options)
+        self._health_reports: list[ReadyFile | HealthServer] = []
+        self._workers: list[WorkerHandle] = []
         self._dead: list[WorkerHandle] = []
-        self._attendant: threading.Thread | None = None
+        self._supervisor: threading.Thread | None = None
         self._deadline = 0.0
-        self._patience = self._rehire = 0.0
-        self._leaving = threading.Event()
+        self._restart_delay_seconds = self._restart_at = 0.0
+        self._stop_maintenance = threading.Event()
         self._ended = threading.Event()
 
-    # ConsumerState ----------------------------------------------------------------------------------------------------------
+    # Start and stop ------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
         """Run until stopped, by `stop` or, in a program's main thread, by a signal.
 
-        ``SIGINT`` finishes what runs; ``SIGTERM`` interrupts it: the tasks are put back, and the next consumer runs
-        them. A second signal means now. ``SIGHUP`` finishes what runs, too, and asks for a new start.
+        ``SIGINT`` finishes running tasks; ``SIGTERM`` interrupts them: they are requeued, and the next consumer runs
+        them. A second signal means now. ``SIGHUP`` finishes running tasks, too, and asks for a new start.
 
-        Returns whether it is to be started again, with the code that is there then: because of a ``SIGHUP``, of
-        `max_tasks` or of `max_memory`. The command line does it; any other program does it itself.
+        Returns True if the consumer is to be started again, with the code of then: because of a ``SIGHUP``, of
+        `max_tasks` or of `max_memory`. The command line does so; any other program does so itself.
         """
         self._open()
-        with self._bell.signals(SIGNALS):
+        with self._requests.signals(SIGNALS):
             self._begin()
-            self._attend()
-        return self._renew
+            self._supervise()
+        return self._restart
 
     def start(self) -> None:
-        """The same in the background: returns at once; `stop` ends it."""
+        """Run in the background: return at once; `stop` ends the run."""
         self._open()
         self._begin()
-        threading.Thread(target=self._attend, name="lifecycle-consumer", daemon=True).start()
+        threading.Thread(target=self._supervise, name="lifecycle-consumer", daemon=True).start()
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop, and return when that is done. `graceful` finishes what runs, else it is interrupted and put back.
+        """Stop, and return when the consumer has stopped.
 
-        A task that cannot be interrupted runs on in its thread; its outcome will be refused. A consumer that does not
-        run is left alone; one that was stopped can be started again.
+        `graceful`: finish running tasks; else they are interrupted and requeued. A task that cannot be interrupted runs
+        on in its thread; its outcome will be refused. A stopped consumer is left alone; it can be started again.
         """
-        ended, post = self._ended, self._post  # before the look: they are others once the run is over
+        ended, context = self._ended, self._context  # read first: once the run is over, they are those of the next
         if self.state not in (None, STOPPED):
-            self._bell.ring(REQUESTS.index(DRAIN if graceful else INTERRUPT))
-            if threading.current_thread() is not self._attendant and not post.inside:  # they cannot wait for themselves
+            self._requests.request(REQUESTS.index(DRAIN if graceful else INTERRUPT))
+            # Supervisor and workers cannot wait for themselves.
+            if threading.current_thread() is not self._supervisor and not context.in_worker_thread:
                 ended.wait()
 
     @property
     def state(self) -> str | None:
-        """Where it is in its life (`lifecycle.consumer.states.CONSUMER_LIFECYCLE`); ``None``: it was never started."""
-        return None if self._life is None else self._life.state
+        """The state of the run, of `lifecycle.consumer.states.CONSUMER_LIFECYCLE`; ``None``: it was never started."""
+        return None if self._run_state is None else self._run_state.state
 
     @property
     def health(self) -> Health:
-        """How it is."""
-        return Health(self.state, not self._post.away, sum(hand.is_alive() for hand in self._crew))
+        """The state, whether the store can be used, and how many workers are alive."""
+        return Health(self.state, not self._context.is_store_down, sum(worker.is_alive() for worker in self._workers))
 
     def _open(self) -> None:
-        with self._telling:
+        with self._mutex:
             if self.state not in (None, STOPPED):
                 raise ConfigurationError("this consumer runs already")
-            self._bell = StopRequests()
-            self._life = ConsumerState()
-            self._renew = False
+            self._requests = StopRequests()
+            self._run_state = ConsumerState()
+            self._restart = False
         try:
             if self._ready_file is not None:
-                self._signs.append(ReadyFile(self._ready_file))
+                self._health_reports.append(ReadyFile(self._ready_file))
             if self._address is not None:
                 from lifecycle.consumer.health_server import HealthServer
 
-                self._signs.append(HealthServer(self._address))
+                self._health_reports.append(HealthServer(self._address))
             self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
         except BaseException:
             self._close()
@@ -185,187 +182,194 @@ class Consumer:
 
     def _close(self) -> None:
         ended = self._ended
-        self._post.stopping.set()
-        self._leaving.set()
-        with self._telling:  # nobody begins another life before this one is over
-            self._bell.close()
-            for sign in self._signs:
-                sign.close()
-            self._go(END)  # before there is another event to wait for: see `stop`
+        self._context.stopping.set()
+        self._stop_maintenance.set()
+        with self._mutex:  # no other run begins before this one is over
+            self._requests.close()
+            for report in self._health_reports:
+                report.close()
+            self._step(END)  # before `_ended` is replaced: see `stop`
             self._reset()
         ended.set()
 
-    def _go(self, trigger: str) -> None:
-        if self._life is not None:
-            self._life.go(trigger)
+    def _step(self, trigger: str) -> None:
+        if self._run_state is not None:
+            self._run_state.go(trigger)
 
     def _begin(self) -> None:
-        engine, workers = self._engine, self._terms.workers
+        engine, workers = self._engine, self._options.workers
         functions = ", ".join(sorted(engine.functions)) or "none: was the module that declares them imported?"
-        log.info("consumer %s: %d workers on queue %r; tasks: %s", engine.name, workers, self.queue.name, functions)
-        if isinstance(engine.bare, MemoryStorage):
+        log.info(
+            "consumer %s: %d workers on queue %r; tasks: %s", engine.process_name(), workers, self.queue.name, functions
+        )
+        if isinstance(self.queue.storage, MemoryStorage):
             log.warning("the queue is in this process's memory: nothing that other processes enqueue will come here")
         try:
-            for _ in range(self._kind.hands(self._terms)):
-                self._hire()
-            for chore in self._look, self._call_off, self._keep_house:
-                # In threads of their own, since they call handlers: a slow one must not hold up the other, or a stop.
-                threading.Thread(target=self._do, args=(chore,), name="lifecycle-housekeeping", daemon=True).start()
+            for _ in range(self._type.worker_count(self._options)):
+                self._start_worker()
+            for job in self._check_stuck, self._deliver_cancellations, self._maintain:
+                # In threads of their own, since they call handlers: a slow one must not delay the other jobs, or a stop.
+                threading.Thread(target=self._repeat, args=(job,), name="lifecycle-maintenance", daemon=True).start()
         except BaseException:
             self._close()
             raise
-        self._go(BEGIN)
+        self._step(BEGIN)
 
-    def _hire(self) -> None:
-        hand = self._kind.hire(self._post, f"{self._engine.name}/{next(self._engine.workers)}")
-        self._crew.append(hand)
-        hand.start()
+    def _start_worker(self) -> None:
+        name = f"{self._engine.process_name()}/{next(self._engine.worker_numbers)}"
+        worker = self._type.new_worker(self._context, name)
+        self._workers.append(worker)
+        worker.start()
 
-    # Looking after the workers -------------------------------------------------------------------------------------
+    # Supervision ---------------------------------------------------------------------------------------------------
 
-    def _attend(self) -> None:
-        """Heed requests, and replace who has died, until the last worker has gone home."""
-        self._attendant = threading.current_thread()
+    def _supervise(self) -> None:
+        """Handle requests, and restart dead workers, until the last worker has ended."""
+        self._supervisor = threading.current_thread()
         try:
-            while not self._over():
-                for sign in self._signs:
-                    sign.report(self.health)
-                for request in self._bell.heard(self._tick if self.state == RUNNING else SOON):
-                    self._heed(REQUESTS[request])
+            while not self._is_over():
+                for report in self._health_reports:
+                    report.report(self.health)
+                timeout = self._interval_seconds if self.state == RUNNING else MIN_WAIT_SECONDS
+                for request in self._requests.wait(timeout):
+                    self._handle_request(REQUESTS[request])
                 if self.state in (RUNNING, DRAINING):
-                    self._replace()
-                if self.state == RUNNING and self._kind.renews_all and self._spent():
-                    self._heed(RESTART)
+                    self._restart_dead_workers()
+                if self.state == RUNNING and self._type.restarts_consumer and self._is_spent():
+                    self._handle_request(RESTART)
         finally:
-            for hand in self._crew:
-                hand.dismiss()
+            for worker in self._workers:
+                worker.terminate()
             self._close()
-            log.info("consumer %s has stopped", self._engine.name)
+            log.info("consumer %s has stopped", self._engine.process_name())
 
-    def _heed(self, request: str) -> None:
-        post, again = self._post, self.state == FORCING
+    def _handle_request(self, request: str) -> None:
+        context, again = self._context, self.state == FORCING
         if request == RESTART and self.state != RUNNING:
-            return  # it stops already
-        self._renew = request == RESTART
+            return  # the consumer is stopping already
+        self._restart = request == RESTART
         if self.state == RUNNING:
-            self._go(DRAIN if self._renew else request)
+            self._step(DRAIN if self._restart else request)
         else:
-            self._go(FORCE)  # asked again: now
-        post.stopping.set()
-        for hand in self._crew:
-            hand.drain()
-        log.info("consumer %s: %s", self._engine.name, _SAYING[self.state or RUNNING])  # true from here on
+            self._step(FORCE)
+        context.stopping.set()
+        for worker in self._workers:
+            worker.drain()
+        log.info("consumer %s: %s", self._engine.process_name(), _MESSAGES[self.state or RUNNING])
         self._engine.storage.wake()
         if self.state != DRAINING:
-            post.urgent.set()
-            self._leaving.set()
-            grace = self._terms.grace
+            context.stop_now.set()
+            self._stop_maintenance.set()
+            grace = self._options.grace_seconds
             self._deadline = monotonic() + (
-                grace if self.state == INTERRUPTING else 0.0 if again else min(grace, URGENT)
+                grace if self.state == INTERRUPTING else 0.0 if again else min(grace, FORCE_GRACE_SECONDS)
             )
-            for hand in self._crew:
-                hand.interrupt()
+            for worker in self._workers:
+                worker.interrupt()
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         if self.state == RUNNING:
             return False
-        alive = [hand for hand in self._crew if hand.is_alive()]
+        alive = [worker for worker in self._workers if worker.is_alive()]
         if self.state != DRAINING and monotonic() >= self._deadline:
-            for hand in alive:
-                self._quietly(hand.put_back, f"what {hand.name} runs is put back when its lease ends")
+            for worker in alive:
+                self._try_to(worker.requeue_running, f"tasks of {worker.name} are requeued when their lease lapses")
         elif alive:
             return False
-        self._dead.extend(hand for hand in self._crew if not hand.is_alive() and not hand.retired)
-        self._quietly(self._recover, "what workers that have died have left is put back when its lease ends")
+        self._dead.extend(worker for worker in self._workers if not worker.is_alive() and not worker.recycled)
+        self._try_to(self._recover, "tasks of dead workers are requeued when their lease lapses")
         return True
 
-    def _quietly(self, act: Callable[[], object], else_: str) -> None:
+    def _try_to(self, act: Callable[[], object], otherwise: str) -> None:
         try:
             act()
         except StorageError as error:
-            log.warning("%s: %s", else_, error)
+            log.warning("%s: %s", otherwise, error)
         except BaseException:
-            log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
+            log.exception("consumer %s: a handler raised; the consumer goes on", self._engine.process_name())
 
-    def _replace(self) -> None:
-        for hand in [hand for hand in self._crew if not hand.is_alive()]:
-            self._crew.remove(hand)
-            self._post.found(hand)
-            hand.dismiss()
-            # One that cannot even begin is not tried over and over, as fast as can be.
-            self._patience = 0.0 if hand.ready else min(max(2 * self._patience, self._tick), MISCARRIED)
-            self._rehire = monotonic() + self._patience
-            if not hand.retired:
-                self._dead.append(hand)
+    def _restart_dead_workers(self) -> None:
+        for worker in [worker for worker in self._workers if not worker.is_alive()]:
+            self._workers.remove(worker)
+            self._context.store_up(worker)
+            worker.terminate()
+            # A worker that never gets ready is not started again and again without a pause.
+            longer = max(2 * self._restart_delay_seconds, self._interval_seconds)
+            self._restart_delay_seconds = 0.0 if worker.ready else min(longer, MAX_RESTART_DELAY_SECONDS)
+            self._restart_at = monotonic() + self._restart_delay_seconds
+            if not worker.recycled:
+                self._dead.append(worker)
             if self.state == RUNNING:
-                if hand.retired:
-                    log.info("worker %s has run as many tasks as it shall; another takes its place", hand.name)
-                elif hand.ready:
-                    log.error("worker %s has died; another takes its place, and its task is put back", hand.name)
+                if worker.recycled:
+                    log.info("worker %s has run its number of tasks; another takes its place", worker.name)
+                elif worker.ready:
+                    log.error("worker %s has died; another takes its place, and its task is requeued", worker.name)
                 else:
-                    log.error("worker %s could not begin; another tries it in %g s", hand.name, self._patience)
-        if self.state == RUNNING and len(self._crew) < self._kind.hands(self._terms) and monotonic() >= self._rehire:
-            self._hire()
+                    delay = self._restart_delay_seconds
+                    log.error("worker %s could not begin; another one is started in %g s", worker.name, delay)
+        missing = len(self._workers) < self._type.worker_count(self._options)
+        if self.state == RUNNING and missing and monotonic() >= self._restart_at:
+            self._start_worker()
 
-    def _spent(self) -> bool:
-        """Is it time for a new start?"""
-        terms, ran = self._terms, sum(hand.ran for hand in self._crew)
-        # Not before anything has run: a limit that is too low would have it start for ever.
-        return ran > 0 and (
-            (terms.max_tasks is not None and ran >= terms.max_tasks)
-            or (terms.max_memory is not None and used() >= terms.max_memory)
+    def _is_spent(self) -> bool:
+        """Return whether the consumer must be started anew: its workers have run enough tasks, or use too much memory."""
+        options, attempts = self._options, sum(worker.attempts for worker in self._workers)
+        # Not before the first attempt: a limit that is too low would restart the consumer for ever.
+        return attempts > 0 and (
+            (options.max_tasks is not None and attempts >= options.max_tasks)
+            or (options.max_memory_bytes is not None and resident_bytes() >= options.max_memory_bytes)
         )
 
-    # Chores --------------------------------------------------------------------------------------------------------
+    # Maintenance ---------------------------------------------------------------------------------------------------
 
-    def _do(self, chore: Callable[[], None]) -> None:
-        """Do a chore every now and then, until nothing runs any more or what runs is to be put back."""
-        leaving, post = self._leaving, self._post
-        while not leaving.is_set():
+    def _repeat(self, job: Callable[[], None]) -> None:
+        """Do a job regularly, until the consumer stops at once, or has stopped."""
+        stop, context = self._stop_maintenance, self._context
+        while not stop.is_set():
             try:
-                chore()
+                job()
             except StorageError as error:
-                post.missing(chore, error)
-            except BaseException:  # of a handler: it may end its worker, but not who looks after all
-                log.exception("consumer %s: a handler raised; it goes on", self._engine.name)
+                context.store_down(job, error)
+            except BaseException:  # of a handler: it may end its worker, but not the maintenance
+                log.exception("consumer %s: a handler raised; the consumer goes on", self._engine.process_name())
             else:
-                post.found(chore)
-            leaving.wait(self._tick)
+                context.store_up(job)
+            stop.wait(self._interval_seconds)
 
-    def _look(self) -> None:
-        """See to it that nothing waits in vain for a worker that is held up."""
-        for hand in list(self._crew):
-            hand.look()
+    def _check_stuck(self) -> None:
+        """Help workers that are stuck, so that no task waits for them."""
+        for worker in list(self._workers):
+            worker.check()
 
-    def _call_off(self) -> None:
-        """Tell workers that what they run was called off. What is quickly done is not asked about."""
-        busy = [hand for hand in self._crew if hand.busy]
+    def _deliver_cancellations(self) -> None:
+        """Tell workers which of their tasks were canceled. Workers whose task has just begun are not asked about."""
+        busy = [worker for worker in self._workers if worker.busy]
         if busy:
-            for task_id in self._engine.bare.canceling([hand.name for hand in busy]):
-                for hand in busy:
-                    hand.cancel(task_id)
+            for task_id in self._engine.storage.canceling([worker.name for worker in busy]):
+                for worker in busy:
+                    worker.cancel(task_id)
 
-    def _keep_house(self) -> None:
-        """Recover what others have left, and delete what is old."""
+    def _maintain(self) -> None:
+        """Recover lapsed leases, and prune tasks at rest."""
         self._recover()
         if self.queue.retention is not None:
-            self._engine.storage.prune(self._engine.clock.now() - self.queue.retention, PRUNE)
+            self._engine.storage.prune(self._engine.clock.now() - self.queue.retention, PRUNE_LIMIT)
 
     def _recover(self) -> None:
         dead = list(self._dead)
-        for hand in dead:
-            hand.bury()
+        for worker in dead:
+            worker.expire_leases()
         self._engine.recover()
-        for hand in dead:
+        for worker in dead:
             with suppress(ValueError):  # done by another thread meanwhile
-                self._dead.remove(hand)
+                self._dead.remove(worker)
 
-    def _look_again(self) -> None:
+    def _wake_workers(self) -> None:
         self._engine.storage.wake()
 
 
-_SAYING: Final[dict[str, str]] = {
-    DRAINING: "stopping; what runs is finished first (again: it is put back now)",
-    INTERRUPTING: "stopping; what runs is interrupted and put back",
+_MESSAGES: Final[dict[str, str]] = {
+    DRAINING: "stopping; running tasks are finished first (ask again: they are requeued now)",
+    INTERRUPTING: "stopping; running tasks are interrupted and requeued",
     FORCING: "stopping now",
 }

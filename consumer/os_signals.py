@@ -1,4 +1,4 @@
-"""Handlers of signals that are this process's own: what it forks, a task's processes say, has none of them."""
+"""The handlers of this process's signals. A process that it forks (of a task, say) inherits none of them."""
 
 import os
 import signal

@@ -32,7 +32,7 @@ from lifecycle.errors import (
     UnknownTask,
     Unserializable,
 )
-from lifecycle.execution.runner import check_canceled
+from lifecycle.execution.attempt import check_canceled
 from lifecycle.execution.signals import (
     SIGNAL_CANCELED,
     SIGNAL_COMPLETE,

@@ -13,7 +13,8 @@ import attrs
 from lifecycle.core.policies import Revocation
 from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
-from lifecycle.execution.engine import Engine, Function
+from lifecycle.execution.engine import Engine
+from lifecycle.execution.registry import Function
 from lifecycle.moments import due_at, duration, moment
 from lifecycle.result import Result
 from lifecycle.storage.base import RevocationTarget

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar, cast
 
 from lifecycle.errors import StorageError, TaskLockedException
+from lifecycle.execution.attempt import current_task
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
-from lifecycle.execution.runner import current_task
 from lifecycle.storage.base import Lock
 
 __all__ = ["TaskLock"]
@@ -41,29 +41,29 @@ class TaskLock:
         now = engine.clock.now()
         owner = os.urandom(12).hex()
         # In a task it lives and dies with the lease of the worker, elsewhere with this process's heartbeat.
-        keeper = None if self._ttl is not None else task.worker if task is not None else engine.name
+        keeper = None if self._ttl is not None else task.worker if task is not None else engine.process_name()
         until = now + (engine.lease if self._ttl is None else self._ttl)
         lock = Lock(self.name, owner, until, keeper, task.id if task is not None else None)
         try:
             taken = engine.storage.lock(lock, now)
         except StorageError:  # it may have been taken all the same
-            self._owe(owner)
+            self._defer_unlock(owner)
             raise
         if taken:
             self._let_go()  # of a hold that somebody has flushed under its feet
             self._held[self._whose()] = owner
             if task is not None:
-                engine.taken.setdefault(task.id, []).append((self.name, owner))
+                engine.held_locks.setdefault(task.id, []).append((self.name, owner))
             elif self._ttl is None:
-                engine.heartbeat.keep(engine.name)
+                engine.heartbeat.keep(engine.process_name())
         return taken
 
     def _forget(self, task_id: str, owner: str) -> None:
-        left = [entry for entry in self._engine.taken.get(task_id, ()) if entry[1] != owner]
+        left = [entry for entry in self._engine.held_locks.get(task_id, ()) if entry[1] != owner]
         if left:
-            self._engine.taken[task_id] = left
+            self._engine.held_locks[task_id] = left
         else:
-            self._engine.taken.pop(task_id, None)
+            self._engine.held_locks.pop(task_id, None)
 
     @shielded
     def release(self) -> bool:
@@ -77,15 +77,15 @@ class TaskLock:
         try:
             return self._engine.storage.unlock(self.name, owner)
         except StorageError:
-            self._owe(owner)
+            self._defer_unlock(owner)
             raise
         finally:
             self._let_go()
 
-    def _owe(self, owner: str) -> None:
+    def _defer_unlock(self, owner: str) -> None:
         """Give it back later."""
         engine = self._engine
-        engine.owed.append(lambda: engine.bare.unlock(self.name, owner))
+        engine.deferred.append(lambda: engine.storage.unlock(self.name, owner))
 
     def _let_go(self) -> None:
         """Keep alive no more what this thread and task hold by this object, if they do."""
@@ -93,7 +93,7 @@ class TaskLock:
         if owner is not None and task is not None:
             self._forget(task.id, owner)
         elif owner is not None and self._ttl is None:
-            self._engine.heartbeat.drop(self._engine.name)
+            self._engine.heartbeat.drop(self._engine.process_name())
 
     def _whose(self) -> tuple[int, str | None]:
         task = current_task.get()

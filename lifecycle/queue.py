@@ -15,9 +15,11 @@ from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import NO_DELAY, Record, RetryPolicy, Task
 from lifecycle.errors import ConfigurationError
-from lifecycle.execution.engine import Engine, check_priority
-from lifecycle.execution.external_transaction import enqueue, transaction
+from lifecycle.execution import external_transaction
+from lifecycle.execution.engine import Engine
+from lifecycle.execution.environment import Environment
 from lifecycle.execution.interruption import shielded
+from lifecycle.execution.new_tasks import check_priority
 from lifecycle.execution.signals import Handler, check_signals
 from lifecycle.execution.worker import Worker
 from lifecycle.function import Options, TaskFunction, name_of
@@ -97,10 +99,10 @@ class TaskQueue:
         if isinstance(max_interruptions, bool) or not isinstance(max_interruptions, int) or max_interruptions < 0:
             raise ConfigurationError(f"max_interruptions={max_interruptions!r}: it takes a whole number, 0 or more")
         if seconds == 0:
-            raise ConfigurationError("lease=0: a task must be held for longer than no time")
+            raise ConfigurationError("lease=0: must be greater than 0 seconds")
+        storage = open_storage(url, name)
         self._engine = Engine(
-            open_storage(url, name),
-            clock,
+            Environment(storage, clock or storage.clock() or SystemClock()),
             serializer or MsgpackSerializer(),
             lease=seconds,
             max_interruptions=max_interruptions,
@@ -271,21 +273,27 @@ class TaskQueue:
         Raises `Unserializable` naming the argument, `ConfigurationError` for an option that cannot be, `DuplicateTask`,
         and `StorageError` if it could not be stored; then nothing happened, and no signal is sent.
         """
-        enqueue(self._engine, (task,), connection)
+        self._enqueue((task,), connection)
         return Result(self._engine, task.id)
 
     def enqueue_many(self, tasks: Sequence[Task], connection: object = None) -> list[Result[object]]:
         """Enqueue tasks in one transaction, all or none; raises what `enqueue` does."""
         tasks = list(tasks)
-        enqueue(self._engine, tasks, connection)
+        self._enqueue(tasks, connection)
         return [Result(self._engine, task.id) for task in tasks]
+
+    def _enqueue(self, tasks: Sequence[Task], connection: object) -> None:
+        if connection is None:
+            self._engine.enqueue(tasks)
+        else:
+            external_transaction.enqueue(self._engine, tasks, connection)
 
     def transaction(self, connection: object) -> AbstractContextManager[None]:
         """A transaction on a `psycopg.Connection`: ``with queue.transaction(conn): …; queue.enqueue(task, conn)``.
 
         What was enqueued in it is there, and is announced, once it is committed: at the end of the block.
         """
-        return transaction(self._engine, connection)
+        return external_transaction.transaction(self._engine, connection)
 
     @shielded
     def run_next(self, now: datetime | float | None = None) -> Task | None:
@@ -298,8 +306,9 @@ class TaskQueue:
         moment = timestamp(now) if isinstance(now, datetime) else now
         worker: Worker | None = getattr(self._callers, "worker", None)
         # Another one after a fork, and for a task that itself calls this.
-        if worker is None or worker.running is not None or not worker.name.startswith(self._engine.name):
-            worker = Worker(self._engine, f"{self._engine.name}/caller-{next(self._engine.workers)}")
+        process_name = self._engine.process_name()
+        if worker is None or not worker.is_idle or not worker.name.startswith(process_name):
+            worker = Worker(self._engine, f"{process_name}/caller-{next(self._engine.worker_numbers)}")
             self._callers.worker = worker
         keep = isinstance(self._engine.clock, SystemClock | RemoteClock)  # a virtual clock's leases end when it says so
         if keep:
@@ -308,7 +317,7 @@ class TaskQueue:
             self._engine.recover(moment)
             return worker.run_next(moment)
         finally:
-            worker.attempts.close()  # nobody else would: a caller does not say when it is done
+            worker.runner.close()  # nothing else would: a caller does not say when it is done
             if keep:
                 self._engine.heartbeat.drop(worker.name)
 
@@ -417,7 +426,7 @@ class TaskQueue:
         names = [state] if isinstance(state, str) else state
         states = None if names is None else [LIFECYCLE.state(name).name for name in names]
         found = self._engine.storage.tasks(states, limit, None if before is None else before.seq)
-        return [self._engine.bind(task) for task in found]
+        return [self._engine.attach_serializer(task) for task in found]
 
     def retry(self, id: str) -> Result[object]:  # noqa: A002
         """Run a task that rests in an outcome once more, whatever its retries; its handle.
@@ -439,7 +448,7 @@ class TaskQueue:
     @property
     def storage(self) -> Storage:
         """The adapter, for those who build on it."""
-        return self._engine.bare
+        return self._engine.environment.storage
 
     @property
     def engine(self) -> Engine:
@@ -447,4 +456,4 @@ class TaskQueue:
         return self._engine
 
     def __repr__(self) -> str:
-        return f"<TaskQueue {self.name!r} on {type(self._engine.bare).__name__}>"
+        return f"<TaskQueue {self.name!r} on {type(self.storage).__name__}>"

@@ -290,7 +290,7 @@ def worker(queue):
     """Who runs the queue's tasks, in a thread that the test starts."""
     worker = Worker(queue.engine, "w")
     yield worker
-    worker.attempts.close()
+    worker.runner.close()
 
 
 @pytest.fixture

@@ -20,11 +20,10 @@ from rich.text import Text
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from lifecycle.consumer.consumer import WORKER_TYPES, Consumer
+from lifecycle.consumer.consumer import Consumer
 from lifecycle.consumer.loading import load_queue
 from lifecycle.consumer.os_signals import give_back, take
-from lifecycle.consumer.workers.gevent_ import again
-from lifecycle.consumer.workers.types import GREENLET
+from lifecycle.consumer.workers.types import GREENLET, WORKER_TYPES
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Record, Task
@@ -109,7 +108,9 @@ def run(
     finishes what runs, and starts anew, with the code that is there then.
     """
     if kind == GREENLET:
-        again()
+        from lifecycle.consumer.workers.gevent_ import restart_patched
+
+        restart_patched()
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     handler: logging.Handler = RichHandler(console=err, show_path=False, rich_tracebacks=False)
     if not err.is_terminal:

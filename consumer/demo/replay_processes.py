@@ -16,9 +16,10 @@ from lifecycle.consumer.demo.storage_tracer import StepLog, StorageTracer
 from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow
 from lifecycle.errors import LifecycleError
-from lifecycle.execution.engine import Function
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import Interrupter
+from lifecycle.execution.registry import Function
+from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import Storage
@@ -91,9 +92,9 @@ class _Guard(Interrupter):
         super().arm(None, error, cancel)
         self.strike = None if timeout is None else (self._clock.now() + timeout, error)
 
-    def throw(self, error: type[BaseException], run: int | None = None, *, hard: bool = False) -> bool:
+    def throw(self, error: type[BaseException], run: int | None = None, *, force: bool = False) -> bool:
         """See `Interrupter`."""
-        del run, hard
+        del run, force
         self.strike = self._clock.now(), error
         return True
 
@@ -106,10 +107,17 @@ class Process:
         self.tasks = _imported()
         self.queue: TaskQueue = self.tasks.queue
         self.engine = engine = self.queue.engine
-        engine.clock, engine.tick = stage.clock, stage.clock.now
         self.recorder = StorageTracer(stage.open(), stage.score, name, self._wait)
-        engine.use(cast("Storage", self.recorder))
-        engine.heartbeat = self.pulse = _Pulse(engine._beat, engine.lease / 3)
+        self.pulse = _Pulse(engine.prolong_leases, engine.lease / 3)
+        engine.replace_environment(
+            attrs.evolve(
+                engine.environment,
+                storage=cast("Storage", self.recorder),
+                clock=stage.clock,
+                monotonic=stage.clock.now,
+                lease_keeper=self.pulse,
+            )
+        )
         self.next_beat = stage.clock.now() + self.pulse.interval
 
     def _wait(self, over: Callable[[], bool]) -> None:
@@ -125,8 +133,9 @@ class Consumer(Process):
     def __init__(self, stage: World, name: str) -> None:
         super().__init__(stage, name)
         self.tasks.monotonic, self.tasks.sleep = stage.clock.now, self.sleep  # type: ignore[attr-defined]
-        self.worker = Worker(self.engine, f"{name}/1")
-        self.worker.attempts.guard = self._guard = _Guard(stage.clock)
+        runner = TaskRunner(self.engine)
+        runner.interrupter = self._guard = _Guard(stage.clock)
+        self.worker = Worker(self.engine, f"{name}/1", runner=runner)
         self.queue.signal()(self._hear)
         for function, entry in self.engine.functions.items():
             self.engine.functions[function] = attrs.evolve(entry, call=self._telling(entry))
@@ -143,7 +152,7 @@ class Consumer(Process):
     def _live(self) -> None:
         with contextlib.suppress(_Dead):
             self._go.acquire()
-            store = self.engine.bare
+            store = self.engine.storage
             while not self.stopping:  # as a consumer's worker does
                 generation = store.generation(Channel.WORK)
                 self.worker.work(lambda: not self.stopping)
@@ -242,7 +251,7 @@ class Consumer(Process):
             self.killed = True
             self.recorder.die(_Dead)
             self.go()
-        self.worker.attempts.close()
+        self.worker.runner.close()
 
 
 def _imported() -> ModuleType:

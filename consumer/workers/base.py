@@ -1,148 +1,166 @@
-"""What a consumer and its workers share, whatever kind they are of."""
+"""What a consumer and its workers share: options, the state of a run, and the worker as its consumer sees it."""
 
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from lifecycle.errors import StorageError
 from lifecycle.queue import TaskQueue
 
-__all__ = ["AWAY", "WorkerContext", "WorkerHandle", "WorkerOptions", "call_all"]
+__all__ = ["RETRY_STORE_SECONDS", "WorkerContext", "WorkerHandle", "WorkerOptions", "WorkerType", "call_hooks"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-AWAY = 0.2
-"""Seconds between two attempts to reach a store that cannot be used."""
+RETRY_STORE_SECONDS: Final = 0.2
+"""How long to wait between two attempts to reach a store that cannot be used."""
 
 
 @attrs.frozen
 class WorkerOptions:
-    """On which a consumer's workers work; see `Consumer`."""
+    """A consumer's options for its workers; see `Consumer`."""
 
-    grace: float
-    """Seconds that an interrupted task has."""
+    grace_seconds: float
+    """How long an interrupted task may take to clean up."""
     workers: int
     start_method: str
     max_tasks: int | None = None
-    max_memory: int | None = None
-    """Bytes."""
+    max_memory_bytes: int | None = None
 
 
 class WorkerContext:
-    """Where the workers of one run stand: the queue, and whether they shall go on."""
+    """One run of a consumer, as its workers see it: the queue, and whether to go on."""
 
-    def __init__(self, queue: TaskQueue, terms: WorkerOptions) -> None:
-        self.queue, self.engine, self.terms = queue, queue.engine, terms
-        self.baton = threading.Lock()
-        """Whoever has it watches the store, on behalf of all that are idle."""
+    def __init__(self, queue: TaskQueue, options: WorkerOptions) -> None:
+        self.queue, self.engine, self.options = queue, queue.engine, options
+        self.poll_lock = threading.Lock()
+        """Its holder waits for the store to change, on behalf of all idle workers."""
         self.stopping = threading.Event()
-        self.urgent = threading.Event()
-        """Stopping, and there is no time to wait for a store that is away."""
-        self._telling = threading.Lock()
-        self._away: set[object] = set()
-        self._inside = threading.local()
+        self.stop_now = threading.Event()
+        """Set while stopping, when there is no time left to wait for a store that cannot be used."""
+        self._mutex = threading.Lock()
+        self._failed: set[object] = set()
+        self._local = threading.local()
 
-    def enter(self) -> None:
-        """The caller's thread is a worker's: see `inside`."""
-        self._inside.here = True
-
-    @property
-    def inside(self) -> bool:
-        """Is the caller's thread one in which the workers run bodies?"""
-        return hasattr(self._inside, "here")
+    def enter_worker_thread(self) -> None:
+        """Mark the caller's thread as a worker's: see `in_worker_thread`."""
+        self._local.is_worker = True
 
     @property
-    def away(self) -> bool:
-        """Is there somebody whom the store has failed, and who has not reached it again?"""
-        return bool(self._away)
+    def in_worker_thread(self) -> bool:
+        """True if the caller's thread is one in which workers run functions."""
+        return hasattr(self._local, "is_worker")
 
-    def missing(self, who: object, error: StorageError) -> None:
-        """Somebody cannot use the store; that is said once, not by each of them."""
-        with self._telling:
-            if not self._away:
+    @property
+    def is_store_down(self) -> bool:
+        """True while at least one user's last call of the store failed."""
+        return bool(self._failed)
+
+    def store_down(self, user: object, error: StorageError) -> None:
+        """Note that a user of the store cannot use it; only the first one is logged."""
+        with self._mutex:
+            if not self._failed:
                 log.error("the store cannot be used, its tasks wait and this consumer tries again: %s", error)
-            self._away.add(who)
+            self._failed.add(user)
 
-    def found(self, who: object) -> None:
-        """Somebody has used the store."""
-        if self._away:  # spares the lock
-            with self._telling:
-                if who in self._away:
-                    self._away.discard(who)
-                    if not self._away:
+    def store_up(self, user: object) -> None:
+        """Note that a user of the store has used it."""
+        if self._failed:  # spares the lock
+            with self._mutex:
+                if user in self._failed:
+                    self._failed.discard(user)
+                    if not self._failed:
                         log.info("the store can be used again")
 
 
 class WorkerHandle(Protocol):
-    """One worker, as whoever looks after it sees it: a thread, a process, a loop."""
+    """One worker, as its consumer sees it: a thread, a process, an event loop."""
 
     name: str
-    """As it stands in leases and histories."""
+    """The name in leases and histories."""
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start working."""
         ...
 
     def is_alive(self) -> bool:
-        """Has it not gone home, or died?"""
+        """Return False once the worker has ended, by itself or not."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Did it ever get to work?"""
+        """True once the worker has begun to work."""
         ...
 
     @property
-    def retired(self) -> bool:
-        """Did it go home by itself, as it was told to do after so many tasks?"""
+    def recycled(self) -> bool:
+        """True if the worker has ended by itself, since it had run enough tasks."""
         ...
 
     @property
-    def ran(self) -> int:
+    def attempts(self) -> int:
         """How many attempts it has made."""
         ...
 
     @property
     def busy(self) -> bool:
-        """Has it been running one task for some time?"""
+        """True while one task has been running for some time."""
         ...
 
     def cancel(self, task_id: str) -> None:
-        """This task was called off: tell its body, if it is one that it runs. Said over and over."""
+        """Cancel a task, if the worker runs it. Called again and again."""
         ...
 
     def drain(self) -> None:
-        """Finish what runs, and claim nothing more: `WorkerContext.stopping` is set."""
+        """Finish running tasks and claim no more: `WorkerContext.stopping` is set."""
         ...
 
     def interrupt(self) -> None:
-        """Interrupt what runs, besides."""
+        """Interrupt running tasks."""
         ...
 
-    def put_back(self) -> None:
-        """Put back what it runs, without its consent. Raises `StorageError`."""
+    def requeue_running(self) -> None:
+        """Requeue running tasks, although the worker does not stop them. Raises `StorageError`."""
         ...
 
-    def look(self) -> None:
-        """See to it that nothing waits for it in vain; called every now and then. Raises `StorageError`."""
+    def check(self) -> None:
+        """Help a worker that is stuck, so that no task waits for it; called regularly. Raises `StorageError`."""
         ...
 
-    def dismiss(self) -> None:
-        """Nobody looks after it any more: let go of what is left of it."""
+    def terminate(self) -> None:
+        """Let go of everything that is left of the worker: its consumer ends."""
         ...
 
-    def bury(self) -> None:
-        """It has died: have what it held recovered soon. Raises `StorageError`."""
+    def expire_leases(self) -> None:
+        """Have the leases of a dead worker lapse now. Raises `StorageError`."""
         ...
 
 
-def call_all(
+class WorkerType(Protocol):
+    """One type of workers."""
+
+    restarts_consumer: bool
+    """True if the consumer's whole process is started again when its workers have run enough tasks."""
+
+    def check(self, queue: TaskQueue, options: WorkerOptions) -> None:
+        """Raise `ConfigurationError` if workers of this type cannot run this queue's tasks."""
+        ...
+
+    def worker_count(self, options: WorkerOptions) -> int:
+        """Return how many workers to start."""
+        ...
+
+    def new_worker(self, context: WorkerContext, name: str) -> WorkerHandle:
+        """Return a new worker, not started yet."""
+        ...
+
+
+def call_hooks(
     hooks: Mapping[str, Callable[[], object]], kind: str, call: Callable[[Callable[[], object]], object]
 ) -> None:
-    """Call a worker's hooks; one that raises is logged."""
+    """Call a worker's hooks; a hook that raises is logged."""
     for name, hook in hooks.items():
         try:
             call(hook)

@@ -1,4 +1,4 @@
-"""Workers that are greenlets: the threads of a process that gevent has patched."""
+"""Workers that are greenlets: threads of a process that gevent has patched."""
 
 import ctypes
 import os
@@ -9,42 +9,45 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from lifecycle.clock import pause
+from lifecycle.consumer.workers.base import WorkerOptions
+from lifecycle.consumer.workers.thread import ThreadType
 from lifecycle.errors import ConfigurationError
-from lifecycle.execution.interruption import THREADS, InterruptBackend, keep_time
+from lifecycle.execution.interruption import THREADS, InterruptBackend, start_timer
+from lifecycle.queue import TaskQueue
 
-__all__ = ["GREENLETS", "again", "require"]
+__all__ = ["GREENLETS", "GreenletType", "restart_patched"]
 
 
 class _Greenlets(InterruptBackend):
-    """Exceptions for a body that waits, in a greenlet: between two bytecodes nothing reaches it."""
+    """Raises exceptions in a function that waits, in a greenlet: between two bytecodes nothing reaches it."""
 
     def __init__(self) -> None:
-        self._apart: set[int] = set()
+        self._loop_threads: set[int] = set()
 
     def here(self) -> object:
-        thread = _thread()
-        return ctypes.c_ulong(thread) if thread in self._apart else _gevent().getcurrent()
+        thread = _system_thread()
+        return ctypes.c_ulong(thread) if thread in self._loop_threads else _gevent().getcurrent()
 
-    def throw(self, there: object, error: type[BaseException]) -> None:
-        if isinstance(there, ctypes.c_ulong):
-            THREADS.throw(there, error)
+    def throw(self, place: object, error: type[BaseException]) -> None:
+        if isinstance(place, ctypes.c_ulong):
+            THREADS.throw(place, error)
         else:
-            _gevent().kill(there, error)  # soon: it waits for nobody
+            _gevent().kill(place, error)  # soon: the greenlet runs when others wait
 
-    def apart(self) -> Callable[[Callable[[], object]], object]:
-        # A thread of the system's: asyncio has one running loop for each of those, and all greenlets are in one.
-        keep_time()  # not in that one: a body that computes would keep it from throwing anything
+    def loop_caller(self) -> Callable[[Callable[[], object]], object]:
+        # A thread of the system: asyncio has one running loop in each of those, and all greenlets are in one.
+        start_timer()  # not in that thread: a function that computes there would keep the timer from running
         pool = import_module("gevent.threadpool").ThreadPool(1)
 
         def call(function: Callable[[], object]) -> object:
-            self._apart.add(_thread())
+            self._loop_threads.add(_system_thread())
             return function()
 
         return lambda function: pool.apply(call, (function,))
 
     def check(self) -> None:
-        # gevent's locks belong to the thread of the system's in which they were first waited for.
-        if _thread() in self._apart:
+        # gevent's locks belong to the thread of the system in which they were first waited for.
+        if _system_thread() in self._loop_threads:
             raise ConfigurationError(
                 "an async function cannot use its queue in a greenlet worker: make it a plain one, or take -k asyncio"
             )
@@ -53,30 +56,38 @@ class _Greenlets(InterruptBackend):
 GREENLETS: Final[InterruptBackend] = _Greenlets()
 
 
-def require() -> None:
-    """Raise `ConfigurationError` unless threads are greenlets here, and were when this package was imported."""
-    if find_spec("gevent") is None:
-        raise ConfigurationError("greenlets need gevent: pip install 'task-lifecycle[greenlet]'")
-    if not _patched() or not pause.__module__.startswith("gevent"):
-        raise ConfigurationError(
-            "greenlets need gevent.monkey.patch_all(), before anything else is imported; `lifecycle run -k greenlet`"
-            " does it"
-        )
+class GreenletType(ThreadType):
+    """Greenlets run functions that wait for the network, hundreds at once, in a process that gevent has patched."""
+
+    backend = GREENLETS
+
+    def check(self, queue: TaskQueue, options: WorkerOptions) -> None:
+        """Raise `ConfigurationError` unless gevent has patched this process before the package was imported."""
+        del queue, options
+        if find_spec("gevent") is None:
+            raise ConfigurationError("greenlets need gevent: pip install 'task-lifecycle[greenlet]'")
+        if not _is_patched() or not pause.__module__.startswith("gevent"):
+            raise ConfigurationError(
+                "greenlets need gevent.monkey.patch_all(), before anything else is imported; `lifecycle run -k greenlet`"
+                " does it"
+            )
 
 
-def again() -> None:
-    """Unless gevent has patched this process, run the same command in one that it has: does not return then."""
-    if find_spec("gevent") is not None and not _patched():
-        os.execv(sys.executable, [sys.executable, "-m", "gevent.monkey", "--module", "lifecycle", *sys.argv[1:]])  # noqa: S606
+def restart_patched() -> None:
+    """Unless gevent has patched this process, replace it by one that gevent patches, with the same command."""
+    if find_spec("gevent") is not None and not _is_patched():
+        # -P: else the current folder would come first, and a `queue.py` there would replace the standard library's.
+        program = [sys.executable, "-P", "-m", "gevent.monkey", "--module", "lifecycle"]
+        os.execv(sys.executable, [*program, *sys.argv[1:]])  # noqa: S606
 
 
-def _patched() -> bool:
+def _is_patched() -> bool:
     patched: bool = import_module("gevent.monkey").is_module_patched("threading")
     return patched
 
 
-def _thread() -> int:
-    """The thread of the system's that this greenlet is in."""
+def _system_thread() -> int:
+    """Return the number of the system's thread that this greenlet is in."""
     number: int = import_module("gevent.monkey").get_original("_thread", "get_ident")()
     return number
 

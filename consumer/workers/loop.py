@@ -1,102 +1,126 @@
-"""One worker's day: it runs what there is, waits for more, and goes home when it is told to."""
+"""The loop of every worker, whatever its type: run due tasks, wait for more, end when told to."""
 
 import logging
 from collections.abc import Callable
 from typing import Final
 
-from lifecycle.consumer.workers.base import AWAY, WorkerContext, call_all
+from lifecycle.consumer.workers.base import RETRY_STORE_SECONDS, WorkerContext, call_hooks
 from lifecycle.errors import StorageError
-from lifecycle.execution.interruption import THREADS, InterruptBackend
+from lifecycle.execution.runner import Runner
 from lifecycle.execution.worker import Worker
 from lifecycle.storage.base import Channel
 
-__all__ = ["SOON", "WorkerLoop"]
+__all__ = ["MIN_WAIT_SECONDS", "STUCK_SECONDS", "WorkerLoop"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-IDLE: Final = 1.0
-"""Seconds after which an idle worker looks anyway, should the host's clock have been set."""
-SOON: Final = 0.01
-"""The least that it waits: what was due a moment ago may be held, or another worker's by now."""
-STUCK: Final = 0.25
-"""Seconds after which a worker that took several tasks at once is relieved of those that it has not begun, and after
-which one is asked about the task that it runs: has that been called off?"""
+MAX_WAIT_SECONDS: Final = 1.0
+"""An idle worker looks for tasks after so long anyway, should the host's clock have been set."""
+MIN_WAIT_SECONDS: Final = 0.01
+"""The shortest wait: a task that was due a moment ago may be held, or another worker's by now."""
+STUCK_SECONDS: Final = 0.25
+"""After so long within one task, a worker's other claims are handed back, and the store is asked whether the task was
+canceled."""
 
 
 class WorkerLoop:
-    """Of a worker that runs one task at a time, in the thread that calls `run`."""
+    """Runs a `Worker` in the thread that calls `run`."""
 
     def __init__(
         self,
-        post: WorkerContext,
+        context: WorkerContext,
         name: str,
-        reach: InterruptBackend = THREADS,
-        spent: Callable[[], bool] | None = None,
-        begun: Callable[[], object] = lambda: None,
+        runner: Runner,
+        is_spent: Callable[[], bool] | None = None,
+        on_ready: Callable[[], object] = lambda: None,
     ) -> None:
-        """`spent`: asked between two tasks whether it shall go home for good; `begun`: told when it gets to work."""
-        self.worker = Worker(post.engine, name, self._wait_for_store, reach)
-        self.ready = False
-        """Has it begun to work?"""
-        self.retired = False
-        """Has it gone home because it was spent?"""
-        self._post, self._spent, self._begun = post, spent, begun
+        """`is_spent`: asked between two tasks whether to end for good; `on_ready`: called when the work begins."""
+        self.name = name
+        self.worker = Worker(context.engine, name, self._wait_for_store, runner)
+        self.ready = self.recycled = False
+        """Whether it has begun to work; whether it has ended since it was spent."""
+        self._context, self._is_spent, self._on_ready = context, is_spent, on_ready
 
     def run(self) -> None:
         """Work until told to stop; a failure of the worker itself is logged, and ends it."""
-        hooks, worker = self._post.engine.hooks, self.worker
+        hooks, worker, runner = self._context.engine.hooks, self.worker, self.worker.runner
         try:
-            self._post.enter()
-            call_all(hooks.on_startup, "on_startup", worker.attempts.call)
+            self._context.enter_worker_thread()
+            runner.start()
+            call_hooks(hooks.on_startup, "on_startup", runner.call_hook)
             self.ready = True
-            self._begun()
-            while self._go_on():
+            self._on_ready()
+            while self._may_claim() or not worker.is_idle:
                 self._turn()
+        except StorageError as error:  # and no time to wait: unsettled outcomes are recovered when their lease lapses
+            log.warning("worker %s ends without having stored all outcomes: %s", self.name, error)
         except BaseException:
-            log.exception("worker %s", worker.name)
+            log.exception("worker %s failed", self.name)
         finally:
-            call_all(hooks.on_shutdown, "on_shutdown", worker.attempts.call)
-            worker.attempts.close()
+            call_hooks(hooks.on_shutdown, "on_shutdown", runner.call_hook)
+            runner.close()
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts it has made."""
+        return self.worker.attempts
 
     @property
     def busy(self) -> bool:
-        """See `WorkerHandle.busy`."""
-        worker = self.worker
-        return worker.running is not None and worker.engine.tick() - worker.since > STUCK
+        """True while one task has been running for some time."""
+        return self.worker.busy_seconds > STUCK_SECONDS
 
-    def relieve(self) -> None:
-        """If it took several quick tasks, and is stuck in one of them, it must not keep the others waiting."""
+    def check(self) -> None:
+        """If the worker is stuck in one task, hand back its other claims: they must not wait for it."""
         worker = self.worker
-        if worker.burdened and worker.engine.tick() - worker.since > STUCK:
-            worker.relieve()
+        if worker.has_backlog and worker.engine.monotonic() - worker.last_begun > STUCK_SECONDS:
+            worker.hand_back_claims()
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a task, if the worker runs it."""
+        self.worker.cancel(task_id)
+
+    def interrupt(self) -> None:
+        """Interrupt running tasks."""
+        self.worker.interrupt()
+
+    def requeue_running(self) -> None:
+        """Requeue running tasks, although the worker does not stop them. Raises `StorageError`."""
+        self.worker.requeue_running()
 
     def _turn(self) -> None:
-        """Run what there is, then wait for more."""
-        post, storage = self._post, self._post.engine.storage
-        # Taken before looking for work: what comes between the look and the wait ends the wait at once.
-        generation = storage.generation(Channel.WORK)
+        """Run due tasks, then wait for more."""
+        context, worker, storage = self._context, self.worker, self._context.engine.storage
         try:
-            self.worker.work(self._go_on)
-            post.found(self)
-            # One idle worker watches the store. When it goes to look, the next one takes over, and so on: a single task
-            # wakes one worker, not all.
-            with post.baton:
-                if self._go_on():
+            # Read before looking for tasks: a change between the look and the wait ends the wait at once.
+            generation = storage.generation(Channel.WORK)
+            worker.work(self._may_claim)
+            context.store_up(self)
+            if not self._may_claim():
+                if not worker.is_idle:
+                    worker.wait(None, MAX_WAIT_SECONDS)
+                return
+            # One idle worker waits for the store. When it goes to look, the next one takes over, and so on: a single
+            # task wakes one worker, not all.
+            with context.poll_lock:
+                if self._may_claim():
                     due = storage.next_due()
-                    left = IDLE if due is None else due - post.engine.clock.now()
-                    storage.wait(Channel.WORK, generation, min(max(left, SOON), IDLE))
+                    left = MAX_WAIT_SECONDS if due is None else due - context.engine.clock.now()
+                    worker.wait(generation, min(max(left, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS))
         except StorageError as error:
-            post.missing(self, error)
-            post.stopping.wait(AWAY)
+            if context.stop_now.is_set():
+                raise
+            context.store_down(self, error)
+            context.stopping.wait(RETRY_STORE_SECONDS)
 
-    def _go_on(self) -> bool:
-        if self._spent is not None and self._spent():
-            self.retired = True
+    def _may_claim(self) -> bool:
+        if self._is_spent is not None and self._is_spent():
+            self.recycled = True
             return False
-        return not self._post.stopping.is_set()
+        return not self._context.stopping.is_set()
 
     def _wait_for_store(self, error: StorageError) -> bool:
-        """An outcome could not be stored: keep it, and try again until told to stop at once."""
-        self._post.missing(self, error)
-        self._post.urgent.wait(AWAY)
-        return not self._post.urgent.is_set()
+        """Wait, since an outcome could not be stored; return False when told to stop at once."""
+        self._context.store_down(self, error)
+        self._context.stop_now.wait(RETRY_STORE_SECONDS)
+        return not self._context.stop_now.is_set()

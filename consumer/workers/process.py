@@ -10,179 +10,207 @@ from multiprocessing import resource_tracker
 from typing import Final
 
 from lifecycle.clock import monotonic
-from lifecycle.consumer.workers import process_main as child
-from lifecycle.consumer.workers.base import WorkerContext
-from lifecycle.consumer.workers.loop import STUCK
+from lifecycle.consumer.workers import process_main
+from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
+from lifecycle.consumer.workers.loop import STUCK_SECONDS
 from lifecycle.consumer.workers.shared_status import SharedStatus, StatusSnapshot
 from lifecycle.core.table import EXECUTING
-from lifecycle.errors import TaskCanceled, TaskTimeout, UnknownTask
-from lifecycle.execution.runner import ended
+from lifecycle.errors import ConfigurationError, TaskCanceled, TaskTimeout, UnknownTask
+from lifecycle.execution.attempt import outcome_of_error
 from lifecycle.execution.worker import Worker
+from lifecycle.queue import TaskQueue
+from lifecycle.storage import MemoryStorage
 
-__all__ = ["ProcessHandle"]
+__all__ = ["ProcessType", "ProcessWorker"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-RELUCTANT: Final = 1.0
-"""Seconds after its timeout that a body has to notice it, before its process is killed."""
-BURIED: Final = 5.0
-"""Seconds after which a process that was killed is taken for dead."""
+KILL_GRACE_SECONDS: Final = 1.0
+"""How long a function has to notice its timeout or its cancellation, before its process is killed."""
+DEATH_SECONDS: Final = 5.0
+"""How long a process that was killed is waited for."""
+START_METHODS: Final = ("spawn", "fork")
 
 
-class ProcessHandle:
-    """A process and its worker. Its consumer keeps what it holds, and settles what it cannot settle any more."""
+class ProcessType:
+    """Processes run any function; one that computes has a core of its own, and can be killed."""
 
-    def __init__(self, post: WorkerContext, name: str) -> None:
-        self.name, self._post = name, post
-        method = post.terms.start_method
-        context = multiprocessing.get_context(method)
-        self._slate = SharedStatus(context)
-        self._requests, self._ask = context.Pipe(duplex=False)
-        source = post.queue if method == "fork" else child.find(post.queue)
+    restarts_consumer = False
+
+    def check(self, queue: TaskQueue, options: WorkerOptions) -> None:
+        """Raise `ConfigurationError` if other processes cannot see the queue, or cannot import it."""
+        if isinstance(queue.storage, MemoryStorage):
+            raise ConfigurationError("worker processes cannot see a queue in memory: take sqlite:///…, or threads")
+        if options.start_method not in START_METHODS:
+            raise ConfigurationError(f"start_method={options.start_method!r}: there are {', '.join(START_METHODS)}")
+        if options.start_method != "fork":
+            process_main.find_queue(queue)
+
+    def worker_count(self, options: WorkerOptions) -> int:
+        """Return the number of processes."""
+        return options.workers
+
+    def new_worker(self, context: WorkerContext, name: str) -> WorkerHandle:
+        """Return a process that is not started yet."""
+        return ProcessWorker(context, name)
+
+
+class ProcessWorker:
+    """A process and its worker. The consumer keeps the worker's leases, and settles what the worker cannot settle."""
+
+    def __init__(self, context: WorkerContext, name: str) -> None:
+        self.name, self._context = name, context
+        method = context.options.start_method
+        processes = multiprocessing.get_context(method)
+        self._status = SharedStatus(processes)
+        self._requests, self._outbox = processes.Pipe(duplex=False)
+        source = context.queue if method == "fork" else process_main.find_queue(context.queue)
         # No daemon, since those may have no processes of their own.
-        self._process = context.Process(  # type: ignore[attr-defined]  # of every context but the base of all
-            target=child.work,
-            args=(source, post.terms, name, self._slate, self._requests),
+        self._process = processes.Process(  # type: ignore[attr-defined]  # of every context but the base of all
+            target=process_main.work,
+            args=(source, context.options, name, self._status, self._requests),
             name=f"lifecycle-{name.rpartition('/')[2]}",
         )
-        self._proxy = Worker(post.engine, name)
-        self._kept = False
-        self._called_off: tuple[str, int] | None = None
+        self._proxy = Worker(context.engine, name)
+        self._keeps_leases = False
+        self._canceled: tuple[str, int] | None = None
+        """Id and attempt of the task that was canceled last."""
         self._verdict: tuple[StatusSnapshot, type[TaskTimeout | TaskCanceled]] | None = None
-        """What is still to be said of a task whose process was killed for it."""
-        self._patience = 0.0
+        """The outcome, still to be settled, of a task whose process was killed for it."""
+        self._kill_at = 0.0
 
     def start(self) -> None:
-        """See `WorkerHandle.start`."""
-        if self._post.terms.start_method == "spawn":
-            resource_tracker.ensure_running()  # else it would come with the first, and unblock signals
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, child.SIGNALS)
+        """Start the process."""
+        if self._context.options.start_method == "spawn":
+            resource_tracker.ensure_running()  # else the first process would start it, and it unblocks signals
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, process_main.SIGNALS)
         try:
             self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._requests.close()
-        self._keep(True)
-        atexit.register(self.dismiss)  # before multiprocessing waits for it, in vain
+        self._keep_leases(True)
+        atexit.register(self.terminate)  # before multiprocessing waits for the process, in vain
 
     def is_alive(self) -> bool:
-        """See `WorkerHandle.is_alive`. One that was killed for its task is, until that is settled: nobody shall put it back."""
+        """Return False once the process has ended, and the task that it was killed for is settled."""
         alive: bool = self._process.is_alive()
         return alive or self._verdict is not None
 
     @property
     def ready(self) -> bool:
-        """See `WorkerHandle.ready`."""
-        return self._slate.read().ready
+        """True once the worker has begun to work."""
+        return self._status.read().ready
 
     @property
-    def retired(self) -> bool:
-        """See `WorkerHandle.retired`."""
-        return self._slate.read().retired
+    def recycled(self) -> bool:
+        """True if the worker has ended by itself, since it had run enough tasks."""
+        return self._status.read().recycled
 
     @property
-    def ran(self) -> int:
-        """See `WorkerHandle.ran`."""
-        return self._slate.read().ran
+    def attempts(self) -> int:
+        """How many attempts it has made."""
+        return self._status.read().attempts
 
     @property
     def busy(self) -> bool:
-        """See `WorkerHandle.busy`."""
-        seen = self._slate.read()
-        return seen.task_id is not None and monotonic() - seen.since > STUCK
+        """True while one task has been running for some time."""
+        seen = self._status.read()
+        return seen.task_id is not None and monotonic() - seen.since > STUCK_SECONDS
 
     def cancel(self, task_id: str) -> None:
-        """See `WorkerHandle.cancel`."""
-        seen = self._slate.read()
+        """Cancel a task, if the process runs it; kill the process if the function does not notice."""
+        seen = self._status.read()
         if seen.task_id == task_id:
-            if self._called_off != (task_id, seen.attempt):
-                self._called_off, self._patience = (task_id, seen.attempt), monotonic() + RELUCTANT
-            self._request(child.CANCEL, task_id)
+            if self._canceled != (task_id, seen.attempt):
+                self._canceled, self._kill_at = (task_id, seen.attempt), monotonic() + KILL_GRACE_SECONDS
+            self._request(process_main.CANCEL, task_id)
 
     def drain(self) -> None:
-        """See `WorkerHandle.drain`."""
-        self._slate.send_home()
-        self._request(child.DRAIN)  # should it be idle
+        """Finish running tasks and claim no more."""
+        self._status.request_stop()
+        self._request(process_main.DRAIN)  # wakes an idle worker
 
     def interrupt(self) -> None:
-        """See `WorkerHandle.interrupt`."""
-        self._request(child.HASTE)
+        """Interrupt running tasks."""
+        self._request(process_main.STOP_NOW)
 
-    def put_back(self) -> None:
-        """See `WorkerHandle.put_back`: it is killed."""
+    def requeue_running(self) -> None:
+        """Kill the process and recover its tasks."""
         self._kill()
-        self.bury()
-        self._post.engine.recover()
+        self.expire_leases()
+        self._context.engine.recover()
 
-    def look(self) -> None:
-        """See `WorkerHandle.look`."""
-        if self._verdict is not None:  # the store was away
-            self._pronounce(*self._verdict)
+    def check(self) -> None:
+        """Keep the leases of a process that shows signs of life; kill it if its function ignores its end."""
+        if self._verdict is not None:  # the store could not be used
+            self._settle(*self._verdict)
             return
-        seen, now = self._slate.read(), monotonic()
-        # One that is frozen, or keeps the interpreter's lock in C, is as good as gone once its lease has lapsed.
-        self._keep(now - seen.beat < self._post.engine.lease or not seen.ready)
+        seen, now = self._status.read(), monotonic()
+        # A process that is frozen, or keeps the interpreter's lock in C, is given up once its lease has lapsed.
+        self._keep_leases(now - seen.beat < self._context.engine.lease or not seen.ready)
         if seen.task_id is not None and self._process.is_alive():
-            if now > seen.deadline + RELUCTANT:
-                self._end(seen, TaskTimeout)
-            elif self._called_off == (seen.task_id, seen.attempt) and now > self._patience:
-                self._end(seen, TaskCanceled)
+            if now > seen.deadline + KILL_GRACE_SECONDS:
+                self._kill_for(seen, TaskTimeout)
+            elif self._canceled == (seen.task_id, seen.attempt) and now > self._kill_at:
+                self._kill_for(seen, TaskCanceled)
 
-    def bury(self) -> None:
-        """See `WorkerHandle.bury`."""
+    def expire_leases(self) -> None:
+        """Have the leases of a dead process lapse now. Raises `StorageError`."""
         self._verdict = None
-        self._keep(False)
-        self._post.engine.abandon(self.name)
+        self._keep_leases(False)
+        self._context.engine.expire_leases(self.name)
 
-    def dismiss(self) -> None:
-        """See `WorkerHandle.dismiss`."""
-        atexit.unregister(self.dismiss)
-        self._keep(False)
+    def terminate(self) -> None:
+        """Stop the process, and kill it if it does not stop within the grace period."""
+        atexit.unregister(self.terminate)
+        self._keep_leases(False)
         if self._process.is_alive():
-            self._request(child.HASTE)
-            self._process.join(self._post.terms.grace)
+            self._request(process_main.STOP_NOW)
+            self._process.join(self._context.options.grace_seconds)
             self._kill()
-        self._ask.close()
+        self._outbox.close()
 
-    def _keep(self, kept: bool) -> None:
-        if kept is not self._kept:
-            self._kept = kept
-            heart = self._post.engine.heartbeat
-            (heart.keep if kept else heart.drop)(self.name)
+    def _keep_leases(self, keep: bool) -> None:
+        if keep is not self._keeps_leases:
+            self._keeps_leases = keep
+            heartbeat = self._context.engine.heartbeat
+            (heartbeat.keep if keep else heartbeat.drop)(self.name)
 
     def _request(self, request: str, task_id: str = "") -> None:
-        with suppress(OSError):  # it has ended
-            self._ask.send((request, task_id))
+        with suppress(OSError):  # the process has ended
+            self._outbox.send((request, task_id))
 
     def _kill(self) -> None:
         if self._process.is_alive():
             self._process.kill()
-            self._process.join(BURIED)
+            self._process.join(DEATH_SECONDS)
 
-    def _end(self, seen: StatusSnapshot, error: type[TaskTimeout | TaskCanceled]) -> None:
-        """Kill it, since its body takes no notice of what was thrown at it; and say so, on its behalf."""
+    def _kill_for(self, seen: StatusSnapshot, error: type[TaskTimeout | TaskCanceled]) -> None:
+        """Kill the process, since its function ignores the exception that was raised in it; settle the task."""
         if not self._stopped_at(seen):
             return
-        log.error("worker %s is killed: task %s has taken no notice of its %s", self.name, seen.task_id, error.__name__)
+        log.error("worker %s is killed: task %s has ignored its %s", self.name, seen.task_id, error.__name__)
         self._verdict = seen, error
         self._kill()
-        self._pronounce(seen, error)
+        self._settle(seen, error)
 
     def _stopped_at(self, seen: StatusSnapshot) -> bool:
-        """Stop it, and look again: it may have gone on to another task just now. False, and it goes on, then."""
-        with suppress(OSError):  # it has ended, or was killed by somebody else
+        """Suspend the process, and look again; if it has gone on to another task, resume it and return False."""
+        with suppress(OSError):  # it has ended, or was killed by another process
             pid = self._process.pid
             os.kill(pid, signal.SIGSTOP)
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            now = self._slate.read()
+            now = self._status.read()
             if (now.task_id, now.attempt) == (seen.task_id, seen.attempt):
                 return True
             os.kill(pid, signal.SIGCONT)
         return False
 
-    def _pronounce(self, seen: StatusSnapshot, error: type[TaskTimeout | TaskCanceled]) -> None:
+    def _settle(self, seen: StatusSnapshot, error: type[TaskTimeout | TaskCanceled]) -> None:
         with suppress(UnknownTask):
-            task = self._post.engine.get(seen.task_id or "")
+            task = self._context.engine.get(seen.task_id or "")
             if (task.state, task.worker, task.attempt) == (EXECUTING.name, self.name, seen.attempt):
-                self._proxy.conclude(task, *ended(task, error("its process was killed, since it took no notice")))
+                reason = error("its process was killed, since it took no notice")
+                self._proxy.settle_for(task, *outcome_of_error(task, reason))
         self._verdict = None

@@ -1,4 +1,4 @@
-"""What runs in a worker's process: a shift in its main thread, and a thread that heeds its consumer."""
+"""The main function of a worker's process: a worker's loop, and a thread that obeys the consumer."""
 
 import importlib
 import logging
@@ -14,46 +14,47 @@ from typing import Final, cast
 import attrs
 
 from lifecycle.consumer.os_signals import Handler, take
-from lifecycle.consumer.process_memory import used
+from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
 from lifecycle.consumer.workers.loop import WorkerLoop
-from lifecycle.consumer.workers.shared_status import READY, RETIRED, SharedStatus
+from lifecycle.consumer.workers.shared_status import READY, RECYCLED, SharedStatus
 from lifecycle.errors import ConfigurationError, StorageError
 from lifecycle.execution.interruption import InterruptBackend
+from lifecycle.execution.runner import TaskRunner
 from lifecycle.queue import TaskQueue
 
-__all__ = ["CANCEL", "DRAIN", "HASTE", "SIGNALS", "Source", "find", "work"]
+__all__ = ["CANCEL", "DRAIN", "SIGNALS", "STOP_NOW", "QueueSource", "find_queue", "work"]
 
 log = logging.getLogger("lifecycle.consumer")
 
 CANCEL: Final = "cancel"
-"""Tell the body of a task that it was called off."""
+"""Cancel a task."""
 DRAIN: Final = "drain"
-HASTE: Final = "haste"
-"""Interrupt what runs, put it back, and end."""
-_MAIN: Final = ("__main__", "__mp_main__")
+STOP_NOW: Final = "stop now"
+"""Interrupt running tasks, requeue them, and end."""
+_MAIN_MODULES: Final = ("__main__", "__mp_main__")
 """The names of the main module, here and in processes that were spawned."""
-TICK: Final = 0.25
-"""Seconds between two signs of life."""
+BEAT_INTERVAL_SECONDS: Final = 0.25
+"""The time between two signs of life."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
-"""What reaches a whole group of processes: blocked as one starts, until it can handle them."""
-_AS_EVER: Final[dict[int, Handler]] = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {
+"""Signals that reach a whole group of processes: blocked as a process starts, until it can handle them."""
+_DEFAULT_HANDLERS: Final[dict[int, Handler]] = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {
     signal.SIGINT: signal.default_int_handler
 }
-LOUD: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 @attrs.frozen
-class Source:
-    """Where a process that knows nothing yet finds the queue."""
+class QueueSource:
+    """The global variable that holds the queue, for processes that import it anew."""
 
     module: str
     name: str
-    level: int | None
-    """Of the log that its consumer writes; ``None``: it writes none."""
+    log_level: int | None
+    """The level of the consumer's log; ``None``: it writes none."""
 
-    def queue(self) -> TaskQueue:
-        """Import it."""
+    def load(self) -> TaskQueue:
+        """Import the queue."""
         found: object = importlib.import_module(self.module)
         found = getattr(found, self.name, None)
         if not isinstance(found, TaskQueue):
@@ -63,34 +64,34 @@ class Source:
         return found
 
 
-def find(queue: TaskQueue) -> Source:
-    """Where other processes can import `queue` from. Raises `ConfigurationError`."""
+def find_queue(queue: TaskQueue) -> QueueSource:
+    """Return where other processes can import `queue` from. Raises `ConfigurationError`."""
     root = logging.getLogger()
-    # The main module last: what it has under its guard for being run is not there for others.
-    for name, module in sorted(sys.modules.items(), key=lambda entry: entry[0] in _MAIN):
+    # The main module last: what stands under its `if __name__ == "__main__"` is not there for other processes.
+    for name, module in sorted(sys.modules.items(), key=lambda entry: entry[0] in _MAIN_MODULES):
         for attribute, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
             if value is queue:
-                return Source(name, attribute, root.level if root.handlers else None)
+                return QueueSource(name, attribute, root.level if root.handlers else None)
     raise ConfigurationError(
         f"worker processes cannot find the queue {queue.name!r}: they import it anew, so it has to be a global of a"
         " module; or start them with start_method='fork'"
     )
 
 
-class _Signals(InterruptBackend):
-    """Exceptions for a body in the main thread, which a signal gets out of `time.sleep`, a lock or a socket, too."""
+class _SignalBackend(InterruptBackend):
+    """Interrupts the main thread by a signal: it ends `time.sleep`, and waits for a lock or a socket, too."""
 
     def __init__(self) -> None:
         self._pending: type[BaseException] | None = None
         self.terminated = False
-        signal.set_wakeup_fd(-1)  # its consumer's, if it was forked
-        signal.signal(signal.SIGURG, self._strike)
-        # Those of a terminal, or of a whole service, reach the consumer, too: it says what is to be done. Handlers
-        # rather than SIG_IGN, which programs that tasks start would inherit.
-        take(SIGNALS, self._hear, _AS_EVER)
+        signal.set_wakeup_fd(-1)  # the consumer's, if this process was forked
+        signal.signal(signal.SIGURG, self._raise)
+        # Signals of a terminal, or of a whole service, reach the consumer, too: it decides. Handlers rather than
+        # SIG_IGN, which programs that tasks start would inherit.
+        take(SIGNALS, self._note, _DEFAULT_HANDLERS)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.terminated = self.terminated or number == signal.SIGTERM  # no more: a handler may not touch a lock
 
@@ -98,11 +99,11 @@ class _Signals(InterruptBackend):
         self._pending = None
         return threading.get_ident()
 
-    def throw(self, there: object, error: type[BaseException]) -> None:
+    def throw(self, place: object, error: type[BaseException]) -> None:
         self._pending = error
-        signal.pthread_kill(cast(int, there), signal.SIGURG)
+        signal.pthread_kill(cast(int, place), signal.SIGURG)
 
-    def _strike(self, number: int, frame: FrameType | None) -> None:
+    def _raise(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         error, self._pending = self._pending, None
         if error is not None:
@@ -110,104 +111,115 @@ class _Signals(InterruptBackend):
 
 
 def work(
-    source: Source | TaskQueue, terms: WorkerOptions, name: str, slate: SharedStatus, requests: Connection
+    source: QueueSource | TaskQueue, options: WorkerOptions, name: str, status: SharedStatus, requests: Connection
 ) -> None:
-    """Be a worker until told otherwise."""
-    reach = _Signals()
-    if isinstance(source, Source):
-        if source.level is not None:
-            logging.basicConfig(level=source.level, format=LOUD)
-        queue = source.queue()
+    """Run a worker until the consumer stops it, or is gone."""
+    backend = _SignalBackend()
+    if isinstance(source, QueueSource):
+        if source.log_level is not None:
+            logging.basicConfig(level=source.log_level, format=LOG_FORMAT)
+        queue = source.load()
     else:
         queue = source
-    post = WorkerContext(queue, terms)
+    context = WorkerContext(queue, options)
 
-    def spent() -> bool:
-        if slate.sent_home or reach.terminated:  # whether or not the ear has heard of it
-            post.stopping.set()
+    def is_spent() -> bool:
+        if status.stop_requested or backend.terminated:  # whether or not the other thread has read the request
+            context.stopping.set()
             return False
-        # Not before it has run anything: a limit that is too low would have processes come and go for nothing.
-        ran = shift.worker.ran
-        return ran > 0 and (
-            (terms.max_tasks is not None and ran >= terms.max_tasks)
-            or (terms.max_memory is not None and used() >= terms.max_memory)
+        # Not before the first attempt: a limit that is too low would start processes again and again for nothing.
+        attempts = loop.attempts
+        return attempts > 0 and (
+            (options.max_tasks is not None and attempts >= options.max_tasks)
+            or (options.max_memory_bytes is not None and resident_bytes() >= options.max_memory_bytes)
         )
 
-    shift = WorkerLoop(post, name, reach, spent, lambda: slate.stage(READY))
-    shift.worker.attempts.note = slate.note
-    ear = _Ear(post, shift, slate, requests, reach)
-    ear.listen()
-    shift.run()
-    ear.over.set()
-    if shift.retired:
-        slate.stage(RETIRED)
+    runner = TaskRunner(queue.engine, backend)
+    runner.on_change = status.set_task
+    loop = WorkerLoop(context, name, runner, is_spent, lambda: status.set_stage(READY))
+    thread = _RequestThread(context, loop, status, requests, backend)
+    thread.start()
+    loop.run()
+    thread.loop_ended.set()
+    if loop.recycled:
+        status.set_stage(RECYCLED)
 
 
-def _consumer() -> int | None:
-    """The process that has started this one, and may be gone."""
+def _consumer_pid() -> int | None:
+    """Return the process that has started this one, and may be gone."""
     parent = multiprocessing.parent_process()
     return None if parent is None else parent.pid
 
 
-class _Ear:
-    """Heeds the consumer, and its end; gives signs of life."""
+class _RequestThread:
+    """Obeys the consumer's requests, notices its end, and gives signs of life."""
 
     def __init__(
-        self, post: WorkerContext, shift: WorkerLoop, slate: SharedStatus, requests: Connection, signals: _Signals
+        self,
+        context: WorkerContext,
+        loop: WorkerLoop,
+        status: SharedStatus,
+        requests: Connection,
+        backend: _SignalBackend,
     ) -> None:
-        self._post, self._shift, self._slate, self._requests, self._signals = post, shift, slate, requests, signals
-        self.over = threading.Event()
-        """The shift is."""
+        self._context, self._loop, self._status, self._requests, self._backend = (
+            context,
+            loop,
+            status,
+            requests,
+            backend,
+        )
+        self.loop_ended = threading.Event()
 
-    def listen(self) -> None:
-        """In a thread of its own, from now on."""
-        threading.Thread(target=self._listen, name="lifecycle-ear", daemon=True).start()
+    def start(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._run, name="lifecycle-requests", daemon=True).start()
 
-    def _listen(self) -> None:
+    def _run(self) -> None:
         while True:
-            self._slate.beat()
+            self._status.beat()
             try:
-                if self._requests.poll(TICK):
-                    self._heed(*self._requests.recv())
+                if self._requests.poll(BEAT_INTERVAL_SECONDS):
+                    self._obey(*self._requests.recv())
             except (EOFError, OSError):
-                self._orphaned()
+                self._end_without_consumer()
                 return
-            if os.getppid() != _consumer():  # a process that was forked after this one may keep the pipe open
-                self._orphaned()
+            if os.getppid() != _consumer_pid():  # a process that was forked after this one may keep the pipe open
+                self._end_without_consumer()
                 return
-            if self._signals.terminated:
-                self._haste()
+            if self._backend.terminated:
+                self._stop_now()
             try:
-                self._shift.relieve()
+                self._loop.check()
             except StorageError as error:
-                log.warning("%s could not be relieved of what it has not begun: %s", self._shift.worker.name, error)
+                log.warning("worker %s could not hand back its claims: %s", self._loop.name, error)
 
-    def _heed(self, request: str, task_id: str) -> None:
+    def _obey(self, request: str, task_id: str) -> None:
         if request == CANCEL:
-            self._shift.worker.cancel(task_id)
+            self._loop.cancel(task_id)
             return
-        self._post.stopping.set()
-        self._post.engine.storage.wake()
-        if request == HASTE:
-            self._haste()
+        self._context.stopping.set()
+        self._context.engine.storage.wake()
+        if request == STOP_NOW:
+            self._stop_now()
 
-    def _haste(self) -> None:
-        post = self._post
-        if post.urgent.is_set():
-            return  # told already: what cleans up is not interrupted in that
-        post.stopping.set()
-        post.urgent.set()
-        post.engine.storage.wake()
-        self._shift.worker.interrupt()
+    def _stop_now(self) -> None:
+        context = self._context
+        if context.stop_now.is_set():
+            return  # requested before: a function that cleans up is not interrupted again
+        context.stopping.set()
+        context.stop_now.set()
+        context.engine.storage.wake()
+        self._loop.interrupt()
 
-    def _orphaned(self) -> None:
-        """The consumer is gone: nobody keeps what this holds."""
-        log.error("worker %s has lost its consumer, and ends", self._shift.worker.name)
-        self._haste()
-        self.over.wait(self._post.terms.grace)
+    def _end_without_consumer(self) -> None:
+        """End this process: no consumer keeps its leases any more."""
+        log.error("worker %s has lost its consumer, and ends", self._loop.name)
+        self._stop_now()
+        self.loop_ended.wait(self._context.options.grace_seconds)
         try:
-            self._shift.worker.put_back()
+            self._loop.requeue_running()
         except StorageError as error:
-            log.warning("what %s runs is put back when its lease ends: %s", self._shift.worker.name, error)
+            log.warning("the tasks of worker %s are recovered when their lease lapses: %s", self._loop.name, error)
         finally:
             os._exit(1)

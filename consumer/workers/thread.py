@@ -2,79 +2,63 @@
 
 import threading
 
-from lifecycle.consumer.workers.base import WorkerContext
+from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
 from lifecycle.consumer.workers.loop import WorkerLoop
 from lifecycle.execution.interruption import THREADS, InterruptBackend
+from lifecycle.execution.runner import Runner, TaskRunner
+from lifecycle.queue import TaskQueue
 
-__all__ = ["ThreadHandle"]
+__all__ = ["ThreadType", "ThreadWorker"]
 
 
-class ThreadHandle:
-    """A thread and its worker."""
+class ThreadWorker(WorkerLoop):
+    """A worker's loop in a thread of its own."""
 
-    def __init__(self, post: WorkerContext, name: str, reach: InterruptBackend = THREADS) -> None:
-        self.name = name
-        self._shift, self._engine = WorkerLoop(post, name, reach), post.engine
+    def __init__(self, context: WorkerContext, name: str, runner: Runner) -> None:
+        super().__init__(context, name, runner)
         # A daemon: a task that cannot be interrupted must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"lifecycle-{name.rpartition('/')[2]}", daemon=True)
 
     def start(self) -> None:
-        """See `WorkerHandle.start`."""
+        """Start the thread."""
         self._thread.start()
 
     def is_alive(self) -> bool:
-        """See `WorkerHandle.is_alive`."""
+        """Return False once the thread has ended."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        self._engine.heartbeat.keep(self.name)
+        heartbeat = self.worker.engine.heartbeat
+        heartbeat.keep(self.name)
         try:
-            self._shift.run()
+            self.run()
         finally:
-            self._engine.heartbeat.drop(self.name)
-
-    @property
-    def ready(self) -> bool:
-        """See `WorkerHandle.ready`."""
-        return self._shift.ready
-
-    @property
-    def retired(self) -> bool:
-        """See `WorkerHandle.retired`."""
-        return self._shift.retired
-
-    @property
-    def ran(self) -> int:
-        """See `WorkerHandle.ran`."""
-        return self._shift.worker.ran
-
-    @property
-    def busy(self) -> bool:
-        """See `WorkerHandle.busy`."""
-        return self._shift.busy
-
-    def cancel(self, task_id: str) -> None:
-        """See `WorkerHandle.cancel`."""
-        self._shift.worker.cancel(task_id)
+            heartbeat.drop(self.name)
 
     def drain(self) -> None:
-        """See `WorkerHandle.drain`. Its post says all."""
+        """Do nothing: `WorkerContext.stopping` is enough."""
 
-    def interrupt(self) -> None:
-        """See `WorkerHandle.interrupt`."""
-        self._shift.worker.interrupt()
+    def terminate(self) -> None:
+        """Do nothing: a thread that is stuck in a task cannot be ended."""
 
-    def put_back(self) -> None:
-        """See `WorkerHandle.put_back`."""
-        self._shift.worker.put_back()
+    def expire_leases(self) -> None:
+        """Have the leases of a dead worker lapse now. Raises `StorageError`."""
+        self.worker.engine.expire_leases(self.name)
 
-    def look(self) -> None:
-        """See `WorkerHandle.look`."""
-        self._shift.relieve()
 
-    def dismiss(self) -> None:
-        """See `WorkerHandle.dismiss`. A thread that is stuck in a task cannot be ended."""
+class ThreadType:
+    """Threads run any function, as it is."""
 
-    def bury(self) -> None:
-        """See `WorkerHandle.bury`."""
-        self._engine.abandon(self.name)
+    restarts_consumer = True
+    backend: InterruptBackend = THREADS
+
+    def check(self, queue: TaskQueue, options: WorkerOptions) -> None:
+        """Accept any queue."""
+
+    def worker_count(self, options: WorkerOptions) -> int:
+        """Return the number of threads."""
+        return options.workers
+
+    def new_worker(self, context: WorkerContext, name: str) -> WorkerHandle:
+        """Return a thread that is not started yet."""
+        return ThreadWorker(context, name, TaskRunner(context.engine, self.backend))

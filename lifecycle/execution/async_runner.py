@@ -1,4 +1,4 @@
-"""Many attempts at once: `async` bodies in one event loop, plain ones in threads beside it."""
+"""Runs many attempts at once: `async` functions in one event loop, plain functions in threads beside the loop."""
 
 import asyncio
 import inspect
@@ -11,99 +11,98 @@ from typing import Final, cast
 
 from lifecycle.core.policies import Outcome
 from lifecycle.core.task import Task
-from lifecycle.errors import TaskInterrupted, TaskTimeout
+from lifecycle.errors import TaskCanceled, TaskInterrupted, TaskTimeout
+from lifecycle.execution.attempt import Arguments, attempt, call_post_hooks, current_task, outcome_of_error
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.runner import TaskRunner, completed, current_task, ended, free, prepared, told
+from lifecycle.execution.registry import Function
+from lifecycle.execution.runner import Ended, TaskRunner
 
 __all__ = ["AsyncRunner"]
 
 log = logging.getLogger("lifecycle.worker")
 
-Back = Callable[[Task, Outcome, BaseException | None], object]
+_Ended = tuple[Outcome, BaseException | None]
 
 
-class _Body:
-    """A coroutine that runs for a task."""
+class _Coroutine:
+    """A task's coroutine in the loop, from its begin on."""
 
     def __init__(self) -> None:
-        self.runs: asyncio.Task[None] | None = None
+        self.running: asyncio.Task[None] | None = None
         self.thrown: type[BaseException] | None = None
 
     def throw(self, error: type[BaseException]) -> None:
-        """Cancel it, or, if it has not begun, have it not begin. In the loop's thread."""
+        """Cancel the coroutine; if it has not begun, prevent it. In the loop's thread."""
         self.thrown = error
-        if self.runs is not None:
-            self.runs.cancel()
+        if self.running is not None:
+            self.running.cancel()
 
 
 class AsyncRunner:
-    """Bodies at work. They are interrupted as `asyncio` cancels: where they await, and not if they swallow it.
+    """Interrupts `async` functions as `asyncio` cancels: where they await, and not if they swallow the cancellation.
 
-    A coroutine that computes holds up all others: nothing here can stop it.
+    A coroutine that computes blocks all others: nothing here can stop it.
     """
 
-    def __init__(self, engine: Engine, back: Back, enter: Callable[[], object] = lambda: None) -> None:
-        """`back`: called in any thread with each outcome; `enter`: first of all in each thread that runs bodies."""
-        self._engine, self._back, self._enter = engine, back, enter
+    def __init__(self, engine: Engine, slots: int, enter_thread: Callable[[], object] = lambda: None) -> None:
+        """`slots`: how many attempts run at once, at the most; `enter_thread`: called first in each of its threads."""
+        self.slots: int | None = slots
+        self._engine, self._enter_thread = engine, enter_thread
         self._loop = asyncio.new_event_loop()
-        self._bodies: dict[str, _Body] = {}
+        self._coroutines: dict[str, _Coroutine] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._plain: Final[queue.SimpleQueue[Task | None]] = queue.SimpleQueue()
-        self._attempts: dict[str, TaskRunner] = {}
-        self._threads = self._spare = 0
+        self._plain: Final[queue.SimpleQueue[tuple[Task, Ended] | None]] = queue.SimpleQueue()
+        self._runners: dict[str, TaskRunner] = {}
+        self._thread_count = self._spare_count = 0
         self._counting = threading.Lock()
         self._interrupted = self._closing = False
 
     def start(self) -> None:
         """Start the loop, in a thread of its own."""
-        threading.Thread(target=self._run, name="lifecycle-loop", daemon=True).start()
+        threading.Thread(target=self._run_loop, name="lifecycle-loop", daemon=True).start()
 
-    def begin(self, task: Task) -> None:
-        """Have a body run; returns at once."""
+    def begin(self, task: Task, ended: Ended) -> None:
+        """Start a task's attempt, and return at once; `ended` is called in another thread."""
         function = self._engine.functions.get(task.name)
         if function is None or function.is_async:
-            self._bodies[task.id] = body = _Body()
-            self._loop.call_soon_threadsafe(self._spawn, task, body)
+            self._coroutines[task.id] = coroutine = _Coroutine()
+            self._loop.call_soon_threadsafe(self._create, self._attempt(task, coroutine, ended))
             return
         with self._counting:
-            new = self._spare == 0
+            new = self._spare_count == 0
             if new:
-                self._threads += 1
+                self._thread_count += 1
             else:
-                self._spare -= 1
+                self._spare_count -= 1
         if new:
-            # Daemons: a body that cannot be interrupted must not keep the process from ending.
+            # A daemon: a function that cannot be interrupted must not keep the process from ending.
             threading.Thread(target=self._run_plain, name="lifecycle-plain", daemon=True).start()
-        self._plain.put(task)
+        self._plain.put((task, ended))
 
-    def throw(self, error: type[BaseException], task_id: str) -> bool:
-        """Interrupt the body of one task; False if it does not run (yet)."""
-        if (body := self._bodies.get(task_id)) is not None:
-            return self._tell(body, error)
-        attempts = self._attempts.get(task_id)
-        if attempts is None:
-            return False
-        run = attempts.guard.run
-        # Only now is it sure whose run that is: should another task begin meanwhile, that is left alone.
-        return self._attempts.get(task_id) is attempts and attempts.guard.throw(error, run)
+    def cancel(self, task_id: str) -> bool:
+        """Raise `TaskCanceled` in the function of a task; return False if it does not run (yet)."""
+        if (coroutine := self._coroutines.get(task_id)) is not None:
+            return self._throw(coroutine, TaskCanceled)
+        runner = self._runners.get(task_id)
+        return runner is not None and runner.cancel(task_id)
 
     def interrupt(self) -> None:
-        """Interrupt all bodies that run, and any that is to start."""
+        """Raise `TaskInterrupted` in every function that runs, and in any that is to start."""
         self._interrupted = True
-        for body in list(self._bodies.values()):
-            self._tell(body, TaskInterrupted)
-        for attempts in list(self._attempts.values()):
-            attempts.guard.interrupt(TaskInterrupted)
+        for coroutine in list(self._coroutines.values()):
+            self._throw(coroutine, TaskInterrupted)
+        for runner in list(self._runners.values()):
+            runner.interrupt()
 
-    def _tell(self, body: _Body, error: type[BaseException]) -> bool:
+    def _throw(self, coroutine: _Coroutine, error: type[BaseException]) -> bool:
         try:
-            self._loop.call_soon_threadsafe(body.throw, error)
-        except RuntimeError:  # the loop has been closed, and nobody runs there any more
+            self._loop.call_soon_threadsafe(coroutine.throw, error)
+        except RuntimeError:  # the loop has been closed, and nothing runs there any more
             return False
         return True
 
-    def call(self, hook: Callable[[], object]) -> None:
-        """Call a hook in the loop, and wait for it; what it opens there, bodies find there."""
+    def call_hook(self, hook: Callable[[], object]) -> None:
+        """Call a hook of the worker in the loop, and wait for it: `async` functions can use what it opens there."""
         over: Future[None] = Future()
 
         async def called() -> None:
@@ -116,7 +115,7 @@ class AsyncRunner:
             else:
                 over.set_result(None)
 
-        self._loop.call_soon_threadsafe(lambda: self._keep(self._loop.create_task(called())))
+        self._loop.call_soon_threadsafe(lambda: self._create(called()))
         over.result()
 
     def close(self) -> None:
@@ -124,78 +123,78 @@ class AsyncRunner:
         self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         with self._counting:
-            threads = self._threads
-        for _ in range(threads):
+            count = self._thread_count
+        for _ in range(count):
             self._plain.put(None)
 
     # In the loop's thread --------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        self._enter()
+    def _run_loop(self) -> None:
+        self._enter_thread()
         asyncio.set_event_loop(self._loop)
         try:
             while not self._closing:
                 try:
                     self._loop.run_forever()
-                except BaseException:  # of what a body has left running: SystemExit, which asyncio does not keep
-                    log.exception("something in the loop of the workers raised; it goes on")
+                except BaseException:  # from what a function has left running: SystemExit, which asyncio does not keep
+                    log.exception("an exception left the event loop of the workers; the loop goes on")
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
 
-    def _spawn(self, task: Task, body: _Body) -> None:
-        self._keep(self._loop.create_task(self._attempt(task, body)))
+    def _create(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
+        running = self._loop.create_task(coroutine)
+        self._background.add(running)  # a loop refers to its tasks weakly
+        running.add_done_callback(self._background.discard)
 
-    def _keep(self, runs: asyncio.Task[None]) -> None:
-        self._background.add(runs)  # a loop refers to its tasks weakly
-        runs.add_done_callback(self._background.discard)
-
-    async def _attempt(self, task: Task, body: _Body) -> None:
-        engine, alarm = self._engine, None
-        value: object = None
-        error: BaseException | None = None
+    async def _attempt(self, task: Task, coroutine: _Coroutine, ended: Ended) -> None:
+        engine = self._engine
         current_task.set(task)
-        try:
+
+        async def call(function: Function, arguments: Arguments) -> object:
+            alarm = None if task.timeout is None else self._loop.call_later(task.timeout, coroutine.throw, TaskTimeout)
             try:
-                if self._interrupted:
-                    body.thrown = TaskInterrupted
-                if body.thrown is not None:
-                    raise body.thrown
-                function, args, kwargs = prepared(engine, task)
-                if task.timeout is not None:
-                    alarm = self._loop.call_later(task.timeout, body.throw, TaskTimeout)
+                args, kwargs = arguments
                 awaited = cast("Awaitable[object]", function.call(*args, **kwargs))
-                body.runs = asyncio.current_task()
-                value = await awaited
-                outcome = completed(engine, task, value)
+                coroutine.running = asyncio.current_task()
+                return await awaited
+            except asyncio.CancelledError:
+                if coroutine.thrown is None:
+                    raise
+                raise coroutine.thrown from None
             finally:
+                coroutine.running = None
                 if alarm is not None:
                     alarm.cancel()
-                if task.id in engine.taken:
-                    free(engine, task)
-        except asyncio.CancelledError as failure:
-            outcome, error = ended(task, failure if body.thrown is None else body.thrown())
-        except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
-            outcome, error = ended(task, failure)
-        self._bodies.pop(task.id, None)
+
+        if self._interrupted:
+            coroutine.thrown = TaskInterrupted
+        value: object = None
         try:
-            told(engine, task, value, error)
+            if coroutine.thrown is not None:
+                outcome, error = cast(_Ended, outcome_of_error(task, coroutine.thrown()))
+            else:
+                value, outcome, error = await attempt(engine, task, call, lambda: None, awaits=True)
+            self._coroutines.pop(task.id, None)
+            call_post_hooks(engine, task, value, error)
         except BaseException as late:  # noqa: BLE001 -- a hook that exits must not take the loop with it
-            outcome, error = ended(task, late)
-        self._back(task, outcome, error)
+            self._coroutines.pop(task.id, None)
+            outcome, error = outcome_of_error(task, late)
+        ended(task, outcome, error)
 
     # In threads beside it --------------------------------------------------------------------------------------------
 
     def _run_plain(self) -> None:
-        self._enter()
-        attempts = TaskRunner(self._engine)
-        while (task := self._plain.get()) is not None:
-            self._attempts[task.id] = attempts
+        self._enter_thread()
+        runner = TaskRunner(self._engine)
+        while (entry := self._plain.get()) is not None:
+            task, ended = entry
+            self._runners[task.id] = runner
             if self._interrupted:
-                attempts.guard.interrupt(TaskInterrupted)
-            outcome, error = attempts.run(task)
-            self._attempts.pop(task.id, None)
+                runner.interrupt()
+            outcome, error = runner.run(task)
+            self._runners.pop(task.id, None)
             with self._counting:
-                self._spare += 1
-            self._back(task, outcome, error)
-        attempts.close()
+                self._spare_count += 1
+            ended(task, outcome, error)
+        runner.close()

@@ -1,96 +1,47 @@
-"""What the public objects share: one queue's store, functions, signals and hooks, and the moves that it announces.
+"""One queue without its public face: its store, functions, signals and hooks, and the moves that it announces.
 
-Persist, then announce: every method here that moves a task commits first, then tells its handlers, then lets the task
-go for the next claim.
+Persist, then announce: each method here that moves a task commits the move first, then calls the handlers, then
+releases the task for the next claim.
 """
 
 import itertools
 import logging
-import os
-import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from datetime import datetime
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
-import attrs
-
-from lifecycle.clock import Clock, SystemClock, monotonic, timestamp
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import WAITING, Move, Revocation
 from lifecycle.core.serializer import Serializer
 from lifecycle.core.table import CANCEL, EXECUTING, INTERRUPT, LIFECYCLE, RECOVER, REVOKED, Kind
 from lifecycle.core.task import Task
-from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unserializable
+from lifecycle.errors import StorageError, UnknownTask
+from lifecycle.execution.environment import Environment, LeaseKeeper
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import Shield, shielded
+from lifecycle.execution.new_tasks import prepare
+from lifecycle.execution.registry import Function, Hooks
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
-from lifecycle.storage import Storage
-from lifecycle.storage.base import Actor, RevocationTarget, Settlement
+from lifecycle.storage.base import Actor, RevocationTarget, Settlement, Storage
 
-__all__ = ["Engine", "Function", "Hooks", "check_priority"]
-
-H = TypeVar("H", bound=Callable[..., object])
+__all__ = ["Engine"]
 
 log = logging.getLogger("lifecycle")
 
 _SIGNAL: Final = {state.name: state.signal for state in LIFECYCLE.states}
-_NOTHING: Final = nullcontext()
-
-
-@attrs.frozen
-class Function:
-    """A registered function, as a worker calls it."""
-
-    name: str
-    call: Callable[..., object]
-    context: bool
-    """Wants the task as its argument ``task``."""
-    is_async: bool
-    parameters: tuple[str, ...]
-    """The names of its positional parameters as its callers see them, for errors that name an argument."""
-    place: int | None
-    """Where among its positional arguments the task goes; ``None``: by keyword."""
-
-
-class Hooks:
-    """What a queue's users want done around tasks and workers, each by name, in the order of registration."""
-
-    def __init__(self) -> None:
-        self.pre_execute: dict[str, Callable[[Task], object]] = {}
-        self.post_execute: dict[str, Callable[[Task, object, BaseException | None], object]] = {}
-        self.on_startup: dict[str, Callable[[], object]] = {}
-        self.on_shutdown: dict[str, Callable[[], object]] = {}
-
-    def register(self, kind: str, name: str | None) -> Callable[[H], H]:
-        """Decorator that adds a hook of that kind, under its own name if none is given; the same name replaces."""
-
-        def add(hook: H) -> H:
-            key = name or getattr(hook, "__qualname__", None) or repr(hook)
-            # Replaced, not changed: workers may be going through the old one.
-            setattr(self, kind, {**getattr(self, kind), key: hook})
-            return hook
-
-        return add
-
-    def unregister(self, kind: str, hook: Callable[..., object] | str) -> bool:
-        """Remove a hook, by itself or its name; False if it was not there."""
-        hooks = getattr(self, kind)
-        left = {name: known for name, known in hooks.items() if name != hook and known is not hook}
-        setattr(self, kind, left)
-        return len(left) < len(hooks)
+_NO_LEASE: Final = nullcontext()
+_HEARTBEATS_PER_LEASE: Final = 3
 
 
 class Engine:
-    """One queue, without its public face."""
+    """The moves of one queue's tasks, committed and announced."""
 
     def __init__(
         self,
-        storage: Storage,
-        clock: Clock | None,
+        environment: Environment,
         serializer: Serializer,
         *,
         lease: float,
@@ -98,213 +49,171 @@ class Engine:
         intermediate_errors: bool,
     ) -> None:
         """`lease`: seconds; the rest as in `TaskQueue`."""
-        self.clock: Clock = clock or storage.clock() or SystemClock()
         self.serializer = serializer
-        self.use(storage)
         self.lease, self.max_interruptions, self.intermediate_errors = lease, max_interruptions, intermediate_errors
         self.signals = Signals()
         self.hooks = Hooks()
         self.functions: dict[str, Function] = {}
         self.after_enqueue: Callable[[], object] | None = None
-        """Immediate mode runs what is due here."""
-        self.heartbeat = Heartbeat(self._beat, lease / 3)
-        self.workers = itertools.count(1)
-        """Numbers for the names of workers: no two of a process have the same."""
-        self.taken: dict[str, list[tuple[str, str]]] = {}
-        """Task id → name and owner of the locks that its attempt has taken here and not given back."""
-        self.owed: deque[Callable[[], object]] = deque()
-        """What the store could not be told when that was due: that a lock is not wanted, that a task is announced. They
-        would stay held as long as this process lives, which keeps alive all that it holds."""
+        """Called after each enqueue: immediate mode runs due tasks here."""
+        self.worker_numbers = itertools.count(1)
+        """Numbers for the names of workers: no two workers of a process have the same."""
+        self.held_locks: dict[str, list[tuple[str, str]]] = {}
+        """Task id → name and owner of each lock that the task's attempt has taken in this process and not given back."""
+        self.deferred: deque[Callable[[], object]] = deque()
+        """Calls of the store that failed and must be repeated: unlocking a lock, releasing a task. This process's
+        heartbeat would keep both held for as long as the process lives."""
         self.unannounced: dict[int, list[tuple[Task, Move, float]]] = {}
-        """Of a connection whose transaction will be ours to end: what is to be announced then, and its `tick`."""
+        """Id of a connection whose transaction this process will end → the tasks, their moves, and the monotonic time
+        of each call, to be announced then."""
         self._triggers = LIFECYCLE.machine().triggers
-        self.tick = monotonic
-        """Seconds that only grow: for what must not be deceived by a clock that is set."""
-        self.who = self._process
-        """Names whoever acts, as it stands in histories."""
-        self._name, self._pid = "", 0
+        self._heartbeat = Heartbeat(self.prolong_leases, lease / _HEARTBEATS_PER_LEASE)
+        self.replace_environment(environment)
 
-    def use(self, storage: Storage) -> None:
-        """Keep the tasks in this store from now on."""
-        self.bare = storage
-        self.storage = cast(Storage, Shield(storage))
-        """The store as a task's body may use it: no timeout strikes in the midst of a call. Workers use it `bare`."""
+    def replace_environment(self, environment: Environment) -> None:
+        """Use another store, clock, heartbeat and name from now on. `environment` holds what is used now."""
+        self.environment = environment
+        self.storage = cast(Storage, Shield(environment.storage))
+        """The store, shielded: within a running function, no exception from outside interrupts one of its calls."""
+        self.clock, self.monotonic = environment.clock, environment.monotonic
+        self.process_name = environment.process_name
+        self.heartbeat: LeaseKeeper = environment.lease_keeper or self._heartbeat
 
-    @property
-    def name(self) -> str:
-        """Who acts: this process."""
-        return self.who()
-
-    def _process(self) -> str:
-        """The name of this process; another one after a fork."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"
-        return self._name
-
-    def pay(self) -> None:
-        """Tell the store what is `owed`, if it can be used by now."""
-        while self.owed:
+    def flush_deferred(self) -> None:
+        """Repeat the calls of the store that have failed, until one fails again."""
+        while self.deferred:
             try:
-                call = self.owed.popleft()
+                call = self.deferred.popleft()
             except IndexError:  # another thread was faster
                 return
             try:
                 call()
             except StorageError as error:
-                self.owed.appendleft(call)
-                log.debug("what is held for nothing is let go later: %s", error)
+                self.deferred.appendleft(call)
+                log.debug("a deferred call of the store failed again: %s", error)
                 return
 
-    def _beat(self, workers: Iterable[str]) -> None:
-        self.pay()
-        self.bare.extend(list(workers), self.clock.now() + self.lease)
+    def prolong_leases(self, workers: Collection[str]) -> None:
+        """Prolong all that these workers hold, and repeat deferred calls. Raises `StorageError`."""
+        self.flush_deferred()
+        self.storage.extend(list(workers), self.clock.now() + self.lease)
 
     # Tasks ---------------------------------------------------------------------------------------------------------
 
     @shielded
     def enqueue(self, tasks: Sequence[Task]) -> None:
         """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
-        now, asked = self.clock.now(), self.tick()
-        for task in tasks:
-            self._prepare(task)
-        # Held only for those who listen: nobody else could see a later signal overtake `enqueued`.
-        hold = now + self.lease if SIGNAL_ENQUEUED in self.signals.heard else None
-        with self._kept(hold):
-            moves = self.storage.enqueue(tasks, now, Actor(self.name, hold))
+        now, requested_at = self.clock.now(), self.monotonic()
+        self.prepare(tasks)
+        # Held only if there is a handler: nobody else could see a later signal overtake `enqueued`.
+        hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
+        with self.keeping_leases(hold_until):
+            moves = self.storage.enqueue(tasks, now, Actor(self.process_name(), hold_until))
             for task, move in zip(tasks, moves, strict=True):
-                self.announce(task, move, asked)
-            if hold is not None:
+                self.announce(task, move, requested_at)
+            if hold_until is not None:
                 self.release(tasks)
         if self.after_enqueue is not None:
             self.after_enqueue()
 
-    def _prepare(self, task: object) -> None:
-        """Check what the caller could have set, and serialize the arguments; raises before anything is stored."""
-        if not isinstance(task, Task):
-            raise ConfigurationError(f"{task!r} is no task: enqueue what function.s(…) makes")
-        check_priority(task.priority, task)
-        if isinstance(task.retries, bool) or not isinstance(task.retries, int) or task.retries < 0:
-            raise ConfigurationError(f"{task}: retries={task.retries!r}: it takes a whole number, 0 or more")
-        if task.eta is not None:
-            task.eta = _moment(task, "eta", task.eta)
-        if task.expires is not None:
-            task.expires = _moment(task, "expires", task.expires)
-        if task.timeout is not None:
-            _seconds(task, task.timeout)
-        if task.state is not None:
-            raise ConfigurationError(f"{task} was enqueued before: make a new one, or retry that one by its id")
-        try:
-            task.payload = self.serializer.dumps(task.call)
-        except Unserializable as error:
-            path = error.path or self._culprit(task)
-            raise Unserializable(error.reason, self._argument(task, path)) from None
+    def prepare(self, tasks: Sequence[Task]) -> None:
+        """Check new tasks and serialize their arguments: see `lifecycle.execution.new_tasks`."""
+        for task in tasks:
+            prepare(task, self.serializer, self.functions)
 
-    def _kept(self, hold: float | None) -> AbstractContextManager[None]:
-        """Prolong what this process holds while it announces it, however long its handlers take."""
-        return _NOTHING if hold is None else self._keeping()  # most calls hold nothing: spares them a generator
+    def keeping_leases(self, hold_until: float | None) -> AbstractContextManager[None]:
+        """Keep this process's leases alive while it announces what it holds, however long the handlers take.
+
+        `hold_until`: ``None`` says that nothing is held.
+        """
+        return _NO_LEASE if hold_until is None else self._keeping()  # spares most calls a generator
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
-        name = self.name
+        name = self.process_name()
         self.heartbeat.keep(name)
         try:
             yield
         finally:
             self.heartbeat.drop(name)
 
-    def _culprit(self, task: Task) -> str:
-        """The path of the first argument that cannot be serialized by itself, for serializers that name none."""
-        parts = [(f"[0][{place}]", value) for place, value in enumerate(task.args)]
-        for path, value in [*parts, *((f"[1][{name!r}]", value) for name, value in task.kwargs.items())]:
-            try:
-                self.serializer.dumps(value)
-            except Unserializable:
-                return path
-        return ""
-
-    def _argument(self, task: Task, path: str) -> str:
-        """The serializer's path into ``(args, kwargs)``, in the caller's words: ``argument 'b'['when'] of add``."""
-        head, _, rest = path.removeprefix("[0][").removeprefix("[1][").partition("]")
-        function = self.functions.get(task.name)
-        if path.startswith("[0]") and function is not None and int(head) < len(function.parameters):
-            head = repr(function.parameters[int(head)])
-        return f"argument {head}{rest} of {task.name}" if head else f"the arguments of {task.name}"
-
     def get(self, task_id: str) -> Task:
-        """A copy of a stored task; raises `UnknownTask`."""
+        """Return a copy of a stored task; raises `UnknownTask`."""
         task = self.storage.get(task_id)
         if task is None:
             raise UnknownTask(f"no task {task_id} in the store: was it pruned, or is this another queue's id?")
-        return self.bind(task)
+        return self.attach_serializer(task)
 
-    def bind(self, task: Task) -> Task:
-        """Teach a task from the store to decode its arguments."""
+    def attach_serializer(self, task: Task) -> Task:
+        """Enable a task from the store to decode its arguments; return the task."""
         task.loads = self.serializer.loads
         return task
 
     @shielded
     def retry(self, task_id: str) -> None:
-        """An operator's second chance. Raises `UnknownTask`, or `IllegalTransition` unless it rests in an outcome."""
+        """Retry a task for an operator. Raises `UnknownTask`, or `IllegalTransition` unless it rests in an outcome."""
         while True:
-            task, now, asked = self.get(task_id), self.clock.now(), self.tick()
-            move = policies.retry(task, now, worker=self.name)
-            move.lease = move.hold = self.hold(task.state, move.path, now)
+            task, now, requested_at = self.get(task_id), self.clock.now(), self.monotonic()
+            move = policies.retry(task, now, worker=self.process_name())
+            move.lease = move.hold = self.hold_until(task.state, move.path, now)
             (took,), _ = self.storage.exchange([Settlement(task, move)], None)
-            if took:  # else it moved between the two calls: look again
+            if took:  # else the task moved between the two calls: look again
                 break
-        with self._kept(move.hold):
-            self.announce(task, move, asked)
+        with self.keeping_leases(move.hold):
+            self.announce(task, move, requested_at)
             self.release([task])
         if self.after_enqueue is not None:
             self.after_enqueue()
 
     @shielded
     def recover(self, now: float | None = None) -> int:
-        """Put back what workers that are gone have left, and say so; returns how many tasks moved."""
-        now, asked = self.clock.now() if now is None else now, self.tick()
-        actor = Actor(self.name, self.hold(EXECUTING.name, (INTERRUPT, RECOVER), now))
-        moved = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
-        with self._kept(actor.hold if moved else None):
-            for task, move in moved:
+        """Recover the tasks whose lease has lapsed, and announce that; return how many tasks moved."""
+        now, requested_at = self.clock.now() if now is None else now, self.monotonic()
+        actor = Actor(self.process_name(), self.hold_until(EXECUTING.name, (INTERRUPT, RECOVER), now))
+        claims = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
+        with self.keeping_leases(actor.hold if claims else None):
+            for task, move in claims:
                 log.warning("%s was interrupted: the lease of its worker has lapsed", task)
-                self.announce(self.bind(task), move, asked)
+                self.announce(self.attach_serializer(task), move, requested_at)
                 self.release([task])
-        return len(moved)
+        return len(claims)
 
-    def abandon(self, worker: str) -> None:
-        """A worker is certainly gone: let what it held lapse now, for the next `recover`."""
-        self.bare.extend([worker], self.clock.now())
+    def expire_leases(self, worker: str) -> None:
+        """Let the leases of a worker that is certainly gone lapse now, for the next `recover`."""
+        self.storage.extend([worker], self.clock.now())
 
     @shielded
     def cancel(self, task_id: str) -> None:
-        """Call a task off, wherever it is. Raises `UnknownTask`, or `IllegalTransition` if it is at rest."""
+        """Cancel a task: revoke it if it waits, interrupt it if it runs.
+
+        Raises `UnknownTask`, or `IllegalTransition` if the task is at rest.
+        """
         target, revoked = RevocationTarget(function=False, key=task_id), False
         while True:
             state = self.get(task_id).state
             if state in WAITING and not revoked:
                 self.revoke(target, Revocation())
-                revoked = True  # but look again: it may have been started just before
+                revoked = True  # but look again: a worker may have started the task just before
             elif revoked and state in (REVOKED, *WAITING):
                 return
             elif state != EXECUTING or self.storage.cancel(task_id):
                 break
-        if revoked:  # in vain; it is not to stop an operator's retry one day
+        if revoked:  # in vain; the revocation must not stop an operator's retry one day
             self.restore(target)
         if state != EXECUTING:
             allowed = LIFECYCLE.allowed(state)
             raise IllegalTransition(state=state, trigger=CANCEL, allowed=allowed, subject=f"task {task_id}")
 
     def revoke(self, target: RevocationTarget, revocation: Revocation) -> None:
-        """See `Storage.revoke`."""
+        """Revoke a task or a function: see `Storage.revoke`."""
         self.storage.revoke(target, revocation, self.clock.now())
 
     def restore(self, target: RevocationTarget) -> bool:
-        """See `Storage.restore`."""
+        """Take a revocation back; return False if there was none: see `Storage.restore`."""
         return self.storage.restore(target, self.clock.now())
 
     def is_revoked(self, target: RevocationTarget) -> bool:
-        """Would it be stopped now, or was it?"""
+        """Return whether a task (or a function's next task) was revoked, or would be revoked now."""
         if not target.function:
             status = self.storage.status(target.key)
             if status is not None and status.state in LIFECYCLE.of_kind(Kind.FINAL):
@@ -314,16 +223,17 @@ class Engine:
 
     # Announcing ----------------------------------------------------------------------------------------------------
 
-    def announce(self, task: Task, move: Move, asked: float, error: BaseException | None = None) -> bool:
+    def announce(self, task: Task, move: Move, requested_at: float, error: BaseException | None = None) -> bool:
         """Take a task from before a committed move to after the move, and send the signal of each state on the way.
 
-        `asked`: the monotonic time before the store was asked to commit the move. False, and no (further) signal, if
-        the task was held beyond its lease meanwhile and another worker has taken it over: that worker announces it.
+        `requested_at`: the monotonic time before the store was asked to commit the move. Returns False, and sends no
+        (further) signal, if the task was held beyond its lease meanwhile and another worker has taken it over: that
+        worker announces it.
         """
         version = task.version + len(move.path)
-        if self._lost(task, move, version, asked):
+        if self._lost_lease(task, move, version, requested_at):
             return False
-        heard = self.signals.heard
+        connected = self.signals.connected
         for step, trigger in enumerate(move.path):
             if task.state is None:
                 task.state = LIFECYCLE.initial.name
@@ -331,62 +241,42 @@ class Engine:
                 self._triggers[trigger](task)
             move.enter(task, step)
             signal = _SIGNAL[task.state]
-            if signal in heard:  # spares the copy for signals without a handler
-                if step and self._lost(task, move, version, asked):  # while the handlers of the step before ran
+            if signal in connected:  # spares the copy for signals without a handler
+                if step and self._lost_lease(task, move, version, requested_at):  # while handlers of the last step ran
                     return False
-                # A copy: what a handler does to the task does not reach the worker.
+                # A copy: a handler's changes of the task do not reach the worker.
                 self.signals.send(signal, copy(task), error)
         return True
 
-    def _lost(self, task: Task, move: Move, version: int, asked: float) -> bool:
+    def _lost_lease(self, task: Task, move: Move, version: int, requested_at: float) -> bool:
         """Return whether the lease has run out and another worker has moved the task since."""
-        # By both clocks: the host's may have been set back while this process was frozen.
-        if move.lease is None or (move.lease > self.clock.now() and self.tick() < asked + self.lease):
+        # By both clocks: the host's clock may have been set back while this process was frozen.
+        if move.lease is None or (move.lease > self.clock.now() and self.monotonic() < requested_at + self.lease):
             return False
         stored = self.storage.get(task.id)
         if stored is not None and (stored.version, stored.worker, stored.seq) == (version, move.worker, task.seq):
             return False
-        log.warning("%s was taken over by another worker while this one was frozen; it says nothing more", task)
+        log.warning("%s was taken over by another worker while this one was frozen; nothing more is announced", task)
         return True
 
     def release(self, tasks: Sequence[Task]) -> None:
-        """Let go of waiting tasks that were held until they were announced."""
+        """Release waiting tasks that were held until they were announced."""
         held = [task for task in tasks if task.lease is not None and task.state in WAITING]
         if held:
             try:
-                self.bare.release(held, self.clock.now())
+                self.storage.release(held, self.clock.now())
             except StorageError as error:
                 log.warning("%d tasks stay held a little longer: %s", len(held), error)
-                freed = list(map(copy, held))
-                self.owed.append(lambda: self.bare.release(freed, self.clock.now()))
+                copies = list(map(copy, held))
+                self.deferred.append(lambda: self.storage.release(copies, self.clock.now()))
             else:
-                self.pay()
+                self.flush_deferred()
             for task in held:
                 task.lease = None
 
-    def hold(self, state: str | None, path: tuple[str, ...], now: float) -> float | None:
-        """Until when to hold a task on this path: not at all if nobody here listens to any of its signals."""
-        heard = self.signals.heard
-        if heard and any(entered.signal in heard for entered in LIFECYCLE.walk(state, path)):
+    def hold_until(self, state: str | None, path: tuple[str, ...], now: float) -> float | None:
+        """Return until when to hold a task on this path; ``None`` if no signal of the path has a handler here."""
+        connected = self.signals.connected
+        if connected and any(entered.signal in connected for entered in LIFECYCLE.walk(state, path)):
             return now + self.lease
         return None
-
-
-def check_priority(priority: object, what: object) -> None:
-    """Raise `ConfigurationError` unless `priority`, given for `what`, can be one."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
-        raise ConfigurationError(f"{what}: priority={priority!r}: it takes a whole number of 32 bits")
-
-
-def _seconds(task: Task, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{task}: timeout={value!r}: set it to seconds, 0 or more")
-
-
-def _moment(task: Task, field: str, value: object) -> float:
-    """A field that the caller has set, to a datetime perhaps, in UTC seconds."""
-    if isinstance(value, datetime):
-        return timestamp(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0:
-        return value
-    raise ConfigurationError(f"{task}: {field}={value!r} is no moment: set it to a datetime, or to UTC seconds")

@@ -20,27 +20,25 @@ __all__ = ["enqueue", "transaction"]
 
 @shielded
 def enqueue(engine: Engine, tasks: Sequence[Task], connection: object) -> None:
-    """Enqueue tasks; with a connection, in the transaction that it is in. See `TaskQueue.enqueue`."""
-    if connection is None:
-        engine.enqueue(tasks)
-        return
-    storage, now, asked = _joinable(engine), engine.clock.now(), engine.tick()
-    for task in tasks:
-        engine._prepare(task)
+    """Enqueue tasks in the transaction that the connection is in. See `TaskQueue.enqueue`."""
+    storage, now, requested_at = _postgres_storage(engine), engine.clock.now(), engine.monotonic()
+    engine.prepare(tasks)
     unannounced = engine.unannounced.get(id(connection))
     # Held only if this process will know of the commit, and so can announce them and let go of them.
-    held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.heard
-    moves = storage.enqueue_within(connection, tasks, now, Actor(engine.name, now + engine.lease if held else None))
+    held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.connected
+    moves = storage.enqueue_within(
+        connection, tasks, now, Actor(engine.process_name(), now + engine.lease if held else None)
+    )
     if unannounced is not None:
-        unannounced += [(task, move, asked) for task, move in zip(tasks, moves, strict=True)]
+        unannounced += [(task, move, requested_at) for task, move in zip(tasks, moves, strict=True)]
 
 
 @contextmanager
 def transaction(engine: Engine, connection: object) -> Iterator[None]:
     """See `TaskQueue.transaction`."""
-    storage, tasks, whole = _joinable(engine), list[tuple[Task, Move, float]](), False
-    hold = engine.clock.now() + engine.lease if SIGNAL_ENQUEUED in engine.signals.heard else None
-    with engine._kept(hold):
+    storage, tasks, whole = _postgres_storage(engine), list[tuple[Task, Move, float]](), False
+    hold = engine.clock.now() + engine.lease if SIGNAL_ENQUEUED in engine.signals.connected else None
+    with engine.keeping_leases(hold):
         with storage.transaction(connection):
             engine.unannounced[id(connection)] = tasks
             try:
@@ -49,17 +47,17 @@ def transaction(engine: Engine, connection: object) -> Iterator[None]:
             finally:
                 del engine.unannounced[id(connection)]
         if whole:
-            for task, move, asked in tasks:
-                engine.announce(task, move, asked)
+            for task, move, requested_at in tasks:
+                engine.announce(task, move, requested_at)
             engine.release([task for task, *_ in tasks])
     if whole and engine.after_enqueue is not None:
         engine.after_enqueue()
 
 
-def _joinable(engine: Engine) -> "PostgresStorage":
+def _postgres_storage(engine: Engine) -> "PostgresStorage":
     from lifecycle.storage.postgres.storage import PostgresStorage
 
-    storage = engine.bare
+    storage = engine.environment.storage
     if not isinstance(storage, PostgresStorage):
         raise ConfigurationError(
             f"only a queue on PostgreSQL can take part in your transaction; this one is on {type(storage).__name__}"

@@ -1,7 +1,7 @@
-"""Stopping a task's body from outside: after its timeout, when it is called off, or because its worker has to stop.
+"""Interrupting a running function from outside: after its timeout, when it is canceled, or because its worker stops.
 
-An exception is raised in the thread that runs the body, between two of its bytecodes. A body that waits in C
-(`time.sleep`, a socket without a timeout) gets it when it comes back to Python, not before.
+An exception is raised in the thread that runs the function, between two of its bytecodes. A function that waits in C
+(`time.sleep`, a socket without a timeout) gets the exception when it comes back to Python, not before.
 """
 
 import ctypes
@@ -15,32 +15,32 @@ from typing import Final, ParamSpec, TypeVar
 
 from lifecycle.clock import monotonic, pause
 
-__all__ = ["THREADS", "InterruptBackend", "Interrupter", "Shield", "keep_time", "shielded"]
+__all__ = ["THREADS", "InterruptBackend", "Interrupter", "Shield", "shielded", "start_timer"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-RELUCTANT: Final = 0.2
-"""Seconds that a cancelled coroutine has to notice it."""
+COROUTINE_GRACE_SECONDS: Final = 0.2
+"""How long a cancelled coroutine has to notice the cancellation."""
 
 
 class InterruptBackend(ABC):
-    """How an exception gets into a body that runs."""
+    """Raises exceptions in a running function."""
 
     @abstractmethod
     def here(self) -> object:
-        """Where the caller runs."""
+        """Return the place where the caller runs, for `throw`."""
 
     @abstractmethod
-    def throw(self, there: object, error: type[BaseException]) -> None:
-        """Raise `error` there, soon: at the latest when that pauses, even for no time."""
+    def throw(self, place: object, error: type[BaseException]) -> None:
+        """Raise `error` at a place, soon: at the latest when the code there pauses, even for no time."""
 
-    def apart(self) -> Callable[[Callable[[], object]], object]:
-        """What calls a function, and waits for it, where an event loop can run; always at the same place."""
+    def loop_caller(self) -> Callable[[Callable[[], object]], object]:
+        """Return a function that calls its argument where an event loop can run, always the same place, and waits."""
         return _call
 
-    def check(self) -> None:  # noqa: B027 -- most can use it anywhere
-        """Raise `ConfigurationError` where a body, though it runs there, cannot use the queue."""
+    def check(self) -> None:  # noqa: B027 -- most backends allow it anywhere
+        """Raise `ConfigurationError` where a running function cannot use its queue."""
 
 
 def _call(function: Callable[[], object]) -> object:
@@ -48,99 +48,101 @@ def _call(function: Callable[[], object]) -> object:
 
 
 class _Threads(InterruptBackend):
-    """Between two bytecodes of a thread."""
+    """Raises exceptions between two bytecodes of a thread."""
 
     def here(self) -> object:
         return ctypes.c_ulong(threading.get_ident())
 
-    def throw(self, there: object, error: type[BaseException]) -> None:
+    def throw(self, place: object, error: type[BaseException]) -> None:
         # Never taken back: CPython 3.11 would go on looking for it at every call, and loop for ever under a tracer.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(there, ctypes.py_object(error))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(place, ctypes.py_object(error))
 
 
 THREADS: Final[InterruptBackend] = _Threads()
-"""Bodies that run in a thread of this process."""
+"""For functions that run in a thread of this process."""
 
 
-def _strike() -> None:
-    """If an exception was raised in this thread and has not struck yet, it does so here."""
-    pause(0)  # whoever has let go of the interpreter looks for exceptions when it has it back
+def _receive() -> None:
+    """Receive an exception that was raised in this thread, and has not arrived yet."""
+    pause(0)  # a thread that has let go of the interpreter looks for exceptions when it has the interpreter back
 
 
 class Interrupter:
-    """Of one worker: armed while a body runs in its thread, and only then can an exception be thrown into it."""
+    """Belongs to one runner: armed while a function runs in its thread; only then can an exception be raised in it."""
 
-    def __init__(self, wake: Callable[[], object] = lambda: None, reach: InterruptBackend = THREADS) -> None:
-        """`wake`: makes a body that waits in the library look again."""
+    def __init__(self, wake: Callable[[], object] = lambda: None, backend: InterruptBackend = THREADS) -> None:
+        """`wake`: makes a function that waits in the library look again."""
         self._mutex = threading.Lock()
-        self._wake, self._reach = wake, reach
-        self._body: object | None = None
+        self._wake, self._backend = wake, backend
+        self._place: object | None = None
+        """Where the function runs; ``None``: disarmed."""
         self.run = 0
-        """How many bodies have run: tells the one that runs from the next."""
-        self._timed = False
+        """How many functions have run: tells the one that runs from the next."""
+        self._has_timer = False
         self.thrown: type[BaseException] | None = None
-        """What was thrown last into the body that runs."""
+        """The last exception that was raised for the running function."""
         self._raised: type[BaseException] | None = None
-        """What was raised last in its thread, and may not have struck yet."""
-        self._forced = False
+        """The last exception that was raised in its thread, and may not have arrived yet."""
+        self.forced = False
+        """True if `thrown` was raised in the function's thread, even for a coroutine."""
         self._cancel: Callable[[], object] | None = None
         self._interrupted: type[BaseException] | None = None
         self._outer: Interrupter | None = None
         self._depth = 0
-        """In how many shields, one in the other, the body is: nothing may strike there."""
+        """How many shields, one within the other, the function is in: nothing may be raised there."""
         self._deferred: type[BaseException] | None = None
-        """What strikes when it has left the last of them."""
+        """The exception to raise when the function has left the last shield."""
 
     def arm(
         self, timeout: float | None, error: type[BaseException], cancel: Callable[[], object] | None = None
     ) -> None:
-        """The body starts now, in this thread; throw `error` after `timeout` seconds, if that is not ``None``.
+        """Announce that a function starts now, in this thread; raise `error` in it after `timeout` seconds.
 
-        `cancel`: what wakes up a body that awaits, instead of an exception in the midst of its event loop.
+        `timeout`: ``None`` for never. `cancel`: wakes up a coroutine, instead of an exception within its event loop.
         """
         with self._mutex:
             if self._interrupted is not None:
                 raise self._interrupted
             self.run += 1
             self.thrown = self._raised = self._deferred = None
-            self._depth, self._cancel, self._forced = 0, cancel, False
-            if _here.guard is not self:
-                self._outer, _here.guard = _here.guard, self
-            self._body = self._reach.here()
-        self._timed = timeout is not None
+            self._depth, self._cancel, self.forced = 0, cancel, False
+            if _active.interrupter is not self:
+                self._outer, _active.interrupter = _active.interrupter, self
+            self._place = self._backend.here()
+        self._has_timer = timeout is not None
         if timeout is not None:
-            _alarms.set(monotonic() + timeout, self, self.run, error)
+            _timer.set(monotonic() + timeout, self, self.run, error)
 
     def disarm(self) -> None:
-        """The body is over: once this returns, nothing will be raised in the thread any more.
+        """Announce that the function is over: once this returns, nothing is raised in the thread any more.
 
-        May itself raise what was thrown; call it again then.
+        May itself raise an exception that was on its way; call it again then.
         """
         with self._mutex:
-            self._body = self._deferred = None
-        if _here.guard is self:
+            self._place = self._deferred = None
+        if _active.interrupter is self:
             if self._raised is not None:
-                with suppress(self._raised):  # the body was faster
-                    _strike()
-            _here.guard, self._outer = self._outer, None
-        if self._timed:  # spares a lock for tasks without a timeout
-            self._timed = False
-            _alarms.clear(self)
+                with suppress(self._raised):  # the function was faster
+                    _receive()
+            _active.interrupter, self._outer = self._outer, None
+        if self._has_timer:  # spares a lock for tasks without a timeout
+            self._has_timer = False
+            _timer.clear(self)
 
-    def enter(self) -> None:
-        """The body enters a shield: what is thrown from now on strikes when it leaves that."""
+    def enter_shield(self) -> None:
+        """Defer exceptions from now on, until the function leaves the shield."""
         depth = self._depth
         try:
             with self._mutex:
                 self._depth = depth + 1
             if self._raised is not None:
-                _strike()  # else what was thrown just before might come in the midst of what is shielded
+                _receive()  # else an exception raised just before might arrive within the shield
         except BaseException:
             self._depth = depth
             raise
 
-    def leave(self) -> None:
-        """The body leaves a shield; raises what was thrown meanwhile, if it was the outermost."""
+    def leave_shield(self) -> None:
+        """Leave a shield; if it was the outermost, raise the exception that was deferred meanwhile."""
         with self._mutex:
             self._depth -= 1
             if self._depth or self._deferred is None:
@@ -148,120 +150,112 @@ class Interrupter:
             error, self._deferred = self._deferred, None
         raise error
 
-    @property
-    def struck(self) -> bool:
-        """Was what was thrown last raised in the body's thread?"""
-        return self._forced
-
     def check(self) -> None:
-        """See `InterruptBackend.check`."""
-        self._reach.check()
+        """Raise `ConfigurationError` where a running function cannot use its queue."""
+        self._backend.check()
 
-    @property
-    def awaits(self) -> bool:
-        """Is the body a coroutine?"""
-        return self._cancel is not None
+    def throw(self, error: type[BaseException], run: int | None = None, *, force: bool = False) -> bool:
+        """Raise `error` in the running function; return False if none runs, or not that of `run`.
 
-    def throw(self, error: type[BaseException], run: int | None = None, *, hard: bool = False) -> bool:
-        """Raise `error` in the body, if one runs (and, if `run` is given, only in that one).
-
-        `hard`: in its thread, even if the body is a coroutine.
+        `force`: in its thread, even if the function is a coroutine.
         """
         with self._mutex:
-            if self._body is None or (run is not None and run != self.run):
+            if self._place is None or (run is not None and run != self.run):
                 return False
             self.thrown = error
-            self._forced = hard or self._cancel is None
-            if self._cancel is not None and not hard:
+            self.forced = force or self._cancel is None
+            if self._cancel is not None and not force:
                 self._cancel()
                 return True
             self._raised = error
             if not self._depth:
-                self._reach.throw(self._body, error)
+                self._backend.throw(self._place, error)
                 return True
             self._deferred = error
         self._wake()
         return True
 
-    def call_off(self, error: type[BaseException], run: int) -> bool:
-        """Raise `error` in the body of that run, if it is the one that runs; in a coroutine, in due time, by force."""
+    def cancel(self, error: type[BaseException], run: int) -> bool:
+        """Raise `error` in the function of that run, if it is the one that runs; in a coroutine by force, after grace.
+
+        A coroutine that computes does not notice that it was cancelled.
+        """
         if not self.throw(error, run):
             return False
-        if self.awaits:
-            # One that computes does not see that it was cancelled: then it is struck as any body is.
-            _alarms.set(monotonic() + RELUCTANT, self, run, error, hard=True)
+        if self._cancel is not None:
+            _timer.set(monotonic() + COROUTINE_GRACE_SECONDS, self, run, error, force=True)
         return True
 
     def interrupt(self, error: type[BaseException]) -> None:
-        """Raise `error` in the body that runs, and in any that is to start."""
+        """Raise `error` in the running function, and in any that is to start."""
         self._interrupted = error
         self.throw(error)
 
 
-class _Here(threading.local):
-    """Of each thread."""
+class _Active(threading.local):
+    """State of each thread."""
 
-    guard: Interrupter | None = None
-    """Of the body that runs in it; the innermost, should a body run another task."""
+    interrupter: Interrupter | None = None
+    """That of the function that runs in the thread; the innermost, should a function run another task."""
 
 
-_here = _Here()
+_active = _Active()
 
 
 def shielded(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which no exception from outside interrupts: what is thrown meanwhile strikes when it is over.
+    """Protect `function` from exceptions from outside: an exception raised meanwhile arrives when the call is over.
 
-    For all in the library that a body may call, and that must be done whole or not at all. So handlers that run in it
-    are not interrupted either.
+    For everything in the library that a task's function may call, and that must happen whole or not at all. Handlers
+    that run within such a call are not interrupted either.
     """
 
     @functools.wraps(function)
     def whole(*args: P.args, **kwargs: P.kwargs) -> R:
-        guard = _here.guard
-        if guard is None:
+        interrupter = _active.interrupter
+        if interrupter is None:
             return function(*args, **kwargs)
-        guard.enter()
+        interrupter.enter_shield()
         try:
             return function(*args, **kwargs)
         finally:
-            guard.leave()
+            interrupter.leave_shield()
 
     return whole
 
 
 class Shield:
-    """An object whose every method is `shielded`, in threads in which a body runs."""
+    """An object whose every method is `shielded`, in threads in which a task's function runs."""
 
     def __init__(self, shielded: object) -> None:
         self._shielded = shielded
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._shielded, name)
-        if _here.guard is None:
+        if _active.interrupter is None:
             return method
-        _here.guard.check()
+        _active.interrupter.check()
         return shielded(method)
 
 
-class _Alarms:
-    """One thread that throws what is due; started by the first task that has a timeout."""
+class _Timer:
+    """One thread that raises exceptions when they are due; started by the first task with a timeout."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start anew, as a child after a fork."""
         self._changed = threading.Condition()
-        # One of each kind for each guard, and so few: a body that has ended leaves nothing behind.
+        # One entry of each kind for each interrupter, and so few: a function that has ended leaves nothing behind.
         self._due: dict[tuple[Interrupter, bool], tuple[float, int, type[BaseException]]] = {}
         self._until = float("inf")
         self._thread: threading.Thread | None = None
 
     def set(
-        self, moment: float, guard: Interrupter, run: int, error: type[BaseException], *, hard: bool = False
+        self, moment: float, interrupter: Interrupter, run: int, error: type[BaseException], *, force: bool = False
     ) -> None:
         with self._changed:
-            self._due[guard, hard] = moment, run, error
+            self._due[interrupter, force] = moment, run, error
             if self._thread is None:
                 self._start()
             elif moment < self._until:
@@ -273,15 +267,15 @@ class _Alarms:
                 self._start()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._ring, name="lifecycle-timeouts", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lifecycle-timeouts", daemon=True)
         self._thread.start()
 
-    def clear(self, guard: Interrupter) -> None:
+    def clear(self, interrupter: Interrupter) -> None:
         with self._changed:
-            for hard in False, True:
-                self._due.pop((guard, hard), None)
+            for force in False, True:
+                self._due.pop((interrupter, force), None)
 
-    def _ring(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._changed:
                 while True:
@@ -291,18 +285,18 @@ class _Alarms:
                     if first is not None and left <= 0:
                         break
                     self._changed.wait(left if first is not None else None)
-                guard, hard = first
+                interrupter, force = first
                 _, run, error = self._due.pop(first)
-            if hard:
-                guard.throw(error, run, hard=True)
+            if force:
+                interrupter.throw(error, run, force=True)
             else:
-                guard.call_off(error, run)
+                interrupter.cancel(error, run)
 
 
-_alarms = _Alarms()
-os.register_at_fork(after_in_child=_alarms.forget)
+_timer = _Timer()
+os.register_at_fork(after_in_child=_timer.reset)
 
 
-def keep_time() -> None:
-    """Have the thread that throws what is due begin here and now, where it makes a difference where that is."""
-    _alarms.begin()
+def start_timer() -> None:
+    """Start the timer's thread here and now, where the place of its start makes a difference."""
+    _timer.begin()

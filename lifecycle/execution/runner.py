@@ -1,149 +1,146 @@
-"""One attempt: call a task's function, and say in the table's terms how that ended."""
+"""Runners: they run attempts, and know nothing of claims and stores. Here: the inline runner, in its worker's thread."""
 
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context, ContextVar, copy_context
-from copy import copy
+from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from lifecycle.core.policies import Outcome
-from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.core.task import Task
-from lifecycle.errors import (
-    CancelExecution,
-    RateLimitExceeded,
-    RetryTask,
-    StorageError,
-    TaskCanceled,
-    TaskInterrupted,
-    TaskLockedException,
-    TaskTimeout,
-    UnknownTask,
-    Unserializable,
-)
-from lifecycle.execution.engine import Engine, Function
+from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted, TaskTimeout
+from lifecycle.execution.attempt import Arguments, attempt, call_post_hooks, current_task, outcome_of_error
+from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import THREADS, InterruptBackend, Interrupter
-from lifecycle.execution.stored_result import pack_error, pack_value
-from lifecycle.moments import duration, moment
+from lifecycle.execution.registry import Function
 
 if TYPE_CHECKING:
-    from asyncio import Runner
+    import asyncio
 
-__all__ = ["TaskRunner", "check_canceled", "completed", "current_task", "ended", "free", "prepared", "told"]
+__all__ = ["Ended", "Runner", "TaskRunner"]
 
-log = logging.getLogger("lifecycle.worker")
+Ended = Callable[[Task, Outcome, BaseException | None], object]
+"""Called, in any thread, with a task, the outcome of its attempt, and the exception that its function raised."""
 
-current_task: ContextVar[Task | None] = ContextVar("current_task", default=None)
-"""The task that runs in this context; ``None`` outside of one."""
-
-
-def check_canceled() -> None:
-    """Raise `TaskCanceled` if the task that runs here was called off: see `Task.check_canceled`. Elsewhere: nothing."""
-    task = current_task.get()
-    if task is not None and task.canceling:
-        raise TaskCanceled
+_Returned = tuple[object, BaseException | None]
+"""The value that a coroutine has returned, and the exception that it has raised."""
 
 
-_ENDINGS: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (RetryTask, RETRY),
-    (TaskTimeout, TIME_OUT),
-    (TaskLockedException, LOCK_OUT),
-    (RateLimitExceeded, RATE_LIMIT),
-    (CancelExecution, CANCEL),
-    (TaskInterrupted, INTERRUPT),
-    (KeyboardInterrupt, INTERRUPT),
-    (BaseException, FAIL),  # SystemExit included: a task that calls exit() has failed, its worker has not
-)
-"""What an exception that leaves a task does to it: the first that fits."""
+class Runner(Protocol):
+    """Runs attempts of a worker's tasks."""
 
+    @property
+    def slots(self) -> int | None:
+        """How many attempts run at once, at the most; ``None``: one, in the thread that calls `begin`."""
+        ...
 
-_Awaited = tuple[object, BaseException | None]
-"""What a coroutine has returned, and what it has raised."""
+    def start(self) -> None:
+        """Start the runner's threads, if it has any."""
+        ...
+
+    def begin(self, task: Task, ended: Ended) -> None:
+        """Run a task's attempt, and call `ended` when it is over. Raises nothing, whatever the function does."""
+        ...
+
+    def cancel(self, task_id: str) -> bool:
+        """Raise `TaskCanceled` in the function of a task; return False if it does not run (yet)."""
+        ...
+
+    def interrupt(self) -> None:
+        """Raise `TaskInterrupted` in every function that runs, and in any that is to start."""
+        ...
+
+    def call_hook(self, hook: Callable[[], object]) -> None:
+        """Call a hook of the worker where its `async` functions run: they can use what it opens there."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and event loops."""
+        ...
 
 
 class TaskRunner:
-    """Makes attempts in the thread of its worker, one at a time."""
+    """Runs one attempt at a time, in the thread that calls `begin`; an `async` function in an event loop of its own."""
 
-    def __init__(self, engine: Engine, reach: InterruptBackend = THREADS) -> None:
-        self._engine = engine
-        self.guard = Interrupter(self._wake, reach)
-        """Throws `TaskTimeout`, `TaskCanceled` and `TaskInterrupted` into the body that runs."""
-        self.note: Callable[[Task | None], None] | None = None
+    slots: Final = None
+
+    def __init__(self, engine: Engine, backend: InterruptBackend = THREADS) -> None:
+        """`backend`: how functions are interrupted."""
+        self._engine, self._backend = engine, backend
+        self.interrupter = Interrupter(self._wake, backend)
+        self.on_change: Callable[[Task | None], None] | None = None
         """Called as an attempt begins, with its task, and with ``None`` when it is over."""
-        self._reach = reach
-        self._apart: Callable[[Callable[[], object]], object] | None = None
-        self._loop: Runner | None = None
+        self._task: Task | None = None
+        self._call_elsewhere: Callable[[Callable[[], object]], object] | None = None
+        self._loop: asyncio.Runner | None = None
+
+    def start(self) -> None:
+        """Do nothing: there is no thread to start."""
+
+    def begin(self, task: Task, ended: Ended) -> None:
+        """Run a task's attempt; `ended` is called before this returns."""
+        ended(task, *self.run(task))
 
     def run(self, task: Task) -> tuple[Outcome, BaseException | None]:
-        """Call the task's function with all that belongs to it, and return how it ended, and what it raised.
-
-        Raises nothing itself, whatever the function does.
-        """
+        """Run a task's attempt; return its outcome, and the exception that its function raised. Raises nothing."""
         try:
             return self._run(task)
-        except BaseException as late:  # noqa: BLE001 -- thrown a second time, while the first was dealt with
-            self.guard.disarm()
-            return ended(task, late)
+        except BaseException as late:  # noqa: BLE001 -- raised from outside, while another exception was dealt with
+            self.interrupter.disarm()
+            return outcome_of_error(task, late)
 
     def _run(self, task: Task) -> tuple[Outcome, BaseException | None]:
-        engine, guard = self._engine, self.guard
-        value: object = None
-        error: BaseException | None = None
-        token = current_task.set(task)
-        if self.note is not None:
-            self.note(task)
+        token, self._task = current_task.set(task), task
         try:
+            if self.on_change is not None:
+                self.on_change(task)
             try:
-                function, args, kwargs = prepared(engine, task)
-                if function.is_async:
-                    value = self._await(task, function.call(*args, **kwargs))
-                else:
-                    guard.arm(task.timeout, TaskTimeout)
-                    try:
-                        value = function.call(*args, **kwargs)
-                    finally:
-                        guard.disarm()
-                outcome = completed(engine, task, value)
-            finally:
-                if task.id in engine.taken:
-                    free(engine, task)
-        except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
-            guard.disarm()  # the exception may have come from the guard itself, while it was being disarmed
-            outcome, error = ended(task, failure)
+                attempt(self._engine, task, self._call, self.interrupter.disarm).send(None)
+            except StopIteration as returned:  # it never suspends: `_call` runs the function to its end
+                value, outcome, error = cast("tuple[object, Outcome, BaseException | None]", returned.value)
         finally:
+            self._task = None
             current_task.reset(token)
-            if self.note is not None:
-                self.note(None)
-        told(engine, task, value, error)
+            if self.on_change is not None:
+                self.on_change(None)
+        call_post_hooks(self._engine, task, value, error)
         return outcome, error
+
+    def _call(self, function: Function, arguments: Arguments) -> object:
+        args, kwargs = arguments
+        if function.is_async:
+            return self._run_coroutine(function.call(*args, **kwargs))
+        self.interrupter.arm(cast(Task, self._task).timeout, TaskTimeout)
+        try:
+            return function.call(*args, **kwargs)
+        finally:
+            self.interrupter.disarm()
+
+    def cancel(self, task_id: str) -> bool:
+        """Raise `TaskCanceled` in the function of this task; return False if it does not run (yet)."""
+        run = self.interrupter.run  # first: should another task begin meanwhile, that one is left alone
+        task = self._task
+        return task is not None and task.id == task_id and self.interrupter.cancel(TaskCanceled, run)
+
+    def interrupt(self) -> None:
+        """Raise `TaskInterrupted` in the function that runs, and in any that is to start."""
+        self.interrupter.interrupt(TaskInterrupted)
 
     def _wake(self) -> None:
         with suppress(StorageError):  # closed: nobody waits
-            self._engine.bare.wake()
+            self._engine.storage.wake()
 
-    def call(self, hook: Callable[[], object]) -> None:
-        """Call a hook of the worker's; what it opens in the event loop, if it is `async`, bodies find there."""
+    # Async functions -------------------------------------------------------------------------------------------------
+
+    def call_hook(self, hook: Callable[[], object]) -> None:
+        """Call a hook of the worker; if it is `async`, in the event loop of the `async` functions."""
         value = hook()
         if inspect.iscoroutine(value):
-            self._where_loops_run(lambda: self._runner().run(value))
-
-    def _where_loops_run(self, function: Callable[[], object]) -> object:
-        if self._apart is None:
-            self._apart = self._reach.apart()
-        return self._apart(function)
-
-    def _runner(self) -> "Runner":
-        if self._loop is None:
-            import asyncio
-
-            self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
-        return self._loop
+            self._where_loops_run(lambda: self._event_loop().run(value))
 
     def close(self) -> None:
-        """Let go of the event loop of `async` functions."""
+        """Close the event loop of `async` functions."""
         if self._loop is not None:
             self._where_loops_run(self._close)
 
@@ -154,14 +151,27 @@ class TaskRunner:
 
     __del__ = close
 
-    def _await(self, task: Task, coroutine: object) -> object:
-        awaited = self._awaited(task, cast("Awaitable[object]", coroutine))
-        value, error = cast(_Awaited, self._where_loops_run(partial(self._run_loop, awaited, copy_context())))
+    def _where_loops_run(self, function: Callable[[], object]) -> object:
+        if self._call_elsewhere is None:
+            self._call_elsewhere = self._backend.loop_caller()
+        return self._call_elsewhere(function)
+
+    def _event_loop(self) -> "asyncio.Runner":
+        if self._loop is None:
+            import asyncio
+
+            self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
+        return self._loop
+
+    def _run_coroutine(self, coroutine: object) -> object:
+        task = cast(Task, self._task)
+        awaited = self._await(task, cast("Awaitable[object]", coroutine))
+        value, error = cast(_Returned, self._where_loops_run(partial(self._run_loop, awaited, copy_context())))
         if error is not None:
             raise error
         return value
 
-    def _run_loop(self, awaited: Coroutine[object, object, _Awaited], context: Context) -> _Awaited:
+    def _run_loop(self, awaited: Coroutine[object, object, _Returned], context: Context) -> _Returned:
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
 
@@ -169,125 +179,32 @@ class TaskRunner:
             asyncio.get_running_loop()
         except RuntimeError:  # as nearly always: there is none
             try:
-                return self._runner().run(awaited, context=context)
-            except BaseException:  # struck in the loop itself, which is better not used again
+                return self._event_loop().run(awaited, context=context)
+            except BaseException:  # raised in the loop itself, which is better not used again
                 self._close()
                 raise
         # The caller runs in a loop, which has to wait: another thread has to have ours.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(context.run, asyncio.run, awaited).result()
 
-    async def _awaited(self, task: Task, body: Awaitable[object]) -> _Awaited:
-        """What it returns, and what it raises: not raised here, since a loop takes SystemExit for its own."""
+    async def _await(self, task: Task, coroutine: Awaitable[object]) -> _Returned:
+        """Return what a coroutine returns, and what it raises: not raised here, since a loop keeps SystemExit."""
         import asyncio
 
-        running, loop, guard = asyncio.current_task(), asyncio.get_running_loop(), self.guard
+        running, loop, interrupter = asyncio.current_task(), asyncio.get_running_loop(), self.interrupter
 
-        def wake() -> None:
-            if running is not None and not guard.struck:  # else it is on its way out already
+        def cancel() -> None:
+            if running is not None and not interrupter.forced:  # else it is on its way out already
                 running.cancel()
 
         try:
-            guard.arm(task.timeout, TaskTimeout, lambda: loop.call_soon_threadsafe(wake))
-            return await body, None
+            interrupter.arm(task.timeout, TaskTimeout, lambda: loop.call_soon_threadsafe(cancel))
+            return await coroutine, None
         except asyncio.CancelledError as error:
-            return None, error if guard.thrown is None else guard.thrown()
+            return None, error if interrupter.thrown is None else interrupter.thrown()
         except BaseException as error:  # noqa: BLE001 -- raised again outside the loop
             return None, error
         finally:
-            guard.disarm()
-            if inspect.iscoroutine(body):
-                body.close()  # had it not begun
-
-
-# What goes before a body and after it, wherever it runs ---------------------------------------------------------------
-
-
-def prepared(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], dict[str, object]]:
-    """The function of a task and what it is to be called with, once the hooks have had their say.
-
-    Raises `UnknownTask`, `Undecodable`, `TaskCanceled`, and `CancelExecution` if a hook does.
-    """
-    if task.canceling:  # since an attempt that was interrupted, or is retried
-        raise TaskCanceled
-    function = engine.functions.get(task.name)
-    if function is None:
-        known = ", ".join(sorted(engine.functions)) or "none"
-        raise UnknownTask(f"no function is registered as {task.name!r}; there are: {known}")
-    args, kwargs = task.call
-    for name, hook in engine.hooks.pre_execute.items():
-        _before(name, hook, copy(task))
-    if function.context:
-        shown = copy(task)  # what the function does to it, the worker goes by its own
-        shown.cancel_requested = partial(getattr, task, "canceling")
-        if function.place is not None and function.place <= len(args):
-            args = (*args[: function.place], shown, *args[function.place :])
-        else:
-            kwargs = {**kwargs, "task": shown}
-    return function, args, kwargs
-
-
-def completed(engine: Engine, task: Task, value: object) -> Outcome:
-    """The outcome of a body that has returned `value`. Raises `Unserializable`."""
-    try:
-        body = engine.serializer.dumps(value)
-    except Unserializable as failure:
-        raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
-    return Outcome(COMPLETE, pack_value(task.attempt, body))
-
-
-def free(engine: Engine, task: Task) -> None:
-    """Give back the locks that the task's function has left behind."""
-    for name, owner in engine.taken.pop(task.id, ()):
-        try:
-            engine.storage.unlock(name, owner)
-        except StorageError as error:
-            engine.owed.append(partial(engine.bare.unlock, name, owner))
-            log.warning("%s has left the lock %r behind; it is given back later: %s", task, name, error)
-
-
-def told(engine: Engine, task: Task, value: object, error: BaseException | None) -> None:
-    """Tell the hooks how the body ended."""
-    for name, hook in engine.hooks.post_execute.items():
-        try:
-            hook(copy(task), value, error)
-        except Exception:
-            log.exception("post-execute hook %s raised after %s; its outcome stands", name, task)
-
-
-def ended(task: Task, error: BaseException) -> tuple[Outcome, BaseException]:
-    """What an exception that left a task's function means; and what went wrong, if not that, then in it."""
-    try:
-        return _meant(task, error), error
-    except Exception as fault:  # noqa: BLE001 -- it asks for a retry at no time at all, say
-        return Outcome(FAIL, pack_error(task, LIFECYCLE.next(task.state, FAIL), fault)), fault
-
-
-def _before(name: str, hook: Callable[[Task], object], task: Task) -> None:
-    try:
-        hook(task)
-    except CancelExecution:
-        raise
-    except Exception:
-        log.exception("pre-execute hook %s raised before %s; the task runs all the same", name, task)
-
-
-def _meant(task: Task, error: BaseException) -> Outcome:
-    trigger = next(trigger for kind, trigger in _ENDINGS if isinstance(error, kind))
-    if trigger == INTERRUPT:
-        return Outcome(INTERRUPT)
-    if isinstance(error, RetryTask):
-        delay = None if error.delay is None else duration(error.delay, "RetryTask(delay)")
-        return Outcome(RETRY, delay=delay, eta=None if error.eta is None else moment(error.eta, "RetryTask(eta)"))
-    result = pack_error(task, LIFECYCLE.next(task.state, trigger), error)
-    if isinstance(error, CancelExecution):
-        return Outcome(CANCEL, result, retry=error.retry)
-    if isinstance(error, RateLimitExceeded):
-        return Outcome(
-            RATE_LIMIT,
-            result,
-            retry=True if error.retry else None,
-            free=error.retry,
-            delay=duration(error.delay, "RateLimitExceeded(delay)"),
-        )
-    return Outcome(trigger, result)
+            interrupter.disarm()
+            if inspect.iscoroutine(coroutine):
+                coroutine.close()  # if it never began

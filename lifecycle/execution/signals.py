@@ -43,7 +43,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._handlers: list[tuple[Handler, set[str]]] = []
-        self.heard: dict[str, tuple[Handler, ...]] = {}
+        self.connected: dict[str, tuple[Handler, ...]] = {}
         """Signal → its handlers in the order of registration; a signal that nobody listens to is not in it."""
 
     def connect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
@@ -68,16 +68,16 @@ class Signals:
         self._index()
 
     def _index(self) -> None:
-        heard = {name: tuple(handler for handler, wanted in self._handlers if name in wanted) for name in SIGNALS}
+        connected = {name: tuple(handler for handler, wanted in self._handlers if name in wanted) for name in SIGNALS}
         # Replaced at once, never changed: a worker that is just delivering keeps the old one.
-        self.heard = {name: handlers for name, handlers in heard.items() if handlers}
+        self.connected = {name: handlers for name, handlers in connected.items() if handlers}
 
     def send(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
         """Call the handlers of `signal` one after the other. One that raises is logged, and stops nobody.
 
         Only what is no `Exception` passes through: it is meant for the thread, not for the handler.
         """
-        for handler in self.heard.get(signal, ()):
+        for handler in self.connected.get(signal, ()):
             try:
                 if signal == SIGNAL_ERROR:
                     handler(signal, task, exc)

@@ -1,7 +1,8 @@
-"""The step that consumers, immediate mode and tests share: claim → announce → run → settle → announce."""
+"""A worker: claim → announce → run → settle → announce. Consumers, immediate mode, tests and simulations share it."""
 
 import logging
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -11,33 +12,33 @@ from lifecycle.core import policies
 from lifecycle.core.policies import WAITING, Outcome
 from lifecycle.core.table import EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.core.task import Task
-from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted
+from lifecycle.errors import StorageError
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.interruption import THREADS, InterruptBackend
-from lifecycle.execution.runner import TaskRunner
+from lifecycle.execution.runner import Runner, TaskRunner
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
-from lifecycle.storage.base import Claim, ClaimRequest, Settlement
+from lifecycle.storage.base import Channel, Claim, ClaimRequest, Settlement
 
-__all__ = ["Worker", "drained", "give_up"]
+__all__ = ["Worker", "give_up", "pop_all"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("lifecycle.worker")
 
-BATCH: Final = 16
-"""How many tasks a worker starts in one transaction, if all are of functions that have proved quick. It buys most of
-what a commit costs; a killed worker has so many more to do again."""
-QUICK: Final = 0.0005
-"""Seconds. A function is quick once its recent runs, handlers included, take less."""
-PATIENCE: Final = 0.002
-"""Seconds after which a worker that is in the midst of a batch settles what it has done, rather than at the end."""
-SLOW_HANDLERS: Final = 0.001
-"""Seconds. A worker whose handlers last took longer does not claim its next task before they have run: an idle worker
-would have to look on."""
+BATCH_LIMIT: Final = 16
+"""How many tasks an inline worker starts in one transaction, if all are of functions that have proved quick. It saves
+most of the cost of a commit; a killed worker has so many more tasks to run again."""
+CLAIM_LIMIT: Final = 64
+"""How many tasks a worker with several slots claims at a time, at the most: other workers may be idle."""
+QUICK_SECONDS: Final = 0.0005
+"""A function is quick once its recent runs, handlers included, take less."""
+SETTLE_AFTER_SECONDS: Final = 0.002
+"""A worker within a batch settles after so long what it has run, rather than at the batch's end."""
+SLOW_HANDLERS_SECONDS: Final = 0.001
+"""A worker whose handlers last took longer claims its next task after they have run, for idle workers' sake."""
 
 
 def never() -> bool:
-    """No."""
+    """Return False."""
     return False
 
 
@@ -48,226 +49,289 @@ def give_up(error: StorageError) -> bool:
 
 
 class Worker:
-    """Runs one task at a time, in the thread that calls it."""
+    """Claims tasks for its runner, settles their outcomes, and announces both.
+
+    One thread calls `work` (or `run_next`); the methods under *From other threads* may be called by any thread.
+    """
 
     def __init__(
         self,
         engine: Engine,
         name: str,
         wait: Callable[[StorageError], bool] = give_up,
-        reach: InterruptBackend = THREADS,
+        runner: Runner | None = None,
     ) -> None:
         """`name`: as it stands in leases and histories; no other worker of the store has it.
 
-        `wait`: called when an outcome could not be stored; it waits, and says whether to try again. If not, the error
-        is raised, and the task is recovered when its lease has lapsed. `reach`: how its bodies are interrupted.
+        `wait`: called when an outcome could not be stored; waits, and returns whether to try again. If not, the error
+        is raised, and the task is recovered when its lease has lapsed. `runner`: default is a `TaskRunner`.
         """
         self.engine, self.name = engine, name
-        self.attempts = TaskRunner(engine, reach)
-        self.running: Task | None = None
-        """What it runs now, for whoever has to put that back."""
-        self.since = 0.0
-        """When it began with its present task, or claimed what is next, as `Engine.tick` has it."""
-        self.ran = 0
+        self.runner: Runner = TaskRunner(engine) if runner is None else runner
+        self.attempts = 0
         """How many attempts it has made."""
-        self._called_off: Task | None = None
+        self.last_begun = 0.0
+        """The monotonic time when it began with its last task, or made its last claim."""
         self._wait = wait
+        self._slots = self.runner.slots
+        self._running: dict[str, tuple[float, Task]] = {}
+        """Task id → since when the task is in hand (monotonic), and the task; the oldest first."""
+        self._canceled: set[str] = set()
+        """The ids of running tasks whose function was told: once only."""
+        self._mutex = threading.Lock()
+        """Held while an attempt ends: other threads see it as running or as done, never as neither."""
         self._interrupted = False
-        # Deques, since another thread may take from them (`relieve`): each task is taken by one of the two.
+        # Deques, since another thread may take from them (`hand_back_claims`): each entry is taken by one of the two.
         self._claimed: deque[Claim] = deque()
         self._done: deque[tuple[Settlement, BaseException | None]] = deque()
-        self._exchanged = self._asked = 0.0
+        self._now: float | None = None
+        self._ended = threading.Event()
+        self._watching = False
+        self._requested_at = self._exchanged_at = 0.0
         self._handlers_took = 0.0
         self._pace: dict[str, float] = {}
         self._quick: set[str] = set()
 
-    def work(self, go_on: Callable[[], bool]) -> None:
-        """Run what is due, until nothing is or `go_on` says no.
+    def work(self, may_claim: Callable[[], bool]) -> None:
+        """Run due tasks until no more can begin: none is due, no slot is free, or `may_claim` says no.
 
-        Between two tasks it makes one call to the store: it settles the one and claims the next. While all it meets are
-        of quick functions, it does so for several at once.
+        Between two tasks, one call of the store settles the one and claims the next. While all tasks are of quick
+        functions, one call does so for several.
         """
-        while True:
-            if not self._claimed:
-                settles = bool(self._done)
-                self._exchange(go_on, None)
-                if not self._claimed and settles:  # what it has just announced, and let go, may be due again
-                    self._exchange(go_on, None)
-                if not self._claimed:
-                    return
-            self._next(None)
-            if self._claimed and self._done and self.engine.tick() - self._exchanged > PATIENCE:
-                self._exchange(never, None)
+        while self._turn(may_claim):
+            pass
 
     def run_next(self, now: float | None = None) -> Task | None:
-        """Deal with the next due task: the task, or ``None`` if none is due. See `TaskQueue.run_next`."""
+        """Deal with the next due task: return it, or ``None`` if none is due. See `TaskQueue.run_next`."""
+        self._now = now
         while True:
-            self._asked = self.engine.tick()
-            claims = self.engine.bare.exchange((), self._claim_request(now, 1))[1]
+            self._requested_at = self.engine.monotonic()
+            claims = self.engine.storage.exchange((), self._claim_request()._replace(limit=1))[1]
             if not claims:
                 return None
             self._claimed.extend(claims)
-            error = self._next(now)
-            self._exchange(never, now)
+            task, move = claims[0]
+            self._begin_next()
+            error = self._done[-1][1] if self._done else None
+            self._exchange(never)
             if isinstance(error, KeyboardInterrupt):
                 raise error
-            task, move = claims[0]
-            if move.path != (SCHEDULE,):  # one that was put off was not due yet
+            if move.path != (SCHEDULE,):  # a task that was scheduled was not due yet
                 return task
+
+    def wait(self, generation: int | None, timeout: float) -> None:
+        """Wait until an attempt ends, or until the store has changed since `generation`; or `timeout` seconds.
+
+        `generation`: of `Channel.WORK`; ``None``, or without a free slot: wait for attempts only.
+        """
+        if generation is None or self._free_slots() == 0:
+            self._ended.wait(timeout)
+        else:
+            self._watching = True
+            if not self._done:  # each attempt that ends from now on wakes the store's waiters
+                self.engine.storage.wait(Channel.WORK, generation, timeout)
+            self._watching = False
+        self._ended.clear()
 
     # From other threads ----------------------------------------------------------------------------------------------
 
+    @property
+    def is_idle(self) -> bool:
+        """True while no attempt runs and every outcome is settled."""
+        with self._mutex:
+            return not (self._running or self._done or self._claimed)
+
+    @property
+    def has_backlog(self) -> bool:
+        """True while the worker has outcomes to settle, or claims that have not begun."""
+        return bool(self._done or self._claimed)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the oldest running task has been running; 0 if none runs."""
+        for since, _ in list(self._running.values()):
+            return self.engine.monotonic() - since
+        return 0.0
+
     def interrupt(self) -> None:
-        """Tell it to stop: what it runs is interrupted, what it has claimed is not begun."""
+        """Interrupt running functions; tasks that are claimed do not begin."""
         self._interrupted = True
-        self.attempts.guard.interrupt(TaskInterrupted)
+        self.runner.interrupt()
 
     def cancel(self, task_id: str) -> bool:
-        """Call off what it runs, if that is this task; whether its body was told, now or before: it is once only."""
-        run = self.attempts.guard.run  # first: should another task begin meanwhile, that is left alone
-        task = self.running
-        if task is None or task.id != task_id:
+        """Cancel a task if it runs here; return whether its function was told, now or before: once only."""
+        _, task = self._running.get(task_id, (0.0, None))
+        if task is None:
             return False
         task.canceling = True
-        if self._called_off is not task and self.attempts.guard.call_off(TaskCanceled, run):
-            self._called_off = task
-        return self._called_off is task
+        if task_id not in self._canceled and self.runner.cancel(task_id):
+            self._canceled.add(task_id)
+        return task_id in self._canceled
 
-    def put_back(self) -> None:
-        """Interrupt, on behalf of a worker that does not come to it, what it runs; its own outcome is refused then."""
-        self.relieve()
-        task = copy(self.running)  # the worker's thread still has hold of its task, and must not see it move
-        if task is not None and task.state == EXECUTING:  # else it only tells what was decided
-            self.conclude(task, Outcome(INTERRUPT))
+    def requeue_running(self) -> None:
+        """Interrupt running tasks on behalf of a worker that does not stop them; its own outcomes are refused then."""
+        with self._mutex:
+            running = [task for _, task in self._running.values()]
+        self.hand_back_claims()  # settles attempts that have ended meanwhile
+        for task in map(copy, running):  # the worker's thread still uses its task, and must not see it move
+            if task.state == EXECUTING:  # else the worker is only announcing a move
+                self.settle_for(task, Outcome(INTERRUPT))
 
-    def conclude(self, task: Task, outcome: Outcome, error: BaseException | None = None) -> None:
-        """Settle and announce how an attempt of this worker has ended, on its behalf."""
-        self._settle([self._outcome(task, outcome, error, None)], never, None)
+    def settle_for(self, task: Task, outcome: Outcome, error: BaseException | None = None) -> None:
+        """Settle and announce an attempt's outcome on behalf of this worker."""
+        self._settle([self._settlement(task, outcome, error)], never)
 
-    def relieve(self) -> None:
-        """Take from a worker that is held up what it has done and not settled, and put back what it has not begun."""
-        if done := drained(self._done):
-            self._settle(done, never, None)
-        for task, move in drained(self._claimed):
-            if self.engine.announce(self.engine.bind(task), move, self._asked):
+    def hand_back_claims(self) -> None:
+        """Settle the outcomes of a worker that is stuck, and requeue the tasks that it has claimed and not begun."""
+        if done := pop_all(self._done):
+            self._settle(done, never)
+        for task, move in pop_all(self._claimed):
+            if self.engine.announce(self.engine.attach_serializer(task), move, self._requested_at):
                 if move.path == (START,):
-                    self.conclude(task, Outcome(INTERRUPT))
+                    self.settle_for(task, Outcome(INTERRUPT))
                 else:
                     self.engine.release((task,))
 
-    @property
-    def burdened(self) -> bool:
-        """Has it done or claimed anything besides what it runs?"""
-        return bool(self._done or self._claimed)
-
     # One exchange with the store, and one task -----------------------------------------------------------------------
 
-    def _claim_request(self, now: float | None, limit: int) -> ClaimRequest:
+    def _turn(self, may_claim: Callable[[], bool]) -> bool:
+        """Settle, claim, and begin the claims; return whether another turn may find more."""
+        released = self._exchange(may_claim)
+        begun = bool(self._claimed)
+        while self._claimed:
+            self._begin_next()
+            if self._claimed and self._done and self.engine.monotonic() - self._exchanged_at > SETTLE_AFTER_SECONDS:
+                self._exchange(never)
+        return begun or released  # a task that was just released may be due
+
+    def _free_slots(self) -> int:
+        return BATCH_LIMIT if self._slots is None else self._slots - len(self._running)
+
+    def _claim_request(self) -> ClaimRequest:
         engine = self.engine
-        moment = engine.clock.now() if now is None else now
-        hold = SIGNAL_SCHEDULED in engine.signals.heard
-        return ClaimRequest(self.name, moment, engine.lease, hold, limit, self._quick)
+        now = engine.clock.now() if self._now is None else self._now
+        hold = SIGNAL_SCHEDULED in engine.signals.connected
+        limit, batchable = min(self._free_slots(), CLAIM_LIMIT), self._quick if self._slots is None else None
+        return ClaimRequest(self.name, now, engine.lease, hold, limit, batchable)
 
-    def _exchange(self, go_on: Callable[[], bool], now: float | None) -> None:
-        """Settle and announce what is done, and claim what is next, if `go_on`."""
-        fused = self._handlers_took < SLOW_HANDLERS or not self._done
-        self._settle(drained(self._done), go_on if fused else never, now)
+    def _exchange(self, may_claim: Callable[[], bool]) -> bool:
+        """Settle and announce outcomes, and claim tasks; return whether a task was released after the claim."""
+        fused = self._handlers_took < SLOW_HANDLERS_SECONDS or not self._done
+        released = self._settle(pop_all(self._done), may_claim if fused else never)
         if not fused:
-            self._settle((), go_on, now)
-        self._exchanged = self.engine.tick()
+            released = self._settle((), may_claim)
+        self._exchanged_at = self.engine.monotonic()
+        return released
 
-    def _settle(
-        self, done: Sequence[tuple[Settlement, BaseException | None]], go_on: Callable[[], bool], now: float | None
-    ) -> None:
-        """Commit outcomes, claim what is next in the same transaction, if `go_on`, and announce what was accepted."""
+    def _settle(self, done: Sequence[tuple[Settlement, BaseException | None]], may_claim: Callable[[], bool]) -> bool:
+        """Commit outcomes and claim tasks in one transaction, announce the outcomes that were accepted.
+
+        Returns whether a task was released after its announcement: the claim could not see it.
+        """
         engine = self.engine
         settlements = [settlement for settlement, _ in done]
         while True:
-            request = self._claim_request(now, BATCH) if go_on() else None
+            request = self._claim_request() if may_claim() and self._free_slots() > 0 else None
             if not done and request is None:
-                return
-            asked = engine.tick()
+                return False
+            requested_at = engine.monotonic()
             try:
-                took, claims = engine.bare.exchange(settlements, request)
+                took, claims = engine.storage.exchange(settlements, request)
                 break
             except StorageError as failure:
                 if not done or not self._wait(failure):
                     raise
-        if engine.owed:  # the store can be used
-            engine.pay()
-        started = engine.tick()
+        if engine.deferred:  # the store can be used
+            engine.flush_deferred()
+        started = engine.monotonic()
         if claims:
-            self._asked, self.since = asked, started  # since its last task it may have been idle: it was not stuck
-        self._claimed.extend(claims)  # before handlers run: if they are slow, somebody may relieve this worker of them
+            self._requested_at, self.last_begun = requested_at, started  # a worker that was idle was not stuck
+        self._claimed.extend(claims)  # before handlers run: if they are slow, another thread may hand the claims back
+        released = False
         for (settlement, error), taken in zip(done, took, strict=True):
             task, move = settlement
             if not taken:
                 log.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
                 continue
-            engine.announce(task, move, asked, error)
+            engine.announce(task, move, requested_at, error)
             if move.lease is not None:
                 engine.release((task,))
-        self._handlers_took = engine.tick() - started
+                released = True
+        self._handlers_took = engine.monotonic() - started
+        return released
 
-    def _next(self, now: float | None) -> BaseException | None:
-        """Announce the next claim, and run its task if it was started; returns what the function raised."""
+    def _begin_next(self) -> None:
+        """Announce the next claim, and begin its attempt if the claim has started the task."""
         try:
             task, move = self._claimed.popleft()
-        except IndexError:  # relieved
-            return None
+        except IndexError:  # handed back by another thread
+            return
         engine = self.engine
-        engine.bind(task)
-        began = self.since = self.engine.tick()
-        error = None
-        self.running = task
+        began = self.last_begun = engine.monotonic()
+        self._running[task.id] = began, task  # already now: the handlers may keep this worker busy
+        starts = False
         try:
-            if not engine.announce(task, move, self._asked):
-                return None
-            if move.path != (START,):
+            if not engine.announce(engine.attach_serializer(task), move, self._requested_at):
+                return
+            starts = move.path == (START,)
+            if not starts:
                 engine.release((task,))
-                return None
-            outcome, error = (Outcome(INTERRUPT), None) if self._interrupted else self.attempts.run(task)
-            self._done.append(self._outcome(task, outcome, error, now))
-            self.ran += 1
+                return
         finally:
-            self.running = None
-        self._learn(task.name, self.engine.tick() - began)
-        return error
+            if not starts:
+                del self._running[task.id]
+        if self._interrupted:
+            self._end(task, Outcome(INTERRUPT), None)
+        else:
+            self.runner.begin(task, self._end)
+        if self._slots is None:
+            self._update_quick(task.name, engine.monotonic() - began)
 
-    def _outcome(
-        self, task: Task, outcome: Outcome, error: BaseException | None, now: float | None
+    def _end(self, task: Task, outcome: Outcome, error: BaseException | None) -> None:
+        """Note that an attempt has ended; called in any thread."""
+        done = self._settlement(task, outcome, error)
+        with self._mutex:  # in one step: once the outcome is there it may be settled, and the task begin once more
+            del self._running[task.id]
+            self._canceled.discard(task.id)
+            self._done.append(done)
+            self.attempts += 1
+        if self._slots is not None:
+            self._ended.set()
+            if self._watching:
+                self.engine.storage.wake()
+
+    def _settlement(
+        self, task: Task, outcome: Outcome, error: BaseException | None
     ) -> tuple[Settlement, BaseException | None]:
-        """What is to be committed of an outcome."""
         engine = self.engine
-        moment = engine.clock.now() if now is None else now
+        now = engine.clock.now() if self._now is None else self._now
         move = policies.settle(
             task,
             outcome,
-            moment,
+            now,
             worker=self.name,
             jitter=random.random() if task.retry.jitter else 0.0,  # noqa: S311 -- spreads retries, hides nothing
             max_interruptions=engine.max_interruptions,
         )
-        if move.states[-1].name in WAITING:  # the next attempt must not announce itself before this one has
-            move.lease = move.hold = engine.hold(task.state, move.path, moment)
+        if move.states[-1].name in WAITING:  # the next attempt must not be announced before this one's outcome
+            move.lease = move.hold = engine.hold_until(task.state, move.path, now)
         return Settlement(task, move), error
 
-    def _learn(self, function: str, took: float) -> None:
-        """Is a function quick? One slow run says no; it takes some 70 quick ones to say yes (again)."""
+    def _update_quick(self, function: str, seconds: float) -> None:
+        """Note how long a run took. One slow run makes a function slow; some 70 quick ones make it quick (again)."""
         slowest = self._pace.get(function, 1.0)
-        self._pace[function] = pace = took if took > slowest else slowest * 0.9 + took * 0.1
-        if pace < QUICK:
+        self._pace[function] = pace = seconds if seconds > slowest else slowest * 0.9 + seconds * 0.1
+        if pace < QUICK_SECONDS:
             self._quick.add(function)
         else:
             self._quick.discard(function)
 
 
-def drained(entries: deque[T], limit: int | None = None) -> list[T]:
-    """Take all that is there, or no more than `limit`; safe while another thread does the same."""
+def pop_all(entries: deque[T]) -> list[T]:
+    """Take all entries; safe while another thread does the same."""
     taken: list[T] = []
-    while limit is None or len(taken) < limit:
+    while True:
         try:
             taken.append(entries.popleft())
         except IndexError:
-            break
-    return taken
+            return taken

@@ -112,7 +112,7 @@ class _Wanted:
         """All of the function, the newest first."""
         last: int | None = None
         while page := self._engine.storage.tasks(limit=PAGE, before=last):
-            yield from (self._engine.bind(task) for task in page if task.name == self._name)
+            yield from (self._engine.attach_serializer(task) for task in page if task.name == self._name)
             last = page[-1].seq
             if last is None or len(page) < PAGE:
                 return

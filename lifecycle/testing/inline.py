@@ -81,14 +81,14 @@ def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """
     engine = fn._engine
     made = fn.s(*args, **kwargs)
-    engine._prepare(made)
-    task = engine.bind(attrs.evolve(made, call=None))  # its arguments are what is read back
-    task.state, task.attempt, task.worker = EXECUTING.name, 1, engine.name
-    attempts = TaskRunner(engine)
+    engine.prepare((made,))
+    task = engine.attach_serializer(attrs.evolve(made, call=None))  # its arguments are what is read back
+    task.state, task.attempt, task.worker = EXECUTING.name, 1, engine.process_name()
+    runner = TaskRunner(engine)
     try:
-        outcome, error = attempts.run(task)
+        outcome, error = runner.run(task)
     finally:
-        attempts.close()
+        runner.close()
     if error is not None:
         raise error
     return cast(R, engine.serializer.loads(unpack(cast(bytes, outcome.result)).body))
@@ -109,15 +109,13 @@ def testing_mode(queue: TaskQueue, clock: Clock | None = None) -> Iterator[TaskQ
     it has begun.
     """
     engine = queue.engine
-    before = engine.bare, engine.clock
+    before = engine.environment
     storage = MemoryStorage()
-    engine.use(storage)
-    engine.clock = clock or engine.clock
+    engine.replace_environment(attrs.evolve(before, storage=storage, clock=clock or before.clock))
     try:
         yield queue
     finally:
-        store, engine.clock = before
-        engine.use(store)
+        engine.replace_environment(before)
         storage.close()
 
 

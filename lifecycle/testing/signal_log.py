@@ -7,7 +7,7 @@ from typing import Final
 from lifecycle.analysis.checker import Checker, IllegalSequence
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
-from lifecycle.execution.runner import current_task
+from lifecycle.execution.attempt import current_task
 from lifecycle.queue import TaskQueue
 from lifecycle.result import Result
 

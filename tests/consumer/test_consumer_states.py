@@ -128,7 +128,7 @@ def no_store(queue, lived, monkeypatch):
         raise StorageUnavailable("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(queue.engine.bare, "next_due", away)
+        patch.setattr(queue.engine.storage, "next_due", away)
         with pytest.raises(StorageUnavailable):
             Consumer(queue).start()
     assert ways(lived) == ["starting", "stopped"]
@@ -141,7 +141,7 @@ def left_alone(queue, lived, monkeypatch):
     def fail(bell, timeout):
         raise OSError("gone")
 
-    monkeypatch.setattr(StopRequests, "heard", fail)
+    monkeypatch.setattr(StopRequests, "wait", fail)
     with pytest.raises(OSError, match="gone"):
         consumer.run()
     assert ways(lived) == ["starting", "running", "stopped"]
@@ -176,20 +176,20 @@ def test_every_row_is_gone(lived, monkeypatch):
 
 def test_a_stop_while_it_starts(queue, lived, monkeypatch):
     """Who asks it to stop while it still waits for its store is heard once it runs, and told when it is over."""
-    consumer, asked, look = Consumer(queue), threading.Event(), queue.engine.bare.next_due
+    consumer, asked, look = Consumer(queue), threading.Event(), queue.engine.storage.next_due
     threads = []
 
     def slow():
         if not asked.is_set():
             assert consumer.state == STARTING
             threads.append(threading.Thread(target=consumer.stop, daemon=True))
-            ring = consumer._bell.ring
-            monkeypatch.setattr(consumer._bell, "ring", lambda request: (ring(request), asked.set()))
+            ring = consumer._requests.request
+            monkeypatch.setattr(consumer._requests, "request", lambda request: (ring(request), asked.set()))
             threads[0].start()
             assert asked.wait(PATIENCE)
         return look()
 
-    monkeypatch.setattr(queue.engine.bare, "next_due", slow)
+    monkeypatch.setattr(queue.engine.storage, "next_due", slow)
     consumer.start()
     over(consumer, *threads)
     assert ways(lived) == ["starting", "running", "draining", "stopped"]
@@ -261,7 +261,7 @@ def test_no_thread_to_be_had(queue, lived, monkeypatch):
     """If its workers cannot be started, it ends, and can be started later."""
     consumer = Consumer(queue)
     with monkeypatch.context() as patch:
-        patch.setattr(consumer, "_hire", lambda: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+        patch.setattr(consumer, "_start_worker", lambda: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
         with pytest.raises(RuntimeError):
             consumer.start()
     assert ways(lived) == ["starting", "stopped"]

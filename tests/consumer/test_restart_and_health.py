@@ -73,7 +73,7 @@ def test_new_code(tmp_path, news, version, kind):
         until(lambda: running_on.state == "executing", "its start")
         news(2)
         consumer.send_signal(signal.SIGHUP)
-        said(consumer, "stopping; what runs is finished first")
+        said(consumer, "stopping; running tasks are finished first")
         later = version()
         consumer.send_signal(signal.SIGHUP)  # once is enough
         (tmp_path / "gate").touch()
@@ -190,7 +190,7 @@ def test_readiness(make, tmp_path, monkeypatch):
         )
 
     with running(queue, ready_file=file, health="127.0.0.1:0") as consumer:
-        port = consumer._signs[1].number
+        port = consumer._health_reports[1].number
         until(lambda: told(200, True, "running"), "its readiness")
         assert file.read_text() == f"{os.getpid()}\n"
         outage.on = True

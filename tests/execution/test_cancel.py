@@ -7,6 +7,7 @@ import pytest
 from conftest import PATIENCE, another_thread, at_work, drain, failure, spin
 
 from lifecycle import LIFECYCLE, IllegalTransition, RetryTask, TaskCanceled, UnknownTask, check_canceled
+from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.worker import Worker
 
 OFF = "enqueued executing canceled"
@@ -204,11 +205,13 @@ def test_only_that_one(queue, heard, runs):
     """The task that a worker runs next is left alone, even if it begins while its predecessor is being called off."""
     ends, begins, late = threading.Event(), threading.Event(), threading.Event()
 
-    class Overtaken(Worker):
-        """Goes on to its next task while somebody looks at what it runs."""
+    class Overtaken(TaskRunner):
+        """Goes on to its next task while another thread looks at the running one."""
+
+        now = None
 
         @property
-        def running(self):
+        def _task(self):
             known = self.now
             if late.is_set():
                 late.clear()
@@ -216,11 +219,11 @@ def test_only_that_one(queue, heard, runs):
                 assert begins.wait(PATIENCE)
             return known
 
-        @running.setter
-        def running(self, task):
+        @_task.setter
+        def _task(self, task):
             self.now = task
 
-    worker = Overtaken(queue.engine, "w")
+    worker = Worker(queue.engine, "w", runner=Overtaken(queue.engine))
 
     @queue.task()
     def first():

@@ -14,8 +14,9 @@ from support.processes import NOISE, settled
 
 from lifecycle import Consumer, IllegalTransition, TaskCanceled
 from lifecycle.consumer.workers.base import WorkerContext
-from lifecycle.consumer.workers.loop import STUCK
-from lifecycle.consumer.workers.thread import ThreadHandle
+from lifecycle.consumer.workers.loop import STUCK_SECONDS
+from lifecycle.consumer.workers.thread import ThreadWorker
+from lifecycle.execution.runner import TaskRunner
 from lifecycle.storage.base import RevocationTarget
 
 OFF = "enqueued executing canceled"
@@ -101,7 +102,7 @@ def test_what_does_not_let_itself_be_stopped(queue, heard, worker, runs):
         result.cancel()
         worker.cancel(result.id)
         assert told.wait(PATIENCE)
-        worker.put_back()
+        worker.requeue_running()
         hangs.set()
     assert heard.story(result) == OFF
     assert drain(queue) == []
@@ -217,7 +218,7 @@ def test_a_copy(queue, worker, runs):
         over.set()
     assert result.state == "complete"
     assert not other.task.canceling
-    with closing(worker.attempts):
+    with closing(worker.runner):
         drain(queue)
     assert other.state == "complete"
 
@@ -282,7 +283,7 @@ def test_as_a_consumer_is_told_to_stop(live):
     result = queue.task()(gate.pass_through)()
     with running(queue) as consumer:
         gate.until(1)
-        consumer._tick = PATIENCE  # it does not come to look before it stops
+        consumer._interval_seconds = PATIENCE  # it does not come to look before it stops
         result.cancel()
         consumer.stop(graceful=False)
     told = states(result)
@@ -296,18 +297,18 @@ def test_as_a_consumer_is_told_to_stop(live):
 def test_what_a_consumer_asks(queue, monkeypatch):
     """A consumer asks only about workers that have run one task for a while: if they are idle or quick it asks nothing."""
     consumer = Consumer(queue)
-    hands = [ThreadHandle(WorkerContext(queue, consumer._terms), f"w{n}") for n in range(3)]
-    consumer._crew.extend(hands)
-    idle, quick, slow = [hand._shift.worker for hand in hands]
+    context = WorkerContext(queue, consumer._options)
+    hands = [ThreadWorker(context, f"w{n}", TaskRunner(queue.engine)) for n in range(3)]
+    consumer._workers.extend(hands)
+    idle, quick, slow = [hand.worker for hand in hands]
     asked = []
     monkeypatch.setattr(queue.storage, "canceling", lambda workers: asked.append(list(workers)) or [])
-    now = queue.engine.tick()
-    quick.running = slow.running = queue.task()(lambda: None).s()
-    quick.since = now + PATIENCE
-    slow.since = now + PATIENCE
-    consumer._call_off()
+    now = queue.engine.monotonic()
+    task = queue.task()(lambda: None).s()
+    quick._running[task.id] = slow._running[task.id] = now + PATIENCE, task
+    consumer._deliver_cancellations()
     assert asked == []
-    slow.since = now - STUCK - 0.01
-    consumer._call_off()
+    slow._running[task.id] = now - STUCK_SECONDS - 0.01, task
+    consumer._deliver_cancellations()
     assert asked == [["w2"]]
-    assert idle.running is None
+    assert idle.is_idle

@@ -63,7 +63,7 @@ class Locks:
     def __init__(self, queue, monkeypatch, *, done):
         self.away, self._done = True, done
         for name in ("lock", "unlock"):
-            monkeypatch.setattr(queue.engine.bare, name, self._failing(getattr(queue.engine.bare, name)))
+            monkeypatch.setattr(queue.engine.storage, name, self._failing(getattr(queue.engine.storage, name)))
 
     def _failing(self, operation):
         def call(*args):
@@ -91,7 +91,7 @@ def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog, use):
     locks = []
     takes()
     assert queue.run_next().state == ("complete" if use == "left behind" else "error")
-    assert ("has left the lock 'lock' behind" in caplog.text) == (use == "left behind")
+    assert ("has left the lock 'lock' taken" in caplog.text) == (use == "left behind")
     for _ in range(3):  # it is kept alive as long as its worker is
         queue.engine.clock.advance(20)
         queue.storage.extend([task.worker for task in queue.storage.tasks()], queue.engine.clock.now() + 30)
@@ -101,7 +101,7 @@ def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog, use):
     queue.task(name="plain")(lambda: 1)()
     assert queue.run_next().state == "complete"
     assert not queue.is_locked("lock")
-    assert not queue.engine.owed
+    assert not queue.engine.deferred
 
 
 def test_a_lock_that_nobody_heard_of(queue, monkeypatch):
@@ -124,10 +124,10 @@ def test_a_release_that_fails(queue, monkeypatch):
     with pytest.raises(StorageUnavailable):
         lock.release()
     assert not lock.release()
-    queue.engine.heartbeat._beat([queue.engine.name])
+    queue.engine.heartbeat._beat([queue.engine.process_name()])
     assert queue.is_locked("lock")
     locks.away = False
-    queue.engine.heartbeat._beat([queue.engine.name])
+    queue.engine.heartbeat._beat([queue.engine.process_name()])
     assert lock.acquire()
     assert lock.release()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lifecycle import TaskTimeout
-from lifecycle.execution import interruption as guard
+from lifecycle.execution import interruption
 from lifecycle.execution.interruption import Interrupter
 
 
@@ -16,8 +16,8 @@ def pending(monkeypatch):
         if waits:
             raise waits.pop()
 
-    monkeypatch.setattr(type(guard.THREADS), "throw", lambda self, there, error: waits.append(error))
-    monkeypatch.setattr(guard, "_strike", strike)
+    monkeypatch.setattr(type(interruption.THREADS), "throw", lambda self, there, error: waits.append(error))
+    monkeypatch.setattr(interruption, "_receive", strike)
     return waits
 
 
@@ -38,7 +38,7 @@ def test_what_was_thrown_before_a_call(pending):
     one.arm(None, TaskTimeout)
     one.throw(TaskTimeout)
     with pytest.raises(TaskTimeout):
-        one.enter()
+        one.enter_shield()
     one.throw(TaskTimeout)
     assert pending == [TaskTimeout], "no shield is left up"
     one.disarm()
@@ -49,11 +49,11 @@ def test_what_is_thrown_in_a_call(pending):
     woken = []
     one = Interrupter(lambda: woken.append(1))
     one.arm(None, TaskTimeout)
-    one.enter()
-    one.enter()
+    one.enter_shield()
+    one.enter_shield()
     one.throw(TaskTimeout)
     assert (pending, woken) == ([], [1])
-    one.leave()
+    one.leave_shield()
     with pytest.raises(TaskTimeout):
-        one.leave()
+        one.leave_shield()
     one.disarm()

@@ -197,7 +197,7 @@ def test_what_a_stuck_worker_runs_is_put_back(queue, heard):
     @queue.task(context=True)
     def stubborn(task=None):
         if task.attempt == 1:
-            worker.put_back()
+            worker.requeue_running()
             assert queue.run_next().state == "complete"
             return "too late"
         return "in time"

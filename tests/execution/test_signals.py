@@ -60,7 +60,7 @@ def test_any_registrations(steps):
             heard.clear()
             signals.send(signal, task)
             assert [told[0] for told in heard] == [who for who, has in model if signal in has]
-        assert set(signals.heard) == {signal for signal in NAMES if any(signal in has for _, has in model)}
+        assert set(signals.connected) == {signal for signal in NAMES if any(signal in has for _, has in model)}
 
 
 def test_one_and_all():
@@ -104,7 +104,7 @@ def test_each_queue_its_own():
     heard, here, there = [], Signals(), Signals()
     here.connect(Ear(heard))
     there.send("complete", task)
-    assert (heard, there.heard) == ([], {})
+    assert (heard, there.connected) == ([], {})
 
 
 # How they are called -----------------------------------------------------------------------------------------------
@@ -191,14 +191,14 @@ def test_a_misspelt_signal(word, before, after):
         heard, signals = [], Signals()
         ear = Ear(heard)
         signals.connect(ear, ["complete"])
-        known = signals.heard
+        known = signals.connected
         for ask in (signals.connect, signals.disconnect):
             with pytest.raises(UnknownSignal) as caught:
                 ask(ear, [*before, wrong, *after])
             assert isinstance(caught.value, ConfigurationError)
             assert str(caught.value).startswith(f"no signal {wrong!r}: ")
             assert all(signal in str(caught.value) for signal in NAMES)
-            assert signals.heard == known == {"complete": (ear,)}
+            assert signals.connected == known == {"complete": (ear,)}
 
 
 @pytest.mark.parametrize("wrong", [None, 1, b"error", ["error"], len])

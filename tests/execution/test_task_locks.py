@@ -159,7 +159,7 @@ def test_freed_when_it_is_put_back(queue, is_async):
         if task.attempt > 1:
             return
         with queue.lock_task("lock"):
-            worker.put_back()
+            worker.requeue_running()
             seen.append(queue.is_locked("lock"))
             other = queue.lock_task("lock")
             assert other.acquire()
@@ -180,7 +180,7 @@ def test_freed_when_it_is_put_back(queue, is_async):
     assert seen == [False, True]
     drain(queue)
     assert states(result) == "queued executing interrupted queued executing complete"
-    worker.attempts.close()
+    worker.runner.close()
 
 
 def test_freed_when_the_lease_lapses(queue, clock):

@@ -237,10 +237,10 @@ def test_timeouts_are_not_kept(queue):
     quick = queue.task(timeout=3600)(lambda: None)
     quick()
     drain(queue)
-    before = len(interruption._alarms._due)
+    before = len(interruption._timer._due)
     quick.map([()] * 200)
     drain(queue)
-    assert len(interruption._alarms._due) < before + 20
+    assert len(interruption._timer._due) < before + 20
 
 
 def test_interrupting_an_async_body(queue, heard):
@@ -259,7 +259,7 @@ def test_interrupting_an_async_body(queue, heard):
         assert runs.wait(PATIENCE)
         worker.interrupt()
     assert heard.story(result) == "enqueued executing interrupted enqueued"
-    worker.attempts.close()
+    worker.runner.close()
     queue.run_next()
     assert result.get() == "done"
 
@@ -425,7 +425,7 @@ def test_a_timeout_at_any_step(queue, action):
 
     with ThreadPoolExecutor(2) as pool:
         worker = Worker(queue.engine, "struck")
-        striking = Striking(worker.attempts.guard, pool)
+        striking = Striking(worker.runner.interrupter, pool)
         for step in range(1, 10**4):
             if action == "retry":
                 fails(), queue.run_next()

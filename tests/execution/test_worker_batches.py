@@ -8,6 +8,7 @@ import pytest
 from lifecycle import SIGNAL_COMPLETE
 from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
 from lifecycle.consumer.workers.loop import WorkerLoop
+from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.worker import Worker
 
 
@@ -73,13 +74,13 @@ def test_a_busy_worker_is_stopped(queue, heard):
 def test_a_busy_worker_is_stuck(queue, heard):
     """Of a worker that is stuck, and all it has claimed: what it has done is settled, all else put back, and run again."""
     worker, at = Worker(queue.engine, "stuck"), []
-    queue.engine.tick = lambda: 0.0  # on a busy machine, too, its function is quick, so that it claims several
+    queue.engine.monotonic = lambda: 0.0  # on a busy machine, too, its function is quick, so that it claims several
 
     @queue.task()
     def quick(n):
         if n >= 150 and not at and queue.counts()["executing"] > 1:
             at.append(n)
-            worker.put_back()
+            worker.requeue_running()
             at.append(queue.counts())
         return n
 
@@ -96,8 +97,9 @@ def test_a_busy_worker_is_stuck(queue, heard):
 
 def test_a_busy_worker_is_not_stuck(queue, heard, add):
     """However long its last task took: a worker that has just claimed the next one is not relieved of it."""
-    shift, ticks = WorkerLoop(WorkerContext(queue, WorkerOptions(30.0, 1, "spawn")), "busy"), [0.0]
-    queue.engine.tick = lambda: ticks[0]
+    context, ticks = WorkerContext(queue, WorkerOptions(30.0, 1, "spawn")), [0.0]
+    loop = WorkerLoop(context, "busy", TaskRunner(queue.engine))
+    queue.engine.monotonic = lambda: ticks[0]
     looked = []
 
     @queue.task()
@@ -106,12 +108,12 @@ def test_a_busy_worker_is_not_stuck(queue, heard, add):
 
     @queue.signal(SIGNAL_COMPLETE)
     def look(signal, task):  # as the consumer does all the time, and it comes between claim and start
-        looked.append(shift.worker.burdened)
-        shift.relieve()
+        looked.append(loop.worker.has_backlog)
+        loop.check()
 
     slow()
     result = add(1, 1)
-    shift.worker.work(lambda: True)
+    loop.worker.work(lambda: True)
     assert looked == [True, False]
     assert heard.story(result) == "enqueued executing complete"
 

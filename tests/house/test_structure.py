@@ -21,14 +21,14 @@ lifecycle.core:                  machine serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
 lifecycle:                       diagrams
-lifecycle.execution:             heartbeat interruption signals stored_result
+lifecycle.execution:             heartbeat interruption signals stored_result registry
 lifecycle.storage:               base / claims notifications / memory
 lifecycle.storage.sqlite:        schema watcher / database / storage
 lifecycle.storage.postgres:      schema session / statements / listener / server / exchange external_transaction in_doubt
 lifecycle.storage.postgres:      url / storage
 lifecycle.storage.redis:         connection / listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
-lifecycle.execution:             engine / external_transaction runner / async_runner worker / desk
+lifecycle.execution:             environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
 lifecycle:                       locks result / function / queue
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_storage strategies / invariants / agreement / claim_order_cases / cases / spec
@@ -36,7 +36,7 @@ lifecycle.testing.simulation:    faults lease_audit / world / queue_spec random_
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              os_signals process_memory states / health stop_requests / health_server
-lifecycle.consumer.workers:      base gevent_ shared_status / loop / asyncio_ process_main thread / process / types
+lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
 lifecycle.consumer:              consumer
 lifecycle:                       consumer
 lifecycle.consumer:              loading
@@ -69,7 +69,7 @@ LATE = {  # module: what it imports when that is used, since it costs a tenth of
     },
     "lifecycle.execution.external_transaction": {"lifecycle.storage.postgres.storage"},
     "lifecycle.consumer.workers.types": {
-        f"lifecycle.consumer.workers.{name}" for name in ("process_main", "process", "asyncio_")
+        f"lifecycle.consumer.workers.{name}" for name in ("process", "asyncio_", "gevent_")
     },
     "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
     "lifecycle.consumer.cli.main": {

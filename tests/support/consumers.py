@@ -10,7 +10,7 @@ from support.processes import PATIENCE, until
 
 from lifecycle import Consumer
 from lifecycle.consumer.states import RUNNING
-from lifecycle.consumer.workers.thread import ThreadHandle
+from lifecycle.consumer.workers.thread import ThreadWorker
 
 PUT_BACK = "queued executing interrupted queued"
 PROMPT = 0.5
@@ -135,7 +135,7 @@ def now():
 def hands(consumer):
     """The threads of its queue's workers that are alive."""
     targets = [(one, getattr(getattr(one, "_target", None), "__self__", None)) for one in threading.enumerate()]
-    return [one for one, hand in targets if isinstance(hand, ThreadHandle) and hand._engine is consumer.queue.engine]
+    return [one for one, hand in targets if isinstance(hand, ThreadWorker) and hand.worker.engine is consumer.queue.engine]
 
 
 def logged(caplog, level, text):

@@ -26,7 +26,7 @@ def silent(original):
     """A recovery is not announced."""
 
     def recover(self, now=None):
-        return len(self.storage.recover(self.clock.now(), Actor(self.name), max_interruptions=self.max_interruptions))
+        return len(self.storage.recover(self.clock.now(), Actor(self.process_name()), max_interruptions=self.max_interruptions))
 
     return recover
 
@@ -51,7 +51,7 @@ BUGS = {
     "a fence that looks at the state only": (
         Task, "fence", lambda original: property(lambda self: (self.id, self.state)), "was taken, and it is held",
     ),  # 40
-    "a recovery is not announced": (Engine, "recover", silent, "nobody heard of interrupted"),  # 0
+    "a recovery is not announced": (Engine, "recover", silent, "nobody heard of (interrupted|canceled)"),  # 0
     "given to somebody twice": (MemoryStorage, "_claim", generous, "was given to"),  # 0
 }  # fmt: skip
 

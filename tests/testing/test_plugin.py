@@ -284,7 +284,7 @@ def test_recording_ends(run):
                 assert len(signals) == 1
 
         def test_is_over():
-            assert queue.engine.signals.heard == {}
+            assert queue.engine.signals.connected == {}
             lie(queue, "complete", "t1")
         """
     ).assert_outcomes(passed=2)

@@ -153,6 +153,6 @@ def test_the_queue_is_given_back(tmp_path):
     result = add(3, 4)
     assert queue.run_next().id == result.id
     assert result.get() == 7
-    assert queue.engine.signals.heard == {}
+    assert queue.engine.signals.connected == {}
     assert queue.engine.hooks.pre_execute == {}
     queue.close()

@@ -7,9 +7,9 @@ import pytest
 
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.core.policies import Move
-from lifecycle.execution import runner as attempt
+from lifecycle.core.task import Task
+from lifecycle.execution import attempt
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.runner import prepared
 from lifecycle.execution.signals import Signals
 from lifecycle.execution.worker import Worker
 from lifecycle.storage import MemoryStorage, SQLiteStorage
@@ -76,7 +76,7 @@ def early(original):
 
     def settle(self, done, go_on, now):
         for (task, move), error in done:
-            self.engine.announce(copy(task), move, self.engine.tick(), error)
+            self.engine.announce(copy(task), move, self.engine.monotonic(), error)
         original(self, done, go_on, now)
 
     return settle
@@ -138,8 +138,8 @@ BUGS = {
     "what is released is lost": (MemoryStorage, "_let_go", unheld),
     "recovered while its worker is alive": (MemoryStorage, "recover", impatient),
     "given to two workers": (MemoryStorage, "exchange", generous),
-    "not held until it is announced": (Engine, "hold", lambda original: lambda self, state, path, now: None),
-    "what was taken over is announced": (Engine, "_lost", lambda original: lambda self, *held: False),
+    "not held until it is announced": (Engine, "hold_until", lambda original: lambda self, state, path, now: None),
+    "what was taken over is announced": (Engine, "_lost_lease", lambda original: lambda self, *held: False),
     "attempts are not counted": (Move, "apply", uncounted),
     "a signal that is not sent": (Signals, "send", deaf),
     "one history line for a whole path": (
@@ -189,13 +189,14 @@ def test_a_world_moved_by_hand():
 @pytest.mark.parametrize("heeded", [True, False])
 def test_called_off_before(monkeypatch, heeded):
     """Who is called off begins no further attempt; a worker that does not heed the wish breaks a promise."""
+    prepare = attempt._prepare
 
     def deaf(engine, task):
         task.canceling = False
-        return prepared(engine, task)
+        return prepare(engine, task)
 
     if not heeded:
-        monkeypatch.setattr(attempt, "prepared", deaf)
+        monkeypatch.setattr(attempt, "_prepare", deaf)
     queue = TaskQueue("memory://", lease=30)
     again = queue.task(name="again", retries=1)(lambda: None)
     with World(queue) as world:

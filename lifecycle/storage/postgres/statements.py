@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -240,7 +240,7 @@ class Sql:
         tasks, steps = [task for task, _, _ in made], [move for _, move, _ in made]
         fences = zip(*(task.fence for task in tasks), strict=True)
         columns: list[_Column] = [
-            *((kind, list(values)) for kind, values in zip(_OF_FENCE, fences, strict=True)),
+            *cast("list[_Column]", list(zip(_OF_FENCE, fences, strict=True))),
             (texts, [move.states[-1].name for move in steps]),
             (numbers, [move.eta for move in steps]),
             (numbers, [move.retries for move in steps]),

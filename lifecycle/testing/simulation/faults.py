@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import attrs
 
-from lifecycle.execution.engine import Function
+from lifecycle.execution.registry import Function
 
 __all__ = ["FaultyFunctions"]
 

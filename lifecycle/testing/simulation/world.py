@@ -19,7 +19,7 @@ from lifecycle.analysis.checker import Checker, IllegalSequence
 from lifecycle.core.policies import WAITING
 from lifecycle.core.table import EXECUTING, LIFECYCLE
 from lifecycle.core.task import Task
-from lifecycle.execution.heartbeat import Heartbeat
+from lifecycle.execution.environment import Environment
 from lifecycle.execution.signals import SIGNAL_EXECUTING, SIGNALS
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
@@ -63,7 +63,7 @@ class Actor:
         self._gone = False
         self._left = 0
         self.asked: float | None = None
-        """Since when it has been in a call of the store (`Engine.tick`)."""
+        """Since when it has been in a call of the store (`Engine.monotonic`)."""
         self.replacement: Callable[[], object] | None = None
         """Finds somebody who takes its place, should it die."""
 
@@ -152,16 +152,8 @@ class World:
         self._steps = itertools.cycle([rng.choice((0.0, 0.0, 0.0001, 0.0004, 0.003)) for _ in range(97)])
         self._ticks = 0.0
         engine = queue.engine
-        self._before = (
-            engine.bare, engine.clock, engine.heartbeat, engine.tick, engine.who, engine.after_enqueue, engine.functions
-        )  # fmt: skip
-        engine.use(cast(Storage, _Sluice(self)))
-        engine.clock, engine.heartbeat, engine.tick, engine.who = (
-            self.clock,
-            cast(Heartbeat, self),
-            self._tick,
-            self._who,
-        )
+        self._before = engine.environment, engine.after_enqueue, engine.functions
+        engine.replace_environment(Environment(cast(Storage, _Sluice(self)), self.clock, self._tick, self._who, self))
         engine.after_enqueue, engine.functions = None, FaultyFunctions(engine.functions, self._trouble)
         # Before all other handlers: they may take their time, and what happens meanwhile is announced meanwhile.
         engine.signals._handlers.insert(0, (self._hear, set(SIGNALS)))
@@ -215,7 +207,7 @@ class World:
     def beat(self) -> None:
         """The heartbeat of all who are alive."""
         names = [name for (owner, name) in self._kept if owner is None or self.actors[owner].can_go_on]
-        self.queue.engine.bare.extend(names, self.clock.now() + self.queue.engine.lease)
+        self.queue.engine.prolong_leases(names)
 
     def advance(self, seconds: float, *, beats: bool = True) -> None:
         """Time passes, or the clock is set back. Without beats whatever is held for less lapses."""
@@ -393,10 +385,8 @@ class World:
         engine = self.queue.engine
         engine.hooks.unregister("pre_execute", "simulation")
         engine.signals.disconnect(self._hear)
-        (
-            storage, engine.clock, engine.heartbeat, engine.tick, engine.who, engine.after_enqueue, engine.functions
-        ) = self._before  # fmt: skip
-        engine.use(storage)
+        environment, engine.after_enqueue, engine.functions = self._before
+        engine.replace_environment(environment)
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from support.consumers import PROMPT, PUT_BACK, Gate, Hall, ended, logged, on_sq
 from support.processes import PATIENCE, settled, states, until
 
 from lifecycle import CancelExecution, TaskCanceled, TaskInterrupted
-from lifecycle.execution.async_runner import _Body
+from lifecycle.execution.async_runner import _Coroutine
 
 DONE = "queued executing complete"
 
@@ -151,7 +151,7 @@ def test_called_off(queue, monkeypatch, swallows, history):
     """What is called off is cancelled where it awaits, once; if it goes on all the same, it completes."""
     hall, told, asked = Hall(), [], []
     canceling = queue.storage.canceling
-    monkeypatch.setattr(queue.engine.bare, "canceling", lambda workers: (asked.append(1), canceling(workers))[1])
+    monkeypatch.setattr(queue.engine.storage, "canceling", lambda workers: (asked.append(1), canceling(workers))[1])
 
     @queue.task()
     async def wait():
@@ -197,8 +197,8 @@ def test_called_off_before_it_begins(queue):
         result = late()
         until(lambda: result.state == "executing", "its start")
         queue.cancel(result.id)
-        (hand,) = consumer._crew
-        until(lambda: result.id in hand._desk._told, "the call")
+        (hand,) = consumer._workers
+        until(lambda: result.id in hand.worker._told, "the call")
         release.set()
         assert settled(queue, first, result) == ["complete", "canceled"]
     assert ran == []
@@ -221,10 +221,10 @@ def test_interrupted_before_it_begins(queue):
         first = compute()
         assert computing.wait(PATIENCE)
         result = late()
-        (hand,) = consumer._crew
-        until(lambda: result.id in hand._desk.crowd._bodies, "its start")
+        (hand,) = consumer._workers
+        until(lambda: result.id in hand.worker.runner._coroutines, "its start")
         stop = stopping(consumer, graceful=False)
-        until(lambda: hand._desk.crowd._interrupted, "the interruption")
+        until(lambda: hand.worker.runner._interrupted, "the interruption")
         release.set()
         ended(stop)
     assert ran == []
@@ -296,13 +296,13 @@ def test_told_too_late(queue):
     with at_work(queue, grace=PATIENCE) as consumer:
         result = waits()
         until(lambda: begun, "the body")
-        (hand,) = consumer._crew
-        crowd = hand._desk.crowd
+        (hand,) = consumer._workers
+        runner = hand.worker.runner
         consumer.stop(graceful=False)
-        until(crowd._loop.is_closed, "the end of the loop")
-    crowd._bodies[result.id] = _Body()
+        until(runner._loop.is_closed, "the end of the loop")
+    runner._coroutines[result.id] = _Coroutine()
     hand.interrupt()
-    assert not crowd.throw(TaskCanceled, result.id)
+    assert not runner.throw(TaskCanceled, result.id)
 
 
 def test_put_back_on_its_behalf(queue, caplog):
@@ -329,7 +329,7 @@ def test_put_back_on_its_behalf(queue, caplog):
     with at_work(queue, grace=0.1) as consumer:
         results = stubborn(), obstinate()
         until(lambda: len(begun) == 2, "the bodies")
-        (hand,) = consumer._crew
+        (hand,) = consumer._workers
         consumer.stop(graceful=False)
         assert [states(result) for result in results] == [PUT_BACK] * 2
         release.set()
@@ -351,7 +351,7 @@ def test_stopped_by_a_task(queue, is_async):
 
         body = queue.task(name="stop")(stop_async if is_async else consumer.stop)
         result = body()
-        (hand,) = consumer._crew
+        (hand,) = consumer._workers
         assert settled(queue, result) == ["complete"]
         ended(hand._thread)
     assert states(body()) == "queued"

@@ -65,7 +65,7 @@ def test_a_stop_while_a_handler_runs(queue):
     with at_work(queue, grace=0.1) as consumer:
         result = body()
         until(lambda: inside, "the handler")
-        (hand,) = consumer._crew
+        (hand,) = consumer._workers
         consumer.stop(graceful=False)
         assert states(result) == PUT_BACK
         gate.set()
@@ -121,7 +121,7 @@ def test_what_must_not_end_the_loop(queue, caplog):
         until(lambda: left[0].done(), "what was left")
         assert isinstance(left[0].exception(), SystemExit)
         assert settled(queue, *results, after()) == ["complete", "error", "complete"]
-    assert logged(caplog, logging.ERROR, "something in the loop of the workers raised")
+    assert logged(caplog, logging.ERROR, "an exception left the event loop of the workers")
 
 
 # The store ------------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_stopped_while_the_store_is_away(make, monkeypatch, caplog):
     with at_work(queue, grace=0.1) as consumer:
         result = stay()
         hall.until(1)
-        (hand,) = consumer._crew
+        (hand,) = consumer._workers
         outage.on = True
         hall.opened = True
         until(lambda: outage.failed["exchange"] >= 3, "the third attempt to store the outcome")

@@ -294,7 +294,7 @@ def test_cannot_begin(tmp_path, how):
     result = queue.task(name="add")(lambda a, b: None)(1, 2)
     with consuming(tmp_path, "fragile", "-k", "process") as consumer:
         for pause in "0.5", "1":
-            said(consumer, f"could not begin; another tries it in {pause} s")
+            said(consumer, f"could not begin; another one is started in {pause} s")
         (tmp_path / "broken").unlink()
         assert result.get(timeout=PATIENCE) == 3
         assert end(consumer) == 0

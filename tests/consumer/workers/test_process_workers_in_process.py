@@ -62,9 +62,9 @@ def test_that_has_gone_on(chores):
     consumer = Consumer(chores.queue, 1, "process", grace=0.5)
     consumer.start()
     result = chores.asleep()
-    (hand,) = consumer._crew
-    until(lambda: hand._slate.read().task_id == result.id, "the body")
-    hand._end(hand._slate.read()._replace(attempt=7), TaskTimeout)
+    (hand,) = consumer._workers
+    until(lambda: hand._status.read().task_id == result.id, "the body")
+    hand._kill_for(hand._status.read()._replace(attempt=7), TaskTimeout)
     assert hand.is_alive()
     assert states(result) == "queued executing"
     consumer.stop(graceful=False)
@@ -76,11 +76,11 @@ def test_sent_home(chores, tmp_path):
     consumer = Consumer(chores.queue, 1, "process")
     consumer.start()
     running = chores.linger()
-    (hand,) = consumer._crew
-    until(lambda: hand._slate.read().task_id == running.id, "the body")
+    (hand,) = consumer._workers
+    until(lambda: hand._status.read().task_id == running.id, "the body")
     hand._request = lambda *said: None  # as if nobody there had come to read it yet
     stop = stopping(consumer)
-    until(lambda: hand._slate.sent_home, "the word")
+    until(lambda: hand._status.stop_requested, "the word")
     waiting = chores.add(1, 2)
     (tmp_path / "gate").touch()
     ended(stop)
@@ -91,12 +91,12 @@ def test_sent_home(chores, tmp_path):
 @FORKS
 def test_terminated(chores, tmp_path, monkeypatch):
     """A worker's process that gets SIGTERM claims nothing more from that moment on; the one that takes its place does."""
-    monkeypatch.setattr(child, "TICK", PATIENCE)  # its ear does not come to it meanwhile
+    monkeypatch.setattr(child, "BEAT_INTERVAL_SECONDS", PATIENCE)  # its ear does not come to it meanwhile
     consumer = Consumer(chores.queue, 1, "process", start_method="fork")
     consumer.start()
     running = chores.linger()
-    (hand,) = consumer._crew
-    until(lambda: hand._slate.read().task_id == running.id, "the body")
+    (hand,) = consumer._workers
+    until(lambda: hand._status.read().task_id == running.id, "the body")
     pid = hand._process.pid
     os.kill(pid, signal.SIGTERM)
     later = chores.where()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.clock import monotonic
-from lifecycle.consumer.workers.shared_status import READY, RETIRED, SharedStatus
+from lifecycle.consumer.workers.shared_status import READY, RECYCLED, SharedStatus
 from lifecycle.core.task import Task
 
 context = multiprocessing.get_context("spawn")
@@ -25,7 +25,7 @@ def test_a_body(task_id, attempt, timeout):
     """The slate has the id, the attempt and the deadline of the body that runs; of an id beyond 255 bytes it is silent."""
     slate = SharedStatus(context)
     before = monotonic()
-    slate.note(a_task(task_id, attempt, timeout))
+    slate.set_task(a_task(task_id, attempt, timeout))
     seen, after = slate.read(), monotonic()
     assert seen.task_id == (task_id if len(task_id.encode()) <= 255 else None)
     assert seen.attempt == attempt
@@ -41,33 +41,33 @@ def test_counts(turns):
     """It counts the bodies that are over, and has none of them any more; each sign of life carries the count."""
     slate, ran = SharedStatus(context), 0
     for begins in turns:
-        slate.note(a_task("one") if begins else None)
+        slate.set_task(a_task("one") if begins else None)
         ran += not begins
         assert (slate.read().task_id is None) is not begins
     slate.beat()
-    assert slate.read().ran == ran
+    assert slate.read().attempts == ran
 
 
 def test_a_shorter_id():
     """Nothing is left of an id that was longer."""
     slate = SharedStatus(context)
-    slate.note(a_task("a-long-one"))
-    slate.note(a_task("b"))
+    slate.set_task(a_task("a-long-one"))
+    slate.set_task(a_task("b"))
     assert slate.read().task_id == "b"
-    slate.note(a_task("x" * 256))
+    slate.set_task(a_task("x" * 256))
     assert slate.read().task_id is None
 
 
 def test_stages():
     """A worker that has not begun is neither ready nor retired; a beat changes nothing in that, but the time."""
     slate = SharedStatus(context)
-    assert (slate.read().ready, slate.read().retired, slate.read().beat) == (False, False, 0.0)
+    assert (slate.read().ready, slate.read().recycled, slate.read().beat) == (False, False, 0.0)
     slate.beat()
-    assert (slate.read().ready, slate.read().retired) == (False, False)
-    for stage, retired in (READY, False), (RETIRED, True):
+    assert (slate.read().ready, slate.read().recycled) == (False, False)
+    for stage, retired in (READY, False), (RECYCLED, True):
         before = monotonic()
-        slate.stage(stage)
+        slate.set_stage(stage)
         slate.beat()
         seen = slate.read()
-        assert (seen.ready, seen.retired) == (True, retired)
+        assert (seen.ready, seen.recycled) == (True, retired)
         assert before <= seen.beat <= monotonic()

@@ -11,7 +11,7 @@ from lifecycle.execution.signals import Signals
 from lifecycle.execution.worker import Worker
 from lifecycle.result import Result
 
-send, history, outcome = Signals.send, Result.history, Worker._outcome
+send, history, outcome = Signals.send, Result.history, Worker._settlement
 
 
 def swap(self, signal, task, exc=None):
@@ -49,7 +49,7 @@ match os.environ.get("BREAK"):
     case "repeat":
         Signals.send = repeat
     case "miscount":
-        Worker._outcome = miscount
+        Worker._settlement = miscount
     case "forget":
         Result.history = lambda self: history(self)[:-1]
     case "stillborn" if "run" in sys.orig_argv:

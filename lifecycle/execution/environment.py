@@ -1,0 +1,57 @@
+"""The world of an engine: its store, its clocks, its heartbeat, the name of its process. Simulations replace it whole."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+
+from lifecycle.clock import Clock, monotonic
+from lifecycle.storage.base import Storage
+
+__all__ = ["Environment", "LeaseKeeper", "ProcessName"]
+
+
+class LeaseKeeper(Protocol):
+    """Keeps the leases of workers alive: see `Heartbeat`."""
+
+    def keep(self, worker: str) -> None:
+        """Prolong the leases of `worker` from now on. Counts: as many `drop` calls end it."""
+        ...
+
+    def drop(self, worker: str) -> None:
+        """Undo one `keep`."""
+        ...
+
+    def close(self) -> None:
+        """End."""
+        ...
+
+
+class ProcessName:
+    """The name of this process in histories and leases: host, process number, and six random digits."""
+
+    def __init__(self) -> None:
+        self._name, self._pid = "", 0
+
+    def __call__(self) -> str:
+        """Return the name; after a fork, the child has another one."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"
+        return self._name
+
+
+@attrs.frozen
+class Environment:
+    """Everything outside the process's own memory that an engine uses."""
+
+    storage: Storage
+    clock: Clock
+    monotonic: Callable[[], float] = monotonic
+    """Seconds that only grow: for decisions that a clock which is set must not change."""
+    process_name: Callable[[], str] = attrs.field(factory=ProcessName)
+    """The name of the process that acts, as it stands in histories."""
+    lease_keeper: LeaseKeeper | None = None
+    """Keeps the leases of this process's workers alive; ``None``: the engine's own heartbeat, a thread."""
