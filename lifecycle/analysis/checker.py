@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State
+from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle
 from lifecycle.errors import LifecycleError
 
 __all__ = ["Checker", "IllegalSequence", "check"]
@@ -54,7 +54,8 @@ class Checker:
         does not hear what producers announce: its first signal may be one that may follow that.
         """
         self._next: dict[str | None, dict[str, str]] = {
-            state: {target.signal: target.name for target in targets} for state, targets in _targets(lifecycle).items()
+            state: {target.signal: target.name for target in lifecycle.targets(state)}
+            for state in (None, *lifecycle.states)
         }
         self._final = {state.name for state in lifecycle.of_kind(Kind.FINAL)}
         self._restless = {state.name for state in lifecycle.of_kind(Kind.WAITING, Kind.RUNNING, Kind.PASSING)}
@@ -62,7 +63,7 @@ class Checker:
             self._next[None] = self._next[lifecycle.initial.name] | self._next[None]
         self._tasks: dict[str | None, tuple[str, int]] = {}
         self._ended: OrderedDict[str | None, tuple[str, int]] = OrderedDict()
-        self._states = {state.name: state for state in lifecycle.states}
+        self._lifecycle = lifecycle
         self.count = 0
         """How many signals were legal so far."""
         self.tasks = 0
@@ -73,7 +74,7 @@ class Checker:
         state, count = self._tasks.get(task) or self._ended.get(task) or (None, 0)
         entered = self._next[state].get(signal)
         if entered is None:
-            after = None if state is None else self._states[state].signal
+            after = None if state is None else self._lifecycle.state(state).signal
             raise IllegalSequence(task, count + 1, signal, after, tuple(self._next[state]))
         self.count += 1
         self.tasks += not count
@@ -94,7 +95,9 @@ class Checker:
         """The tasks that are not at rest: in no outcome and no final state. Each as it would be illegal to leave it."""
         for task, (state, count) in self._tasks.items():
             if state in self._restless:
-                yield IllegalSequence(task, count + 1, None, self._states[state].signal, tuple(self._next[state]))
+                yield IllegalSequence(
+                    task, count + 1, None, self._lifecycle.state(state).signal, tuple(self._next[state])
+                )
 
 
 def check(
@@ -121,10 +124,3 @@ def check(
         for fault in checker.unfinished():
             raise fault
     return checker.count
-
-
-def _targets(lifecycle: Lifecycle) -> dict[str | None, list[State]]:
-    return {
-        state: [lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state)]
-        for state in (None, *(state.name for state in lifecycle.states))
-    }

@@ -188,5 +188,4 @@ def count(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> list[int]:
 
 def _following(lifecycle: Lifecycle, state: str | None) -> dict[str, str]:
     """The signals that may come in a state, and the states that they enter; several triggers may send the same."""
-    targets = [lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state)]
-    return {target.signal: target.name for target in targets}
+    return {target.signal: target.name for target in lifecycle.targets(state)}

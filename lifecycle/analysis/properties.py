@@ -27,7 +27,9 @@ class Property:
 def properties(lifecycle: Lifecycle = LIFECYCLE) -> list[Property]:
     """The properties of a table. For one that could be built all of them hold; see `Lifecycle`."""
     names = [state.name for state in lifecycle.states]
-    ways: dict[str | None, list[str]] = {place: _targets(lifecycle, place) for place in (None, *names)}
+    ways: dict[str | None, list[str]] = {
+        place: [target.name for target in lifecycle.targets(place)] for place in (None, *names)
+    }
     final: set[str | None] = {state.name for state in lifecycle.of_kind(Kind.FINAL)}
     backwards: dict[str | None, list[str | None]] = {
         end: [start for start, targets in ways.items() if end in targets] for end in names
@@ -50,10 +52,6 @@ def properties(lifecycle: Lifecycle = LIFECYCLE) -> list[Property]:
         "each signal is that of one state": [signal for signal, times in signals.items() if times > 1],
     }
     return [Property(claim, tuple(faults)) for claim, faults in found.items()]
-
-
-def _targets(lifecycle: Lifecycle, place: str | None) -> list[str]:
-    return list(dict.fromkeys(lifecycle.next(place, trigger).name for trigger in lifecycle.allowed(place)))
 
 
 def _closure(ways: Mapping[str | None, Iterable[str | None]], starts: Iterable[str | None]) -> set[str | None]:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
 from lifecycle.core.machine import CompiledMachine, IllegalTransition
-from lifecycle.errors import ConfigurationError, FaultyTable
+from lifecycle.errors import ConfigurationError, FaultyTable, UnknownSignal
 
 __all__ = ["LIFECYCLE", "Kind", "Lifecycle", "State", "Transition"]
 
@@ -93,6 +93,7 @@ class Lifecycle:
         if faults := _faults(self.states, self.transitions):
             raise FaultyTable(tuple(faults))
         self._by_name = {state.name: state for state in self.states}
+        self._by_signal = {state.signal: state for state in self.states}
         self._rows: dict[str | None, dict[str, State]] = {name: {} for name in (None, *self._by_name)}
         for row in self.transitions:
             self._rows[None if row.source is None else row.source.name][row.trigger] = row.target
@@ -106,6 +107,13 @@ class Lifecycle:
         except KeyError:
             raise ConfigurationError(f"no state {name!r}: there are {', '.join(self._by_name)}") from None
 
+    def by_signal(self, name: str) -> State:
+        """Return the state whose entry sends this signal; raises `UnknownSignal` with the list of signals."""
+        try:
+            return self._by_signal[name]
+        except (KeyError, TypeError):  # TypeError: not hashable, so no name
+            raise UnknownSignal(f"no signal {name!r}: there are {', '.join(self._by_signal)}") from None
+
     def of_kind(self, *kinds: Kind) -> tuple[State, ...]:
         """The states of these kinds, in the table's order."""
         return tuple(state for state in self.states if state.kind in kinds)
@@ -113,6 +121,10 @@ class Lifecycle:
     def allowed(self, state: str | None) -> tuple[str, ...]:
         """The triggers that may follow in `state` (``None``: no task yet), in the table's order; none: it is final."""
         return tuple(self._from(state))
+
+    def targets(self, state: str | None) -> tuple[State, ...]:
+        """Return the states that may be entered next from `state`, in the table's order, each once."""
+        return tuple(dict.fromkeys(self._from(state).values()))
 
     def next(self, state: str | None, trigger: str) -> State:
         """The state that `trigger` leads to; raises `IllegalTransition` if the table has no such row."""
@@ -139,6 +151,11 @@ class Lifecycle:
 
     def _from(self, state: str | None) -> dict[str, State]:
         return self._rows[None if state is None else self.state(state).name]
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The names of the signals, in the table's order."""
+        return tuple(self._by_signal)
 
     @property
     def triggers(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from support.strategies import EDGES, LAW, MOVES, of_kind, patient
 import lifecycle
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State
-from lifecycle.errors import ConfigurationError
+from lifecycle.errors import ConfigurationError, UnknownSignal
 from lifecycle.testing.strategies import lifecycles
 
 EVERYWHERE = (None, *LAW)
@@ -114,6 +114,7 @@ def test_no_other_state(name):
     for ask in (
         LIFECYCLE.state,
         LIFECYCLE.allowed,
+        LIFECYCLE.targets,
         lambda name: LIFECYCLE.next(name, "start"),
         lambda name: LIFECYCLE.walk(name, ("start", "complete")),
         lambda name: LIFECYCLE.walk(name, ()),
@@ -121,6 +122,17 @@ def test_no_other_state(name):
         with pytest.raises(ConfigurationError) as caught:
             ask(name)
         assert str(caught.value) == f"no state {name!r}: there are {', '.join(LAW)}"
+
+
+@patient
+@given(st.text() | st.sampled_from(list(LAW)) | st.none() | st.lists(st.text()))
+def test_unknown_signal_is_refused_with_the_list_of_signals(name):
+    """A name that is no signal's is refused; the message lists the signals."""
+    signals = [signal for signal, *_ in LAW.values()]
+    assume(name not in signals)
+    with pytest.raises(UnknownSignal) as caught:
+        LIFECYCLE.by_signal(name)
+    assert str(caught.value) == f"no signal {name!r}: there are {', '.join(signals)}"
 
 
 def test_signals():
@@ -237,6 +249,8 @@ def test_any_table(table):
     assert len(edges) == len(table.transitions)
     for state in (None, *table.states):
         assert table.allowed(state) == allowed_in(table, state)
+        targets = [row.target for row in table.transitions if row.source == state]
+        assert table.targets(state) == tuple(dict.fromkeys(targets))
         for trigger in table.triggers:
             if (state, trigger) in edges:
                 assert table.next(state, trigger) == edges[state, trigger]
@@ -249,6 +263,8 @@ def test_any_table(table):
         assert table.of_kind(*kinds) == tuple(state for state in table.states if state.kind in kinds)
     assert table.of_kind() == ()
     assert all(table.state(state.name) is state for state in table.states)
+    assert all(table.by_signal(state.signal) is state for state in table.states)
+    assert table.signals == tuple(state.signal for state in table.states)
     assert table == table != Lifecycle(table.states, table.transitions)  # noqa: PLR0124 -- by identity
 
 
