@@ -4,12 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from lifecycle.errors import LifecycleError
 
-__all__ = ["Clock", "RemoteClock", "SystemClock", "monotonic", "pause", "seconds", "timestamp"]
+__all__ = ["Clock", "RemoteClock", "SystemClock", "monotonic", "pause"]
 
 monotonic = time.monotonic
 """Seconds that only grow, for measuring how long something took; never stored."""
@@ -116,13 +115,3 @@ class RemoteClock:
         self._apart = self._host() - ticks
         if best:
             self._offset = best[1]
-
-
-def seconds(duration: float | timedelta) -> float:
-    """A duration in seconds."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-
-
-def timestamp(moment: datetime) -> float:
-    """UTC seconds of `moment`; a naive one means local time, as everywhere in the standard library."""
-    return moment.timestamp()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from lifecycle.clock import seconds
+from lifecycle.moments import seconds, timestamp
 
 __all__ = ["VirtualClock"]
 
@@ -16,7 +16,7 @@ class VirtualClock:
 
     def __init__(self, start: datetime | float = 1_000_000_000.0) -> None:
         """`start`: UTC seconds, or a datetime."""
-        self._now = start.timestamp() if isinstance(start, datetime) else float(start)
+        self._now = timestamp(start) if isinstance(start, datetime) else float(start)
         self._listeners: list[Callable[[], None]] = []
 
     def now(self) -> float:
@@ -29,7 +29,7 @@ class VirtualClock:
 
     def set(self, to: datetime | float) -> float:
         """Move to a moment; the new time."""
-        self._now = to.timestamp() if isinstance(to, datetime) else float(to)
+        self._now = timestamp(to) if isinstance(to, datetime) else float(to)
         for listener in list(self._listeners):
             listener()
         return self._now

@@ -17,7 +17,7 @@ from typing import Final, TypeVar, cast
 
 import attrs
 
-from lifecycle.clock import Clock, SystemClock, monotonic, timestamp
+from lifecycle.clock import Clock, SystemClock, monotonic
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import WAITING, Move, Revocation
@@ -28,6 +28,7 @@ from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unse
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import Shield, shielded
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
+from lifecycle.moments import timestamp
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, RevocationTarget, Settlement
 

@@ -16,7 +16,7 @@ from support.strategies import LAW, MOVES
 pytestmark = pytest.mark.untraced
 
 LAYERS = """
-lifecycle:                       errors / clock / moments virtual_clock
+lifecycle:                       errors / clock moments / virtual_clock
 lifecycle.core:                  machine serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
