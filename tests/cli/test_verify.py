@@ -125,7 +125,7 @@ def test_verify_a_faulty_table(cli):
     code, said, err = cli("verify", "faulty:TABLE")
     assert (code, said) == (1, "")
     assert err.count("\n") == 1
-    assert err.startswith("error: 'faulty' cannot be imported: FaultyTable: no lifecycle: ")
+    assert err.startswith("error: 'faulty' cannot be imported: FaultyTable: unsound table: ")
     for fault in ("c cannot be reached", "b is final but leads to a", "c is a trap"):
         assert fault in err
     assert "faulty.py, line 4)" in err

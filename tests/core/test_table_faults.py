@@ -18,7 +18,7 @@ def refused(states, rows, *faults):
     for given_as in (list, iter):
         with pytest.raises(ConfigurationError) as caught:
             Lifecycle(given_as(states), given_as(rows))
-        told = str(caught.value).removeprefix("no lifecycle: ").split("; ")
+        told = str(caught.value).removeprefix("unsound table: ").split("; ")
         assert len(told) == len(faults), told
         assert all(any(fault in one for one in told) for fault in faults), told
 
@@ -46,7 +46,7 @@ def test_a_state_twice(table, data):
     """No two states have one name."""
     states, rows = table
     twin = pick(data, states)
-    refused([*states, State(twin.name, "TWIN", twin.kind, "")], rows, f"state {twin.name!r} stands there twice")
+    refused([*states, State(twin.name, "TWIN", twin.kind, "")], rows, f"state {twin.name!r} is defined twice")
 
 
 @seldom
@@ -58,7 +58,7 @@ def test_a_signal_twice(table, data):
     twin = State(other.name, one.signal, other.kind, "")
     now = {**{state: state for state in states}, None: None, other: twin}
     rows = [row._replace(source=now[row.source], target=now[row.target]) for row in rows]
-    refused([now[state] for state in states], rows, f"signal {one.signal!r} stands there twice")
+    refused([now[state] for state in states], rows, f"signal {one.signal!r} is defined twice")
 
 
 @seldom
@@ -68,7 +68,7 @@ def test_a_row_twice(table, data):
     states, rows = table
     row = data.draw(st.sampled_from([row for row in rows if row.source is not None]))
     again = row._replace(target=pick(data, states))
-    refused(states, [*rows, again], f"{row.trigger!r} from {row.source} stands there twice")
+    refused(states, [*rows, again], f"{row.trigger!r} from {row.source} is defined twice")
 
 
 @seldom
@@ -129,9 +129,9 @@ def test_no_end(table, data):
     states, rows = table
     way_in = go(pick(data, states, final=False), new("WHEEL"))
     rows = [*rows, way_in, go(new("WHEEL"), new("WHEEL"))]
-    refused([*states, new("WHEEL")], rows, "no end can be reached from WHEEL")
+    refused([*states, new("WHEEL")], rows, "no final state can be reached from WHEEL")
     rows = [*rows[:-1], go(new("WHEEL"), new("MILL")), go(new("MILL"), new("WHEEL"))]
-    culprits = "no end can be reached from WHEEL", "no end can be reached from MILL"
+    culprits = "no final state can be reached from WHEEL", "no final state can be reached from MILL"
     refused([*states, new("WHEEL"), new("MILL")], rows, *culprits)
 
 
