@@ -119,7 +119,7 @@ class Lifecycle:
         return tuple(state for state in self.states if state.kind in kinds)
 
     def allowed(self, state: str | None) -> tuple[str, ...]:
-        """Return the triggers that `state` allows (``None``: no task yet), in the table's order; none if it is final."""
+        """Return the triggers that `state` allows, in the table's order; ``None`` as state: there is no task yet."""
         return tuple(self._from(state))
 
     def targets(self, state: str | None) -> tuple[State, ...]:

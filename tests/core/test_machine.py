@@ -174,7 +174,7 @@ def test_copies_are_machines_of_their_own(make_copy, warm, attach, detach):
     assert not enters_library(other, model)
 
 
-@pytest.mark.parametrize("moment", ["_next", "_is_plain", "_is_idle", "_owns"])
+@pytest.mark.parametrize("moment", ["_next", "_is_plain", "_are_empty", "_owns"])
 @pytest.mark.parametrize(("attach", "detach"), ATTACHMENTS.values(), ids=ATTACHMENTS)
 def test_what_is_attached_while_a_thread_compiles_is_called(attach, detach, moment):
     """A change in the midst of compiling, as another thread could make it, is not lost: the next trigger calls it."""
@@ -227,7 +227,7 @@ def test_threads_that_drop_a_table_at_once_both_succeed():
         def __bool__(self):
             return True  # as it was when this thread looked
 
-    machine._readers = Racing(machine._readers)
+    machine._cells = Racing(machine._cells)
     machine._queued = True
     assert enters_library(machine, model)
 

@@ -105,7 +105,7 @@ def test_integers_of_64_bits_are_plain(number):
 def test_plain_values_are_plain_messagepack(value):
     """What MessagePack has types for is written as any MessagePack writer writes it, and nothing of it is copied."""
     assert plain.dumps(value) == msgspec.msgpack.encode(value)
-    for look in plain._looks:
+    for look in plain._packers:
         assert look(value) is value
 
 
@@ -220,7 +220,7 @@ def test_unsupported_keys_and_members(bad):
         error = refused([0, {"in": value}])
         assert error.path == "[1]['in']"
         assert "member or key" in error.reason
-        assert "would not come back as it is" in error.reason
+        assert "would not come back unchanged" in error.reason
     assert refused(((), {bad: 2})).path == "[1]"  # of arguments, too
 
 
