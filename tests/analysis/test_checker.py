@@ -253,7 +253,7 @@ CONSUMER_LIFECYCLE = ("enqueued", "executing", "complete")
 @pytest.mark.untraced
 def test_flat_memory(monkeypatch):
     """What it remembers of finished tasks is bounded: 50,000 take no more memory than 10,000."""
-    monkeypatch.setattr(checking, "REMEMBERED", 1_000)
+    monkeypatch.setattr(checking, "REMEMBERED_TASK_COUNT", 1_000)
     checker = Checker()
 
     def live(numbers):
@@ -279,7 +279,7 @@ def test_flat_memory(monkeypatch):
 
 def test_remembers_the_last(monkeypatch):
     """A signal after the end is noticed for as many tasks as it remembers; longer ago it looks like a new task's."""
-    monkeypatch.setattr(checking, "REMEMBERED", 2)
+    monkeypatch.setattr(checking, "REMEMBERED_TASK_COUNT", 2)
     checker = Checker()
     for task in ("a", "b", "c"):
         for signal in CONSUMER_LIFECYCLE:

@@ -16,7 +16,7 @@ from support.strategies import LAW, patient
 from support.trace_writers import write_many
 
 from lifecycle import SIGNAL_COMPLETE, Task
-from lifecycle.analysis.trace import LONGEST, BadTraceLine, TraceLine, TraceWriter, read
+from lifecycle.analysis.trace import LINE_BYTES_LIMIT, BadTraceLine, TraceLine, TraceWriter, read
 from lifecycle.testing import VirtualClock, check
 
 
@@ -159,7 +159,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
 try:
     recorder.write("executing", "b" * 100)
 except OSError as error:
-    print(type(error).__name__, "bytes could be written" in str(error))
+    print(type(error).__name__, "bytes were written" in str(error))
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 recorder.write("executing", "c")
 """
@@ -250,8 +250,8 @@ def test_what_may_be_there_too():
 def test_lines_without_end():
     """A line that is too long for any trace is passed over without being taken into memory."""
     good = b'{"id": "7", "signal": "executing"}\n'
-    whole = b'{"id": "' + b"x" * (LONGEST - 60) + b'", "signal": "executing"}\n'
-    found = reading(good + b"x" * (3 * LONGEST) + b"\n" + good + whole + b"y" * (2 * LONGEST))
+    whole = b'{"id": "' + b"x" * (LINE_BYTES_LIMIT - 60) + b'", "signal": "executing"}\n'
+    found = reading(good + b"x" * (3 * LINE_BYTES_LIMIT) + b"\n" + good + whole + b"y" * (2 * LINE_BYTES_LIMIT))
     assert [(number, type(line)) for number, line in found] == [
         (1, TraceLine), (2, BadTraceLine), (3, TraceLine), (4, TraceLine), (5, BadTraceLine)
     ]  # fmt: skip
