@@ -106,7 +106,7 @@ class StorageFull(StorageError):
 
 
 class StorageUnavailable(StorageError):
-    """The store did not answer in time: another program has locked it, or it cannot be reached. Repeat the call later."""
+    """The store did not answer in time (locked by another program, or unreachable). Repeat the call later."""
 
 
 class ResultTimeout(LifecycleError, TimeoutError):

@@ -1,7 +1,7 @@
 """Durations, moments and numbers as users give them: converted to the seconds used inside, and checked.
 
-Every check takes the option's name, and if there is one the place where the option was given (a task, a decorator). The
-`ConfigurationError` says both, the value, and what is right: ``task 01…: retries=-1: must be a whole number, 0 or more``.
+Every check takes the name of the option and, optionally, its place (for example a task). The `ConfigurationError` says
+place, name, value and rule: ``task 01… (add): retries=-1: must be a whole number, 0 or more``.
 """
 
 import math

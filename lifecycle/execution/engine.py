@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from datetime import datetime
 from typing import Final, TypeVar, cast
 
 import attrs
@@ -28,11 +27,11 @@ from lifecycle.errors import ConfigurationError, StorageError, UnknownTask, Unse
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import Shield, shielded
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
-from lifecycle.moments import timestamp
+from lifecycle.moments import checked_priority, duration, utc_seconds, whole_number
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, RevocationTarget, Settlement
 
-__all__ = ["Engine", "Function", "Hooks", "check_priority"]
+__all__ = ["Engine", "Function", "Hooks"]
 
 H = TypeVar("H", bound=Callable[..., object])
 
@@ -184,15 +183,14 @@ class Engine:
         """Check what the caller could have set, and serialize the arguments; raises before anything is stored."""
         if not isinstance(task, Task):
             raise ConfigurationError(f"{task!r} is no task: enqueue what function.s(…) makes")
-        check_priority(task.priority, task)
-        if isinstance(task.retries, bool) or not isinstance(task.retries, int) or task.retries < 0:
-            raise ConfigurationError(f"{task}: retries={task.retries!r}: it takes a whole number, 0 or more")
+        checked_priority(task.priority, task)
+        whole_number(task.retries, "retries", task)
         if task.eta is not None:
-            task.eta = _moment(task, "eta", task.eta)
+            task.eta = utc_seconds(task.eta, "eta", task)
         if task.expires is not None:
-            task.expires = _moment(task, "expires", task.expires)
+            task.expires = utc_seconds(task.expires, "expires", task)
         if task.timeout is not None:
-            _seconds(task, task.timeout)
+            task.timeout = duration(task.timeout, "timeout", task)
         if task.state is not None:
             raise ConfigurationError(f"{task} was enqueued before: make a new one, or retry that one by its id")
         try:
@@ -371,23 +369,3 @@ class Engine:
         if heard and any(entered.signal in heard for entered in LIFECYCLE.walk(state, path)):
             return now + self.lease
         return None
-
-
-def check_priority(priority: object, what: object) -> None:
-    """Raise `ConfigurationError` unless `priority`, given for `what`, can be one."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
-        raise ConfigurationError(f"{what}: priority={priority!r}: it takes a whole number of 32 bits")
-
-
-def _seconds(task: Task, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{task}: timeout={value!r}: set it to seconds, 0 or more")
-
-
-def _moment(task: Task, field: str, value: object) -> float:
-    """A field that the caller has set, to a datetime perhaps, in UTC seconds."""
-    if isinstance(value, datetime):
-        return timestamp(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0:
-        return value
-    raise ConfigurationError(f"{task}: {field}={value!r} is no moment: set it to a datetime, or to UTC seconds")

@@ -322,9 +322,8 @@ class World:
         lines, place = self.store.history(task.id) or [], self._places.get(task.id, 0)
         expected = lines[place:] if self.touched else lines[place : place + 1]
         who = task.worker, task.attempt  # else a word of one attempt would pass for that of another
-        fits = (
-            LIFECYCLE.state(line.state).signal == signal and (line.worker, line.attempt) == who for line in expected
-        )
+        entered = LIFECYCLE.by_signal(signal)
+        fits = (line.state == entered and (line.worker, line.attempt) == who for line in expected)
         found = next((place + n for n, fit in enumerate(fits) if fit), None)
         if found is None:
             states = ", ".join(line.state for line in lines)
