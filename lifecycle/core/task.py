@@ -18,10 +18,10 @@ Call = tuple[tuple[object, ...], dict[str, object]]
 _VARIANT: Final = "89ab"
 
 FENCE: Final = ("id", "seq", "version", "state", "worker")
-"""The fields of a task that a store compares with its row before it accepts a move of the task, or its release.
+"""Fields of a task that a store compares with its row before it accepts a move or a release of the task.
 
-The version alone is not enough: after a flush the same id may be used again, and a store that was set back to a backup
-may give one version out twice.
+The version alone is not enough: after a flush, the same id may be used again, and a store that was restored from a
+backup may hand out a version twice.
 """
 
 
@@ -99,7 +99,7 @@ class Task:
 
     @property
     def fence(self) -> tuple[str, int | None, int, str | None, str | None]:
-        """The fields that tell this very task, unmoved, from any other: the values of `FENCE`."""
+        """Values of the fields `FENCE`: they identify this task at this version."""
         return self.id, self.seq, self.version, self.state, self.worker
 
     def __copy__(self) -> Self:
