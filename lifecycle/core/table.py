@@ -263,7 +263,7 @@ EXECUTING: Final = State(
     "executing",
     "executing",
     Kind.RUNNING,
-    "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+    "the worker that holds its lease; once the lease has lapsed, recovery",
 )
 COMPLETED: Final = State("complete", "complete", Kind.FINAL, _NOBODY)
 REVOKED: Final = State("revoked", "revoked", Kind.FINAL, _NOBODY)
@@ -277,7 +277,7 @@ INTERRUPTED: Final = State(
     "interrupted",
     "interrupted",
     Kind.OUTCOME,
-    "recovery puts it back; after too many interruptions, only an operator",
+    "recovery requeues it; after too many interruptions, only an operator",
 )
 RETRYING: Final = State("retrying", "retrying", Kind.PASSING, "the same commit that entered it")
 
@@ -306,31 +306,31 @@ LIFECYCLE: Final = Lifecycle(
         ERROR, TIMEOUT, LOCKED, RATE_LIMITED, CANCELED, INTERRUPTED, RETRYING,
     ),
     transitions=(
-        Transition(ENQUEUE, None, QUEUED, "somebody calls the task"),
+        Transition(ENQUEUE, None, QUEUED, "its function is called"),
         Transition(ENQUEUE, RETRYING, QUEUED, "a retry without a delay waits for the next free worker"),
-        Transition(SCHEDULE, QUEUED, SCHEDULED, "a worker met it before its ETA"),
+        Transition(SCHEDULE, QUEUED, SCHEDULED, "a worker claimed it before its ETA"),
         Transition(SCHEDULE, RETRYING, SCHEDULED, "a retry with a delay waits for its ETA"),
         Transition(START, QUEUED, EXECUTING, "a worker claimed it: due, not expired, not revoked"),
         Transition(START, SCHEDULED, EXECUTING, "its ETA has come and a worker claimed it"),
         Transition(REVOKE, QUEUED, REVOKED, "it, or its function, is revoked"),
         Transition(REVOKE, SCHEDULED, REVOKED, "it is revoked, or its function is when its ETA comes"),
-        Transition(EXPIRE, QUEUED, EXPIRED, "no worker met it before its expiry"),
+        Transition(EXPIRE, QUEUED, EXPIRED, "no worker claimed it before its expiry"),
         Transition(EXPIRE, SCHEDULED, EXPIRED, "its expiry came before its ETA, or before a worker"),
         Transition(COMPLETE, EXECUTING, COMPLETED, "its function returned"),
         Transition(FAIL, EXECUTING, ERROR, "its function raised, does not exist, or its arguments cannot be read"),
         Transition(TIME_OUT, EXECUTING, TIMEOUT, "it ran longer than its timeout"),
-        Transition(LOCK_OUT, EXECUTING, LOCKED, "somebody else holds the lock that it needs"),
-        Transition(RATE_LIMIT, EXECUTING, RATE_LIMITED, "a rate limit that it is under has no room"),
-        Transition(CANCEL, EXECUTING, CANCELED, "a hook, the task itself or an operator called it off"),
+        Transition(LOCK_OUT, EXECUTING, LOCKED, "the lock that it needs is taken"),
+        Transition(RATE_LIMIT, EXECUTING, RATE_LIMITED, "one of its rate limits is exceeded"),
+        Transition(CANCEL, EXECUTING, CANCELED, "a hook, the task itself or an operator canceled it"),
         Transition(INTERRUPT, EXECUTING, INTERRUPTED, "its worker was stopped, died, or froze past its lease"),
-        Transition(RETRY, ERROR, RETRYING, "an attempt is left, or an operator gives it one"),
+        Transition(RETRY, ERROR, RETRYING, "a retry is left, or an operator retries it"),
         Transition(RETRY, TIMEOUT, RETRYING, "the same"),
         Transition(RETRY, LOCKED, RETRYING, "the same"),
-        Transition(RETRY, RATE_LIMITED, RETRYING, "the same; or the limit itself says when there is room"),
-        Transition(RETRY, CANCELED, RETRYING, "the same; or whoever canceled asked for it"),
-        Transition(RETRY, INTERRUPTED, RETRYING, "an operator tries again what was interrupted too often"),
+        Transition(RETRY, RATE_LIMITED, RETRYING, "the same; or the rate limit says when the next run is possible"),
+        Transition(RETRY, CANCELED, RETRYING, "the same; or the cancellation asked for a retry"),
+        Transition(RETRY, INTERRUPTED, RETRYING, "an operator retries a task that was interrupted too often"),
         Transition(RETRY, EXECUTING, RETRYING, "the task raised RetryTask"),
-        Transition(RECOVER, INTERRUPTED, QUEUED, "what was interrupted is put back, at no cost in retries"),
+        Transition(RECOVER, INTERRUPTED, QUEUED, "an interrupted task is requeued; the retries left stay the same"),
     ),
 )  # fmt: skip
 """The lifecycle of a task."""

@@ -23,7 +23,7 @@ LAW = {  # state: its signal, its kind, who moves it on
     "executing": (
         "executing",
         "running",
-        "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+        "the worker that holds its lease; once the lease has lapsed, recovery",
     ),
     "complete": ("complete", "final", "nobody"),
     "revoked": ("revoked", "final", "nobody"),
@@ -33,7 +33,7 @@ LAW = {  # state: its signal, its kind, who moves it on
     "locked": ("locked", "outcome", RETRIER),
     "rate-limited": ("rate-limited", "outcome", RETRIER),
     "canceled": ("canceled", "outcome", RETRIER),
-    "interrupted": ("interrupted", "outcome", "recovery puts it back; after too many interruptions, only an operator"),
+    "interrupted": ("interrupted", "outcome", "recovery requeues it; after too many interruptions, only an operator"),
     "retrying": ("retrying", "passing", "the same commit that entered it"),
 }
 MOVES = {  # trigger: from, to
