@@ -33,7 +33,7 @@ class Chain:
 
 @attrs.frozen
 class Choice:
-    """One of the options, or, if optional, the empty sequence."""
+    """Choice of one option, or, if optional, the empty sequence."""
 
     options: "tuple[Expression, ...]"
     optional: bool = False

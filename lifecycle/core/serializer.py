@@ -205,7 +205,7 @@ class MsgpackSerializer:
     def dumps(self, value: object) -> bytes:
         """Return `value` as MessagePack. Raises `Unserializable` for unsupported parts and a depth of more than 100."""
         # The first packer passes each int and str on. msgspec refuses ints beyond 64 bits and lone surrogates; the
-        # second packer, which inspects ints and strings, handles those.
+        # second packer, which inspects ints and strings, handles both.
         refusal: Exception | None = None
         for pack in self._packers:
             try:
@@ -250,20 +250,20 @@ class PickleSerializer:
     def dumps(self, value: object) -> bytes:
         """Return `value` pickled and signed. Raises `Unserializable`, without a path, if pickle refuses the value."""
         try:
-            body = pickle.dumps(value)
+            pickled = pickle.dumps(value)
         except (MemoryError, TaskTimeout):  # raised from outside to end the task, not because of the value
             raise
         except Exception as error:  # methods of the value run here and may raise anything
             raise Unserializable(f"it cannot be pickled: {type(error).__name__}: {error}") from error
-        return hmac.digest(self._key, body, "sha256") + body
+        return hmac.digest(self._key, pickled, "sha256") + pickled
 
     def loads(self, data: bytes) -> object:
         """Return the value from which `dumps` made `data`. Raises `Undecodable` for other bytes and missing classes."""
-        signature, body = data[:_SIGNATURE_BYTES], data[_SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, hmac.digest(self._key, body, "sha256")):
+        signature, pickled = data[:_SIGNATURE_BYTES], data[_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(signature, hmac.digest(self._key, pickled, "sha256")):
             raise Undecodable("signature does not match: another secret, or the payload was changed")
         try:
-            return pickle.loads(body)  # noqa: S301 -- see above
+            return pickle.loads(pickled)  # noqa: S301 -- see above
         except (MemoryError, TaskTimeout):
             raise
         except Exception as error:

@@ -53,7 +53,7 @@ NO_DELAY: Final = RetryPolicy()
 
 @attrs.define(eq=False)
 class Task:
-    """One call of a function, on its way through the lifecycle.
+    """Call of a function, on its way through the lifecycle.
 
     Handlers, hooks and look-ups get a copy: changes of the copy are not stored. Before a task is enqueued, its fields
     may be changed (``task = add.s(1, 2); task.priority = 5; queue.enqueue(task)``).
@@ -155,7 +155,7 @@ def _as_call(value: object) -> Call:
 
 @attrs.frozen
 class Record:
-    """One line of a task's history: the entry into a state."""
+    """Line of a task's history: the entry into a state."""
 
     state: str
     at: float

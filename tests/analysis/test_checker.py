@@ -39,12 +39,12 @@ LEGAL = matcher({state: signal for state, (signal, *_) in LAW.items()}, EDGES.it
 
 
 def accepts(pattern, signals):
-    """Does such a pattern match all of these?"""
+    """Return whether the pattern matches all signals."""
     return bool(pattern.fullmatch("".join([" ", *(f"{signal} " for signal in signals)])))
 
 
 def verdict(signals, *args, **options):
-    """What the checker says: how many signals, or its fault."""
+    """Return the checker's verdict: the number of signals, or the error."""
     try:
         return check(signals, *args, **options)
     except IllegalSequence as fault:

@@ -19,7 +19,7 @@ AUTOMATON, PATTERN = automaton(), re.compile(expression())
 
 
 def is_life(signals):
-    """Is this a whole life, by the law that is typed by hand?"""
+    """Return whether this is a whole life, by the hand-written law."""
     state = None
     for signal in signals:
         if signal not in NEXT[state]:
@@ -33,7 +33,7 @@ def written(signals):
 
 
 def merged(table):
-    """How many states the minimal automaton has, by filling a table of pairs that can be told apart.
+    """Return the number of states of the minimal automaton, by a table of distinguishable pairs.
 
     The other algorithm than the one in the library; a place where every signal is refused counts as one of the pairs.
     """

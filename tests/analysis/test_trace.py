@@ -21,7 +21,7 @@ from lifecycle.testing import VirtualClock, check
 
 
 def lines(path):
-    """What is in a trace; fails if a line is none."""
+    """Return the lines of a trace; fail if a line cannot be read."""
     with path.open("rb") as file:
         found = [line for _, line in read(file)]
     assert [line for line in found if isinstance(line, BadTraceLine)] == []
@@ -58,7 +58,7 @@ def test_trace_writer_records_every_signal_of_a_queue(tmp_path, make, clock):
 
 
 def test_trace_writer_records_only_its_signals(tmp_path, queue):
-    """Connected to some signals, a trace writer records only those."""
+    """Connected to some signals, a trace writer records only its signals."""
     queue.signal(SIGNAL_COMPLETE)(TraceWriter(tmp_path / "trace.jsonl"))
     queue.task()(lambda: None)()
     queue.run_next()

@@ -1,4 +1,4 @@
-"""The compiled machine is `transitions.Machine`, only faster: two worlds are built alike, and told apart by nothing."""
+"""The compiled machine behaves as `transitions.Machine`: two equal worlds are built and compared."""
 
 from collections import Counter
 from unittest import mock
@@ -44,7 +44,7 @@ def counted(self, event_data, _trigger=Event._trigger):
 
 @pytest.mark.untraced
 def test_random_machines_behave_as_those_of_the_library():
-    """Results, types of errors, states and the order of callbacks are those of the library, whatever is attached and when."""
+    """Results, types of errors, states and the order of callbacks are as in the library, whatever is attached and when."""
 
     @settings(thorough, max_examples=400)
     @given(specs, st.lists(pulls | pulls | st.one_of(*changes.values()), min_size=4, max_size=24))

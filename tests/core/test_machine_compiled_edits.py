@@ -1,4 +1,4 @@
-"""What the compiled machine has looked up is forgotten when its parts are edited in place, lent, or shared."""
+"""Compiled entries are dropped when parts of the machine are edited in place, lent or shared."""
 
 from functools import partial
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The compiled path: taken while nothing is attached that somebody would have to call; never at the cost of a call."""
+"""The compiled path: taken while no callback is attached; no callback is ever skipped."""
 
 import threading
 from functools import partial
@@ -147,7 +147,7 @@ def test_method_assigned_to_an_object_is_called(target, name):
 
 
 def test_state_features_are_kept():
-    """The library's state features work; those that do something on entry are called."""
+    """The library's state features work; features that act on entry are called."""
 
     @add_state_features(Tags, Timeout)
     class Featured(CompiledMachine):

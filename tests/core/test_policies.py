@@ -1,4 +1,4 @@
-"""What may happen to a task now: the guards, the outcomes, the waits, and what is written down of them."""
+"""Policies: guards, outcomes, waits, and the stored history."""
 
 import copy
 import itertools
@@ -194,10 +194,10 @@ def test_outcome_of_a_task_that_does_not_execute_is_refused(task, outcome):
 
 @patient
 @given(drawn.tasks(["executing"]), drawn.moments, some.maybe, st.none() | st.integers(0, 12))
-def test_recovery(task, now, hold, limit):
-    """What was cut off is put back at no cost, by whoever says so; after more than so many times (10) it rests.
+def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
+    """An interrupted task is requeued without spending a retry; after more than so many interruptions (10) it rests.
 
-    What was to be called off is canceled instead, and that is no interruption.
+    If cancellation was requested, the task is canceled instead, which does not count as an interruption.
     """
     options = {"worker": "me", "hold": hold} | ({} if limit is None else {"max_interruptions": limit})
     move, again = recover(task, now, **options), task.interruptions < (10 if limit is None else limit)

@@ -1,4 +1,4 @@
-"""What goes into a serializer comes out of it again exactly, or does not go in."""
+"""MsgpackSerializer: a value comes back exactly, or is refused."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -142,7 +142,7 @@ def test_payloads_of_older_releases_are_read_and_written(value, payload):
 
 
 class Zone(tzinfo):
-    """As a zone with summer time is: its offset depends on the date and on the fold; of a time alone, it has none."""
+    """Zone with summer time: the offset depends on date and fold; a time without a date has none."""
 
     def utcoffset(self, moment):
         return None if moment is None else timedelta(hours=2 if moment.month == 7 and not moment.fold else 1)

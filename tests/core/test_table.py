@@ -52,7 +52,7 @@ def travel(value, protocol=None):
 
 
 def refusal(table, state, trigger):
-    """How the table refuses a trigger; fails if it does not."""
+    """Return the error for a trigger; fail if the table allows the trigger."""
     with pytest.raises(IllegalTransition) as caught:
         table.next(state, trigger)
     return caught.value
@@ -178,7 +178,7 @@ def test_walk_along_every_path():
 
 
 def moves_of(machine):
-    """All that a machine can do, as the library itself tells."""
+    """Return all transitions of a machine, as the library lists them."""
     return sorted((row.source, name, row.dest) for name in machine.events for row in machine.get_transitions(name))
 
 
@@ -229,13 +229,13 @@ def test_machine_moves_models_as_the_law_says():
 def test_each_machine_is_independent():
     """Each call makes an independent machine: its callbacks are called by no other; a list of models is accepted."""
     mine, yours = [SimpleNamespace(), SimpleNamespace()], SimpleNamespace()
-    heard = []
-    LIFECYCLE.machine(mine).after_state_change.append(lambda: heard.append("mine"))
+    called = []
+    LIFECYCLE.machine(mine).after_state_change.append(lambda: called.append("mine"))
     LIFECYCLE.machine(yours)
     yours.start()
-    assert heard == []
+    assert called == []
     assert mine[1].start()
-    assert (heard, mine[0].state, mine[1].state) == (["mine"], "queued", "executing")
+    assert (called, mine[0].state, mine[1].state) == (["mine"], "queued", "executing")
 
 
 # Any table ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""No table exists that is not sound: each fault is told, and no other."""
+"""No unsound table can be built: each fault is reported, and no other."""
 
 import functools
 import itertools
@@ -18,9 +18,9 @@ def refused(states, rows, *faults):
     for given_as in (list, iter):
         with pytest.raises(ConfigurationError) as caught:
             Lifecycle(given_as(states), given_as(rows))
-        told = str(caught.value).removeprefix("unsound table: ").split("; ")
-        assert len(told) == len(faults), told
-        assert all(any(fault in one for one in told) for fault in faults), told
+        reported = str(caught.value).removeprefix("unsound table: ").split("; ")
+        assert len(reported) == len(faults), reported
+        assert all(any(fault in one for one in reported) for fault in faults), reported
 
 
 @functools.cache

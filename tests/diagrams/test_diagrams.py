@@ -85,7 +85,7 @@ by_format = pytest.mark.parametrize("form", FORMATS)
 
 
 def content(table):
-    """What a picture of a table is to show: each state and each row once."""
+    """Return the content of a table's diagram: each state and each row once."""
     return (
         Counter((state.name, state.kind.value) for state in table.states),
         Counter((row.trigger, row.source and row.source.name, row.target.name) for row in table.transitions),
@@ -178,7 +178,7 @@ def test_removed_row_is_missing_in_the_diagram(form):
 
 
 def boxes(drawing):
-    """Where the words and the states of a drawing are: left, top, right, bottom."""
+    """Return the boxes of the texts and states of a drawing: left, top, right, bottom."""
     found = []
     for group in ET.fromstring(drawing).iter(f"{SVG}g"):  # noqa: S314 -- our own
         if "state" in group.get("class", "").split():
@@ -273,7 +273,7 @@ def test_history_that_leaves_the_table_is_refused():
 
 
 def contrast(one, other):
-    """How much two colours differ, as WCAG has it: 1 to 21."""
+    """Return the contrast of two colours as defined by WCAG: 1 to 21."""
 
     def light(colour):
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
