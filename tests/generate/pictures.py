@@ -9,8 +9,8 @@ from lifecycle.consumer.demo.gallery import ENDINGS, PICTURES, draw, formats
 FOLDER = ROOT / "diagrams"
 README = """# Pictures
 
-This page lists the pictures of the tables and scenarios. One command makes them from the tables and from recorded runs, and the
-tests compare them byte for byte:
+This page lists the pictures of the tables and scenarios. One command makes them from the tables and from recorded runs,
+and the tests compare them byte for byte:
 
 ```sh
 {write}
@@ -22,9 +22,9 @@ tests compare them byte for byte:
 | --- | --- |
 {rows}
 
-The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and a tracer
-records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg` prints a picture, `lifecycle diagram ID` the path of one
-task, `lifecycle diagram --table module:TABLE` a table of your own.
+The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and
+a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg` prints a picture, `lifecycle diagram
+ID` the path of one task, `lifecycle diagram --table module:TABLE` a table of your own.
 """
 
 
