@@ -67,7 +67,9 @@ def require() -> None:
 def again() -> None:
     """Unless gevent has patched this process, run the same command in one that it has: does not return then."""
     if find_spec("gevent") is not None and not _patched():
-        os.execv(sys.executable, [sys.executable, "-m", "gevent.monkey", "--module", "lifecycle", *sys.argv[1:]])  # noqa: S606
+        # -P: else the current folder would come first, and a `queue.py` there would replace the standard library's.
+        program = [sys.executable, "-P", "-m", "gevent.monkey", "--module", "lifecycle"]
+        os.execv(sys.executable, [*program, *sys.argv[1:]])  # noqa: S606
 
 
 def _patched() -> bool:
