@@ -112,7 +112,8 @@ class Stage:
     def hire(self) -> subprocess.Popen[bytes]:
         """Start a consumer as a process of its own, with two workers."""
         consumer = subprocess.Popen(  # noqa: S603 -- this very program
-            [sys.executable, "-m", "lifecycle", "run", f"{TASKS}:queue", "-w", "2", "-q"],
+            # -P: without the current folder, whose modules are the user's.
+            [sys.executable, "-P", "-m", "lifecycle", "run", f"{TASKS}:queue", "-w", "2", "-q"],
             env=os.environ | self._setting.environment(),
             pass_fds=[self._writer],
             stderr=subprocess.DEVNULL,
