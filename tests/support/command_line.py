@@ -12,7 +12,7 @@ queue = TaskQueue({url!r})
 def add(a, b):
     return a + b
 @queue.task()
-def hopeless():
+def always_fails():
     raise ValueError("never")
 """
 
@@ -32,5 +32,5 @@ def process(*arguments, **options):
 
 
 def is_one_line(text, *parts):
-    """Is it one line, about an error, and has it all these parts?"""
+    """Return whether the text is one line that begins with ``error:`` and contains all these parts."""
     return text.startswith("error: ") and text.count("\n") == 1 and all(part in text for part in parts)
