@@ -7,9 +7,13 @@ import functools
 import os
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import click
+
+from lifecycle.errors import ConfigurationError, FaultyTable
 
 if TYPE_CHECKING:
     from lifecycle.core.table import Lifecycle
@@ -115,9 +119,6 @@ def find_queue(target: str | None, url: str | None, name: str) -> "TaskQueue":
 
     Raises `click.UsageError` if it names two, or a SQLite file that does not exist; `ConfigurationError`.
     """
-    from pathlib import Path
-    from urllib.parse import unquote, urlsplit
-
     from lifecycle.consumer.loading import load_queue
     from lifecycle.queue import DEFAULT_URL, URL_VARIABLE, TaskQueue
 
@@ -138,12 +139,11 @@ def find_table(target: str | None) -> "Lifecycle":
 
     Raises `FoundWrong` if the module builds a faulty table, `ConfigurationError` if there is no table of that name.
     """
-    from lifecycle.core.table import LIFECYCLE
-
     if target is None:
+        from lifecycle.core.table import LIFECYCLE
+
         return LIFECYCLE
     from lifecycle.consumer.loading import load_table
-    from lifecycle.errors import ConfigurationError, FaultyTable
 
     try:
         return load_table(target)
