@@ -18,7 +18,7 @@ __all__ = ["history", "list_tasks", "show", "stats"]
     "-n",
     "--limit",
     type=click.IntRange(min=1),
-    metavar="LIMIT",
+    metavar="COUNT",
     default=50,
     show_default=True,
     help="At most so many tasks.",

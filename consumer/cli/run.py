@@ -32,7 +32,7 @@ EXIT_SECONDS: Final = 1.0
     "-w",
     "--workers",
     type=click.IntRange(min=1),
-    metavar="WORKERS",
+    metavar="COUNT",
     default=1,
     show_default=True,
     help="How many tasks run at once.",
@@ -40,7 +40,7 @@ EXIT_SECONDS: Final = 1.0
 @click.option(
     "-k",
     "--worker-type",
-    metavar="WORKER_TYPE",
+    metavar="TYPE",
     default=WORKER_TYPES[0],
     show_default=True,
     help=f"{' or '.join(WORKER_TYPES)}.",
@@ -48,30 +48,30 @@ EXIT_SECONDS: Final = 1.0
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
-    metavar="GRACE",
+    metavar="SECONDS",
     default=2.0,
     show_default=True,
     help="Seconds that interrupted tasks have to clean up.",
 )
 @click.option(
-    "--start", metavar="START", default="spawn", show_default=True, help="How worker processes start: spawn or fork."
+    "--start", metavar="METHOD", default="spawn", show_default=True, help="How worker processes start: spawn or fork."
 )
 @click.option(
     "--max-tasks",
     type=click.IntRange(min=1),
-    metavar="MAX_TASKS",
+    metavar="COUNT",
     help="After so many tasks, go on in a new process: of each worker, or of all.",
 )
 @click.option(
     "--max-memory",
     type=click.IntRange(min=1),
-    metavar="MAX_MEMORY",
+    metavar="MIB",
     help="The same, once a process uses so many megabytes (MiB).",
 )
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path),
-    metavar="READY_FILE",
+    metavar="FILE",
     help="A file that exists while the consumer is ready.",
 )
 @click.option("--health", metavar="[HOST:]PORT", help="Answer /ready and /live there, over HTTP.")
