@@ -13,6 +13,7 @@ from support.processes import PATIENCE, environment, states
 
 from lifecycle import LIFECYCLE, StorageUnavailable, TaskQueue
 from lifecycle.consumer.cli.main import main
+from lifecycle.consumer.cli.options import SUMMARIES
 
 
 @pytest.fixture
@@ -280,24 +281,30 @@ def test_closed_output_pipe_prints_no_error(folder, queue):
 # Help ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "list", "show", "history", "stats", "retry", "revoke"])
+WITHOUT_QUEUE = ("demo", "verify", "check")
+JSON = ("demo", "list", "show", "history", "stats", "verify", "check")
+
+
+@pytest.mark.parametrize("command", SUMMARIES)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_of_each_command(cli, command, flag):
-    """The help of a command lists its arguments and options."""
+    """The help of a command begins with its summary and lists its arguments and options, in lines of 80 columns."""
     code, out, err = cli(command, flag)
     assert (code, err) == (0, "")
-    assert f"lifecycle {command}" in out
-    assert "--help" in out
-    assert (command in ("run", "demo")) != ("--url" in out)
-    assert ("--json" in out) == (command in ("demo", "list", "show", "history", "stats"))
+    assert out.startswith(f"Usage: lifecycle {command} ")
+    assert SUMMARIES[command] in " ".join(out.split())
+    assert ("--help" in out, "MODULE:QUEUE" in out) == (True, command not in WITHOUT_QUEUE)
+    assert ("--url" in out) == (command != "run" and command not in WITHOUT_QUEUE)
+    assert ("--json" in out) == (command in JSON)
+    assert max(map(len, out.splitlines())) < 80
 
 
 def test_overall_help_lists_all_commands(cli):
-    """Without a command, and with `--help`, all of them are listed."""
-    for arguments in (["--help"], []):
-        _, out, err = cli(*arguments)
-        for command in ("run", "demo", "list", "show", "history", "stats", "retry", "revoke"):
-            assert f" {command} " in out + err
+    """With `--help`, and without a command, all commands are listed; without a command the exit code is 2."""
+    for arguments, code in ((["--help"], 0), ([], 2)):
+        ended, out, err = cli(*arguments)
+        assert (ended, err) == (code, "")
+        assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines() if line[2] != " "] == [*SUMMARIES]
 
 
 def test_python_m_lifecycle_is_the_command_line(folder, queue):

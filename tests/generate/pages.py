@@ -92,16 +92,21 @@ def postgres_tables():
     return "```sql\n" + "\n\n".join(made).replace('"lifecycle"', "lifecycle") + "\n```"
 
 
+def command_line():
+    """Return the commands by name."""
+    context = click.Context(commands)
+    return {name: commands.get_command(context, name) for name in commands.list_commands(context)}
+
+
 def command_overview():
     """Return a table of the commands, each with the first paragraph of its help."""
     return table(("command", "what it does"), [(f"[`{name}`](#{name})", text) for name, text in SUMMARIES.items()])
 
 
-def command_help(name):
+def command_help(name, command):
     """Return the help of a command as ``--help`` prints it in a terminal of 80 columns."""
     group = click.Context(commands, info_name="lifecycle", terminal_width=WIDTH, **commands.context_settings)
-    context = click.Context(commands.get_command(group, name), group, name)
-    return f"```text\n{context.get_help()}\n```"
+    return f"```text\n{click.Context(command, group, name).get_help()}\n```"
 
 
 def generated():
@@ -112,7 +117,8 @@ def generated():
         DOCS / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "sqlite.md": {"schema": schema()},
         DOCS / "postgres.md": {"schema": postgres_tables()},
-        DOCS / "cli.md": {"commands": command_overview()} | {name: command_help(name) for name in SUMMARIES},
+        DOCS / "cli.md": {"commands": command_overview()}
+        | {name: command_help(name, command) for name, command in command_line().items()},
     }
 
 
