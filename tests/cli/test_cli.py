@@ -304,7 +304,37 @@ def test_overall_help_lists_all_commands(cli):
     for arguments, code in ((["--help"], 0), ([], 2)):
         ended, out, err = cli(*arguments)
         assert (ended, err) == (code, "")
-        assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines() if line[2] != " "] == [*SUMMARIES]
+        assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines() if line[2] != " "] == [
+            *SUMMARIES
+        ]
+
+
+NOT_IMPORTED = {
+    "--help": ["rich", "attrs", "msgspec", "transitions", "lifecycle.api", "lifecycle.core", "lifecycle.storage"],
+    "list": ["lifecycle.consumer.demo", "lifecycle.consumer.consumer", "lifecycle.analysis", "lifecycle.diagrams"],
+    "verify": ["lifecycle.consumer.demo", "lifecycle.consumer.consumer", "lifecycle.storage", "lifecycle.execution"],
+}
+"""The modules and packages that a command must not import: they would delay its start."""
+
+
+@pytest.mark.parametrize("command", NOT_IMPORTED)
+def test_command_imports_only_needed_modules(folder, queue, command):
+    """The list of commands, `list` and `verify` import no demo, no other store's adapter, and nothing of other commands."""
+    program = f"import sys; sys.argv[1:] = [{command!r}]; from lifecycle.consumer.cli.main import main\n"
+    program += "try:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    variables = environment() | {"LIFECYCLE_URL": f"sqlite:///{folder}/tasks.db"}
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    imported = ended.stderr.split()
+    assert "lifecycle.consumer.cli.main" in imported
+    never = [*NOT_IMPORTED[command], "lifecycle.storage.postgres.storage", "lifecycle.storage.redis.storage", "asyncio"]
+    assert [name for name in imported if any(f"{name}.".startswith(f"{one}.") for one in never)] == []
 
 
 def test_python_m_lifecycle_is_the_command_line(folder, queue):

@@ -60,19 +60,26 @@ ADAPTERS = {  # library: the modules that may know it
 
 LONGEST = 450  # lines
 
-LATE = {  # module: what it imports when that is used, since it costs a tenth of a program's start, or more
+LATE = {  # module: what it imports when that is used, and why most programs need not wait for it
+    # `lifecycle --help` needs no task, and most programs only enqueue.
     "lifecycle": {"lifecycle.api", "lifecycle.consumer.consumer"},
+    # Only `PickleSerializer` needs them.
     "lifecycle.core.serializer": {"hmac", "pickle"},
+    # For the name of a process that acts on tasks.
     "lifecycle.execution.environment": {"socket"},
+    # For `async` functions.
     "lifecycle.execution.runner": {"asyncio", "concurrent.futures"},
+    # A program uses one store.
     "lifecycle.storage": {
         f"lifecycle.storage.{name}" for name in ("postgres.storage", "postgres.url", "redis.storage", "redis.url")
     },
     "lifecycle.execution.external_transaction": {"lifecycle.storage.postgres.storage"},
+    # A consumer uses one kind of workers, and seldom a health server.
     "lifecycle.consumer.workers.types": {
         f"lifecycle.consumer.workers.{name}" for name in ("process", "asyncio_", "gevent_")
     },
     "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
+    # A command line runs one command. `verify` and `check` need no queue; `rich` prints errors, and logs on terminals.
     "lifecycle.consumer.loading": {"lifecycle.queue"},
     "lifecycle.consumer.cli.main": {
         "rich.console",
