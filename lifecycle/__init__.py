@@ -6,12 +6,12 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lifecycle.api import *
+    from lifecycle.api import *  # noqa: F403 -- for type checkers; the names stand there
     from lifecycle.consumer.consumer import Consumer as Consumer
 
 
 def __getattr__(name: str) -> object:
-    """Import the public names when one is first used: ``lifecycle --help`` needs none, and few programs need `Consumer`."""
+    """Import the public names when one is first used. ``lifecycle --help`` needs none; few programs need `Consumer`."""
     import lifecycle.api
 
     found: object

@@ -31,6 +31,7 @@ __all__ = ["STORAGE_PROTOCOL", "Replay", "record_scenario"]
 
 PRODUCER: Final = "producer"
 START_TIME: Final = 1_000_000_000.0
+"""UTC seconds at which the virtual clock begins."""
 
 
 class Replay:

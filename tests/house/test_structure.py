@@ -84,7 +84,10 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
     "lifecycle.consumer.cli.main": {
         "rich.console",
         "rich.text",
-        *(f"lifecycle.consumer.cli.{name}" for name in "act check demo diagram inspect migrate run verify".split()),
+        *(
+            f"lifecycle.consumer.cli.{name}"
+            for name in ("act", "check", "demo", "diagram", "inspect", "migrate", "run", "verify")
+        ),
     },
     "lifecycle.consumer.cli.options": {f"lifecycle.{name}" for name in ("core.table", "queue", "consumer.loading")},
     "lifecycle.consumer.cli.run": {"rich.console", "rich.logging", "lifecycle.consumer.workers.gevent_"},
