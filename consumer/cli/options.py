@@ -1,4 +1,4 @@
-"""What the commands share: their class, their common options, and finding the queue or the table that they name.
+"""Shared by the commands: their class, the common options, and the search for the named queue or table.
 
 This module is imported for ``lifecycle --help``, so it imports little.
 """

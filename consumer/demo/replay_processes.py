@@ -36,7 +36,7 @@ FOREVER: Final = float("inf")
 
 
 class ReplayWorld(Protocol):
-    """What a replayed process uses of its `Replay`."""
+    """The part of `Replay` that its processes use."""
 
     clock: VirtualClock
     step_log: StepLog

@@ -30,7 +30,7 @@ def table(head, rows):
 
 
 def states():
-    """Each state, its signal, its kind, and who moves a task on from it."""
+    """Each state with its signal, its kind, and the actor of the next transition."""
     return table(
         ("state", "its signal", "kind", "who moves it on"),
         [
@@ -57,7 +57,7 @@ def transitions():
 
 
 def scenarios():
-    """What the demo does, and the signals that it holds against the table."""
+    """The demo's scenarios and their promised signals."""
     return table(
         ("what happens", "signals"),
         [(scenario.title.replace("|", "\\|"), ", ".join(scenario.promised)) for scenario in SCENARIOS],

@@ -1,4 +1,4 @@
-"""The command line in a process of its own, and the module that it is given."""
+"""The command line in a process of its own, and a module with a queue for it."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def always_fails():
 
 
 def process(*arguments, **options):
-    """A command in a process of its own: its exit code, and what it wrote to stdout and stderr."""
+    """Run a command in a process of its own; return exit code, stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "lifecycle", *map(str, arguments)],
         env=environment(),
