@@ -104,7 +104,8 @@ class Engine:
     def enqueue(self, tasks: Sequence[Task]) -> None:
         """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
         now, requested_at = self.clock.now(), self.monotonic()
-        self.prepare(tasks)
+        for task in tasks:
+            prepare(task, self.serializer, self.functions)
         # Held only if there is a handler: nobody else could see a later signal overtake `enqueued`.
         hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
         with self.keeping_leases(hold_until):

@@ -231,7 +231,9 @@ class Worker:
         engine = self.engine
         settlements = [settlement for settlement, _ in done]
         while True:
-            request = self._claim_request() if may_claim() and self._free_slots() > 0 else None
+            request = self._claim_request() if may_claim() else None
+            if request is not None and not request.limit:  # no slot is free
+                request = None
             if not done and request is None:
                 return False
             requested_at = engine.monotonic()
