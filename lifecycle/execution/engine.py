@@ -59,7 +59,7 @@ class Engine:
         self.worker_numbers = itertools.count(1)
         """Numbers for the names of workers: no two workers of a process have the same."""
         self.held_locks: dict[str, list[tuple[str, str]]] = {}
-        """Task id → name and owner of each lock that the task's attempt has taken in this process and not given back."""
+        """Task id → name and owner of each lock that its attempt has taken in this process and not given back."""
         self.deferred: deque[Callable[[], object]] = deque()
         """Calls of the store that failed and must be repeated: unlocking a lock, releasing a task. This process's
         heartbeat would keep both held for as long as the process lives."""

@@ -30,7 +30,7 @@ class Way:
         self.calls = self.moves = 0
         self._last = ""
 
-    def __call__(self, frame, event: str, argument: object) -> None:  # noqa: ANN001 -- a frame
+    def __call__(self, frame, event: str, argument: object) -> None:
         """Note a call."""
         file = frame.f_code.co_filename
         if event != "call" or not file.startswith(FOLDERS) or frame.f_code.co_name.startswith("<"):
