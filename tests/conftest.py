@@ -14,6 +14,8 @@ from support.processes import LONG
 from support.redis_server import SERVER, clear_away, required, told_redis
 from support.table_modules import FAULTY, OWN
 
+from support import profiles
+
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.consumer.cli.main import main
 from lifecycle.execution.worker import Worker
@@ -127,6 +129,23 @@ def another_thread(work, patience=PATIENCE):
     assert not thread.is_alive(), "the other thread hangs"
     if raised:
         raise raised[0]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="try all examples and cases, not a sample of them")
+
+
+def pytest_configure(config):
+    profiles.load(is_thorough=config.getoption("--thorough"))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what only the thorough profile runs."""
+    if config.getoption("--thorough"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,7 @@ from contextlib import closing
 import pytest
 from support.consumers import Gate, Outage, ended, logged, on_sqlite, plus, running, stopping
 from support.processes import PATIENCE, consuming, end, said, until
+from support.profiles import crossed, thorough
 
 from lifecycle import ConfigurationError, Consumer, StorageUnavailable, TaskQueue
 from lifecycle.consumer import health
@@ -62,7 +63,7 @@ def version(tmp_path):
         yield queue.task(name="version")(lambda waits=False: None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [KINDS[0], *(pytest.param(kind, marks=thorough) for kind in KINDS[1:])])
 def test_new_code(tmp_path, news, version, kind):
     """SIGHUP has what runs finished by the code that began it, and what comes then run by the code that is there then.
 
@@ -129,8 +130,9 @@ def test_new_code_at_the_last_moment(tmp_path, news, version):
         assert end(consumer) == 0
 
 
-@pytest.mark.parametrize("kind", ["thread", "asyncio"])
-@pytest.mark.parametrize("limit", [("--max-tasks", "3"), ("--max-memory", "1")], ids=["tasks", "memory"])
+@pytest.mark.parametrize(
+    ("kind", "limit"), crossed(["thread", "asyncio"], [("--max-tasks", "3"), ("--max-memory", "1")])
+)
 def test_limits(tmp_path, news, version, kind, limit):
     """A consumer that has run as many tasks as it shall, or uses too much memory, starts anew; not before it has run one."""
     with consuming(tmp_path, "news", "-k", kind, *limit) as consumer:

@@ -8,11 +8,12 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from support.machine_operations import changes, pull, pulls, put, specs
 from support.machine_pairs import STATES, Crossed, Plain, World, outcome
+from support.profiles import examples
 from transitions import Event, MachineError
 
 from lifecycle.core.machine import CompiledEvent, IllegalTransition
 
-thorough = settings(deadline=None, suppress_health_check=list(HealthCheck))
+calm = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 seen = Counter()
 
@@ -46,7 +47,7 @@ def counted(self, event_data, _trigger=Event._trigger):
 def test_any_machine_and_any_use_of_it_is_alike():
     """Results, types of errors, states, and the order of callbacks are the library's, whatever is attached and when."""
 
-    @settings(thorough, max_examples=400)
+    @settings(calm, max_examples=examples(400))
     @given(specs, st.lists(pulls | pulls | st.one_of(*changes.values()), min_size=4, max_size=24))
     def alike(spec, steps):
         before = seen["looked up"]
@@ -56,8 +57,8 @@ def test_any_machine_and_any_use_of_it_is_alike():
     seen.clear()
     with mock.patch.object(Event, "_trigger", counted):
         alike()
-    assert seen["looked up"] > 50
-    assert seen["library"] > 50
+    assert seen["looked up"] > examples(50)
+    assert seen["library"] > examples(50)
 
 
 FLAT = [
@@ -74,7 +75,7 @@ ROUND += [(pull, 1, "end", "method", ()), (put, 1, "b"), (pull, 1, "end", "trigg
 def test_a_bare_machine_changed_in_one_place_is_alike(what):
     """A change of any kind is noticed by a machine that has compiled all it can, and so is its undoing."""
 
-    @settings(thorough, max_examples=60)
+    @settings(calm, max_examples=examples(60))
     @given(
         change=changes[what],
         back=changes[what],
@@ -91,5 +92,5 @@ def test_a_bare_machine_changed_in_one_place_is_alike(what):
     seen.clear()
     with mock.patch.object(Event, "_trigger", counted):
         alike()
-    assert seen["looked up"] > 100
-    assert seen["library"] > 100
+    assert seen["looked up"] > examples(100)
+    assert seen["library"] > examples(100)

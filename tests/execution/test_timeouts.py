@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from conftest import PATIENCE, Heard, another_thread, drain, failure, spin
+from support.profiles import examples, is_thorough
 
 from lifecycle import SIGNAL_ENQUEUED, ResultTimeout, TaskTimeout
 from lifecycle.execution import interruption
@@ -188,7 +189,7 @@ def test_nothing_strikes_after_the_end(new, is_async):
             spin_until(time.monotonic() + 0.0002)
 
         task = queue.task(timeout=0.002)(body_async if is_async else body)
-        results = [task(0.002 + (n % 50 - 25) * 0.00001) for n in range(300)]
+        results = [task(0.002 + (n % 50 - 25) * 0.00001) for n in range(examples(300))]
         drain(queue)
         found = Counter(heard.story(result) for result in results)
         assert set(found) <= {"enqueued executing complete", "enqueued executing timeout"}
@@ -218,7 +219,7 @@ def test_timeouts_that_strike_at_the_beginning(new, is_async, timeout, caplog):
         def body():
             spin_until(time.monotonic() + 1)
 
-        results = queue.task(timeout=timeout)(body_async if is_async else body).map([()] * 60)
+        results = queue.task(timeout=timeout)(body_async if is_async else body).map([()] * examples(60))
         drain(queue)
         assert {heard.story(result) for result in results} == {"enqueued executing timeout"}
         other = queue.task(name="other")(plain_async)()
@@ -351,7 +352,7 @@ def test_timeouts_that_strike_in_the_library(queue, body_of):
         assert other.get(known.id).state == "queued"
         other.extend(["nobody"], 0.0)
 
-    for _ in range(100):
+    for _ in range(examples(100)):
         attempt = busy()
         queue.run_next()
         assert attempt.state == "timeout"
@@ -366,6 +367,9 @@ def test_timeouts_that_strike_in_the_library(queue, body_of):
             assert task.args == (1, 2)
     assert seen == sum(queue.counts().values())
 
+
+EVERY = 1 if is_thorough() else 4
+"""Of the steps through the library so many apart are struck at."""
 
 ACTIONS = {
     "enqueue": lambda queue, target: target.schedule((1, 2), delay=10**6),
@@ -426,7 +430,7 @@ def test_a_timeout_at_any_step(queue, action):
     with ThreadPoolExecutor(2) as pool:
         worker = Worker(queue.engine, "struck")
         striking = Striking(worker.runner.interrupter, pool)
-        for step in range(1, 10**4):
+        for step in range(1, 10**4, EVERY):
             if action == "retry":
                 fails(), queue.run_next()
             attempt = struck()

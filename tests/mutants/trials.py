@@ -109,6 +109,7 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str, environment: dict[
             [
                 "-x",
                 "-q",
+                "--thorough",
                 f"--timeout={HANGS}",
                 "--assert=plain",
                 "-p",

@@ -228,7 +228,11 @@ def test_streams_of_whole_lives(stream):
 
 def test_streams_are_mixed():
     """Tasks take turns: between two signals of one there are some of another."""
-    stream = find(streams(), lambda stream: [task for task, _ in stream][:3] == ["task-0", "task-1", "task-0"])
+    stream = find(
+        streams(),
+        lambda stream: [task for task, _ in stream][:3] == ["task-0", "task-1", "task-0"],
+        settings=settings(patient, max_examples=2000, phases=[Phase.generate]),
+    )
     assert check(stream) == len(stream)
 
 
