@@ -131,17 +131,18 @@ def another_thread(work, patience=PATIENCE):
         raise raised[0]
 
 
-def pytest_addoption(parser):
-    parser.addoption("--thorough", action="store_true", help="try all examples and cases, not a sample of them")
+def pytest_configure():
+    profiles.load()
 
 
-def pytest_configure(config):
-    profiles.load(is_thorough=config.getoption("--thorough"))
+def pytest_xdist_auto_num_workers():
+    """Return how many processes `-n auto` starts: tests wait much, for processes, timers and stores."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what only the thorough profile runs."""
-    if config.getoption("--thorough"):
+    """Leave out of the default profile what only the thorough one runs."""
+    if profiles.IS_THOROUGH:
         return
     left_out = [item for item in items if item.get_closest_marker("thorough")]
     items[:] = [item for item in items if not item.get_closest_marker("thorough")]

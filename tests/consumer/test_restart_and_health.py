@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 from support.consumers import Gate, Outage, ended, logged, on_sqlite, plus, running, stopping
 from support.processes import PATIENCE, consuming, end, said, until
-from support.profiles import crossed, thorough
+from support.profiles import crossed, sampled
 
 from lifecycle import ConfigurationError, Consumer, StorageUnavailable, TaskQueue
 from lifecycle.consumer import health
@@ -63,7 +63,7 @@ def version(tmp_path):
         yield queue.task(name="version")(lambda waits=False: None)
 
 
-@pytest.mark.parametrize("kind", [KINDS[0], *(pytest.param(kind, marks=thorough) for kind in KINDS[1:])])
+@pytest.mark.parametrize("kind", sampled(KINDS))
 def test_new_code(tmp_path, news, version, kind):
     """SIGHUP has what runs finished by the code that began it, and what comes then run by the code that is there then.
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from conftest import PATIENCE, Heard, another_thread, drain, failure, spin
-from support.profiles import examples, is_thorough
+from support.profiles import IS_THOROUGH, examples
 
 from lifecycle import SIGNAL_ENQUEUED, ResultTimeout, TaskTimeout
 from lifecycle.execution import interruption
@@ -368,7 +368,7 @@ def test_timeouts_that_strike_in_the_library(queue, body_of):
     assert seen == sum(queue.counts().values())
 
 
-EVERY = 1 if is_thorough() else 4
+EVERY = 1 if IS_THOROUGH else 4
 """Of the steps through the library so many apart are struck at."""
 
 ACTIONS = {

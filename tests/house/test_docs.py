@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import pytest
 from generate.pages import DOCS, ROOT, WRITE, command_line, filled, generated, states
+from hypothesis import Phase
+from support.profiles import hypothesis_options
 from support.redis_server import told_redis
 
 from lifecycle import LIFECYCLE, TaskQueue
@@ -143,7 +145,9 @@ def test_examples(page, tmp_path, monkeypatch, request):
         request.getfixturevalue("redis_url")
         places[RENTED] = told_redis()
     reader = Reader(page, tmp_path, places)
-    with closing(reader):
+    # What a page says Hypothesis finds, it finds: it is not a matter of luck, nor of how short an example is.
+    surely = hypothesis_options(max_examples=2000, derandomize=True, database=None, phases=[Phase.generate])
+    with closing(reader), surely:
         for block in blocks(page):
             reader.do(block)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
-from support.profiles import examples, is_thorough
+from support.profiles import IS_THOROUGH, examples
 
 from lifecycle import SIGNAL_COMPLETE, TaskQueue
 from lifecycle.testing import QueueSpec
@@ -91,7 +91,7 @@ class Careful(Invoices):
     idempotent = True
 
 
-SHRINKING = 30.0 if is_thorough() else 3.0
+SHRINKING = 30.0 if IS_THOROUGH else 3.0
 """Seconds for making a counterexample shorter."""
 
 

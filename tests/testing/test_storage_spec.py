@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 from support.faulty_adapters import BUGS, MACHINE
-from support.profiles import is_thorough
+from support.profiles import IS_THOROUGH
 
 from lifecycle.errors import StorageError
 from lifecycle.storage import MemoryStorage, SQLiteStorage
@@ -16,7 +16,7 @@ from lifecycle.testing.storage_spec.spec import StorageSpec
 
 STEPS = 20
 """The longest counterexample, in steps of the machine: as many as the short runs have, had none been shrunk away."""
-SHRINKING = 3.0 if is_thorough() else 0.3
+SHRINKING = 3.0 if IS_THOROUGH else 0.3
 """Seconds for making each of them shorter; somebody who has but one bug to look for gives it minutes."""
 
 
