@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import PATIENCE, environment
+from support.profiles import thorough
 from support.redis_server import SERVER, a_prefix, connected, required
 
 from lifecycle import LIFECYCLE
@@ -123,6 +124,7 @@ def test_huey_lives(huey):
     assert huey.lives["afterwards"] == ["enqueued", "executing", "complete"]
 
 
+@thorough
 def test_huey_releases(huey):
     """What was scheduled is put in the queue again and says so: a row more than our table has, and the only one."""
     assert huey.lives["is scheduled"] == ["enqueued", "scheduled", "enqueued", "executing", "complete"]
@@ -182,6 +184,7 @@ def test_celery_retries_before_it_says_so(celery):
     assert celery.faults(*MAP)["is retried"] == "signal 3 is 'enqueued' after 'executing'"
 
 
+@thorough
 def test_celery_is_two_things_at_once(celery):
     """A task that was stopped by a signal that it can handle, and has cleaned up, is successful and revoked."""
     *begun, one, other = celery.lives["is stopped"]
@@ -191,6 +194,7 @@ def test_celery_is_two_things_at_once(celery):
     assert celery.faults(*MAP, *TABLE)["is stopped"] == f"signal 4 is {ends[other]!r} after {ends[one]!r}"
 
 
+@thorough
 def test_celery_revokes_what_runs(celery):
     """A task that is terminated is revoked out of its run: a row that our table does not have, and Celery's does."""
     assert celery.lives["is terminated"] == ["before_task_publish", "task_prerun", "task_revoked"]
@@ -198,6 +202,7 @@ def test_celery_revokes_what_runs(celery):
     assert celery.faults(*MAP, *TABLE).keys() == {"is retried", "is stopped"}
 
 
+@thorough
 def test_celery_forgets_revocations(celery):
     """A task that was revoked while no worker was there runs all the same; and no signal tells of it: it looks legal."""
     assert celery.lives["is revoked too early"] == ["before_task_publish", "task_prerun", "task_success"]

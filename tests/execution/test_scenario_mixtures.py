@@ -8,6 +8,7 @@ from conftest import KINDS, LEASE, Heard, Killed, failure, states
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from support.profiles import examples
 from support.strategies import EDGES, LAW, of_kind
 
 from lifecycle import (
@@ -321,8 +322,9 @@ def test_any_mixture(kind, new):
 
     Machine.kind, Machine.new = kind, staticmethod(new)
     rows = {(source, target) for (source, _), target in EDGES.items()}
-    for _ in range(4):  # a row that is rare may be missing once
-        run_state_machine_as_test(Machine, settings=settings(max_examples=60, stateful_step_count=20, deadline=None))
+    how = settings(max_examples=examples(60), stateful_step_count=20, deadline=None, derandomize=False, database=None)
+    for _ in range(100):  # which run comes to the rarest row is a matter of luck; that one does is not
+        run_state_machine_as_test(Machine, settings=how)
         if set(Machine.taken) == rows:
             break
     assert set(Machine.taken) == rows, "a row of the table was never taken"

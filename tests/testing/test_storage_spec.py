@@ -96,22 +96,28 @@ def test_a_run_that_is_broken_off():
         machine.handles[0].counts()
 
 
-@pytest.mark.parametrize("runs", [2, 9])
-def test_what_is_not_come_to(runs):
-    """What the runs have not come to is looked for in some more; what these do not come to either is told."""
+def test_random_runs_take_every_transition():
+    """Random runs alone, if there are enough, go through each row of the table, and end attempts in each way there is."""
 
     class Spec(spec_of(MemoryStorage)):
-        asked = 0
+        pass
 
+    case = Spec.TestCase("test_adapter_and_model_agree")
+    type(case).settings = settings(type(case).settings, max_examples=5, derandomize=False, database=None)
+    for _ in range(100):  # which run comes to the rarest is a matter of luck; that one does is not
+        case.test_adapter_and_model_agree()
+        if not Spec.missing():
+            break
+    assert Spec.missing() == []
+
+
+def test_a_transition_that_is_not_taken():
+    """A row of the table that no run has come to is named."""
+
+    class Spec(spec_of(MemoryStorage)):
         @classmethod
         def missing(cls):
-            cls.asked += 1
-            return [] if cls.asked > runs else ["an unheard-of row"]
+            return ["an unheard-of row"]
 
-    case = Spec.TestCase("test_every_transition_was_taken")
-    type(case).settings = settings(type(case).settings, max_examples=1)
-    if runs == 2:
-        case.test_every_transition_was_taken()
-        return
-    with pytest.raises(AssertionError, match="never came to: an unheard-of row"):
-        case.test_every_transition_was_taken()
+    with pytest.raises(AssertionError, match="no run has come to: an unheard-of row"):
+        Spec.TestCase("test_every_transition_was_taken").test_every_transition_was_taken()

@@ -10,6 +10,7 @@ import attrs
 import pytest
 from hypothesis import Phase, find, given, seed, settings
 from hypothesis import strategies as st
+from support.profiles import examples
 from support.strategies import EDGES, ENDINGS, LAW, of_kind, patient, seldom
 
 from lifecycle import ConfigurationError, IllegalTransition
@@ -39,12 +40,12 @@ FOLLOWERS = {state: {LAW[end][0] for (start, _), end in EDGES.items() if start =
 """For each state (``None``: no task yet) the signals that may come; from the copy of the law that is typed by hand."""
 
 
-def drawn(strategy, examples=500):
-    """What a strategy gives in so many examples, the same in each run."""
+def drawn(strategy, count=500):
+    """What a strategy gives in so many examples, by the profile's measure; the same in each run."""
     found = []
 
     @seed(1)
-    @settings(patient, max_examples=examples, database=None, phases=[Phase.generate])
+    @settings(patient, max_examples=examples(count), database=None, phases=[Phase.generate])
     @given(strategy)
     def collect(example):
         found.append(example)
@@ -99,17 +100,17 @@ def test_whole_lives(history):
 
 
 def test_every_row_is_walked():
-    """In 500 histories each row of the table is taken at least 20 times, rare states like `interrupted` included."""
+    """In 100 histories each row of the table is taken at least 4 times, rare states like `interrupted` included."""
     edges = {(start, end) for (start, _), end in EDGES.items()}
     taken = Counter(step for history in drawn(legal_histories()) for step in steps(history))
     assert set(taken) == edges
-    assert min(taken[edge] for edge in edges) >= 20, taken
+    assert min(taken[edge] for edge in edges) >= examples(20), taken
 
 
 def test_deep_states_are_reached():
     """In a table of 15 states in a row, each of which may as well end, the last is entered in one history of 20."""
     histories = drawn(legal_histories(chain(15)))
-    assert sum("s14" in history for history in histories) > 25
+    assert sum("s14" in history for history in histories) > examples(25)
 
 
 def test_histories_of_every_length():
@@ -182,7 +183,7 @@ def test_every_fault_is_drawn():
     found = drawn(illegal_histories(), 600)
     kinds = Counter(one.fault for one in found)
     assert set(kinds) == set(Fault)
-    assert min(kinds.values()) > 25, kinds
+    assert min(kinds.values()) > examples(25), kinds
     places = Counter(one.position for one in found)
     assert set(range(1, 13)) <= set(places)
     assert {one.signals[one.position - 2] for one in found if one.position > 1} == set(STATE_OF)

@@ -114,8 +114,8 @@ class StorageSpec(AdapterAgreement):
     told in a few steps. A few tests of their own
     (`lifecycle.testing.storage_spec.cases.StorageCases`) say what a machine comes to too seldom: crowds, waits, the closed store.
 
-    The test case also asserts that **every row of the table was gone through**, and every way in which an attempt can
-    end, with retries left and without; `taken` and `ended` count them, `missing()` says what is not there. Its settings
+    One run, always the same, **goes through every row of the table**, and ends attempts in every way there is, with
+    retries left and without; `taken` and `ended` count them in all runs, `missing()` says what is not there. Its settings
     are Hypothesis's: ``TestMyStorage.settings = settings(TestMyStorage.settings, max_examples=1000)``. What a store
     leaves behind is cleared away in a `teardown` of yours, after ``super().teardown()``, which closes it.
 
