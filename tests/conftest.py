@@ -8,13 +8,12 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from support import profiles
 from support.command_line import TASKS
 from support.postgres import a_database, a_name, told
 from support.processes import LONG
 from support.redis_server import SERVER, clear_away, required, told_redis
 from support.table_modules import FAULTY, OWN
-
-from support import profiles
 
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.consumer.cli.main import main

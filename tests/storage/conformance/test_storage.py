@@ -78,7 +78,9 @@ class SQLiteSpec(StorageSpec):
 
 TestMemory = MemorySpec.TestCase
 TestSQLite = pytest.mark.untraced(SQLiteSpec.TestCase)
-TestMemory.settings = TestSQLite.settings = settings(TestMemory.settings, max_examples=examples(50))  # in each of three stages
+TestMemory.settings = TestSQLite.settings = settings(
+    TestMemory.settings, max_examples=examples(50)
+)  # in each of three stages
 
 
 SHARED = ("sqlite", "postgres", "redis")
