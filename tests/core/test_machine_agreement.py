@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from support.machine_operations import changes, pull, pulls, put, specs
 from support.machine_pairs import STATES, Crossed, Plain, World, outcome
-from support.profiles import examples
+from support.profiles import examples, repeat_until
 from transitions import Event, MachineError
 
 from lifecycle.core.machine import CompiledEvent, IllegalTransition
@@ -56,9 +56,8 @@ def test_any_machine_and_any_use_of_it_is_alike():
 
     seen.clear()
     with mock.patch.object(Event, "_trigger", counted):
-        alike()
-    assert seen["looked up"] > examples(50)
-    assert seen["library"] > examples(50)
+        repeat_until(alike, alike, lambda: min(seen["looked up"], seen["library"]) > examples(50))
+    assert min(seen["looked up"], seen["library"]) > examples(50)
 
 
 FLAT = [
@@ -91,6 +90,5 @@ def test_a_bare_machine_changed_in_one_place_is_alike(what):
 
     seen.clear()
     with mock.patch.object(Event, "_trigger", counted):
-        alike()
-    assert seen["looked up"] > examples(100)
-    assert seen["library"] > examples(100)
+        repeat_until(alike, alike, lambda: min(seen["looked up"], seen["library"]) > examples(100))
+    assert min(seen["looked up"], seen["library"]) > examples(100)

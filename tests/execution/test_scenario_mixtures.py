@@ -8,7 +8,7 @@ from conftest import KINDS, LEASE, Heard, Killed, failure, states
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from support.profiles import examples
+from support.profiles import examples, repeat_until
 from support.strategies import EDGES, LAW, of_kind
 
 from lifecycle import (
@@ -322,10 +322,7 @@ def test_any_mixture(kind, new):
 
     Machine.kind, Machine.new = kind, staticmethod(new)
     rows = {(source, target) for (source, _), target in EDGES.items()}
-    how = settings(max_examples=examples(60), stateful_step_count=20, deadline=None, derandomize=False, database=None)
-    for _ in range(100):  # which run comes to the rarest row is a matter of luck; that one does is not
-        run_state_machine_as_test(Machine, settings=how)
-        if set(Machine.taken) == rows:
-            break
+    how = settings(max_examples=examples(60), stateful_step_count=20, deadline=None)
+    repeat_until(lambda: run_state_machine_as_test(Machine, settings=how), Machine, lambda: set(Machine.taken) == rows)
     assert set(Machine.taken) == rows, "a row of the table was never taken"
     assert set(Machine.entered) == set(LAW), "a state was never entered"

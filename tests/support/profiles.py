@@ -5,7 +5,7 @@ import os
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import settings
+from hypothesis import seed, settings
 
 DEFAULT_PERCENT = 25
 """How many of the thorough profile's examples the default profile tries: the one number to change."""
@@ -54,6 +54,18 @@ def hypothesis_options(**options):
 def examples(count):
     """Return the profile's share of `count`, at least 1: of examples, rounds or seeds."""
     return count if IS_THOROUGH else max(1, count * DEFAULT_PERCENT // 100)
+
+
+def repeat_until(run, seeded, is_enough, rounds=100):
+    """Call `run` until what it has come to is enough, each time with other examples: `seeded` is what Hypothesis runs.
+
+    Which round comes to the rarest is a matter of luck; that one of so many does is not.
+    """
+    for number in range(rounds):
+        run()
+        if is_enough():
+            return
+        seed(number)(seeded)  # else `--hypothesis-seed`, or its profile for CI, would have each round do the same
 
 
 def crossed(*axes, first=0):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 from support.faulty_adapters import BUGS, MACHINE
-from support.profiles import IS_THOROUGH
+from support.profiles import IS_THOROUGH, repeat_until
 
 from lifecycle.errors import StorageError
 from lifecycle.storage import MemoryStorage, SQLiteStorage
@@ -103,11 +103,8 @@ def test_random_runs_take_every_transition():
         pass
 
     case = Spec.TestCase("test_adapter_and_model_agree")
-    type(case).settings = settings(type(case).settings, max_examples=5, derandomize=False, database=None)
-    for _ in range(100):  # which run comes to the rarest is a matter of luck; that one does is not
-        case.test_adapter_and_model_agree()
-        if not Spec.missing():
-            break
+    type(case).settings = settings(type(case).settings, max_examples=5)
+    repeat_until(case.test_adapter_and_model_agree, Spec, lambda: not Spec.missing())
     assert Spec.missing() == []
 
 
