@@ -1,16 +1,13 @@
-"""The shape of the code, read from its text: layers, adapters, the clock, docstrings, sizes, where the law stands."""
+"""The shape of the code, read from its text: layers, adapters, the clock, sizes, where the law stands."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+from support.source import FILES, TESTS, tree
 from support.strategies import LAW, MOVES
 
 pytestmark = pytest.mark.untraced
@@ -122,15 +119,6 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
 }
 
 
-def files():
-    """Every module's name and file, as installed."""
-    root = Path(next(iter(find_spec("lifecycle").submodule_search_locations)))
-    for folder, _, names in os.walk(root, followlinks=True):  # in the tree, `lifecycle/consumer` is a link
-        for path in sorted(Path(folder, name) for name in names if name.endswith(".py")):
-            parts = ("lifecycle", *path.relative_to(root).with_suffix("").parts)
-            yield ".".join(parts).removesuffix(".__init__"), path
-
-
 def layers():
     """Each module with its level: the layer that it stands in, counted from below."""
     level = 0
@@ -141,14 +129,7 @@ def layers():
             yield from ((f"{package}.{module}", level) for module in layer.split())
 
 
-TESTS = sorted(Path(__file__).parents[1].rglob("*.py"))
-FILES = dict(files())
 LEVEL = dict(layers())
-
-
-@cache
-def tree(path):
-    return ast.parse(path.read_text())
 
 
 def imports(module, within=None):
@@ -168,17 +149,6 @@ def imports(module, within=None):
 
 def ours(module):
     return [(name, line) for name, line in imports(module) if name.split(".")[0] == "lifecycle"]
-
-
-def defined(path):
-    """The classes and functions in a file, each with its dotted name; what stands in a function is its own affair."""
-    todo = [("", tree(path))]
-    for prefix, node in todo:
-        for part in ast.iter_child_nodes(node):
-            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                yield prefix + part.name, part
-                if isinstance(part, ast.ClassDef):
-                    todo.append((f"{prefix}{part.name}.", part))
 
 
 # Layers ------------------------------------------------------------------------------------------------------------
@@ -280,27 +250,7 @@ def test_tests_do_not_sleep(path):
     assert slept == [], f"{path.name} sleeps in lines {slept}"
 
 
-# Docstrings and sizes ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("module", FILES)
-def test_public_names_say_what_they_are(module):
-    """Each module, and each public class, method and function in it, has a docstring."""
-    assert ast.get_docstring(tree(FILES[module])), f"{module} has no docstring"
-    for name, node in defined(FILES[module]):
-        public = not any(part.startswith("_") for part in name.split("."))
-        overload = any(ast.unparse(mark).split(".")[-1] in ("overload", "setter") for mark in node.decorator_list)
-        assert ast.get_docstring(node) or overload or not public, f"{module}:{node.lineno}: {name} has no docstring"
-
-
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_tests_say_what_they_hold(path):
-    """Each test's docstring is a sentence: the specification is their sum."""
-    assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
-    for name, node in defined(path):
-        if name.split(".")[-1].startswith("test"):
-            text = ast.get_docstring(node) or ""
-            assert text.split("\n")[0].endswith((".", "?", "!", ":")), f"{path.name}:{node.lineno}: {name} says nothing"
+# Sizes ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [*FILES.values(), *TESTS], ids=lambda path: "/".join(path.parts[-2:]))
