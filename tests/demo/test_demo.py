@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -117,8 +118,9 @@ def test_its_file(runs, folder):
     queue.close()
 
 
-def test_again_in_its_folder(runs, folder):
+def test_again_in_its_folder(runs, folder, tmp_path):
     """It can be shown again where it was shown before, whatever that left behind."""
+    folder = shutil.copytree(folder, tmp_path / "again")  # what other tests read there stays as it was
     queue = TaskQueue(f"sqlite:///{folder}/demo.db")
     add = queue.task(name="lifecycle.consumer.demo.tasks.add")(lambda a, b: a + b)
     add.revoke()
