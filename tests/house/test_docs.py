@@ -34,7 +34,7 @@ PATIENCE = 60.0
 """Seconds that a consumer has to stop, on a machine that is busy."""
 
 RECIPES = ("ini", "dockerfile", "yaml")
-"""Languages of what other programs read: see `test_recipes`."""
+"""Languages of what other programs read: see `test_recipes_use_options_and_paths_that_exist`."""
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -133,7 +133,7 @@ def dismiss(consumer):
 
 
 @by_page
-def test_examples(page, tmp_path, monkeypatch, request):
+def test_every_example_of_a_page_runs(page, tmp_path, monkeypatch, request):
     """Every example of a page runs, and prints what the page says."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -152,8 +152,8 @@ def test_examples(page, tmp_path, monkeypatch, request):
             reader.do(block)
 
 
-def test_pages_have_examples():
-    """The pages that teach are not bare of examples that run, and no block has a language that nobody checks."""
+def test_pages_that_teach_have_examples():
+    """Pages that teach have examples that run, and each block has a language that a test checks."""
     known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid", *RECIPES}
     languages = {page.name: [block.language for block in blocks(page)] for page in PAGES}
     assert {language for found in languages.values() for language in found} <= known
@@ -193,22 +193,22 @@ def fault(words):
 
 
 @by_page
-def test_commands_exist(page):
+def test_commands_on_pages_exist(page):
     """Every `lifecycle` command that a page types exists, and so do its options."""
     calls = [words for words in typed(page) if words != ["--help"]]
     assert calls or page.name not in ("README.md", "index.md", "guide.md", "cli.md")
     assert [found for words in calls if (found := fault(words))] == []
 
 
-def test_unknown_commands_are_found():
+def test_unknown_command_on_a_page_is_noticed():
     """A command or an option that does not exist is noticed on a page."""
     assert "no command lifecycle rum" in fault(["rum", "tasks:queue"])
     assert "no option --wrokers" in fault(["run", "tasks:queue", "--wrokers", "2"])
     assert fault(["run", "tasks:queue", "--workers=2", "-k", "thread"]) is None
 
 
-def test_recipes():
-    """The recipes start consumers with options that exist, ask for paths that there are, and leave time for the grace."""
+def test_recipes_use_options_and_paths_that_exist():
+    """The recipes start consumers with options that exist, ask for paths that exist, and leave time for the grace period."""
     unit, image, compose, probes = (block.text for block in blocks(DOCS / "running.md") if block.language in RECIPES)
     start = shlex.split(re.search("^ExecStart=(.*)$", unit, re.MULTILINE)[1])
     base = json.loads(re.search("^ENTRYPOINT (.*)$", image, re.MULTILINE)[1])
@@ -228,7 +228,7 @@ def test_recipes():
         assert int(seconds) > int(words[words.index("--grace") + 1])
 
 
-def test_the_first_command_is_the_readme_s():
+def test_start_page_begins_with_the_readme_s_demo_command():
     """The start page begins with the command that the README gives for the demo."""
     index = [block for block in blocks(DOCS / "index.md") if block.language == "sh"]
     readme = [block for block in blocks(ROOT / "README.md") if block.language == "sh"]
@@ -236,8 +236,8 @@ def test_the_first_command_is_the_readme_s():
     assert typed(DOCS / "index.md")[0] == ["demo"]
 
 
-def test_the_demo_prints_what_the_start_page_shows():
-    """What the start page shows of the demo are scenarios of it, in order, each with the signals promised for it."""
+def test_start_page_shows_scenarios_of_the_demo():
+    """The start page shows scenarios of the demo, in order, each with the signals promised for it."""
     shown = next(block.text for block in blocks(DOCS / "index.md") if block.language == "text")
     promised = {scenario.title: scenario.promised for scenario in SCENARIOS}
     scenarios = re.findall(r"^(\S.*)\n((?:  +\d+\.\d\d s  \w{6}  \S+\n)+)  ✓ as promised$", shown, re.MULTILINE)
@@ -261,7 +261,7 @@ def anchors(page):
 
 
 @by_page
-def test_links(page):
+def test_links_within_the_documentation_lead_somewhere(page):
     """Every link within the documentation leads somewhere."""
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if not re.match(r"https?://", link)]
     for link in links:
@@ -275,19 +275,19 @@ def test_links(page):
 
 
 @pytest.mark.parametrize("page", generated(), ids=lambda page: page.name)
-def test_generated_parts(page):
+def test_generated_parts_are_up_to_date(page):
     """The tables and help texts on a page are, byte for byte, what the code says."""
     text = page.read_text()
     assert text == filled(page, text, generated()[page]), f"{page.name} is out of date: run {WRITE}"
 
 
-def test_every_generated_part_is_made():
-    """No page has markers that nothing fills."""
+def test_every_marker_on_a_page_is_filled():
+    """Each marker on a page belongs to a part that is generated."""
     for page in PAGES:
         assert set(re.findall(r"<!-- /(.+?) -->", page.read_text())) == set(generated().get(page, {})), page.name
 
 
-def test_the_states_name_signals_that_are_there():
+def test_table_of_states_names_constants_of_the_package():
     """The constants in the table of states are names of the package, and each has its state's signal."""
     names = vars(importlib.import_module("lifecycle"))
     for state, constant in re.findall(r"^\| `([\w-]+)` \| `(SIGNAL_\w+)`", states(), re.MULTILINE):

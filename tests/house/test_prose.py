@@ -125,7 +125,7 @@ UNPLAIN = {
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_public_names_say_what_they_are(module):
+def test_public_names_have_docstrings(module):
     """Each module, and each public class, method and function in it, has a docstring."""
     assert ast.get_docstring(tree(FILES[module])), f"{module} has no docstring"
     for name, node in defined(FILES[module]):
@@ -172,7 +172,7 @@ def test_unplain_modules_exist():
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_tests_say_what_they_hold(path):
+def test_docstring_of_each_test_is_a_sentence(path):
     """Each test's docstring is a sentence: the specification is their sum."""
     assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
     for name, node in defined(path):

@@ -164,7 +164,7 @@ def test_every_module_has_its_layer():
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_imports_go_down(module):
+def test_modules_import_only_from_lower_layers(module):
     """A module imports only from lower layers; so there are no cycles."""
     for name, line in ours(module):
         assert name in FILES, f"{module}:{line} imports {name}, which is no module"
@@ -173,8 +173,8 @@ def test_imports_go_down(module):
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_imports_stand_at_the_top(module):
-    """No import hides in a function but what few programs need and all would wait for; none goes by a name in a string."""
+def test_imports_stand_at_the_top_but_for_listed_ones(module):
+    """Imports stand at the top of a module, but for those in LATE, which few programs need; none goes by a name in a string."""
     late = set()
     for node in ast.walk(tree(FILES[module])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -186,8 +186,8 @@ def test_imports_stand_at_the_top(module):
 
 
 @pytest.mark.parametrize("module", ["lifecycle", "lifecycle.consumer.cli.main"])
-def test_late_is_late(module):
-    """What is to come late does not come with a program's start, by another way."""
+def test_late_imports_do_not_come_with_the_start(module):
+    """The modules in LATE are not loaded by a program's start in another way."""
     names = f"import {module}, sys; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-P", "-c", names], check=True, capture_output=True, text=True
@@ -198,14 +198,14 @@ def test_late_is_late(module):
 
 
 @pytest.mark.parametrize("library", ADAPTERS)
-def test_one_adapter_for_each_library(library):
-    """What can be exchanged is known to its adapter alone."""
+def test_each_library_is_imported_by_its_adapter_alone(library):
+    """Each exchangeable library is imported by its adapter alone."""
     users = {module for module in FILES for name, _ in imports(module) if name.split(".")[0] == library}
     assert [module for module in users if not re.fullmatch(ADAPTERS[library], module)] == []
 
 
-def test_the_core_is_pure():
-    """What decides what may happen touches no clock, no chance, no thread, no file and no socket."""
+def test_core_imports_nothing_of_the_outside_world():
+    """The modules that decide moves import no clock, random numbers, threads, files or sockets."""
     assert [
         (module, name)
         for module in FILES
@@ -219,8 +219,8 @@ def test_the_core_is_pure():
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_one_module_reads_the_clock(module):
-    """Only `lifecycle.clock` asks what time it is; everything else is told."""
+def test_only_the_clock_module_reads_the_clock(module):
+    """Only `lifecycle.clock` reads the time; all other code is given it."""
     asked = []
     for node in ast.walk(tree(FILES[module])):
         if isinstance(node, ast.Import):
@@ -234,7 +234,7 @@ def test_one_module_reads_the_clock(module):
 
 @pytest.mark.parametrize("path", [path for path in TESTS if path.parent.name != "programs"], ids=lambda path: path.name)
 def test_tests_do_not_sleep(path):
-    """No test lets time pass by sleeping: it moves a clock, or waits for an event; programs that tests run may."""
+    """No test sleeps: it moves a clock or waits for an event. Programs that tests run may."""
     named, slept = {}, []  # what `time` and its `sleep` are called here; where they are called
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -255,7 +255,7 @@ def test_tests_do_not_sleep(path):
 
 @pytest.mark.parametrize("path", [*FILES.values(), *TESTS], ids=lambda path: "/".join(path.parts[-2:]))
 def test_files_are_short(path):
-    """No file is longer than one can keep in mind."""
+    """No file is longer than one reader can keep in mind."""
     length = len(path.read_text().splitlines())
     assert length <= LONGEST, f"{path.name} has {length} lines: split it"
 
@@ -276,8 +276,8 @@ def strings(path):
             yield node.value, node.lineno
 
 
-def test_one_place_for_the_law():
-    """No module but the table types the name of a state, a trigger or a signal; what looks like one has its reason."""
+def test_only_the_table_types_names_of_the_law():
+    """Only the table types the names of states, triggers and signals; each coincidence in another module has its reason."""
     words = {*LAW, *MOVES, *(signal for signal, *_ in LAW.values())}
     quoted = re.compile(rf"""['"]({"|".join(words)})['"]""")
     typed = {}
