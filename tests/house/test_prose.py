@@ -124,14 +124,14 @@ UNPLAIN = {
 }
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_public_names_have_docstrings(module):
+def test_public_names_have_docstrings():
     """Each module, and each public class, method and function in it, has a docstring."""
-    assert ast.get_docstring(tree(FILES[module])), f"{module} has no docstring"
-    for name, node in defined(FILES[module]):
-        public = not any(part.startswith("_") for part in name.split("."))
-        overload = any(ast.unparse(mark).split(".")[-1] in ("overload", "setter") for mark in node.decorator_list)
-        assert ast.get_docstring(node) or overload or not public, f"{module}:{node.lineno}: {name} has no docstring"
+    for module, path in FILES.items():
+        assert ast.get_docstring(tree(path)), f"{module} has no docstring"
+        for name, node in defined(path):
+            public = not any(part.startswith("_") for part in name.split("."))
+            overload = any(ast.unparse(mark).split(".")[-1] in ("overload", "setter") for mark in node.decorator_list)
+            assert ast.get_docstring(node) or overload or not public, f"{module}:{node.lineno}: {name} has no docstring"
 
 
 def docstrings(path):
@@ -156,26 +156,20 @@ def faults_in_prose(path):
         yield f"what, who, whoever or whatever without a noun {headless} times in {words} words"
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_docstrings_are_plain(module):
+def test_docstrings_are_plain():
     """A docstring begins with a noun or a verb, says a thing by its noun, and does not only point elsewhere."""
-    faults = [*faults_in_prose(FILES[module])]
-    if module in UNPLAIN:
-        assert faults, f"{module} is plain by now: take it out of UNPLAIN"
-    else:
-        assert faults == []
+    faults = {module: found for module, path in FILES.items() if (found := [*faults_in_prose(path)])}
+    assert {module: found for module, found in faults.items() if module not in UNPLAIN} == {}
+    assert sorted(UNPLAIN - faults.keys()) == [], "these are plain by now, or gone: take them out of UNPLAIN"
 
 
-def test_unplain_modules_exist():
-    """The modules that are not plain yet are there."""
-    assert sorted(UNPLAIN - FILES.keys()) == []
-
-
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_docstring_of_each_test_is_a_sentence(path):
+def test_docstring_of_each_test_is_a_sentence():
     """Each test's docstring is a sentence: the specification is their sum."""
-    assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
-    for name, node in defined(path):
-        if name.split(".")[-1].startswith("test"):
-            text = ast.get_docstring(node) or ""
-            assert text.split("\n")[0].endswith((".", "?", "!", ":")), f"{path.name}:{node.lineno}: {name} says nothing"
+    for path in TESTS:
+        assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
+        for name, node in defined(path):
+            if name.split(".")[-1].startswith("test"):
+                text = ast.get_docstring(node) or ""
+                assert text.split("\n")[0].endswith((".", "?", "!", ":")), (
+                    f"{path.name}:{node.lineno}: {name} says nothing"
+                )

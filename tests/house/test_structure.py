@@ -147,6 +147,12 @@ def imports(module, within=None):
                 yield (inner if inner in FILES else base), node.lineno
 
 
+def nodes():
+    """Yield every module's name with each node of its text."""
+    for module, path in FILES.items():
+        yield from ((module, node) for node in ast.walk(tree(path)))
+
+
 def ours(module):
     return [(name, line) for name, line in imports(module) if name.split(".")[0] == "lifecycle"]
 
@@ -163,26 +169,25 @@ def test_every_module_has_its_layer():
     assert not gone, f"{', '.join(gone)} stand in LAYERS but do not exist"
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_modules_import_only_from_lower_layers(module):
+def test_modules_import_only_from_lower_layers():
     """A module imports only from lower layers; so there are no cycles."""
-    for name, line in ours(module):
+    for module, name, line in ((importer, *found) for importer in FILES for found in ours(importer)):
         assert name in FILES, f"{module}:{line} imports {name}, which is no module"
         level, own = LEVEL.get(name, 10**6), LEVEL.get(module, 10**5)
         assert level < own, f"{module}:{line} imports {name}, which is not below it"
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_stand_at_the_top_but_for_listed_ones(module):
+def test_imports_stand_at_the_top_but_for_listed_ones():
     """Imports stand at the top of a module, but for those in LATE, which few programs need; none goes by a name in a string."""
-    late = set()
-    for node in ast.walk(tree(FILES[module])):
+    late = {}
+    for module, node in nodes():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            late |= {name for name, _ in imports(module, node)}
+            if names := {name for name, _ in imports(module, node)}:
+                late[module] = late.get(module, set()) | names
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
             named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
             assert named.split(".")[0] != "lifecycle", f"{module}:{node.lineno} imports late"
-    assert late == LATE.get(module, set())
+    assert late == LATE
 
 
 @pytest.mark.parametrize("module", ["lifecycle", "lifecycle.consumer.cli.main"])
@@ -218,46 +223,50 @@ def test_core_imports_nothing_of_the_outside_world():
 # The clock ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_only_the_clock_module_reads_the_clock(module):
+def test_only_the_clock_module_reads_the_clock():
     """Only `lifecycle.clock` reads the time; all other code is given it."""
     asked = []
-    for node in ast.walk(tree(FILES[module])):
+    for module, node in nodes():
         if isinstance(node, ast.Import):
-            asked += [alias.name for alias in node.names if alias.name == "time"]
+            asked += [(module, alias.name) for alias in node.names if alias.name == "time"]
         elif isinstance(node, ast.ImportFrom) and node.module == "time":
-            asked += [alias.name for alias in node.names if alias.name != "sleep"]  # which asks nothing
+            asked += [(module, alias.name) for alias in node.names if alias.name != "sleep"]  # which asks nothing
         elif isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today"):
-            asked += [ast.unparse(node)] if re.search(r"\bdate(time)?\.", ast.unparse(node)) else []
-    assert asked == [] or module == "lifecycle.clock"
+            asked += [(module, ast.unparse(node))] if re.search(r"\bdate(time)?\.", ast.unparse(node)) else []
+    assert [(module, name) for module, name in asked if module != "lifecycle.clock"] == []
 
 
-@pytest.mark.parametrize("path", [path for path in TESTS if path.parent.name != "programs"], ids=lambda path: path.name)
-def test_tests_do_not_sleep(path):
-    """No test sleeps: it moves a clock or waits for an event. Programs that tests run may."""
-    named, slept = {}, []  # what `time` and its `sleep` are called here; where they are called
-    for node in ast.walk(tree(path)):
+def sleeps(path):
+    """Yield the lines in which a file calls `time.sleep`, by whatever name, outside the functions in SLEEPERS."""
+    nodes = [*ast.walk(tree(path))]
+    named = {}  # what `time` and its `sleep` are called here
+    for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             whole = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
             named |= {alias.asname or alias.name: f"{whole}{alias.name}" for alias in node.names}
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Call):
+    allowed = [node for node in nodes if isinstance(node, ast.FunctionDef) and (path.name, node.name) in SLEEPERS]
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             first, *rest = ast.unparse(node.func).split(".")
-            slept += [node.lineno] if [named.get(first, first), *rest] in (["time", "sleep"], ["time.sleep"]) else []
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.FunctionDef) and (path.name, node.name) in SLEEPERS:
-            slept = [line for line in slept if not node.lineno <= line <= node.end_lineno]
-    assert slept == [], f"{path.name} sleeps in lines {slept}"
+            if [named.get(first, first), *rest] in (["time", "sleep"], ["time.sleep"]) and not any(
+                function.lineno <= node.lineno <= function.end_lineno for function in allowed
+            ):
+                yield node.lineno
+
+
+def test_tests_do_not_sleep():
+    """No test sleeps: it moves a clock or waits for an event. Programs that tests run may."""
+    paths = [path for path in TESTS if path.parent.name != "programs"]
+    assert [f"{path.name}:{line}" for path in paths for line in sleeps(path)] == []
 
 
 # Sizes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [*FILES.values(), *TESTS], ids=lambda path: "/".join(path.parts[-2:]))
-def test_files_are_short(path):
+def test_files_are_short():
     """No file is longer than one reader can keep in mind."""
-    length = len(path.read_text().splitlines())
-    assert length <= LONGEST, f"{path.name} has {length} lines: split it"
+    lengths = {"/".join(path.parts[-2:]): path.read_text().count("\n") for path in [*FILES.values(), *TESTS]}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}, "split them"
 
 
 # The law -----------------------------------------------------------------------------------------------------------
