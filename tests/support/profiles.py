@@ -27,11 +27,11 @@ thorough = pytest.mark.thorough
 
 
 def load():
-    """Give Hypothesis the profile's number of examples, for all settings that are made from then on.
+    """Give Hypothesis the number of examples of the profile, and no deadline, for settings that are made from then on.
 
     The rest stays as Hypothesis has it: there is a profile for CI, and another one in `tests/mutants`.
     """
-    _load("suite", max_examples=examples(settings.default.max_examples))
+    _load("suite", max_examples=examples(settings.default.max_examples), deadline=None)
 
 
 def _load(name, **options):
