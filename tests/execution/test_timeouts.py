@@ -59,21 +59,21 @@ def test_async_timeouts(queue, heard, awaits):
     late, cleaned = [], []
 
     async def rescue():
-        await asyncio.sleep(5)
+        await asyncio.sleep(PATIENCE)
         late.append(1)
 
     async def patient():
         event = asyncio.Event()
         if awaits == "an event":
-            asyncio.get_running_loop().call_later(5, event.set)
+            asyncio.get_running_loop().call_later(PATIENCE, event.set)
             await event.wait()
         elif awaits == "another coroutine":
             await asyncio.gather(rescue(), rescue())
         elif awaits == "in steps":
-            for _ in range(5000):
+            for _ in range(int(PATIENCE / 0.001)):
                 await asyncio.sleep(0.001)
         else:
-            spin(threading.Event(), 3)
+            spin(threading.Event())
         late.append(1)
 
     @queue.task(timeout=0.02)
@@ -92,7 +92,7 @@ def test_async_timeouts(queue, heard, awaits):
     started = time.monotonic()
     result, other = slow(), later()
     queue.run_next()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE / 2
     assert heard.story(result) == "enqueued executing timeout"
     assert cleaned == [1]
     queue.run_next()
@@ -312,7 +312,7 @@ def test_whoever_waits_is_woken(queue, blocks):
     result, started = waits(), time.monotonic()
     queue.run_next()
     assert result.state == "timeout"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE / 2
     assert seen[-1] == 1
 
 
@@ -428,6 +428,10 @@ def test_a_timeout_at_any_step(queue, action):
         assert not queue.is_locked("lock")
 
     with ThreadPoolExecutor(2) as pool:
+        started = threading.Barrier(3)
+        for _ in range(2):
+            pool.submit(started.wait)
+        started.wait()  # else a timeout might strike while the test itself starts a thread
         worker = Worker(queue.engine, "struck")
         striking = Striking(worker.runner.interrupter, pool)
         for step in range(1, 10**4, EVERY):
