@@ -51,8 +51,8 @@ class Run(NamedTuple):
         }
         environment.pop("CI", None)  # where Hypothesis would do without chance
         with self.log.open("w") as log:
-            ended = subprocess.run(
-                [sys.executable, "-m", *self.command(), f"--failures={failures}"],
+            ended = subprocess.run(  # -P: what is installed is tested, not the current folder
+                [sys.executable, "-P", "-m", *self.command(), f"--failures={failures}"],
                 cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False,
             )  # fmt: skip
         tests = list(dict.fromkeys(failures.read_text().splitlines()))
