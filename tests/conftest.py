@@ -36,6 +36,10 @@ SOON = 0.02
 """Seconds that a reader waits for a result that does not come."""
 
 
+# Tests start many processes: none need compile what another one has compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 for _number in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:
     # Under nohup, or in the background of a script, these are ignored. Processes that tests start would inherit that.
     # A handler is not inherited.

@@ -124,7 +124,6 @@ def test_huey_lives(huey):
     assert huey.lives["afterwards"] == ["enqueued", "executing", "complete"]
 
 
-@thorough
 def test_huey_releases(huey):
     """What was scheduled is put in the queue again and says so: a row more than our table has, and the only one."""
     assert huey.lives["is scheduled"] == ["enqueued", "scheduled", "enqueued", "executing", "complete"]
@@ -169,6 +168,7 @@ MAP = ("--map", str(RECIPES / "celery.toml"))
 TABLE = ("--table", "celery_table")
 
 
+@thorough
 def test_celery_lives(celery):
     """Celery's signals have names of their own, which a map translates; a plain life is ours."""
     assert celery.lives["completes"] == ["before_task_publish", "task_prerun", "task_success"]
@@ -176,6 +176,7 @@ def test_celery_lives(celery):
     assert "completes" in celery.faults()
 
 
+@thorough
 def test_celery_retries_before_it_says_so(celery):
     """A retry is published before its task is said to be retried: the next attempt may run by then."""
     assert celery.lives["is retried"][:4] == [
@@ -210,6 +211,7 @@ def test_celery_forgets_revocations(celery):
     assert {"is revoked too early", "is revoked while it runs"}.isdisjoint(celery.faults(*MAP))
 
 
+@thorough
 def test_celery_forgets_what_was_killed(celery):
     """A task whose worker was killed stays `executing` for ever, as long as nothing else is asked for."""
     assert celery.lives["is killed"] == ["before_task_publish", "task_prerun"]

@@ -80,6 +80,9 @@ def crossed(*axes, first=0):
     ]
 
 
-def sampled(values, *, default=1):
-    """Return values as cases, the first few of which the default profile runs."""
-    return [pytest.param(value, marks=() if n < default else thorough) for n, value in enumerate(values)]
+def sampled(values, *, default=1, each=None):
+    """Return values as cases; the default profile runs the first few, or one of `each` so many."""
+    return [
+        pytest.param(value, marks=() if (n < default if each is None else n % each == 0) else thorough)
+        for n, value in enumerate(values)
+    ]

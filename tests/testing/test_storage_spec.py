@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 from support.faulty_adapters import BUGS, MACHINE
-from support.profiles import IS_THOROUGH, repeat_until
+from support.profiles import IS_THOROUGH, repeat_until, sampled
 
 from lifecycle.errors import StorageError
 from lifecycle.storage import MemoryStorage, SQLiteStorage
@@ -50,7 +50,7 @@ def shown(error):
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize("adapter", BUGS, ids=lambda adapter: adapter.__name__)
+@pytest.mark.parametrize("adapter", sampled(BUGS, each=3), ids=lambda adapter: adapter.__name__)
 def test_a_bug_is_found(adapter, monkeypatch):
     """Each bug is found by one of the spec's tests, with its default number of examples, and told in a few steps.
 
