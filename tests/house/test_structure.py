@@ -71,6 +71,7 @@ LATE = {  # module: what it imports when that is used, since it costs a tenth of
     "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
     "lifecycle.consumer.cli.main": {
         "lifecycle.consumer.demo.demo",
+        "lifecycle.consumer.workers.gevent_",
         *(f"lifecycle.consumer.cli.{name}" for name in ("diagram", "law", "migrate")),
     },
 }

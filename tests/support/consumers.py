@@ -135,7 +135,9 @@ def now():
 def hands(consumer):
     """The threads of its queue's workers that are alive."""
     targets = [(one, getattr(getattr(one, "_target", None), "__self__", None)) for one in threading.enumerate()]
-    return [one for one, hand in targets if isinstance(hand, ThreadWorker) and hand.worker.engine is consumer.queue.engine]
+    return [
+        one for one, hand in targets if isinstance(hand, ThreadWorker) and hand.worker.engine is consumer.queue.engine
+    ]
 
 
 def logged(caplog, level, text):

@@ -26,7 +26,9 @@ def silent(original):
     """A recovery is not announced."""
 
     def recover(self, now=None):
-        return len(self.storage.recover(self.clock.now(), Actor(self.process_name()), max_interruptions=self.max_interruptions))
+        return len(
+            self.storage.recover(self.clock.now(), Actor(self.process_name()), max_interruptions=self.max_interruptions)
+        )
 
     return recover
 
