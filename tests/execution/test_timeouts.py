@@ -368,8 +368,7 @@ def test_timeouts_that_strike_in_the_library(queue, body_of):
     assert seen == sum(queue.counts().values())
 
 
-EVERY = 1 if IS_THOROUGH else 4
-"""Of the steps through the library so many apart are struck at."""
+EVERY = 1 if IS_THOROUGH else 4  # steps through the library: one of so many is struck at
 
 ACTIONS = {
     "enqueue": lambda queue, target: target.schedule((1, 2), delay=10**6),
