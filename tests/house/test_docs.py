@@ -94,6 +94,7 @@ class Reader:
         """Save and import a file whose name is the first line of its text."""
         (self.folder / f"{name}.py").write_text(text)
         self.files.add(name)
+        sys.modules.pop(name, None)
         self.exits.callback(sys.modules.pop, name, None)
         module = importlib.import_module(name)
         self.names |= {key: value for key, value in vars(module).items() if not key.startswith("__")}
