@@ -147,7 +147,9 @@ def test_every_example_of_a_page_runs(page, tmp_path, monkeypatch, request):
         places[RENTED] = told_redis()
     reader = Reader(page, tmp_path, places)
     # What a page says Hypothesis finds, it finds: it is not a matter of luck, nor of how short an example is.
-    surely = hypothesis_options(max_examples=2000, derandomize=True, database=None, phases=[Phase.generate])
+    surely = hypothesis_options(
+        max_examples=2000, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False
+    )
     with closing(reader), surely:
         for block in blocks(page):
             reader.do(block)

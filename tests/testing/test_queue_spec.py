@@ -95,7 +95,9 @@ def counterexample(spec, **options):
     """How a specification fails."""
     with pytest.raises(AssertionError) as caught:
         # Where Hypothesis draws anew each time, the default number of examples would be a matter of luck.
-        run_state_machine_as_test(spec, settings=settings(calm, database=None, max_examples=2000, **options))
+        run_state_machine_as_test(
+            spec, settings=settings(calm, database=None, max_examples=2000, report_multiple_bugs=False, **options)
+        )
     return str(caught.value) + "\n".join(caught.value.__notes__)
 
 
