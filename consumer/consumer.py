@@ -29,7 +29,7 @@ from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerO
 from lifecycle.consumer.workers.loop import MIN_WAIT_SECONDS
 from lifecycle.consumer.workers.types import WORKER_TYPES, find_worker_type
 from lifecycle.errors import ConfigurationError, StorageError
-from lifecycle.moments import duration
+from lifecycle.moments import duration, whole_number
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 
@@ -86,11 +86,10 @@ class Consumer:
         :param health: ``"PORT"`` or ``"HOST:PORT"``: answers ``/ready`` and ``/live`` there over HTTP.
         """
         self._type = find_worker_type(worker_type)
-        for what, number in ("workers", workers), ("max_tasks", max_tasks), ("max_memory", max_memory):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-                raise ConfigurationError(f"{what}={number!r}: it takes a whole number, 1 or more")
-        if workers is None:
-            raise ConfigurationError("workers=None: it takes a whole number, 1 or more")
+        whole_number(workers, "workers", at_least=1)
+        for name, limit in ("max_tasks", max_tasks), ("max_memory", max_memory):
+            if limit is not None:
+                whole_number(limit, name, at_least=1)
         self.queue, self._engine = queue, queue.engine
         self._options = WorkerOptions(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
         self._type.check(queue, self._options)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = ["load_queue", "load_table"]
 
 T = TypeVar("T")
 _LIBRARY: Final = Path(__file__).parents[1]
+_STANDARD_MODULES: Final = sys.stdlib_module_names | {"test"}  # a package that the list leaves out
 
 
 def load_queue(target: str) -> TaskQueue:
@@ -39,9 +41,12 @@ def _load(target: str, kind: type[T], usual: str, as_in: str) -> T:
     if not module_name or not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         what = "queue" if kind is TaskQueue else "table"
         raise ConfigurationError(f"{target!r} does not name a {what}: write module:attribute, as in {as_in}")
+    package = module_name.partition(".")[0]
+    if package in _STANDARD_MODULES:
+        raise ConfigurationError(f"{package!r} is a module of Python's standard library: give yours another name")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.insert(_end_of_standard_library(), here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -60,6 +65,17 @@ def _load(target: str, kind: type[T], usual: str, as_in: str) -> T:
             f"{target} is a {type(found).__name__}, not a {kind.__name__}{_like(module, attribute, kind)}"
         )
     return found
+
+
+def _end_of_standard_library() -> int:
+    """Return the index in `sys.path` after the standard library and before installed packages.
+
+    The current folder goes there. A user's `queue.py` then never replaces Python's, which the library and its
+    dependencies import late, too; and a user's `tests.py` is found before an installed one.
+    """
+    standard = str(Path(os.__file__).parent)
+    ends = [end for end, entry in enumerate(sys.path, 1) if entry == standard or Path(entry).name == "lib-dynload"]
+    return max(ends, default=0)
 
 
 def _like(found: object, name: str, kind: type[object]) -> str:

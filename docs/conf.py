@@ -1,6 +1,8 @@
-"""How the site is built: ``sphinx-build -W docs site``. A warning is an error."""
+"""Configuration of the site: ``sphinx-build -W docs site``. A warning is an error."""
 
 from importlib.metadata import version as version_of
+
+from sphinx.application import Sphinx
 
 project = "Lifecycle"
 author = "The Lifecycle authors"
@@ -20,7 +22,7 @@ html_theme = "furo"
 html_title = "Lifecycle"
 html_theme_options = {"source_directory": "docs/"}
 
-# The code's own docstrings, as they are: a single backtick is code, or a name of the library where there is one.
+# Docstrings of the code are used unchanged: a single backtick is code, or a name of the library.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -28,3 +30,14 @@ autodoc_default_options = {"members": True}
 autoclass_content = "both"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
+
+
+def setup(app: Sphinx) -> None:
+    """Make CONTRIBUTING.md, which stands above this folder, the page `contributing` of the site."""
+    app.connect("source-read", _include_contributing)
+
+
+def _include_contributing(app: Sphinx, page: str, text: list[str]) -> None:
+    if page == "contributing":
+        text[0] = (app.srcdir.parent / "CONTRIBUTING.md").read_text()
+    text[0] = text[0].replace("../CONTRIBUTING.md", "contributing.md")

@@ -1,61 +1,59 @@
-"""The one module that reads the clock. Everything else is told what time it is."""
+"""Clocks. No other module reads the time; all of them take it from here or as an argument."""
 
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from lifecycle.errors import LifecycleError
 
-__all__ = ["Clock", "RemoteClock", "SystemClock", "monotonic", "pause", "seconds", "timestamp"]
+__all__ = ["Clock", "RemoteClock", "SystemClock", "monotonic", "pause"]
 
 monotonic = time.monotonic
-"""Seconds that only grow, for measuring how long something took; never stored."""
-
+"""Return seconds that never decrease, to measure durations with; never stored."""
 
 pause = time.sleep
-"""Wait for seconds, and for nothing else: it costs a thread half of what a wait for an event costs."""
+"""Sleep for some seconds; half as expensive for a thread as a wait for an event."""
 
 
 class Clock(Protocol):
-    """Where a queue gets the time from: the system's, or a virtual one in tests."""
+    """Source of a queue's time: the system's clock, a store's clock, or a virtual clock in tests."""
 
     def now(self) -> float:
-        """UTC seconds since 1970. May step backwards, as a host's clock may."""
+        """Return UTC seconds since 1970; they may step backwards, as the clock of a host may."""
         ...
 
     def on_step(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called when time jumps, so that whoever waits for a moment can look again."""
+        """Call `listener` whenever the time jumps, so that waits for a moment can be renewed."""
         ...
 
 
 class SystemClock:
-    """The host's clock."""
+    """Clock of this host."""
 
-    now = staticmethod(time.time)  # not a method: the hot path saves a call
+    now = staticmethod(time.time)  # no method of our own: saves a call on the hot path
 
     def on_step(self, listener: Callable[[], None]) -> None:
-        """The host's clock tells nobody when it is set: waits here are short, and look at the clock again."""
+        """Do nothing: a host does not report steps of its clock. Waits on this clock are short instead."""
 
 
 class RemoteClock:
-    """Another host's clock: one that all who share a store go by, whatever their own clocks say.
+    """Clock of the host that the store runs on, shared by all users of the store.
 
-    It is asked at the first use, and then now and then by a thread of its own, so that nobody has to wait for it. In
-    between it goes on as this host's monotonic clock does. What it says is right to within half of a round trip.
+    The remote host is asked at the first use, and afterwards from time to time by a background thread, so that no
+    caller waits. In between, the time advances with this host's monotonic clock. The error is at most half of a round
+    trip.
     """
 
-    AGES: Final = 60.0
-    """Seconds after which it is asked again."""
-    AWAY: Final = 1.0
-    """The same, when there was no answer."""
-    STEP: Final = 0.5
-    """By how many seconds the host's two clocks must have gone apart to ask at once: one of them was set, or stood
-    still as the host slept."""
-    LOOKS: Final = 3
-    """How often it is asked at once: the quickest answer counts."""
+    REFRESH_SECONDS: Final = 60.0
+    """Time after which the remote host is asked again."""
+    RETRY_SECONDS: Final = 1.0
+    """Time after which the remote host is asked again if it did not answer."""
+    STEP_SECONDS: Final = 0.5
+    """Difference between this host's two clocks that makes `now` ask at once: one clock was set, or the host slept."""
+    SAMPLE_COUNT: Final = 3
+    """Number of questions in one measurement; the fastest answer counts."""
 
     def __init__(
         self,
@@ -64,65 +62,56 @@ class RemoteClock:
         host: Callable[[], float] = time.time,
         ticks: Callable[[], float] = monotonic,
     ) -> None:
-        """`ask`: the other host's time (UTC seconds); it may raise a `LifecycleError`.
+        """`ask` returns the remote host's time (UTC seconds) or raises a `LifecycleError`.
 
-        `host` and `ticks`: this host's clocks.
+        `host` and `ticks`: this host's system clock and monotonic clock.
         """
         self._ask, self._host, self._ticks = ask, host, ticks
         self._offset: float | None = None
-        """What is to be added to `ticks`."""
-        self._due = 0.0
-        """When to ask again, by `ticks`."""
-        self._apart = 0.0
-        """How far the host's two clocks were apart then."""
+        """Remote time minus `ticks`; None until the first answer."""
+        self._refresh_at = 0.0
+        """Time of the next measurement, in `ticks`."""
+        self._host_offset = 0.0
+        """`host` minus `ticks` at the last measurement."""
         self._thread: threading.Thread | None = None
 
     def now(self) -> float:
-        """UTC seconds since 1970, of the other host; this one's own as long as there was never an answer."""
+        """Return UTC seconds of the remote host; of this host until the first answer."""
         ticks, host = self._ticks(), self._host()
-        if self._offset is None or abs(host - ticks - self._apart) > self.STEP:
-            if ticks >= self._due or self._offset is not None:
+        if self._offset is None or abs(host - ticks - self._host_offset) > self.STEP_SECONDS:
+            if ticks >= self._refresh_at or self._offset is not None:
                 self._measure()
             if self._offset is None:
                 return host
             ticks = self._ticks()
-        elif ticks >= self._due:
-            self._renew()
+        elif ticks >= self._refresh_at:
+            self._measure_in_background()
         return ticks + self._offset
 
     def on_step(self, listener: Callable[[], None]) -> None:
-        """It tells nobody when it is set: waits here are short, and look at the clock again."""
+        """Do nothing: a remote host does not report steps of its clock. Waits on this clock are short instead."""
 
-    def _renew(self) -> None:
-        """Ask again, without having anybody wait for it."""
-        if self._thread is None or not self._thread.is_alive():  # one of before a fork is not alive in the child
+    def _measure_in_background(self) -> None:
+        """Start a measurement in a thread, unless one is running."""
+        if self._thread is None or not self._thread.is_alive():  # after a fork, the parent's thread is not alive
             self._thread = threading.Thread(target=self._measure, name="lifecycle-clock", daemon=True)
             with suppress(RuntimeError):  # the interpreter is ending
                 self._thread.start()
 
     def _measure(self) -> None:
+        """Ask several times and take the offset from the fastest answer."""
         best = None
-        for _ in range(self.LOOKS):
+        for _ in range(self.SAMPLE_COUNT):
             asked = self._ticks()
             try:
                 there = self._ask()
-            except LifecycleError:  # whoever needs the store finds out by what it asks of it
+            except LifecycleError:  # a store that is down shows in the operations themselves
                 break
             answered = self._ticks()
             if best is None or answered - asked < best[0]:
                 best = answered - asked, there - (asked + answered) / 2
         ticks = self._ticks()
-        self._due = ticks + (self.AGES if best else self.AWAY)
-        self._apart = self._host() - ticks
+        self._refresh_at = ticks + (self.REFRESH_SECONDS if best else self.RETRY_SECONDS)
+        self._host_offset = self._host() - ticks
         if best:
             self._offset = best[1]
-
-
-def seconds(duration: float | timedelta) -> float:
-    """A duration in seconds."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-
-
-def timestamp(moment: datetime) -> float:
-    """UTC seconds of `moment`; a naive one means local time, as everywhere in the standard library."""
-    return moment.timestamp()

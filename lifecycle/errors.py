@@ -1,10 +1,11 @@
-"""What can go wrong, each with a type of its own.
+"""Exceptions: one type for each kind of error.
 
-Two families. `LifecycleError` and its children are raised *by* the queue: they tell the caller, or the operator, what
-was wrong, where, and what to do. The exceptions at the end are raised *by a task or a hook* to steer its own fate, and
-carry Huey's names, so that its users move by changing an import.
+There are two families. The queue raises `LifecycleError` and its subclasses: the message says where the error is, and
+how to correct it. A task or a hook raises the exceptions at the end of this module to end its attempt in a certain way;
+they have the names that Huey uses, so that users of Huey only change an import.
 
-`IllegalTransition` lives beside the machine that raises it (`lifecycle.core.machine`): it is a `transitions.MachineError`.
+`IllegalTransition` is defined beside the machine that raises it (`lifecycle.core.machine`), as a subclass of
+`transitions.MachineError`.
 """
 
 from collections.abc import Mapping
@@ -36,19 +37,19 @@ __all__ = [
 
 
 class LifecycleError(Exception):
-    """The base of everything that the queue itself raises."""
+    """Base class of all errors that the queue itself raises."""
 
 
 class ConfigurationError(LifecycleError, ValueError):
-    """An option, a URL or a name that cannot be right, wherever it was given. Nothing was changed."""
+    """Invalid option, URL or name. Nothing was changed."""
 
 
 class FaultyTable(ConfigurationError):
-    """States and rows that make no lifecycle; `.faults` are all that is wrong with them, a line each."""
+    """Table of states and transitions that is not a sound lifecycle; `.faults` lists every fault, one line each."""
 
     def __init__(self, faults: tuple[str, ...]) -> None:
-        """`faults`: see the class."""
-        super().__init__(f"no lifecycle: {'; '.join(faults)}")
+        """`faults`: one line for each fault."""
+        super().__init__(f"unsound table: {'; '.join(faults)}")
         self.faults = faults
 
     def __reduce__(self) -> tuple[type["FaultyTable"], tuple[tuple[str, ...]]]:
@@ -56,19 +57,19 @@ class FaultyTable(ConfigurationError):
 
 
 class UnknownSignal(ConfigurationError):
-    """A handler was registered for a signal that no state sends; the message lists the signals there are."""
+    """Signal that no state sends; the message lists the known signals."""
 
 
 class UnknownTask(LifecycleError, LookupError):
-    """There is no task of this id in the store, or no function of this name in the queue; the message says which."""
+    """Task id that is not in the store, or function name that is not in the queue; the message says which."""
 
 
 class DuplicateTask(LifecycleError, ValueError):
-    """A task of this id is in the store already. Nothing was written; `.task_id` is the id."""
+    """Task id that is already in the store; `.task_id` is the id. Nothing was written."""
 
     def __init__(self, task_id: str) -> None:
-        """`task_id`: the id that is taken."""
-        super().__init__(f"task {task_id} is in the store already: enqueue a new one, or retry that one")
+        """`task_id`: the id that is in the store already."""
+        super().__init__(f"task {task_id} is in the store already: enqueue a new task, or retry the stored one")
         self.task_id = task_id
 
     def __reduce__(self) -> tuple[type["DuplicateTask"], tuple[str]]:
@@ -76,10 +77,10 @@ class DuplicateTask(LifecycleError, ValueError):
 
 
 class Unserializable(LifecycleError, TypeError):
-    """A value that the serializer could not give back exactly as it is; raised where the value is handed in."""
+    """Value that the serializer cannot restore exactly; raised where the value is passed in."""
 
     def __init__(self, reason: str, path: str = "") -> None:
-        """`reason`: what is wrong with it; `path`: where in the value, in Python's notation (``[0]['when']``)."""
+        """`reason`: why the value is refused; `path`: the place in the value, in Python notation (``[0]['when']``)."""
         super().__init__(f"{path}: {reason}" if path else reason)
         self.reason = reason
         self.path = path
@@ -89,38 +90,38 @@ class Unserializable(LifecycleError, TypeError):
 
 
 class Undecodable(LifecycleError, ValueError):
-    """Stored bytes that this queue's serializer did not make: another serializer's, another secret's, or damaged."""
+    """Stored bytes that this queue's serializer cannot read: another serializer, another secret, or damaged bytes."""
 
 
 class StorageError(LifecycleError):
-    """The store could not do what it was asked; what it was asked did not happen, unless a subclass says otherwise."""
+    """Failed operation of the store. The operation had no effect, unless the subclass says otherwise."""
 
 
 class StorageUnusable(StorageError, ConfigurationError):
-    """What the URL points at is no store of ours: another program's file, a newer schema, a folder, no permission."""
+    """URL that leads to no usable store: another program's file, a newer schema, a folder, a missing permission."""
 
 
 class StorageFull(StorageError):
-    """No space is left for a write. Nothing was changed; space made, the same call can be made again."""
+    """No space is left for a write. Nothing was changed. Make space, then repeat the call."""
 
 
 class StorageUnavailable(StorageError):
-    """The store did not answer in time (locked by another program, gone). The same call can be made again."""
+    """The store did not answer in time (locked by another program, or unreachable). Repeat the call later."""
 
 
 class ResultTimeout(LifecycleError, TimeoutError):
-    """No outcome came within the time that the caller gave. The task is not affected."""
+    """No outcome arrived within the caller's timeout. The task is not affected."""
 
 
 class TaskException(LifecycleError):
-    """The task whose result was asked for did not complete.
+    """Raised for the result of a task that did not complete.
 
-    `.metadata` is a mapping with the keys ``error`` (the exception's repr, or what happened instead), ``traceback``
-    (text, may be empty), ``task_id``, ``state`` (the outcome's), ``attempt`` and ``retries`` (those left then).
+    `.metadata` is a dict with the keys ``error`` (repr of the exception, or a description), ``traceback`` (text, may be
+    empty), ``task_id``, ``state`` (the outcome's), ``attempt`` and ``retries`` (retries left at that time).
     """
 
     def __init__(self, metadata: Mapping[str, object]) -> None:
-        """`metadata`: see the class."""
+        """`metadata`: copied into a dict."""
         super().__init__(str(metadata.get("error", "unknown error")))
         self.metadata = dict(metadata)
 
@@ -128,13 +129,14 @@ class TaskException(LifecycleError):
         return type(self), (self.metadata,)
 
 
-# What a task, or a hook, raises to steer its own fate -------------------------------------------------------------
+# Raised by tasks and hooks ------------------------------------------------------------------------------------------
 
 
 class CancelExecution(Exception):
-    """Raise it in a pre-execute hook or a task: the task ends `canceled`.
+    """Raise this in a pre-execute hook or in a task to end the task `canceled`.
 
-    `retry`: ``True`` retries even if no retry is left, ``False`` never does, ``None`` (default) retries if one is left.
+    `retry`: ``True``: retry even if no retry is left; ``False``: do not retry; ``None`` (default): retry if a retry is
+    left.
     """
 
     def __init__(self, msg: str | None = None, retry: bool | None = None) -> None:
@@ -144,9 +146,10 @@ class CancelExecution(Exception):
 
 
 class TaskCanceled(CancelExecution):
-    """Somebody has called the running task off (`TaskQueue.cancel`): it ends `canceled`, whatever retries are left.
+    """Raised in a running task after `TaskQueue.cancel`: the task ends `canceled` and is not retried.
 
-    A worker raises it in the body, as does `Task.check_canceled`. A body that catches it and returns is complete.
+    The worker raises it inside the function, and so does `Task.check_canceled`. If the function catches it and returns,
+    the task ends `complete`.
     """
 
     def __init__(self, msg: str | None = None) -> None:
@@ -155,9 +158,10 @@ class TaskCanceled(CancelExecution):
 
 
 class RetryTask(Exception):
-    """Raise it in a task to have it run again, at `eta` or after `delay` (seconds or timedelta).
+    """Raise this in a task to run the task again, at `eta` or after `delay` (seconds or timedelta).
 
-    With neither it waits as its own retry policy says. It costs none of the task's retries, and sends no `error`.
+    With neither, the task's own retry policy decides how long to wait. The task keeps all its retries, and no `error`
+    signal is sent.
     """
 
     def __init__(
@@ -166,34 +170,37 @@ class RetryTask(Exception):
         eta: datetime | None = None,
         delay: float | timedelta | None = None,
     ) -> None:
-        """`eta`: aware, or naive for local time. Give one of `eta` and `delay`, or neither."""
+        """`eta`: a naive datetime means local time. Give `eta`, or `delay`, or neither."""
         super().__init__(*(() if msg is None else (msg,)))
         self.eta = eta
         self.delay = delay
 
 
 class TaskLockedException(Exception):
-    """The lock that was asked for is held by somebody else. Raised within a task, it ends the attempt `locked`."""
+    """The lock is held already. Raised inside a task, it ends the attempt `locked`."""
 
 
 class RateLimitExceeded(Exception):
-    """Ends the attempt `rate-limited`. `delay`: seconds until there is room; `retry`: try again then, at no cost."""
+    """Raise this in a task to end the attempt `rate-limited`.
+
+    `delay`: seconds until the limit allows another run. `retry`: try again then, and keep all retries.
+    """
 
     def __init__(self, key: str, delay: float, retry: bool = True) -> None:
-        """`key`: which limit it was."""
+        """`key`: the name of the limit."""
         super().__init__(key, delay, retry)
         self.key, self.delay, self.retry = key, delay, retry
 
     def __str__(self) -> str:
-        return f"rate limit {self.key!r} exceeded, room in {self.delay:.1f} s"
+        return f"rate limit {self.key!r} exceeded: next run possible in {self.delay:.1f} s"
 
 
 class TaskTimeout(Exception):
-    """The attempt took longer than its `timeout`; it ends in `timeout`. A worker raises it in the task's body."""
+    """Raised by the worker inside a function that ran longer than its `timeout`; the attempt ends `timeout`."""
 
 
 class TaskInterrupted(BaseException):
-    """The worker is stopped while the task runs: clean up and let it pass, the task is put back and runs again.
+    """Raised inside a running function whose worker stops: clean up and do not catch it; the task is requeued.
 
-    Not an `Exception`, so that a task's ``except Exception`` does not take it for a failure of its own.
+    It is no `Exception`, so that ``except Exception`` in a task does not catch it.
     """

@@ -15,7 +15,7 @@ from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.registry import Function
-from lifecycle.moments import due_at, duration, moment
+from lifecycle.moments import due_at, duration, moment, number
 from lifecycle.result import Result
 from lifecycle.storage.base import RevocationTarget
 
@@ -114,9 +114,9 @@ class TaskFunction(Generic[P, R]):
         if retry_delay is not None:
             task.retry = attrs.evolve(task.retry, delay=duration(retry_delay, "retry_delay"))
         if retry_backoff is not None:
-            task.retry = attrs.evolve(task.retry, backoff=duration(retry_backoff, "retry_backoff"))
+            task.retry = attrs.evolve(task.retry, backoff=number(retry_backoff, "retry_backoff"))
         if expires is not None:
-            task.expires = due_at(expires, self._engine.clock.now())
+            task.expires = due_at(expires, self._engine.clock.now(), "expires")
         if timeout is not None:
             task.timeout = duration(timeout, "timeout")
         return self._enqueue(task)
@@ -129,7 +129,7 @@ class TaskFunction(Generic[P, R]):
 
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
         """Run no task of this function: for good, until a moment (or seconds from now), or just not the next."""
-        until = due_at(revoke_until, self._engine.clock.now())
+        until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
         self._engine.revoke(self._target, Revocation(until, revoke_once))
 
     def restore(self) -> bool:
@@ -159,7 +159,7 @@ class TaskFunction(Generic[P, R]):
         return Task(
             task_id or new_id(now),
             self.name,
-            expires=due_at(options.expires, now),
+            expires=due_at(options.expires, now, "expires"),
             priority=options.priority,
             retries=options.retries,
             retry=options.retry,

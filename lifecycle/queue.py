@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from lifecycle.clock import Clock, RemoteClock, SystemClock, timestamp
+from lifecycle.clock import Clock, RemoteClock, SystemClock
 from lifecycle.core.policies import Revocation
 from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
@@ -19,12 +19,11 @@ from lifecycle.execution import external_transaction
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.environment import Environment
 from lifecycle.execution.interruption import shielded
-from lifecycle.execution.new_tasks import check_priority
 from lifecycle.execution.signals import Handler, check_signals
 from lifecycle.execution.worker import Worker
 from lifecycle.function import Options, TaskFunction, name_of
 from lifecycle.locks import TaskLock
-from lifecycle.moments import due_at, duration
+from lifecycle.moments import checked_priority, due_at, duration, number, positive_duration, utc_seconds, whole_number
 from lifecycle.result import Result
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import RevocationTarget, Storage
@@ -95,17 +94,12 @@ class TaskQueue:
             raise ConfigurationError("a queue's name cannot be empty")
         self.name, self.immediate = name, immediate
         self.retention = None if retention is None else duration(retention, "retention")
-        seconds = duration(lease, "lease")
-        if isinstance(max_interruptions, bool) or not isinstance(max_interruptions, int) or max_interruptions < 0:
-            raise ConfigurationError(f"max_interruptions={max_interruptions!r}: it takes a whole number, 0 or more")
-        if seconds == 0:
-            raise ConfigurationError("lease=0: must be greater than 0 seconds")
         storage = open_storage(url, name)
         self._engine = Engine(
             Environment(storage, clock or storage.clock() or SystemClock()),
             serializer or MsgpackSerializer(),
-            lease=seconds,
-            max_interruptions=max_interruptions,
+            lease=positive_duration(lease, "lease"),
+            max_interruptions=whole_number(max_interruptions, "max_interruptions"),
             intermediate_errors=intermediate_errors,
         )
         self._engine.after_enqueue = self._run_due if immediate else None
@@ -142,26 +136,20 @@ class TaskQueue:
         """
         if callable(retries):
             raise ConfigurationError("task() takes options: write @queue.task(), with parentheses")
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ConfigurationError(f"retries={retries!r}: it takes a whole number, 0 or more")
-        if priority is not None:
-            check_priority(priority, "task()")
-        if not 0 <= duration(retry_jitter, "retry_jitter") <= 1:
-            raise ConfigurationError(f"retry_jitter={retry_jitter!r}: it takes a share, 0 to 1")
         policy = RetryPolicy(
             duration(retry_delay, "retry_delay"),
-            duration(retry_backoff, "retry_backoff"),
+            number(retry_backoff, "retry_backoff"),
             duration(retry_max_delay, "retry_max_delay"),
-            float(retry_jitter),
+            number(retry_jitter, "retry_jitter", at_most=1),
         )
         options = Options(
-            retries,
+            whole_number(retries, "retries"),
             NO_DELAY if policy == NO_DELAY else policy,
-            priority or 0,
+            0 if priority is None else checked_priority(priority),
             expires,
             None if timeout is None else duration(timeout, "timeout"),
         )
-        due_at(expires, 0.0)  # refuse here what could not be resolved at a call
+        due_at(expires, 0.0, "expires")  # refuse here what could not be resolved at a call
 
         def decorate(function: Callable[..., object]) -> TaskFunction[..., object]:
             if not callable(function):
@@ -303,7 +291,7 @@ class TaskQueue:
         too. ``None`` if none is due; tasks met before their ETA have become `scheduled` then. Leases that have lapsed
         are recovered first. `now`: the moment to go by (a datetime, or UTC seconds) instead of the clock's.
         """
-        moment = timestamp(now) if isinstance(now, datetime) else now
+        moment = None if now is None else utc_seconds(now, "now")
         worker: Worker | None = getattr(self._callers, "worker", None)
         # Another one after a fork, and for a task that itself calls this.
         process_name = self._engine.process_name()
@@ -350,7 +338,7 @@ class TaskQueue:
         `revoke_until` (a moment, or seconds from now) it is stopped only if it would run before then. `revoke_once`
         says nothing more here: a task is revoked once.
         """
-        until = due_at(revoke_until, self._engine.clock.now())
+        until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
         self._engine.revoke(RevocationTarget(function=False, key=id), Revocation(until, revoke_once))
 
     def restore_by_id(self, id: str) -> bool:  # noqa: A002

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar, cast
 
 import attrs
 
-from lifecycle.clock import monotonic, seconds
+from lifecycle.clock import monotonic
 from lifecycle.core.policies import AT_REST, Revocation
 from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task, new_id
@@ -13,7 +13,7 @@ from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, U
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
-from lifecycle.moments import due_at, duration, moment
+from lifecycle.moments import due_at, duration, moment, seconds
 from lifecycle.storage.base import Channel, RevocationTarget
 
 __all__ = ["Result"]
@@ -118,7 +118,7 @@ class Result(Generic[R]):
 
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
         """Do not run the task (again): see `TaskQueue.revoke`."""
-        until = None if revoke_until is None else due_at(revoke_until, self._engine.clock.now())
+        until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
         self._engine.revoke(RevocationTarget(function=False, key=self.id), Revocation(until, revoke_once))
 
     def restore(self) -> bool:

@@ -280,7 +280,7 @@ def _read_map(path: Path, lifecycle: Lifecycle) -> dict[str, str]:
             raise ConfigurationError(f"the map {path} is neither .json nor .toml")
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the map {path} cannot be read: {error}") from None
-    known = [state.signal for state in lifecycle.states]
+    known = lifecycle.signals
     if not isinstance(names, dict):
         raise ConfigurationError(f"the map {path} is no object of names, as in {{'task-started': '{known[0]}'}}")
     for theirs, ours in names.items():

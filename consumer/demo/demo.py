@@ -23,6 +23,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from lifecycle.analysis.checker import IllegalSequence, check
 from lifecycle.clock import monotonic
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.diagrams.palette import TERMINAL
@@ -111,7 +112,8 @@ class Stage:
     def hire(self) -> subprocess.Popen[bytes]:
         """Start a consumer as a process of its own, with two workers."""
         consumer = subprocess.Popen(  # noqa: S603 -- this very program
-            [sys.executable, "-m", "lifecycle", "run", f"{TASKS}:queue", "-w", "2", "-q"],
+            # -P: without the current folder, whose modules are the user's.
+            [sys.executable, "-P", "-m", "lifecycle", "run", f"{TASKS}:queue", "-w", "2", "-q"],
             env=os.environ | self._setting.environment(),
             pass_fds=[self._writer],
             stderr=subprocess.DEVNULL,
@@ -322,28 +324,16 @@ def _play(stage: Stage, scenario: Scenario) -> Verdict:
         came = stage.signals(result.id)
         if came != scenario.promised:
             stage.faults.append(f"promised: {', '.join(scenario.promised)}")
-        if (fault := _illegal(came)) is not None:
-            stage.faults.append(fault)
+        try:
+            check(came, from_start=False)
+        except IllegalSequence as error:
+            stage.faults.append(str(error))
         history = tuple(LIFECYCLE.state(record.state).signal for record in result.history())
         stage.expect(history == (LIFECYCLE.initial.signal, *came), f"the stored history is {', '.join(history)}")
     except LifecycleError as error:
         stage.faults.append(str(error))
     fault = "; ".join(stage.faults) or None
     return Verdict(scenario.title, scenario.promised, came, monotonic() - started, fault)
-
-
-def _illegal(signals: tuple[str, ...]) -> str | None:
-    """Where a task's signals leave the table, if they do; it has been enqueued before the first of them."""
-    states = {state.signal: state for state in LIFECYCLE.states}
-    at = LIFECYCLE.initial
-    for number, name in enumerate(signals, 1):
-        legal = [LIFECYCLE.next(at, trigger).signal for trigger in LIFECYCLE.allowed(at)]
-        if name not in legal:
-            return (
-                f"signal {number} is {name!r} after {at.signal!r}; legal: {', '.join(legal) or 'none, that is final'}"
-            )
-        at = states[name]
-    return None
 
 
 class _Teller:

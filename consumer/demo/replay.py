@@ -56,7 +56,7 @@ class Rehearsal:
         """Another consumer."""
         consumer = Consumer(self, f"consumer{len(self._all) + 1}")
         if self._all:
-            self.score.say(OPERATOR, consumer.name, "starts", Arrow.TELL)
+            self.score.say(OPERATOR, consumer.name, "starts", Arrow.SEND)
         self._all.append(consumer)
         self.consumers.append(consumer)
         return consumer

@@ -234,15 +234,15 @@ class Consumer(Process):
             score.say(OPERATOR, self.name, "kill -9", Arrow.KILL)
             self.killed = True
         elif number == signal.SIGTERM:
-            score.say(OPERATOR, self.name, "SIGTERM", Arrow.TELL)
+            score.say(OPERATOR, self.name, "SIGTERM", Arrow.SEND)
             self.stopping = True
             self.worker.interrupt()
             self.go()
         elif number == signal.SIGSTOP:
-            score.say(OPERATOR, self.name, "SIGSTOP", Arrow.TELL)
+            score.say(OPERATOR, self.name, "SIGSTOP", Arrow.SEND)
             self.frozen = True
         elif number == signal.SIGCONT:
-            score.say(OPERATOR, self.name, "SIGCONT", Arrow.TELL)
+            score.say(OPERATOR, self.name, "SIGCONT", Arrow.SEND)
             self.frozen = False
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from typing import Final, cast
 from lifecycle.core.policies import Move, Revocation
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Task
-from lifecycle.diagrams.sequence import Arrow, Note, Say
+from lifecycle.diagrams.sequence import Arrow, Message, Note
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement
 
@@ -24,12 +24,12 @@ class StepLog:
     def __init__(self, now: Callable[[], float], *, full: bool = False) -> None:
         """`full`: also what only looks, and what finds nothing."""
         self.full = full
-        self.steps: list[Say | Note] = []
+        self.steps: list[Message | Note] = []
         self.outcomes = 0
         """How often attempts came to an end."""
         self._now, self._last = now, now()
 
-    def add(self, step: Say | Note) -> None:
+    def add(self, step: Message | Note) -> None:
         """Record a step; and before it how much later than the last one it comes."""
         now = self._now()
         if passed := round(now - self._last, 2):
@@ -39,7 +39,7 @@ class StepLog:
 
     def say(self, source: str, target: str, text: str, arrow: Arrow = Arrow.CALL) -> None:
         """Record a message."""
-        self.add(Say(source, target, text, arrow))
+        self.add(Message(source, target, text, arrow))
 
     def note(self, who: str, text: str, kind: Kind | None = None) -> None:
         """Record what happens at somebody."""
@@ -48,7 +48,7 @@ class StepLog:
     def announce(self, who: str, signal: str) -> None:
         """Record that handlers hear a signal."""
         kind = next(state.kind for state in LIFECYCLE.states if state.signal == signal)
-        self.add(Say(who, HANDLERS, signal, Arrow.TELL, kind))
+        self.add(Message(who, HANDLERS, signal, Arrow.SEND, kind))
 
 
 class StorageTracer:

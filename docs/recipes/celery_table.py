@@ -1,4 +1,4 @@
-"""Celery's law, kindly put: this queue's table, and what runs may be revoked. For ``lifecycle check --table``."""
+"""Celery's table: this queue's table, and a running task may be revoked. For ``lifecycle check --table``."""
 
 from lifecycle import LIFECYCLE, Lifecycle, Transition
 

@@ -1,4 +1,4 @@
-"""Huey's law: this queue's table, and the one row more that Huey has. For ``lifecycle check --table huey_table``."""
+"""Huey's table: this queue's table, and one transition more. For ``lifecycle check --table huey_table``."""
 
 from lifecycle import LIFECYCLE, Lifecycle, Transition
 
@@ -8,6 +8,6 @@ TABLE = Lifecycle(
     LIFECYCLE.states,
     [
         *LIFECYCLE.transitions,
-        Transition("release", scheduled, queued, "Huey's scheduler puts what is due in the queue"),
+        Transition("release", scheduled, queued, "Huey's scheduler moves a due task into the queue"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Statements about any table and any recorded trace: properties, grammar, legal sequences."""
+"""Analysis of any table and any recorded trace: properties, grammar, legal sequences."""

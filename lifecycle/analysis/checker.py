@@ -1,6 +1,6 @@
-"""Is this sequence of signals legal? A checker for recorded signals, of this queue's tasks or any other system's.
+"""Checker of recorded signal sequences, of this queue's tasks or of any other system with a table.
 
-It knows nothing but a table: which state a signal enters, and which signals may follow.
+The checker uses only the table: the state that a signal enters, and the signals that may follow.
 """
 
 from collections import OrderedDict
@@ -12,22 +12,22 @@ from lifecycle.errors import LifecycleError
 
 __all__ = ["Checker", "IllegalSequence", "check"]
 
-REMEMBERED: Final = 100_000
-"""How many finished tasks a checker remembers, so that it notices what comes after a task's end."""
+REMEMBERED_TASK_COUNT: Final = 100_000
+"""Number of tasks in a final state that a checker remembers, to notice signals after the end of a task."""
 
 
 class IllegalSequence(LifecycleError, AssertionError):
-    """A signal came that the table does not have there, or the sequence ended where no task may rest.
+    """Signal that the table does not allow at its position, or a sequence that ends outside a resting state.
 
-    `.task` (its id, ``None`` for a sequence of one task), `.position` (1 is the task's first signal), `.signal` (what
-    came; ``None``: the end), `.after` (the signal before; ``None`` if there was none) and `.legal` (what might have
-    come; empty: nothing).
+    `.task` (the task's id; ``None`` for a sequence of one task), `.position` (1 is the task's first signal), `.signal`
+    (the illegal signal; ``None``: the sequence ended), `.after` (the signal before; ``None``: none) and `.legal` (the
+    signals that are legal at this position; may be empty).
     """
 
     def __init__(
         self, task: str | None, position: int, signal: str | None, after: str | None, legal: tuple[str, ...]
     ) -> None:
-        """See the class."""
+        """The arguments become attributes of the same names."""
         subject = f"task {task}: " if task is not None else ""
         where = f"after {after!r}" if after is not None else "as the first"
         what = f"signal {position} is {signal!r} {where}" if signal is not None else f"ends {where}, not at rest"
@@ -40,61 +40,58 @@ class IllegalSequence(LifecycleError, AssertionError):
 
 
 class Checker:
-    """Holds a stream of signals of many tasks against a table, one by one.
+    """Checks a stream of signals of many tasks against a table, signal by signal.
 
-    Of a task it keeps the state and how many signals there were; of tasks that came to a final state only those of the
-    last 100,000. So its memory is that of the tasks under way, and of those that rest in an outcome, where an operator
-    may take them up again at any time. A signal for a task that ended longer ago is taken for a new task's first.
+    For each task the checker keeps the state and the number of signals. Tasks in a final state are forgotten after
+    100,000 further ones: a later signal for such a task counts as the first signal of a new task. All other tasks stay
+    in memory, including tasks in an outcome, which an operator may retry at any time.
     """
 
     def __init__(self, lifecycle: Lifecycle = LIFECYCLE, *, from_start: bool = True) -> None:
-        """`lifecycle`: the table. `from_start`: a task's first signal must be that of its creation.
+        """`lifecycle`: the table. `from_start`: the first signal of each task must be the signal of its creation.
 
-        Without it a task may also be met after its creation, as in a trace that was recorded in a consumer alone, which
-        does not hear what producers announce: its first signal may be one that may follow that.
+        With ``from_start=False`` the first signal may also be a signal that may follow the creation. That fits traces
+        recorded only in consumers, which do not receive the signals of producers.
         """
-        self._next: dict[str | None, dict[str, str]] = {
-            state: {target.signal: target.name for target in targets} for state, targets in _targets(lifecycle).items()
+        self._next: dict[State | None, dict[str, State]] = {
+            state: {target.signal: target for target in lifecycle.targets(state)} for state in (None, *lifecycle.states)
         }
-        self._final = {state.name for state in lifecycle.of_kind(Kind.FINAL)}
-        self._restless = {state.name for state in lifecycle.of_kind(Kind.WAITING, Kind.RUNNING, Kind.PASSING)}
         if not from_start:
-            self._next[None] = self._next[lifecycle.initial.name] | self._next[None]
-        self._tasks: dict[str | None, tuple[str, int]] = {}
-        self._ended: OrderedDict[str | None, tuple[str, int]] = OrderedDict()
-        self._states = {state.name: state for state in lifecycle.states}
+            self._next[None] = self._next[lifecycle.initial] | self._next[None]
+        self._tasks: dict[str | None, tuple[State, int]] = {}
+        self._finished: OrderedDict[str | None, tuple[State, int]] = OrderedDict()
         self.count = 0
-        """How many signals were legal so far."""
+        """Number of legal signals so far."""
         self.tasks = 0
-        """Of how many tasks."""
+        """Number of tasks so far."""
 
     def feed(self, signal: str, task: str | None = None) -> None:
-        """Take the next signal, of the task of this id. Raises `IllegalSequence`; the task then stays where it was."""
-        state, count = self._tasks.get(task) or self._ended.get(task) or (None, 0)
+        """Check the next signal of a task. Raises `IllegalSequence`; the task then keeps its state."""
+        state, count = self._tasks.get(task) or self._finished.get(task) or (None, 0)
         entered = self._next[state].get(signal)
         if entered is None:
-            after = None if state is None else self._states[state].signal
+            after = None if state is None else state.signal
             raise IllegalSequence(task, count + 1, signal, after, tuple(self._next[state]))
         self.count += 1
         self.tasks += not count
-        if entered in self._final:
+        if entered.kind is Kind.FINAL:
             self._tasks.pop(task, None)
-            self._ended[task] = entered, count + 1
-            if len(self._ended) > REMEMBERED:
-                self._ended.popitem(last=False)
+            self._finished[task] = entered, count + 1
+            if len(self._finished) > REMEMBERED_TASK_COUNT:
+                self._finished.popitem(last=False)
         else:
             self._tasks[task] = entered, count + 1
 
     @property
     def under_way(self) -> int:
-        """How many tasks it has met that are in no final state."""
+        """Number of known tasks that are not in a final state."""
         return len(self._tasks)
 
     def unfinished(self) -> Iterator[IllegalSequence]:
-        """The tasks that are not at rest: in no outcome and no final state. Each as it would be illegal to leave it."""
+        """Yield an error for each task that is not in a resting state (an outcome or a final state)."""
         for task, (state, count) in self._tasks.items():
-            if state in self._restless:
-                yield IllegalSequence(task, count + 1, None, self._states[state].signal, tuple(self._next[state]))
+            if state.kind not in (Kind.OUTCOME, Kind.FINAL):
+                yield IllegalSequence(task, count + 1, None, state.signal, tuple(self._next[state]))
 
 
 def check(
@@ -104,11 +101,11 @@ def check(
     from_start: bool = True,
     complete: bool = False,
 ) -> int:
-    """Hold a whole sequence against a table: the signals of one task, or ``(task id, signal)`` pairs of many.
+    """Check a whole sequence against a table: signals of one task, or ``(task id, signal)`` pairs of many tasks.
 
-    Returns how many there were; raises `IllegalSequence` at the first that is not legal. `from_start`: see `Checker`.
-    `complete`: at the end every task must have come to rest, in an outcome or a final state; without it the sequence
-    may break off anywhere.
+    Returns the number of signals; raises `IllegalSequence` at the first illegal signal. `from_start`: see `Checker`.
+    `complete`: at the end every task must be in a resting state (an outcome or a final state); otherwise the sequence
+    may end anywhere.
     """
     checker = Checker(lifecycle, from_start=from_start)
     for item in signals:
@@ -121,10 +118,3 @@ def check(
         for fault in checker.unfinished():
             raise fault
     return checker.count
-
-
-def _targets(lifecycle: Lifecycle) -> dict[str | None, list[State]]:
-    return {
-        state: [lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state)]
-        for state in (None, *(state.name for state in lifecycle.states))
-    }

@@ -1,7 +1,7 @@
-"""What a table says about signals: the language of its legal sequences, as an automaton, an expression, and a count.
+"""Language of a table: its legal sequences of signals as an automaton, as a regular expression, and counted.
 
-Every signal is the entry into one state, so a table is a deterministic automaton over signals already. Here it is
-minimised, written as a regular expression, and walked.
+Every signal is the entry into one state, so that a table already is a deterministic automaton over signals. This module
+minimises the automaton, writes it as a regular expression, and enumerates its sequences.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,111 +19,113 @@ START: Final = 0
 
 @attrs.frozen
 class Automaton:
-    """A deterministic automaton over signals; its states are numbered from 0, where it starts."""
+    """Deterministic automaton over signals. Its states are numbers; 0 is the start."""
 
     moves: tuple[Mapping[str, int], ...]
-    """For each state the signals that may come, and where they lead."""
+    """For each state, a map of the possible signals to the next states."""
     accepting: frozenset[int]
-    """The states in which a task may rest for good."""
+    """States that stand for resting states."""
     members: tuple[tuple[str, ...], ...]
-    """For each state the table's states that it stands for; the start need not have any."""
+    """For each state, the states of the table that it stands for; may be empty for the start."""
 
     def accepts(self, signals: Iterator[str] | tuple[str, ...] | list[str]) -> bool:
-        """Are these the signals of a whole life, from its creation to where it rests?"""
-        at = START
+        """Return whether these are the signals of a whole life, from the creation to a resting state."""
+        current = START
         for signal in signals:
-            following = self.moves[at].get(signal)
-            if following is None:
+            target = self.moves[current].get(signal)
+            if target is None:
                 return False
-            at = following
-        return at in self.accepting
+            current = target
+        return current in self.accepting
 
 
 def automaton(lifecycle: Lifecycle = LIFECYCLE) -> Automaton:
-    """The smallest automaton that accepts the signals of every whole life, and nothing else.
+    """Return the smallest automaton that accepts the signals of every whole life and no other sequence.
 
-    A whole life ends where a task may rest: in an outcome or a final state. A signal enters one state, wherever it is
-    sent; so two states are alike if a task may rest in both or in neither, and the same signals may follow in both. A
-    state in which only the signal of creation may follow is like the start.
+    A whole life ends in a resting state (an outcome or a final state). A signal enters the same state from everywhere.
+    So two states are equivalent if both or neither are resting states, and the same signals may follow. A state that
+    only the signal of creation may follow is equivalent to the start.
     """
     names: tuple[str | None, ...] = (None, *(state.name for state in lifecycle.states))
-    ways = {name: _following(lifecycle, name) for name in names}
+    targets = {name: _targets_by_signal(lifecycle, name) for name in names}
     resting = {state.name for state in lifecycle.of_kind(Kind.OUTCOME, Kind.FINAL)}
     numbers: dict[tuple[bool, frozenset[str]], int] = {}
-    told = {name: numbers.setdefault((name in resting, frozenset(ways[name])), len(numbers)) for name in names}
+    number_of = {name: numbers.setdefault((name in resting, frozenset(targets[name])), len(numbers)) for name in names}
     members: list[list[str]] = [[] for _ in numbers]
     for name in names:
         if name is not None:
-            members[told[name]].append(name)
-    first = {number: next(name for name in names if told[name] == number) for number in told.values()}
+            members[number_of[name]].append(name)
+    first = {number: next(name for name in names if number_of[name] == number) for number in number_of.values()}
     return Automaton(
-        tuple({s: told[end] for s, end in ways[first[number]].items()} for number in range(len(numbers))),
-        frozenset(told[name] for name in names if name in resting),
+        tuple(
+            {signal: number_of[end] for signal, end in targets[first[number]].items()} for number in range(len(numbers))
+        ),
+        frozenset(number_of[name] for name in names if name in resting),
         tuple(tuple(group) for group in members),
     )
 
 
 def regular(lifecycle: Lifecycle = LIFECYCLE) -> Expression:
-    """The same language as a regular expression, for programs; see `expression` and `readable`.
+    """Return the same language as a regular expression, for programs; see `expression` and `readable`.
 
-    Made from the minimal automaton by taking away one state after the other, and writing what led through it on the
-    ways that are left. In which order makes the difference between a line and a page: of the many, those are followed
-    that have the least to write so far.
+    State elimination on the minimal automaton: one state after the other is removed, and the remaining edges get the
+    expressions of the paths through the removed state. The order of removal decides between one line and one page, so
+    a beam search keeps the orders with the shortest expressions so far.
     """
     machine = automaton(lifecycle)
     end = len(machine.moves)
-    begin = -1  # ways may lead back to the start, and none leads back to here
-    ways: Ways = {(begin, START): EMPTY}
-    ways.update(((state, end), EMPTY) for state in machine.accepting)
+    begin = -1  # an extra start: no edge leads back to it
+    edges: Edges = {(begin, START): EMPTY}
+    edges.update(((state, end), EMPTY) for state in machine.accepting)
     for source, moves in enumerate(machine.moves):
         for signal, target in moves.items():
-            ways[source, target] = choice(*_known(ways, source, target), Word(signal))
-    best = {frozenset(range(end)): ways}
+            edges[source, target] = choice(*_existing(edges, source, target), Word(signal))
+    best = {frozenset(range(end)): edges}
     for _ in range(end):
-        following: dict[frozenset[int], Ways] = {}
+        following: dict[frozenset[int], Edges] = {}
         for left, written in best.items():
             for state in left:
-                rest, shorter = left - {state}, _without(state, written)
+                rest, shorter = left - {state}, _eliminate(state, written)
                 if rest not in following or _size(shorter) < _size(following[rest]):
                     following[rest] = shorter
-        best = dict(sorted(following.items(), key=lambda item: (_size(item[1]), sorted(item[0])))[:FOLLOWED])
+        best = dict(sorted(following.items(), key=lambda item: (_size(item[1]), sorted(item[0])))[:BEAM_WIDTH])
     return best[frozenset()][begin, end]
 
 
-Ways = dict[tuple[int, int], Expression]
-"""What is written on the way from one state to another."""
-FOLLOWED: Final = 32
-"""How many orders are followed at once."""
+Edges = dict[tuple[int, int], Expression]
+"""Expression on the edge from one state to another."""
+BEAM_WIDTH: Final = 32
+"""Number of orders that the beam search keeps."""
 
 
-def _known(ways: Ways, source: int, target: int) -> list[Expression]:
-    return [ways[source, target]] if (source, target) in ways else []
+def _existing(edges: Edges, source: int, target: int) -> list[Expression]:
+    return [edges[source, target]] if (source, target) in edges else []
 
 
-def _without(state: int, ways: Ways) -> Ways:
-    """The ways that are left when a state is taken away."""
-    left = {way: written for way, written in ways.items() if state not in way}
-    rounds = [loop(one) for one in _known(ways, state, state)]
-    for (source, through), before in ways.items():
-        for (start, target), after in ways.items():
+def _eliminate(state: int, edges: Edges) -> Edges:
+    """Return the edges that remain when a state is eliminated."""
+    left = {ends: written for ends, written in edges.items() if state not in ends}
+    rounds = [loop(one) for one in _existing(edges, state, state)]
+    for (source, through), before in edges.items():
+        for (start, target), after in edges.items():
             if through == start == state and state not in (source, target):
-                left[source, target] = choice(*_known(left, source, target), chain(before, *rounds, after))
+                left[source, target] = choice(*_existing(left, source, target), chain(before, *rounds, after))
     return left
 
 
-def _size(ways: Ways) -> int:
-    return sum(map(weight, ways.values()))
+def _size(edges: Edges) -> int:
+    return sum(map(weight, edges.values()))
 
 
 def expression(lifecycle: Lifecycle = LIFECYCLE) -> str:
-    """The same language as a pattern for `re.fullmatch`, on the signals with a space after each."""
+    """Return the same language as a pattern for `re.fullmatch`, on the signals with a space after each signal."""
     return pattern(regular(lifecycle))
 
 
 def readable(lifecycle: Lifecycle = LIFECYCLE) -> dict[str, str]:
-    """The same for people: what a life is, under ``LIFE``, after the names of what would be written more than once.
+    """Return the same language for readers: named parts that occur more than once, and last ``LIFE``, a whole life.
 
-    The signals of one kind of state that are always a choice are called after the kind.
+    Signals of one kind of state that always occur as one choice get the name of the kind.
     """
     whole = regular(lifecycle)
     written = list(parts(whole))
@@ -131,7 +133,7 @@ def readable(lifecycle: Lifecycle = LIFECYCLE) -> dict[str, str]:
     for kind in Kind:
         words = {Word(state.signal): None for state in lifecycle.of_kind(kind)}
         chosen = [[word for word in words if word in one.options] for one in written if isinstance(one, Choice)]
-        alike = [group for group in chosen if len(group) >= WORTH_A_NAME and chosen.count(group) > 1]
+        alike = [group for group in chosen if len(group) >= NAMED_PART_MIN_WORDS and chosen.count(group) > 1]
         if alike:
             names[choice(*max(alike, key=len))] = kind.name
     named = {frozenset(part.options) for part in names if isinstance(part, Choice)}
@@ -139,7 +141,7 @@ def readable(lifecycle: Lifecycle = LIFECYCLE) -> dict[str, str]:
     for part in sorted(dict.fromkeys(written), key=weight, reverse=True):
         texts = [one for made in (whole, *larger) for one in parts(made, set(larger) - {made})]
         known = isinstance(part, Choice) and frozenset(part.options) in named
-        if weight(part) >= WORTH_A_NAME and texts.count(part) > 1 and not known:
+        if weight(part) >= NAMED_PART_MIN_WORDS and texts.count(part) > 1 and not known:
             larger.append(part)
     for number, part in enumerate(reversed(larger), 1):
         names[part] = f"PART_{number}"
@@ -150,14 +152,14 @@ def readable(lifecycle: Lifecycle = LIFECYCLE) -> dict[str, str]:
     return lines | {"LIFE": text(whole, names)}
 
 
-WORTH_A_NAME: Final = 3
-"""Words that a part has at least, for it to get a name."""
+NAMED_PART_MIN_WORDS: Final = 3
+"""Number of words from which on a repeated part gets a name."""
 
 
 def sequences(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> Iterator[tuple[str, ...]]:
-    """Every legal sequence of at most `length` signals, from a task's creation on, the shortest first.
+    """Yield every legal sequence of at most `length` signals, from a task's creation on, the shortest first.
 
-    A task need not have come to rest at its end. Walked anew for each length, so that it takes no memory to speak of.
+    The last state need not be a resting state. Each length is enumerated from the beginning, to use little memory.
     """
     for exactly in range(1, length + 1):
         yield from _walks(lifecycle, None, exactly)
@@ -167,26 +169,25 @@ def _walks(lifecycle: Lifecycle, state: str | None, length: int) -> Iterator[tup
     if length == 0:
         yield ()
         return
-    for signal, following in _following(lifecycle, state).items():
-        for rest in _walks(lifecycle, following, length - 1):
+    for signal, target in _targets_by_signal(lifecycle, state).items():
+        for rest in _walks(lifecycle, target, length - 1):
             yield (signal, *rest)
 
 
 def count(lifecycle: Lifecycle = LIFECYCLE, length: int = 8) -> list[int]:
-    """How many legal sequences there are of 1, 2, … `length` signals; counted without walking them."""
-    at: dict[str | None, int] = {None: 1}
+    """Return the numbers of legal sequences of 1, 2, … `length` signals, counted without enumeration."""
+    number_in: dict[str | None, int] = {None: 1}
     counts = []
     for _ in range(length):
         following: dict[str | None, int] = {}
-        for state, number in at.items():
-            for target in _following(lifecycle, state).values():
+        for state, number in number_in.items():
+            for target in _targets_by_signal(lifecycle, state).values():
                 following[target] = following.get(target, 0) + number
-        at = following
-        counts.append(sum(at.values()))
+        number_in = following
+        counts.append(sum(number_in.values()))
     return counts
 
 
-def _following(lifecycle: Lifecycle, state: str | None) -> dict[str, str]:
-    """The signals that may come in a state, and the states that they enter; several triggers may send the same."""
-    targets = [lifecycle.next(state, trigger) for trigger in lifecycle.allowed(state)]
-    return {target.signal: target.name for target in targets}
+def _targets_by_signal(lifecycle: Lifecycle, state: str | None) -> dict[str, str]:
+    """Return signal → state for the states that may be entered next."""
+    return {target.signal: target.name for target in lifecycle.targets(state)}

@@ -1,4 +1,4 @@
-"""What a table promises, computed from what it answers, and not from how it was checked when it was built."""
+"""Properties of a table, computed from the table's answers, independently of the checks in its constructor."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,56 +12,54 @@ __all__ = ["Property", "properties"]
 
 @attrs.frozen
 class Property:
-    """Something that holds for a table, or does not."""
+    """Claim about a table, with the faults that disprove it."""
 
     claim: str
     faults: tuple[str, ...]
-    """Where it does not hold; empty: it holds."""
+    """States, signals or rows for which the claim is false; empty: the claim holds."""
 
     @property
     def holds(self) -> bool:
-        """Is there no fault?"""
+        """True if there is no fault."""
         return not self.faults
 
 
 def properties(lifecycle: Lifecycle = LIFECYCLE) -> list[Property]:
-    """The properties of a table. For one that could be built all of them hold; see `Lifecycle`."""
+    """Return the properties of a table. All of them hold for every table that `Lifecycle` accepts."""
     names = [state.name for state in lifecycle.states]
-    ways: dict[str | None, list[str]] = {place: _targets(lifecycle, place) for place in (None, *names)}
+    targets: dict[str | None, list[str]] = {
+        place: [target.name for target in lifecycle.targets(place)] for place in (None, *names)
+    }
     final: set[str | None] = {state.name for state in lifecycle.of_kind(Kind.FINAL)}
     backwards: dict[str | None, list[str | None]] = {
-        end: [start for start, targets in ways.items() if end in targets] for end in names
+        end: [start for start, ends in targets.items() if end in ends] for end in names
     }
-    born = _closure(ways, [None])
-    ending = _closure(backwards, final)
+    reachable = _closure(targets, [None])
+    can_end = _closure(backwards, final)
     rows = Counter((row.source and row.source.name, row.trigger) for row in lifecycle.transitions)
     signals = Counter(state.signal for state in lifecycle.states)
-    found = {
-        "every state can be reached": [name for name in names if name not in born],
-        "no state is a trap: those without a way out are final": [
-            name for name in names if not ways[name] and name not in final
+    faults_by_claim = {
+        "every state can be reached": [name for name in names if name not in reachable],
+        "no state is a trap: every state that no row leaves is final": [
+            name for name in names if not targets[name] and name not in final
         ],
-        "an end can be reached from every state": [name for name in names if name not in ending],
-        "final states have no way out": [name for name in names if name in final and ways[name]],
+        "a final state can be reached from every state": [name for name in names if name not in can_end],
+        "no row leaves a final state": [name for name in names if name in final and targets[name]],
         "each state and trigger have one target": [
-            f"{trigger} from {source or '(new)'}" for (source, trigger), times in rows.items() if times > 1
+            f"{trigger} from {source or '(new)'}" for (source, trigger), number in rows.items() if number > 1
         ],
-        "tasks are created in one state": [] if len(ways[None]) == 1 else (ways[None] or ["(none)"]),
-        "each signal is that of one state": [signal for signal, times in signals.items() if times > 1],
+        "tasks are created in one state": [] if len(targets[None]) == 1 else (targets[None] or ["(none)"]),
+        "each signal belongs to one state": [signal for signal, number in signals.items() if number > 1],
     }
-    return [Property(claim, tuple(faults)) for claim, faults in found.items()]
+    return [Property(claim, tuple(faults)) for claim, faults in faults_by_claim.items()]
 
 
-def _targets(lifecycle: Lifecycle, place: str | None) -> list[str]:
-    return list(dict.fromkeys(lifecycle.next(place, trigger).name for trigger in lifecycle.allowed(place)))
-
-
-def _closure(ways: Mapping[str | None, Iterable[str | None]], starts: Iterable[str | None]) -> set[str | None]:
-    """All that can be reached from these, themselves included."""
+def _closure(targets: Mapping[str | None, Iterable[str | None]], starts: Iterable[str | None]) -> set[str | None]:
+    """Return all places that can be reached from `starts`, including `starts`."""
     reached = set(starts)
     todo = list(reached)
     while todo:
-        for end in ways.get(todo.pop(), ()):
+        for end in targets.get(todo.pop(), ()):
             if end not in reached:
                 reached.add(end)
                 todo.append(end)

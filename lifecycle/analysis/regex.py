@@ -1,7 +1,7 @@
-"""Regular expressions over words, kept short while they are put together: what repeats is said once.
+"""Regular expressions over words, kept short during construction: common parts are written once.
 
-An expression is a `Word`, a `Chain` of expressions, a `Choice` between them, or a `Loop` round one. Make them with
-`word`, `chain`, `choice` and `loop`, which take common beginnings and ends out of what they join.
+An expression is a `Word`, a `Chain` of expressions, a `Choice` between expressions, or a `Loop` around one. Build
+expressions with `Word`, `chain`, `choice` and `loop`, which factor out common beginnings and ends.
 """
 
 import re
@@ -19,21 +19,21 @@ __all__ = [
 
 @attrs.frozen
 class Word:
-    """One word."""
+    """Single word."""
 
     name: str
 
 
 @attrs.frozen
 class Chain:
-    """One after the other; of none: `EMPTY`, which stands for nothing at all."""
+    """Expressions one after the other; without parts: `EMPTY`, the empty sequence."""
 
     parts: "tuple[Expression, ...]"
 
 
 @attrs.frozen
 class Choice:
-    """One of these, or, if it is optional, none."""
+    """Choice of one option, or, if optional, the empty sequence."""
 
     options: "tuple[Expression, ...]"
     optional: bool = False
@@ -41,7 +41,7 @@ class Choice:
 
 @attrs.frozen
 class Loop:
-    """Any number of times, none included."""
+    """Repetition, zero or more times."""
 
     body: "Expression"
 
@@ -51,13 +51,13 @@ EMPTY: Final = Chain(())
 
 
 def chain(*expressions: Expression) -> Expression:
-    """These one after the other."""
+    """Return the expressions one after the other."""
     inner = [part for expression in expressions for part in _parts(expression)]
     return inner[0] if len(inner) == 1 else Chain(tuple(inner))
 
 
 def choice(*expressions: Expression) -> Expression:
-    """One of these; what all or some begin or end with alike is said once. `EMPTY` among them makes it optional."""
+    """Return a choice, with common beginnings and ends factored out. `EMPTY` among the options makes it optional."""
     options: dict[Expression, None] = {}
     optional = False
     for expression in expressions:
@@ -76,7 +76,7 @@ def choice(*expressions: Expression) -> Expression:
 
 
 def loop(body: Expression) -> Expression:
-    """This any number of times."""
+    """Return a repetition, zero or more times."""
     if isinstance(body, Choice) and body.optional:
         body = choice(*body.options)
     return body if isinstance(body, Loop) or body == EMPTY else Loop(body)
@@ -87,7 +87,7 @@ def _parts(expression: Expression) -> tuple[Expression, ...]:
 
 
 def _factor(options: list[Expression]) -> list[Expression] | None:
-    """The options with those joined that end, or begin, alike; ``None`` if no two do."""
+    """Return the options after one factoring of a common end or beginning; ``None`` if there is none."""
     for place, rest in ((-1, slice(None, -1)), (0, slice(1, None))):
         for option in options:
             shared = _parts(option)[place]
@@ -102,7 +102,7 @@ def _factor(options: list[Expression]) -> list[Expression] | None:
 
 
 def weight(expression: Expression) -> int:
-    """How many words are written in it."""
+    """Return the number of words in an expression."""
     match expression:
         case Word():
             return 1
@@ -113,7 +113,7 @@ def weight(expression: Expression) -> int:
 
 
 def pattern(expression: Expression) -> str:
-    """For `re.fullmatch`, on the words with a space after each."""
+    """Return a pattern for `re.fullmatch`, on the words with a space after each word."""
     match expression:
         case Word(name):
             return re.escape(name) + " "
@@ -126,13 +126,13 @@ def pattern(expression: Expression) -> str:
 
 
 def text(expression: Expression, names: Mapping[Expression, str] = MappingProxyType({})) -> str:
-    """For people: ``|``, ``?`` and ``*`` as usual, with spaces between the words.
+    """Return a text for readers: ``|``, ``?`` and ``*`` as usual, with spaces between the words.
 
-    `names`: what parts are to be called. A choice that has all the options of one of these has its name in their place.
+    `names`: names for parts. In a choice that contains all options of a named choice, the name replaces these options.
     """
 
     def write(one: Expression, inside: str) -> str:
-        """`inside`: what the part stands in; it decides whether it takes parentheses."""
+        """Return the text of a part; `inside` is the kind of the expression around it and decides on parentheses."""
         if one in names:
             return names[one]
         match one:
@@ -157,9 +157,9 @@ def text(expression: Expression, names: Mapping[Expression, str] = MappingProxyT
 
 
 def parts(expression: Expression, whole: Container[Expression] = ()) -> Iterator[Expression]:
-    """All that it is put together from, itself included, as often as it is written; choices as if not optional.
+    """Yield all subexpressions with repetitions, `expression` included; choices without their optional mark.
 
-    `whole`: what is not taken apart further.
+    `whole`: expressions whose parts are not yielded.
     """
     bare = choice(*expression.options) if isinstance(expression, Choice) else expression
     yield bare

@@ -1,6 +1,6 @@
-"""Traces: signals in a file, a line of JSON each, as ``{"id": "…", "signal": "executing", "at": 1700000000.25}``.
+"""Traces: files of signals, one line of JSON each: ``{"id": "…", "signal": "executing", "at": 1700000000.25}``.
 
-A `TraceWriter` writes them; ``lifecycle check`` and `lifecycle.analysis.checker` hold them against the table.
+`TraceWriter` writes traces; ``lifecycle check`` and `lifecycle.analysis.checker` check them against the table.
 """
 
 import os
@@ -14,78 +14,78 @@ from lifecycle.clock import Clock, SystemClock
 
 __all__ = ["BadTraceLine", "TraceLine", "TraceWriter", "read"]
 
-LONGEST: Final = 1_000_000
-"""Bytes that a line may have: a file that is none of ours shall not be taken into memory whole."""
+LINE_BYTES_LIMIT: Final = 1_000_000
+"""Limit for one line, so that a file that is no trace is not read into memory whole."""
 
 
 class TraceLine(msgspec.Struct, omit_defaults=True):
-    """A line of a trace; what else stands in it is ignored."""
+    """Line of a trace; other keys of the JSON object are ignored."""
 
     id: str | int
-    """The task's."""
+    """Id of the task."""
     signal: str
     at: float | None = None
-    """When it was heard (UTC seconds). For people: the order is that of the lines."""
+    """Time of recording (UTC seconds), for readers; the order of the lines decides."""
     name: str | None = None
-    """The function's."""
+    """Name of the function."""
 
 
 @attrs.frozen
 class BadTraceLine:
-    """A line that is none of a trace."""
+    """Line that is no line of a trace."""
 
     reason: str
 
 
-class Announced(Protocol):
-    """What a signal is about: a `lifecycle.Task`, Huey's, or whatever has these."""
+class AnnouncedTask(Protocol):
+    """Task of a signal: a `lifecycle.Task`, a task of Huey, or any object with these attributes."""
 
     @property
     def id(self) -> str:
-        """Of the task."""
+        """Id of the task."""
         ...
 
     @property
     def name(self) -> str:
-        """Of its function."""
+        """Name of its function."""
         ...
 
 
 class TraceWriter:
-    """Writes down all that it hears: ``queue.signal()(TraceWriter("trace.jsonl"))``.
+    """Handler that writes every signal to a file: ``queue.signal()(TraceWriter("trace.jsonl"))``.
 
-    Appends to the file, each line in a single write, so that the threads of a process and any number of processes on
-    one host can share it. Lines of one task stand in the order in which its signals were sent. A line that cannot be
-    written (no space) raises `OSError`; a queue logs that and goes on. Nothing is synced to disk.
+    Each line is appended in a single write, so that threads and processes of one host can share the file. The lines of
+    one task are in the order in which its signals were sent. A line that cannot be written (no space) raises `OSError`;
+    a queue logs the error and continues. The file is not synced to disk.
     """
 
     def __init__(self, path: str | os.PathLike[str], clock: Clock | None = None) -> None:
-        """Makes the file if it is not there; raises `OSError` if it cannot be written to. `clock`: for `TraceLine.at`."""
+        """Create the file if it is missing; raises `OSError` if it is not writable. `clock` gives `TraceLine.at`."""
         self._path = os.fspath(path)
         self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._clock = clock or SystemClock()
-        self._torn = False
+        self._ends_mid_line = False
 
-    def __call__(self, signal: str, task: Announced, exc: BaseException | None = None) -> None:
-        """A handler for signals, of this queue or of Huey's."""
+    def __call__(self, signal: str, task: AnnouncedTask, exc: BaseException | None = None) -> None:
+        """Handle a signal of this queue or of Huey."""
         del exc
         self.write(signal, task.id, task.name)
 
     def write(self, signal: str, task_id: str, name: str | None = None) -> None:
-        """Write a line; for queues whose handlers are called in another way. After `close` it does nothing."""
+        """Write a line; for queues that call handlers in another way. Does nothing after `close`."""
         file = self._file
         if file is None:
             return
         line = msgspec.json.encode(TraceLine(task_id, signal, self._clock.now(), name)) + b"\n"
-        if self._torn:  # the end of half a line
+        if self._ends_mid_line:  # the last write was cut short
             line = b"\n" + line
         written = os.write(file, line)
-        self._torn = written != len(line)
-        if self._torn:
-            raise OSError(f"{self._path}: {written} of {len(line)} bytes could be written")
+        self._ends_mid_line = written != len(line)
+        if self._ends_mid_line:
+            raise OSError(f"{self._path}: only {written} of {len(line)} bytes were written")
 
     def close(self) -> None:
-        """Close the file, once nobody sends any more. What is heard later is not recorded."""
+        """Close the file. Later signals are not recorded."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
@@ -96,24 +96,24 @@ class TraceWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:  # nothing is buffered: whoever attaches it and forgets it loses nothing
-        if hasattr(self, "_file"):  # it could be opened
+    def __del__(self) -> None:  # nothing is buffered: without `close` no line is lost
+        if hasattr(self, "_file"):  # False if the file could not be opened
             self.close()
 
 
 def read(file: BinaryIO) -> Iterator[tuple[int, TraceLine | BadTraceLine]]:
-    """The lines of a trace, each with its number (1 is the first), as they come; empty ones are left out.
+    """Yield the lines of a trace with their numbers (1 is the first); empty lines are left out.
 
-    A line that is none is given as such, and the next one read.
+    A line that cannot be read becomes a `BadTraceLine`, and reading continues with the next line.
     """
     decode = msgspec.json.Decoder(TraceLine).decode
     number = 0
-    while text := file.readline(LONGEST):
+    while text := file.readline(LINE_BYTES_LIMIT):
         number += 1
-        if len(text) == LONGEST and not text.endswith(b"\n"):
-            while (rest := file.readline(LONGEST)) and not rest.endswith(b"\n"):
+        if len(text) == LINE_BYTES_LIMIT and not text.endswith(b"\n"):
+            while (rest := file.readline(LINE_BYTES_LIMIT)) and not rest.endswith(b"\n"):
                 pass
-            yield number, BadTraceLine(f"longer than {LONGEST:,} bytes")
+            yield number, BadTraceLine(f"longer than {LINE_BYTES_LIMIT:,} bytes")
             continue
         try:
             yield number, decode(text)

@@ -1,1 +1,1 @@
-"""The rules: the table, the machine, tasks and policies. Pure: no clock, thread, file or socket."""
+"""The rules: table, machine, tasks, policies and serializers. No clock, thread, file or socket is used here."""

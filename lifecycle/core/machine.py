@@ -1,20 +1,20 @@
-"""A `transitions.Machine` that looks a trigger up where the library's own path would do nothing but change the state.
+"""`transitions.Machine` that replaces the library's path by a look-up where the path would only set the state.
 
-This module knows no task queues; no other one imports `transitions`. Its machines are built, extended, inspected
-and pickled as that library documents (https://github.com/pytransitions/transitions, 0.9). What differs is how long a
-trigger takes that nothing is attached to, and the type of the error if it is illegal.
+This module knows no task queue, and no other module imports `transitions`. Its machines are built, extended, inspected
+and pickled as the library documents (https://github.com/pytransitions/transitions, 0.9). Only two things differ: the
+time of a trigger without callbacks, and the type of the error for an illegal trigger.
 
-Each event has a table from state to next state. A pair is entered when it is first triggered, if nothing is attached to
-it, and nothing overridden that the library calls on the way. All that was looked at for this (machine, event,
-transition, states, their lists) knows the table, and drops it when it changes.
+Each event has a look-up table from state to next state. The first trigger in a state adds the state's entry, unless a
+callback is attached on the way or a method of the library on the way is overridden. All objects that were inspected for
+an entry (machine, event, transition, states, their lists) know the table and drop it when they change.
 
-Not promised on the looked-up path: log records; a second reading of `model.state` (the library reads what it set, and
-objects if that is no state); a model that is a list or tuple (the library sets the state of its items). Not noticed:
-what goes around the object (``vars(state)["on_enter"] = ...``, ``list.append(state.on_enter, f)``, ``machine._on_final
-= [f]``), a class patched later, a shallow copy of an event. Never looked up, which takes the library's time and 1 or
-2 µs: machines with a queue, another `model_attribute` or methods of their own; internal transitions; `State` and
-`Transition` objects of other classes than these; what holds a list that the caller made and may still change: ``clear``
-it, or set the machine's to `None`, not ``[]``. A dict assigned to `machine.states` or `event.transitions` is copied.
+Not promised for a look-up: log records; a second reading of `model.state` (the library reads the state again and raises
+if it is unknown); a model that is a list or tuple (the library sets the state of the items). Not noticed: changes that
+bypass the object (``vars(state)["on_enter"] = ...``, ``list.append(state.on_enter, f)``, ``machine._on_final = [f]``),
+classes patched later, shallow copies of an event. Always on the library's path, plus 1 to 2 µs: machines with a queue,
+another `model_attribute` or own methods; internal transitions; `State` and `Transition` objects of other classes than
+the classes here; objects with a list that the caller made and may still change: ``clear`` the list, or set the
+machine's attribute to `None`, not ``[]``. A dict assigned to `machine.states` or `event.transitions` is copied.
 """
 
 from collections import OrderedDict, defaultdict
@@ -31,10 +31,11 @@ __all__ = ["CompiledEvent", "CompiledMachine", "CompiledState", "CompiledTransit
 
 
 class IllegalTransition(MachineError):
-    """A trigger that the state does not allow. Nothing was changed.
+    """Trigger that the state does not allow. Nothing was changed.
 
-    `.state` (`None` if there is none), `.trigger`, `.allowed` (what this state does allow, in order of definition;
-    empty if it is final) and `.subject` (what is in that state; may be left out) are as given; `.value` is the message.
+    `.state` (`None`: no state yet), `.trigger`, `.allowed` (the triggers that the state allows, in order of definition;
+    empty if the state is final) and `.subject` (the object in that state, optional) are as given; `.value` is the
+    message.
     """
 
     def __init__(self, state: str | None, trigger: str, allowed: tuple[str, ...], subject: str | None = None) -> None:
@@ -43,207 +44,216 @@ class IllegalTransition(MachineError):
         super().__init__(f"{where}{state or 'no state'}: cannot {trigger}{instead}")
         self.state, self.trigger, self.allowed, self.subject = state, trigger, allowed, subject
 
-    __str__ = Exception.__str__  # the library's is a repr
+    __str__ = Exception.__str__  # that of the library is a repr
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...], dict[str, object]]:
         return type(self), (self.state, self.trigger, self.allowed, self.subject), vars(self)
 
 
-# An event's table, in a list that all it was compiled from share. A change does not empty the table but puts a new one
-# there, so that a thread that is still compiling writes into one that nobody reads. Plain data: it copies and pickles.
-# State's type (to the library a member of a StrEnum is not the string it equals), state: next one, `None` for its path.
+# List of one item, the look-up table of an event; all objects that the table was compiled from share the list. A change
+# replaces the table by an empty one, so that a thread that is still compiling writes into a table that is not read any
+# more. Plain data, so that it can be copied and pickled. Keys: type of the state (for the library, a member of a
+# StrEnum differs from the equal string), then the state; value: the next state, `None` for the library's path.
 _Cell = list[dict[type, dict[object, object]]]
-_CHANGES = {"append", "extend", "insert", "__setitem__", "__delitem__", "__iadd__", "__imul__", "__ior__", "update"}
-_CHANGES |= {"pop", "popitem", "remove", "clear", "setdefault", "sort", "reverse"}
+_CHANGING_METHODS = {
+    "append", "extend", "insert", "__setitem__", "__delitem__", "__iadd__", "__imul__", "__ior__", "update", "pop",
+    "popitem", "remove", "clear", "setdefault", "sort", "reverse",
+}  # fmt: skip
 
 
-def _forget(readers: list[_Cell]) -> None:
-    """Drop every table that was compiled from what has just changed."""
-    with suppress(IndexError):  # another thread was quicker
-        while readers:
-            readers.pop()[0] = {}
+def _drop_tables(cells: list[_Cell]) -> None:
+    """Drop the tables in `cells`: an object that they were compiled from has changed."""
+    with suppress(IndexError):  # another thread was faster
+        while cells:
+            cells.pop()[0] = {}
 
 
-def _telling(change: Callable[..., object]) -> Callable[..., object]:
+def _dropping_tables(change: Callable[..., object]) -> Callable[..., object]:
+    """Wrap a method of a container so that a call drops the tables compiled from the container."""
+
     @wraps(change)
-    def told(self: "_Telling", *args: object, **kwargs: object) -> object:
+    def changed(self: "_ObservedContainer", *args: object, **kwargs: object) -> object:
         try:
             return change(self, *args, **kwargs)
         finally:
-            _forget(self.readers)
+            _drop_tables(self.cells)
 
-    return told
+    return changed
 
 
-class _Telling:
-    """A list or dict that a watched object owns: a change drops what was compiled from that object."""
+class _ObservedContainer:
+    """List or dict owned by an observed object: a change drops the tables compiled from that object."""
 
-    readers: list[_Cell] = []  # noqa: RUF012 -- an unpickled one is filled before it gets its own
+    cells: list[_Cell] = []  # noqa: RUF012 -- unpickling fills a container before it sets this
 
     def __init_subclass__(cls) -> None:
-        for name in _CHANGES.intersection(dir(cls)):
-            setattr(cls, name, _telling(getattr(cls, name)))
+        for name in _CHANGING_METHODS.intersection(dir(cls)):
+            setattr(cls, name, _dropping_tables(getattr(cls, name)))
 
 
-class _List(_Telling, list[Any]): ...
+class _ObservedList(_ObservedContainer, list[Any]): ...
 
 
-class _States(_Telling, OrderedDict[str, State]): ...
+class _ObservedStates(_ObservedContainer, OrderedDict[str, State]): ...
 
 
-class _Transitions(_Telling, defaultdict[str, list[Transition]]):
+class _ObservedTransitions(_ObservedContainer, defaultdict[str, list[Transition]]):
     def __missing__(self, source: str) -> list[Transition]:
-        made = self[source] = _List()
-        made.readers = self.readers
+        made = self[source] = _ObservedList()
+        made.cells = self.cells
         return made
 
-    def __reduce__(self) -> tuple[object, ...]:  # a defaultdict's own leaves the attributes out
+    def __reduce__(self) -> tuple[object, ...]:  # that of defaultdict leaves the attributes out
         return type(self), (self.default_factory,), vars(self), None, iter(self.items())
 
 
-class _Watched:
-    """What a table is compiled from: drops it when an attribute that decides is set, or one of its lists changes."""
+class _Observed:
+    """Object that tables are compiled from: drops them when a relevant attribute is set or a callback list changes."""
 
-    _lists: ClassVar[tuple[str, ...]] = ()  # the attributes that hold what is called on the way
-    _decides: ClassVar[frozenset[str]] = frozenset()  # all that the library's path reads or calls on the way
-    _readers: list[_Cell] = []  # noqa: RUF012 -- until __init__, before which nothing is compiled
+    _callback_lists: ClassVar[tuple[str, ...]] = ()  # attributes with the callbacks on the library's path
+    _relevant_attributes: ClassVar[frozenset[str]] = frozenset()  # attributes that the library's path reads or calls
+    _cells: list[_Cell] = []  # noqa: RUF012 -- replaced in __init__; nothing is compiled before
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._readers = []
+        self._cells = []
         super().__init__(*args, **kwargs)
-        for name in self._lists:
+        for name in self._callback_lists:
             made = getattr(self, name)
-            # The caller's own list stays what it is: it may be changed where it came from, and the library allows that.
+            # A list of the caller stays as it is: the library allows the caller to change it later.
             if type(made) is list and all(made is not given for given in (*args, *kwargs.values())):
-                setattr(self, name, self._own(_List(made)))
+                setattr(self, name, self._adopt(_ObservedList(made)))
 
     def __setattr__(self, name: str, value: object) -> None:
-        decides = name in self._decides
-        super().__setattr__(name, self._kept(name, value) if decides else value)
+        decides = name in self._relevant_attributes
+        super().__setattr__(name, self._wrapped(name, value) if decides else value)
         if decides:
-            _forget(self._readers)
+            _drop_tables(self._cells)
 
-    def _kept(self, name: str, value: Any) -> object:  # noqa: ARG002
-        """What to keep as this attribute: the value, or a container of ours where the library would make one."""
+    def _wrapped(self, name: str, value: Any) -> object:  # noqa: ARG002
+        """Return the value to store in this attribute: containers are replaced by observed ones."""
         return value
 
-    def _own(self, container: _Telling) -> _Telling:
-        container.readers = self._readers
+    def _adopt(self, container: _ObservedContainer) -> _ObservedContainer:
+        container.cells = self._cells
         return container
 
-    def _owns(self, container: object) -> bool:  # and not another object, whose list was assigned here as well
-        return isinstance(container, _Telling) and container.readers is self._readers
+    def _owns(self, container: object) -> bool:  # False for a list of another object that was assigned here as well
+        return isinstance(container, _ObservedContainer) and container.cells is self._cells
 
-    def _is_idle(self, *names: str) -> bool:
-        """Whether these lists are empty, and cannot be filled unnoticed."""
+    def _are_empty(self, *names: str) -> bool:
+        """Return whether these lists are empty and cannot be filled unnoticed."""
         lists = [getattr(self, name, None) for name in names]
         return not any(lists) and all(self._owns(one) or type(one) is tuple for one in lists)
 
     def _is_plain(self, cell: _Cell) -> bool:
-        """Whether nothing is attached to it or overridden in it; the cell is told when this may have changed."""
-        if all(reader is not cell for reader in self._readers):
-            self._readers.append(cell)  # first, so that no change is missed
+        """Return whether the object has no callback and overrides nothing; a later change drops the cell's table."""
+        if all(known is not cell for known in self._cells):
+            self._cells.append(cell)  # before the inspection, so that no change is missed
         ours = next(cls for cls in type(self).__mro__ if cls.__module__ == __name__)
-        for name in self._decides:
+        for name in self._relevant_attributes:
             stock = getattr(ours, name, None)
             if getattr(type(self), name, None) is not stock or (stock and name in vars(self)):
                 return False
-        return self._is_idle(*self._lists)
+        return self._are_empty(*self._callback_lists)
 
 
-class CompiledState(_Watched, State):
-    """A `transitions.State` that tells when something is attached to it."""
+class CompiledState(_Observed, State):
+    """`transitions.State` that drops compiled tables when a callback is attached to it."""
 
-    _lists = ("on_enter", "on_exit")
-    _decides = frozenset({*_lists, "_name", "name", "value", "final", "enter", "exit"})
-
-
-class CompiledTransition(_Watched, Transition):
-    """A `transitions.Transition` that tells when it changes, or something is attached to it."""
-
-    _lists = ("prepare", "conditions", "before", "after")
-    _decides = frozenset({*_lists, "source", "dest", "execute", "_eval_conditions", "_change_state"})
+    _callback_lists = ("on_enter", "on_exit")
+    _relevant_attributes = frozenset({*_callback_lists, "_name", "name", "value", "final", "enter", "exit"})
 
 
-class CompiledEvent(_Watched, Event):
-    """A `transitions.Event` that looks the next state up where that is all there is to do."""
+class CompiledTransition(_Observed, Transition):
+    """`transitions.Transition` that drops compiled tables when it changes or a callback is attached to it."""
 
-    _decides = frozenset({"transitions", "machine", "_trigger", "_process", "_is_valid_source"})
+    _callback_lists = ("prepare", "conditions", "before", "after")
+    _relevant_attributes = frozenset(
+        {*_callback_lists, "source", "dest", "execute", "_eval_conditions", "_change_state"}
+    )
+
+
+class CompiledEvent(_Observed, Event):
+    """`transitions.Event` that looks up the next state where the library's path would only set it."""
+
+    _relevant_attributes = frozenset({"transitions", "machine", "_trigger", "_process", "_is_valid_source"})
 
     def __init__(self, name: str, machine: Machine) -> None:
         self._cell: _Cell = [{}]
         super().__init__(name, machine)
 
-    def _kept(self, name: str, value: Any) -> object:
+    def _wrapped(self, name: str, value: Any) -> object:
         if name != "transitions":
             return value
-        return self._own(_Transitions(list, {source: self._own(_List(found)) for source, found in value.items()}))
+        return self._adopt(
+            _ObservedTransitions(list, {source: self._adopt(_ObservedList(found)) for source, found in value.items()})
+        )
 
     def trigger(self, model: object, *args: object, **kwargs: object) -> bool:
-        """Do, return and raise what `transitions.Event.trigger` does; `IllegalTransition` if it is not allowed here."""
-        try:  # free of charge unless it fails, where a check is paid for every time
-            state = model.state  # type: ignore[attr-defined]  # not getattr(): a call
-            value = self._cell[0][type(state)][state]  # not .get(): calls; for these there are bytecodes
-        except (AttributeError, KeyError, TypeError):  # not compiled yet; or no state, or an unhashable one
+        """Act as `transitions.Event.trigger` does; raises `IllegalTransition` if the trigger is not allowed."""
+        try:  # no cost unless it raises; a check would cost each time
+            state = model.state  # type: ignore[attr-defined]  # not getattr(), which is a call
+            value = self._cell[0][type(state)][state]  # not .get(), which is a call
+        except (AttributeError, KeyError, TypeError):  # not compiled yet, no state, or an unhashable state
             value = self._compile(model)
         if value is None:
             return super().trigger(model, *args, **kwargs)
         model.state = value  # type: ignore[attr-defined]
-        return True  # no EventData, no partial, no walk through empty lists
+        return True  # without EventData, partial and loops over empty lists
 
     def _compile(self, model: Any) -> object:
-        """Enter in the table what the trigger does in the model's state, and return it."""
-        table, machine = self._cell[0], self.machine  # from here on a change replaces the table: see _Cell
+        """Add the entry for the model's state to the table, and return the entry's value."""
+        table, machine = self._cell[0], self.machine  # read first: a later change replaces the table, see _Cell
         try:
             state: Any = model.state if machine.model_attribute == "state" else None
             source = machine.states[state.name if isinstance(state, Enum) else state]
         except (AttributeError, KeyError, TypeError):
-            return None  # the library's path says what is wrong with it
-        # An equality of another making might find another state's entry.
+            return None  # the library's path raises the fitting error
+        # A state with an equality of its own could find the entry of another state.
         value = self._next(source) if type(state).__eq__ in (str.__eq__, object.__eq__) else None  # type: ignore[comparison-overlap]
         table.setdefault(type(state), {})[state] = value
         return value
 
     def _next(self, source: State) -> object:
-        """The next state's value if the library's path would only set it, or `None`. The first obstacle is enough."""
+        """Return the value of the next state if the library's path would only set it, else `None`."""
 
         def plain(part: Any) -> bool:
-            return isinstance(part, _Watched) and part._is_plain(self._cell)
+            return isinstance(part, _Observed) and part._is_plain(self._cell)
 
         machine: Any = self.machine
         if not (plain(machine) and plain(self) and plain(source)) or machine.has_queue or machine._transition_queue:
             return None
         found = self.transitions.get(source.name)
-        if not (found and self._owns(found) and plain(found[0])):  # without conditions the first is the only one tried
+        if not (found and self._owns(found) and plain(found[0])):  # without conditions, only the first is tried
             return None
         start, end, states = found[0].source, found[0].dest, machine.states
         dest: Any = states.get(end) if type(start) is type(end) is str and states.get(start) is source else None
-        only_set = end and plain(dest) and dest.name == end and (not dest.final or machine._is_idle("on_final"))
+        only_set = end and plain(dest) and dest.name == end and (not dest.final or machine._are_empty("on_final"))
         return dest.value if only_set else None
 
     def _is_valid_source(self, state: State) -> bool:
         try:
             return super()._is_valid_source(state)
-        except MachineError:  # neither the state nor the machine ignores it
+        except MachineError:  # neither the state nor the machine ignores invalid triggers
             raise IllegalTransition(state.name, self.name, tuple(self.machine.get_triggers(state))) from None
 
 
-class CompiledMachine(_Watched, Machine):
-    """A `transitions.Machine`, with all its arguments, whose triggers cost 0.1 µs where nothing is attached to them."""
+class CompiledMachine(_Observed, Machine):
+    """`transitions.Machine`, with all its arguments; a trigger without callbacks costs 0.1 µs."""
 
     state_cls, transition_cls, event_cls = CompiledState, CompiledTransition, CompiledEvent
-    _lists = ("prepare_event", "before_state_change", "after_state_change", "finalize_event", "on_exception")
-    _properties = (*_lists, "on_final")  # which matters where the next state is final
+    _callback_lists = ("prepare_event", "before_state_change", "after_state_change", "finalize_event", "on_exception")
+    _properties = (*_callback_lists, "on_final")  # called if the next state is final
     _calls = ("_process", "callbacks", "get_state", "get_model_state", "set_state", "has_queue", "_queued")
-    _decides = frozenset({*_calls, "model_attribute", "states", *_properties})
+    _relevant_attributes = frozenset({*_calls, "model_attribute", "states", *_properties})
 
-    def _kept(self, name: str, value: Any) -> object:
+    def _wrapped(self, name: str, value: Any) -> object:
         if name == "states":
-            return self._own(_States(value))
+            return self._adopt(_ObservedStates(value))
         made = listify(value) if name in self._properties else value
-        return value if made is value else self._own(_List(made))
+        return value if made is value else self._adopt(_ObservedList(made))
 
     @property
     def triggers(self) -> Mapping[str, Callable[[object], bool]]:
-        """What to call with a model, by the trigger's name: for loops, where ``model.NAME()`` is one call more."""
+        """Map of trigger names to functions of a model, for loops: ``model.NAME()`` is one call more."""
         return {name: event.trigger for name, event in self.events.items()}

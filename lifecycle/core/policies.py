@@ -1,10 +1,10 @@
-"""What may happen to a task now: pure functions from a task, and the time, to the transitions that follow.
+"""Policies: pure functions that map a task and the time to the transitions that follow.
 
-`admit` says what a claim does, `settle` what an outcome leads to, `recover` what becomes of an attempt whose worker is
-gone, `retry` what an operator's second chance is, `visibility` when a claim shall look at a task at all. All they
-return is data (`Move`): storage commits it or refuses it, whole.
+`visibility` decides when a claim considers a task, `admit` the transition of a claimed task, `settle` the transitions
+after an outcome, `recover` the transitions of an attempt whose worker is gone, and `retry` those of an operator's
+retry. The functions return data (`Move`), which a store commits or refuses as a whole.
 
-No clock, no randomness, no storage: `now` and `jitter` are arguments.
+The functions use no clock, no randomness and no storage: `now` and `jitter` are arguments.
 """
 
 from typing import Final
@@ -32,52 +32,52 @@ from lifecycle.core.table import (
 from lifecycle.core.task import RetryPolicy, Task, history_line
 
 __all__ = [
-    "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued", "recover", "retry", "settle",
-    "visibility",
+    "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued", "recover", "retry",
+    "settle", "visibility",
 ]  # fmt: skip
 
 WAITING: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))
 OUTCOMES: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOME))
 AT_REST: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOME, Kind.FINAL))
-"""Where a task may stay for good."""
+"""Resting states: a task may stay in these for good."""
 
 _FREES_LOCKS: Final = frozenset((INTERRUPT, CANCEL))
 
 FOREVER: Final = float("inf")
 REVOKED_RANK: Final = 2**62
-"""The rank of a task that is revoked by itself: it is dealt with before any that shall run."""
+"""Rank of a task with a revocation of its own: claimed before all tasks that will run."""
 
 
 @attrs.frozen
 class Revocation:
-    """Somebody said that a task, or every task of a function, shall not run."""
+    """Order not to run a task, or not to run any task of a function."""
 
     until: float | None = None
-    """Up to this moment (UTC seconds); ``None``: for good."""
+    """End of the revocation (UTC seconds); ``None``: for good."""
     once: bool = False
-    """Spent on the first task that it stops."""
+    """True if the revocation ends with the first task that it stops."""
 
     def holds(self, at: float) -> bool:
-        """Does it stop a task that would run at that moment?"""
+        """Return whether the revocation stops a task that would run at this moment."""
         return self.until is None or at < self.until
 
 
 @attrs.frozen
 class Outcome:
-    """How an attempt ended, in the terms of the table."""
+    """End of an attempt, in terms of the table."""
 
     trigger: str
-    """What it does to the task: `complete`, `fail`, `time_out`, `interrupt`, `retry` (the task asked for it), …"""
+    """First trigger: `complete`, `fail`, `time_out`, `interrupt`, `retry` (raised by the task), …"""
     result: bytes | None = None
-    """What the result handle will read: the value, or the error. ``None`` keeps what an earlier attempt left there."""
+    """Stored value or error, for the result handle. ``None`` keeps the result of an earlier attempt."""
     retry: bool | None = None
-    """``None``: retry if a retry is left. ``True``: retry in any case. ``False``: do not."""
+    """``None``: retry if a retry is left. ``True``: retry in any case. ``False``: do not retry."""
     free: bool = False
-    """A retry costs none of those left."""
+    """True if a retry does not count: the number of retries left stays the same."""
     delay: float | None = None
-    """Seconds until the retry; ``None``: as the task's own policy says."""
+    """Seconds until the retry; ``None``: the task's retry policy decides."""
     eta: float | None = None
-    """The moment of the retry (UTC seconds); goes before `delay`."""
+    """Moment of the retry (UTC seconds); takes precedence over `delay`."""
 
 
 @attrs.define
@@ -166,20 +166,21 @@ def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold: floa
 
 
 def enqueued(task: Task, now: float, worker: str, hold: float | None = None) -> Move:
-    """The birth of a task."""
+    """Return the move that creates a task."""
     return _move(task, (ENQUEUE,), now, worker, hold)
 
 
 def revoked_when_due(task: Task, own: Revocation | None, now: float) -> bool:
-    """Is a waiting task revoked by itself, and still will be when it could run?"""
+    """Return whether a waiting task's own revocation (`own`) will still hold when the task is due."""
     return own is not None and own.holds(now if task.eta is None else max(now, task.eta))
 
 
 def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | None, float | None]:
-    """When a claim shall look at a task that nobody holds: ``(rank, due)``.
+    """Return when a claim considers a task that no worker holds: ``(rank, due)``.
 
-    With a rank (higher first, then age) it is to be looked at now. With a due time (UTC seconds) it gets its priority
-    as rank then. With neither no claim ever looks at it. `own`: what is revoked of the task itself, if anything.
+    With a rank, claims consider the task now: higher ranks first, then by age. With a due time (UTC seconds), the task
+    gets its priority as rank at that time. With neither, no claim considers the task. `own`: revocation of the task
+    itself, if any.
     """
     if task.state not in WAITING:
         return None, None
@@ -187,14 +188,15 @@ def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | No
         return REVOKED_RANK, None
     if task.state == QUEUED:
         return task.priority, None
-    # A task that expires before its ETA is dealt with at its expiry, not at its ETA.
+    # A task that expires before its ETA is due at its expiry.
     return None, min(moment for moment in (task.eta, task.expires, FOREVER) if moment is not None)
 
 
 def admit(task: Task, own: Revocation | None, of_function: Revocation | None, now: float) -> str | None:
-    """What a claim does to a waiting task now: a trigger, or ``None`` to let it wait on (its ETA is still ahead).
+    """Return the trigger that a claim applies to a waiting task, or ``None`` if the task's ETA is still ahead.
 
-    `own` and `of_function`: what is revoked, if anything. The order of the guards is part of the law.
+    `own` and `of_function`: revocations of the task and of its function, if any. The order of the guards is part of the
+    law.
     """
     if task.expires is not None and task.expires <= now:
         return EXPIRE
@@ -208,23 +210,23 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
 
 
 def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, hold: bool = False) -> Move:
-    """The move of a claim that `admit` decided on: a start holds the task for `lease` seconds.
+    """Return the move of a claim with the trigger that `admit` returned.
 
-    So does `hold`, for one that is only scheduled.
+    A start holds the task for `lease` seconds; with `hold`, so does a move that only schedules the task.
     """
     move = _move(task, (trigger,), now, worker, now + lease if hold else None)
     if trigger == START:
         move.attempt += 1
         move.lease = now + lease
-        move.eta = None  # it has come: the next wait, if there is one, sets its own
+        move.eta = None  # it has come; a later wait sets a new ETA
     return move
 
 
 def backoff(policy: RetryPolicy, attempt: int, jitter: float = 0.0) -> float:
-    """Seconds to wait after the `attempt`-th attempt (1 is the first) failed.
+    """Return the seconds to wait after the failure of the `attempt`-th attempt (1 is the first).
 
-    ``delay * backoff ** (attempt - 1)``, at most `max_delay`, plus ``jitter`` (0 to 1, drawn by the caller) times the
-    policy's share of it; the bound holds for the sum.
+    The wait is ``delay * backoff ** (attempt - 1)``, plus `jitter` (0 to 1, drawn by the caller) times the policy's
+    share of the wait. `max_delay` limits the sum.
     """
     delay = policy.delay
     if policy.backoff > 1.0 and delay > 0.0:
@@ -247,10 +249,10 @@ def settle(
     max_interruptions: int = 10,
     follow_ups: tuple[Task, ...] = (),
 ) -> Move:
-    """The whole path from an attempt's outcome to where the task rests or waits.
+    """Return the whole path from the outcome of an attempt to a resting or waiting state.
 
-    Raises `IllegalTransition` if the task is not executing, or no attempt ends so. `hold`: see `Move`; `jitter`: see
-    `backoff`.
+    Raises `IllegalTransition` if the task is not executing, or if the outcome's trigger ends no attempt. `hold`: see
+    `Move`; `jitter`: see `backoff`.
     """
     trigger = outcome.trigger
     if task.state != EXECUTING:
@@ -276,10 +278,11 @@ def settle(
 
 
 def recover(task: Task, now: float, *, worker: str, hold: float | None = None, max_interruptions: int = 10) -> Move:
-    """What becomes of a running task whose worker is gone: back to the queue, or, too often interrupted, to rest.
+    """Return the move of a running task whose worker is gone: requeued, or `interrupted` if interrupted too often.
 
-    Costs no retry. A task that was interrupted more than `max_interruptions` times may be what kills its workers. One
-    that was to be called off is: what its worker was asked to do has come about by itself.
+    The number of retries left stays the same. A task that was interrupted more than `max_interruptions` times may be
+    the reason why its workers die. If cancellation was requested, the task ends `canceled`: its attempt has stopped
+    anyway.
     """
     if task.canceling:
         return _move(task, (CANCEL,), now, worker, hold)
@@ -291,10 +294,10 @@ def recover(task: Task, now: float, *, worker: str, hold: float | None = None, m
 
 
 def retry(task: Task, now: float, *, worker: str, hold: float | None = None) -> Move:
-    """An operator's second chance for a task at rest: at once, whatever its retries; its interruptions are forgiven.
+    """Return the move of an operator's retry: at once, whatever retries are left; interruptions are reset to 0.
 
-    Raises `IllegalTransition` unless the task rests in an outcome: what is final stays so, and what still runs or waits
-    is its worker's.
+    Raises `IllegalTransition` unless the task's state is an outcome: a final state is never left, and a task that waits
+    or runs belongs to the workers.
     """
     if task.state not in OUTCOMES:
         allowed = tuple(trigger for trigger in LIFECYCLE.allowed(task.state) if trigger != RETRY)

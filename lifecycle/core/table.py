@@ -1,15 +1,15 @@
-"""The law: every state a task can be in, every trigger that moves it. Nothing else in the project knows a transition.
+"""The law: every state of a task and every trigger between states. No other module defines a transition.
 
-Two rules at its head:
+Two rules come first:
 
-1. **A signal is the entry into a state.** Each state names its signal; nothing else sends one.
-2. **Final means final.** A final state stands in the table with no row that leaves it.
+1. **A signal is the entry into a state.** Each state names its signal; nothing else sends a signal.
+2. **Final means final.** No row of the table leaves a final state.
 
-The table is checked when it is built (`Lifecycle`), so a table that exists is one whose every state can be reached and
-from whose every state an end can be reached. It is data: the machine, the guards in storage, the diagrams, the tables
-in the documentation and the tests' model are made from it.
+`Lifecycle` checks its table in the constructor: in every table that exists, each state can be reached, and a final
+state can be reached from each state. The table is data. The machine, the guards in storage, the diagrams, the tables in
+the documentation and the model in the tests are derived from it.
 
-The generic machine (`lifecycle.core.machine`) lies *below* this module, so that a table can build its own machine.
+A table builds its own machine, so this module imports the generic machine (`lifecycle.core.machine`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,30 +18,30 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
 from lifecycle.core.machine import CompiledMachine, IllegalTransition
-from lifecycle.errors import ConfigurationError, FaultyTable
+from lifecycle.errors import ConfigurationError, FaultyTable, UnknownSignal
 
 __all__ = ["LIFECYCLE", "Kind", "Lifecycle", "State", "Transition"]
 
 
 class Kind(StrEnum):
-    """What a state means for the task in it."""
+    """Meaning of a state for the task in the state."""
 
     WAITING = "waiting"
-    """In the store, for a worker to claim."""
+    """In the store, to be claimed by a worker."""
     RUNNING = "running"
     """Under a worker's lease."""
     PASSING = "passing"
-    """Entered and left within one commit; no task is ever found in it."""
+    """Entered and left within one commit; no stored task is in a passing state."""
     OUTCOME = "outcome"
-    """An attempt's end that is not success; the task's last state unless it is retried."""
+    """End of an attempt without success; the last state of the task unless the task is retried."""
     FINAL = "final"
-    """Followed by nothing, ever."""
+    """Never left."""
 
 
 class State(str):
-    """A state. It *is* its name (a `str`), and knows its signal, its kind, and who moves a task on from it.
+    """Name of a state (a `str`) with the state's signal, its kind and a note on what moves a task on.
 
-    ``State("queued", …) == "queued"``. Sets and dicts treat it as the plain string.
+    ``State("queued", …) == "queued"``. Sets and dicts treat a state as the plain string.
     """
 
     __slots__ = ("kind", "moved_by", "name", "signal")
@@ -53,46 +53,47 @@ class State(str):
     moved_by: str
 
     def __new__(cls, name: str, signal: str, kind: Kind, moved_by: str) -> Self:
-        """`name` as stored; `signal` sent on entry; `moved_by`: one line for the documentation."""
+        """`name` is stored, `signal` is sent on entry, `moved_by` is one line for the documentation."""
         self = super().__new__(cls, name)
         self.name, self.signal, self.kind, self.moved_by = name, signal, kind, moved_by
         return self
 
-    def __getnewargs__(self) -> tuple[str, str, Kind, str]:  # type: ignore[override]  # str's own has one element
+    def __getnewargs__(self) -> tuple[str, str, Kind, str]:  # type: ignore[override]  # that of str has one element
         return (self.name, self.signal, self.kind, self.moved_by)
 
 
 class Transition(NamedTuple):
-    """A row of the table."""
+    """Row of the table."""
 
     trigger: str
     source: State | None
     """``None``: the task does not exist yet."""
     target: State
     why: str
-    """One line: the reason the row exists."""
+    """Reason for the row, in one line."""
 
 
 class Lifecycle:
-    """A table of states and transitions, checked. Immutable; compare by identity.
+    """Checked, immutable table of states and transitions; tables compare by identity.
 
-    Raises `FaultyTable`, naming every fault, unless: names and signals are unique; each (state, trigger) has one
-    target; exactly one row creates a task; every state is reachable; final states have no way out and all others have
-    one; a final state is reachable from each.
+    Raises `FaultyTable`, which lists every fault, unless: names and signals are unique; each pair of state and trigger
+    has one target; exactly one row creates a task; every state can be reached; no row leaves a final state, and at
+    least one row leaves every other state; a final state can be reached from each state.
     """
 
     states: tuple[State, ...]
     transitions: tuple[Transition, ...]
     initial: State
-    """The state that a task is created in."""
+    """State of a new task."""
 
     def __init__(self, states: Iterable[State], transitions: Iterable[Transition]) -> None:
-        """`states` and `transitions` in the order in which documentation and diagrams shall show them."""
+        """`states` and `transitions` keep their order in documentation and diagrams."""
         self.states = tuple(states)
         self.transitions = tuple(transitions)
-        if faults := _faults(self.states, self.transitions):
+        if faults := _find_faults(self.states, self.transitions):
             raise FaultyTable(tuple(faults))
         self._by_name = {state.name: state for state in self.states}
+        self._by_signal = {state.signal: state for state in self.states}
         self._rows: dict[str | None, dict[str, State]] = {name: {} for name in (None, *self._by_name)}
         for row in self.transitions:
             self._rows[None if row.source is None else row.source.name][row.trigger] = row.target
@@ -100,58 +101,75 @@ class Lifecycle:
         self._walks: dict[tuple[str | None, tuple[str, ...]], tuple[State, ...]] = {}
 
     def state(self, name: str) -> State:
-        """The state of that name; raises `ConfigurationError` naming those there are."""
+        """Return the state of this name; raises `ConfigurationError` with the list of states."""
         try:
             return self._by_name[name]
         except KeyError:
             raise ConfigurationError(f"no state {name!r}: there are {', '.join(self._by_name)}") from None
 
+    def by_signal(self, name: str) -> State:
+        """Return the state whose entry sends this signal; raises `UnknownSignal` with the list of signals."""
+        try:
+            return self._by_signal[name]
+        except (KeyError, TypeError):  # TypeError: not hashable, so no name
+            raise UnknownSignal(f"no signal {name!r}: there are {', '.join(self._by_signal)}") from None
+
     def of_kind(self, *kinds: Kind) -> tuple[State, ...]:
-        """The states of these kinds, in the table's order."""
+        """Return the states of these kinds, in the table's order."""
         return tuple(state for state in self.states if state.kind in kinds)
 
     def allowed(self, state: str | None) -> tuple[str, ...]:
-        """The triggers that may follow in `state` (``None``: no task yet), in the table's order; none: it is final."""
+        """Return the triggers that `state` allows, in the table's order; ``None`` as state: there is no task yet."""
         return tuple(self._from(state))
 
+    def targets(self, state: str | None) -> tuple[State, ...]:
+        """Return the states that may be entered next from `state`, in the table's order, each once."""
+        return tuple(dict.fromkeys(self._from(state).values()))
+
     def next(self, state: str | None, trigger: str) -> State:
-        """The state that `trigger` leads to; raises `IllegalTransition` if the table has no such row."""
+        """Return the state that `trigger` leads to; raises `IllegalTransition` if the table has no such row."""
         return self.walk(state, (trigger,))[0]
 
     def walk(self, state: str | None, path: tuple[str, ...]) -> tuple[State, ...]:
-        """The states entered by taking the triggers in `path` one after the other from `state`.
+        """Return the states that the triggers in `path` enter one after the other, starting in `state`.
 
-        Raises `IllegalTransition` for the first trigger that is not allowed where it stands. Remembered, so that a
-        worker pays a dictionary look-up for it.
+        Raises `IllegalTransition` for the first trigger that is not allowed in its state. Results are cached: on the
+        hot path this is one dictionary look-up.
         """
         try:
             return self._walks[state, path]
         except KeyError:
-            at, entered = state, []
-            self._from(at)  # even if the path is empty
+            current, entered = state, []
+            self._from(current)  # raises for an unknown state, also if the path is empty
             for trigger in path:
-                allowed = self._from(at)
+                allowed = self._from(current)
                 if trigger not in allowed:
-                    raise IllegalTransition(state=at, trigger=trigger, allowed=tuple(allowed)) from None
+                    raise IllegalTransition(state=current, trigger=trigger, allowed=tuple(allowed)) from None
                 entered.append(allowed[trigger])
-                at = allowed[trigger].name
+                current = allowed[trigger].name
             return self._walks.setdefault((state, path), tuple(entered))
 
     def _from(self, state: str | None) -> dict[str, State]:
+        """Return trigger → target for the rows that leave `state`."""
         return self._rows[None if state is None else self.state(state).name]
 
     @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the signals, in the order of the states."""
+        return tuple(self._by_signal)
+
+    @property
     def triggers(self) -> tuple[str, ...]:
-        """The names of the triggers, in the table's order."""
+        """Names of the triggers, in the table's order."""
         return tuple(dict.fromkeys(row.trigger for row in self.transitions))
 
     @property
     def steps(self) -> Mapping[str | None, frozenset[State]]:
-        """For each stored state (``None``: no row yet) the states that one commit may leave the task in.
+        """Map of each stored state (``None``: no task yet) to the states in which one commit may leave the task.
 
-        A commit writes a whole path (`fail`, `retry`, `schedule`, say) at once, so a store sees its two ends. Between
-        them only outcomes and passing states can lie, and no task rests in a passing one. Stores build their own guards
-        from this.
+        A commit writes a whole path at once, for example `fail`, `retry`, `schedule`, so that a store sees only the two
+        ends of the path. Only outcomes and passing states can lie between the ends, and no task stays in a passing
+        state. Stores derive their guards from this map.
         """
         steps: dict[str | None, frozenset[State]] = {}
         for start in (None, *(state.name for state in self.states)):
@@ -167,9 +185,9 @@ class Lifecycle:
         return MappingProxyType(steps)
 
     def machine(self, model: object = None) -> CompiledMachine:
-        """A new `transitions.Machine` of this table, for `model` (or a list of models) if one is given.
+        """Return a new `transitions.Machine` of this table, for `model` or a list of models if given.
 
-        Yours to hang callbacks and conditions on; the queue's own is another one.
+        You may add callbacks and conditions: the queue uses a machine of its own.
         """
         return CompiledMachine(
             model=model,
@@ -180,54 +198,56 @@ class Lifecycle:
                 if row.source is not None
             ],
             initial=self.initial.name,
-            auto_transitions=False,  # the default would let any state reach any other
+            auto_transitions=False,  # with the library's default, any state could reach any other
         )
 
     def __repr__(self) -> str:
         return f"<Lifecycle of {len(self.states)} states and {len(self.transitions)} transitions>"
 
 
-def _faults(states: tuple[State, ...], rows: tuple[Transition, ...]) -> list[str]:
-    """What is wrong with such a table; empty if nothing is."""
+def _find_faults(states: tuple[State, ...], rows: tuple[Transition, ...]) -> list[str]:
+    """Return the faults of a table, one line each; empty for a sound table."""
     faults: list[str] = []
     for what, names in (("state", [s.name for s in states]), ("signal", [s.signal for s in states])):
-        faults += [f"{what} {name!r} stands there twice" for name in dict.fromkeys(names) if names.count(name) > 1]
-    ways: dict[str | None, set[str]] = {None: set()} | {state.name: set() for state in states}
+        faults += [f"{what} {name!r} is defined twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    targets: dict[str | None, set[str]] = {None: set()} | {state.name: set() for state in states}
     pairs: set[tuple[str | None, str]] = set()
     for trigger, source, target, _why in rows:
-        # Of the same name is not enough: an impostor would have another signal, or another kind.
+        # By identity: a State of the same name may have another signal or another kind.
         unknown = [str(end) for end in (source, target) if end is not None and all(end is not one for one in states)]
         if unknown:
-            faults.append(f"{trigger!r} names {', '.join(unknown)}, which is no state of the table")
+            faults.append(f"{trigger!r} names {', '.join(unknown)}: not a state of the table")
             continue
         start = None if source is None else str(source)
         if (start, trigger) in pairs:
-            faults.append(f"{trigger!r} from {start or '(new)'} stands there twice")
+            faults.append(f"{trigger!r} from {start or '(new)'} is defined twice")
         pairs.add((start, trigger))
-        ways[start].add(str(target))
-    births = [source for _, source, _, _ in rows].count(None)
-    if births != 1:
-        faults.append(f"{births} rows create a task: it takes exactly one")
-    faults += [f"{state} cannot be reached" for state in states if state.name not in _reach(ways, None)]
+        targets[start].add(str(target))
+    creations = [source for _, source, _, _ in rows].count(None)
+    if creations != 1:
+        faults.append(f"{creations} rows create a task: must be exactly 1")
+    faults += [f"{state} cannot be reached" for state in states if state.name not in _reachable(targets, None)]
     for state in states:
-        if state.kind is Kind.FINAL and ways[state.name]:
-            faults.append(f"{state} is final but leads to {', '.join(sorted(ways[state.name]))}")
-        elif state.kind is not Kind.FINAL and not ways[state.name]:
-            faults.append(f"{state} is a trap: not final, and no way out")
-        elif not any(end.kind is Kind.FINAL for end in states if end == state or end.name in _reach(ways, state.name)):
-            faults.append(f"no end can be reached from {state}")
+        if state.kind is Kind.FINAL and targets[state.name]:
+            faults.append(f"{state} is final but leads to {', '.join(sorted(targets[state.name]))}")
+        elif state.kind is not Kind.FINAL and not targets[state.name]:
+            faults.append(f"{state} is a trap: not final, but no row leaves it")
+        elif not any(
+            end.kind is Kind.FINAL for end in states if end == state or end.name in _reachable(targets, state.name)
+        ):
+            faults.append(f"no final state can be reached from {state}")
     return faults
 
 
-def _reach(ways: Mapping[str | None, set[str]], start: str | None) -> set[str]:
-    """The names that can be reached from `start` by one step or more."""
+def _reachable(targets: Mapping[str | None, set[str]], start: str | None) -> set[str]:
+    """Return the names of the states that can be reached from `start` in one or more steps."""
     reached: set[str] = set()
-    todo = list(ways[start])
+    todo = list(targets[start])
     while todo:
         name = todo.pop()
         if name not in reached:
             reached.add(name)
-            todo.extend(ways[name])
+            todo.extend(targets[name])
     return reached
 
 
@@ -243,7 +263,7 @@ EXECUTING: Final = State(
     "executing",
     "executing",
     Kind.RUNNING,
-    "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+    "the worker that holds its lease; once the lease has lapsed, recovery",
 )
 COMPLETED: Final = State("complete", "complete", Kind.FINAL, _NOBODY)
 REVOKED: Final = State("revoked", "revoked", Kind.FINAL, _NOBODY)
@@ -257,7 +277,7 @@ INTERRUPTED: Final = State(
     "interrupted",
     "interrupted",
     Kind.OUTCOME,
-    "recovery puts it back; after too many interruptions, only an operator",
+    "recovery requeues it; after too many interruptions, only an operator",
 )
 RETRYING: Final = State("retrying", "retrying", Kind.PASSING, "the same commit that entered it")
 
@@ -286,31 +306,31 @@ LIFECYCLE: Final = Lifecycle(
         ERROR, TIMEOUT, LOCKED, RATE_LIMITED, CANCELED, INTERRUPTED, RETRYING,
     ),
     transitions=(
-        Transition(ENQUEUE, None, QUEUED, "somebody calls the task"),
+        Transition(ENQUEUE, None, QUEUED, "its function is called"),
         Transition(ENQUEUE, RETRYING, QUEUED, "a retry without a delay waits for the next free worker"),
-        Transition(SCHEDULE, QUEUED, SCHEDULED, "a worker met it before its ETA"),
+        Transition(SCHEDULE, QUEUED, SCHEDULED, "a worker claimed it before its ETA"),
         Transition(SCHEDULE, RETRYING, SCHEDULED, "a retry with a delay waits for its ETA"),
         Transition(START, QUEUED, EXECUTING, "a worker claimed it: due, not expired, not revoked"),
         Transition(START, SCHEDULED, EXECUTING, "its ETA has come and a worker claimed it"),
         Transition(REVOKE, QUEUED, REVOKED, "it, or its function, is revoked"),
         Transition(REVOKE, SCHEDULED, REVOKED, "it is revoked, or its function is when its ETA comes"),
-        Transition(EXPIRE, QUEUED, EXPIRED, "no worker met it before its expiry"),
+        Transition(EXPIRE, QUEUED, EXPIRED, "no worker claimed it before its expiry"),
         Transition(EXPIRE, SCHEDULED, EXPIRED, "its expiry came before its ETA, or before a worker"),
         Transition(COMPLETE, EXECUTING, COMPLETED, "its function returned"),
         Transition(FAIL, EXECUTING, ERROR, "its function raised, does not exist, or its arguments cannot be read"),
         Transition(TIME_OUT, EXECUTING, TIMEOUT, "it ran longer than its timeout"),
-        Transition(LOCK_OUT, EXECUTING, LOCKED, "somebody else holds the lock that it needs"),
-        Transition(RATE_LIMIT, EXECUTING, RATE_LIMITED, "a rate limit that it is under has no room"),
-        Transition(CANCEL, EXECUTING, CANCELED, "a hook, the task itself or an operator called it off"),
+        Transition(LOCK_OUT, EXECUTING, LOCKED, "the lock that it needs is taken"),
+        Transition(RATE_LIMIT, EXECUTING, RATE_LIMITED, "one of its rate limits is exceeded"),
+        Transition(CANCEL, EXECUTING, CANCELED, "a hook, the task itself or an operator canceled it"),
         Transition(INTERRUPT, EXECUTING, INTERRUPTED, "its worker was stopped, died, or froze past its lease"),
-        Transition(RETRY, ERROR, RETRYING, "an attempt is left, or an operator gives it one"),
+        Transition(RETRY, ERROR, RETRYING, "a retry is left, or an operator retries it"),
         Transition(RETRY, TIMEOUT, RETRYING, "the same"),
         Transition(RETRY, LOCKED, RETRYING, "the same"),
-        Transition(RETRY, RATE_LIMITED, RETRYING, "the same; or the limit itself says when there is room"),
-        Transition(RETRY, CANCELED, RETRYING, "the same; or whoever canceled asked for it"),
-        Transition(RETRY, INTERRUPTED, RETRYING, "an operator tries again what was interrupted too often"),
+        Transition(RETRY, RATE_LIMITED, RETRYING, "the same; or the rate limit says when the next run is possible"),
+        Transition(RETRY, CANCELED, RETRYING, "the same; or the cancellation asked for a retry"),
+        Transition(RETRY, INTERRUPTED, RETRYING, "an operator retries a task that was interrupted too often"),
         Transition(RETRY, EXECUTING, RETRYING, "the task raised RetryTask"),
-        Transition(RECOVER, INTERRUPTED, QUEUED, "what was interrupted is put back, at no cost in retries"),
+        Transition(RECOVER, INTERRUPTED, QUEUED, "an interrupted task is requeued; the retries left stay the same"),
     ),
 )  # fmt: skip
 """The lifecycle of a task."""

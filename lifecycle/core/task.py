@@ -1,4 +1,4 @@
-"""A task: what was called, how it may be retried, and where it stands. Data only; nothing here decides anything."""
+"""Task: the call of a function, its retry policy, its state and its history. Data only, without decisions."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -18,34 +18,34 @@ Call = tuple[tuple[object, ...], dict[str, object]]
 _VARIANT: Final = "89ab"
 
 FENCE: Final = ("id", "seq", "version", "state", "worker")
-"""The fields of a task that a store compares with its row before it accepts a move of the task, or its release.
+"""Fields of a task that a store compares with its row before it accepts a move or a release of the task.
 
-The version alone is not enough: after a flush the same id may be used again, and a store that was set back to a backup
-may give one version out twice.
+The version alone is not enough: after a flush, the same id may be used again, and a store that was restored from a
+backup may hand out a version twice.
 """
 
 
 def new_id(now: float) -> str:
-    """A new task id: a UUID of version 7 (RFC 9562) without its dashes, 32 hexadecimal digits.
+    """Return a new task id: a UUID of version 7 (RFC 9562) without dashes, 32 hexadecimal digits.
 
-    Ids made later sort later, to the millisecond, so that a million of them stay cheap to index.
+    Later ids sort after earlier ids, to the millisecond, so that an index stays cheap with a million ids.
     """
-    noise = os.urandom(10).hex()
-    return f"{int(now * 1000):012x}7{noise[:3]}{_VARIANT[ord(noise[19]) & 3]}{noise[3:18]}"
+    random_digits = os.urandom(10).hex()
+    return f"{int(now * 1000):012x}7{random_digits[:3]}{_VARIANT[ord(random_digits[19]) & 3]}{random_digits[3:18]}"
 
 
 @attrs.frozen
 class RetryPolicy:
-    """How long to wait before a retry; all in seconds."""
+    """Delays before retries, in seconds."""
 
     delay: float = 0.0
-    """Before the first retry."""
+    """Delay before the first retry."""
     backoff: float = 0.0
-    """Each later retry waits this many times longer than the one before; 0 and 1: all wait alike."""
+    """Factor between the delays of successive retries; 0 and 1: all delays are equal."""
     max_delay: float = 86_400.0
-    """No retry waits longer."""
+    """Upper limit of the delay, jitter included."""
     jitter: float = 0.0
-    """Up to this share of the wait is added at random (0.1: up to ten per cent), so that a crowd spreads out."""
+    """Largest share of the delay that is added at random (0.1: up to 10 %), so that retries spread out."""
 
 
 NO_DELAY: Final = RetryPolicy()
@@ -53,87 +53,87 @@ NO_DELAY: Final = RetryPolicy()
 
 @attrs.define(eq=False)
 class Task:
-    """One call of a function, on its way through the lifecycle.
+    """Call of a function, on its way through the lifecycle.
 
-    What a handler, a hook or a look-up gets is a copy: what it changes there changes nothing in the store. Before it is
-    enqueued a task is yours to change (``task = add.s(1, 2); task.priority = 5; queue.enqueue(task)``).
+    Handlers, hooks and look-ups get a copy: changes of the copy are not stored. Before a task is enqueued, its fields
+    may be changed (``task = add.s(1, 2); task.priority = 5; queue.enqueue(task)``).
     """
 
     id: str
     name: str
-    """The function's name in its queue."""
+    """Name of the function in its queue."""
     payload: bytes = attrs.field(default=b"", repr=False)
-    """The arguments as stored; `args` and `kwargs` decode them."""
+    """Serialized arguments; `args` and `kwargs` decode them."""
     state: str | None = None
-    """``None`` until it is enqueued."""
+    """Name of the state; ``None`` until the task is enqueued."""
     eta: float | None = None
-    """Not before this moment (UTC seconds)."""
+    """Earliest start (UTC seconds)."""
     expires: float | None = None
-    """From this moment on (UTC seconds) it is not started any more."""
+    """Moment (UTC seconds) from which the task is not started any more."""
     priority: int = 0
-    """Higher goes first; the same priority goes by age."""
+    """Higher priorities start first; tasks of one priority start by age."""
     retries: int = 0
-    """Retries left."""
+    """Number of retries left."""
     retry: RetryPolicy = attrs.field(default=NO_DELAY, repr=False)
     timeout: float | None = None
-    """Seconds that one attempt may take."""
+    """Time limit of one attempt, in seconds."""
     attempt: int = 0
-    """How often it was started."""
+    """Number of starts so far."""
     interruptions: int = 0
-    """How many of these attempts were cut off by the end of their worker."""
+    """Number of attempts that ended because their worker ended."""
     worker: str | None = None
-    """Who made its last transition: while it runs, its worker."""
+    """Name of the worker or process that made the last transition; while the task runs, its worker."""
     version: int = attrs.field(default=0, repr=False)
-    """How many transitions it has made. Storage compares it with its own before it accepts another."""
+    """Number of transitions so far. A store accepts a move only for the version that it has stored."""
     lease: float | None = attrs.field(default=None, repr=False)
-    """While somebody holds it: until when (UTC seconds)."""
+    """End of the lease (UTC seconds); ``None`` while no worker holds the task."""
     seq: int | None = attrs.field(default=None, repr=False)
-    """Its place in the store, where the store has places."""
+    """Sequence number in the store, if the store numbers its tasks."""
     canceling: bool = attrs.field(default=False, repr=False)
-    """Somebody has asked, while it ran, that it be called off; until it comes to rest."""
+    """True if cancellation was requested while the task ran; False again once the task is in a resting state."""
     loads: Callable[[bytes], object] | None = attrs.field(default=None, repr=False)
-    """How to decode the payload; the queue that it belongs to sets it."""
+    """Decoder of `payload`, set by the task's queue."""
     cancel_requested: Callable[[], bool] | None = attrs.field(default=None, repr=False)
-    """Has anybody called it off? Its worker sets it on what the task's function is given."""
+    """Return whether cancellation was requested; set by the worker on the copy that runs."""
     _call: Call | None = attrs.field(default=None, repr=False)
 
     @property
     def fence(self) -> tuple[str, int | None, int, str | None, str | None]:
-        """The fields that tell this very task, unmoved, from any other: the values of `FENCE`."""
+        """Values of the fields `FENCE`: they identify this task at this version."""
         return self.id, self.seq, self.version, self.state, self.worker
 
     def __copy__(self) -> Self:
-        """Ten times as fast as what copies objects in general: every handler of every signal gets one."""
-        return type(self)(*_values(self))
+        """Return a copy; ten times as fast as a generic copy. Every handler of every signal gets a copy."""
+        return type(self)(*_field_values(self))
 
     @property
     def call(self) -> Call:
-        """Positional and keyword arguments. Raises `Undecodable` if the stored ones cannot be read."""
+        """Positional and keyword arguments. Raises `Undecodable` if the stored arguments cannot be read."""
         if self._call is None:
-            # Decoded late: a task that is revoked or expired never pays for it.
-            self._call = _shaped(self.loads(self.payload)) if self.loads else ((), {})
+            # Decoded at first use: a task that is revoked or expired never needs the arguments.
+            self._call = _as_call(self.loads(self.payload)) if self.loads else ((), {})
         return self._call
 
     @property
     def args(self) -> tuple[object, ...]:
-        """Positional arguments; raises `Undecodable`, see `call`."""
+        """Positional arguments; raises `Undecodable` if the stored arguments cannot be read."""
         return self.call[0]
 
     @property
     def kwargs(self) -> dict[str, object]:
-        """Keyword arguments; raises `Undecodable`, see `call`."""
+        """Keyword arguments; raises `Undecodable` if the stored arguments cannot be read."""
         return self.call[1]
 
     @property
     def retry_delay(self) -> float:
-        """Seconds before the first retry."""
+        """Delay before the first retry, in seconds."""
         return self.retry.delay
 
     def check_canceled(self) -> None:
-        """Raise `TaskCanceled` if this task, which must be the one that runs, has been called off.
+        """Raise `TaskCanceled` if cancellation of this task was requested; the task must be the one that runs.
 
-        For a body that cannot be interrupted everywhere: it asks where it can stop. Costs no call to the store; it is
-        known here within a second. A task that does not run, or that another worker runs, is never known to be so.
+        For a function that may stop only at certain places: the function calls this there. No call to the store is
+        made; a request is known here within a second. On any other task object this never raises.
         """
         if self.cancel_requested is not None and self.cancel_requested():
             raise TaskCanceled
@@ -142,43 +142,43 @@ class Task:
         return f"task {self.id} ({self.name})"
 
 
-_values: Final = attrgetter(*(field.name for field in attrs.fields(Task)))
+_field_values: Final = attrgetter(*(field.name for field in attrs.fields(Task)))
 
 
-def _shaped(value: object) -> Call:
-    """`value`, if it is arguments and not something else that can be read."""
+def _as_call(value: object) -> Call:
+    """Return `value` if it has the shape of arguments; raises `Undecodable` for any other value."""
     match value:
         case (tuple() as args, dict() as kwargs) if not kwargs or all(type(name) is str for name in kwargs):
             return args, kwargs
-    raise Undecodable("the stored arguments are none: another serializer's, or damaged")
+    raise Undecodable("the stored bytes are no arguments: another serializer wrote them, or they are damaged")
 
 
 @attrs.frozen
 class Record:
-    """A line of a task's history: a state it entered."""
+    """Line of a task's history: the entry into a state."""
 
     state: str
     at: float
-    """When (UTC seconds, by the clock of whoever made the transition)."""
+    """Time of the transition (UTC seconds), by the clock of the worker or process that made it."""
     worker: str
-    """Who made the transition: a worker, or the process that enqueued, retried or recovered it."""
+    """Worker, or process that enqueued, retried or recovered the task."""
     attempt: int
-    """How often the task had been started by then."""
+    """Number of starts of the task up to then."""
 
 
-# History is stored as text that is appended to, in the row that is written anyway: it costs no write of its own, and
-# can be read in any database shell. One line a record: state, time, attempt, worker; separated by tabs.
+# The history is text in the task's row, which is written anyway: appending a record needs no write of its own, and any
+# database shell shows the text. One line for each record: state, time, attempt and worker, separated by tabs.
 
 
 def history_line(state: str, at: float, attempt: int, worker: str) -> str:
-    """A record as it is stored."""
-    if not worker.isprintable() or "\\" in worker:  # a name of somebody's own making must not look like two lines
+    """Return a record as stored text."""
+    if not worker.isprintable() or "\\" in worker:  # a worker's name must not break the line
         worker = worker.encode("unicode_escape").decode()
     return f"{state}\t{at!r}\t{attempt}\t{worker}\n"
 
 
 def read_history(text: str) -> list[Record]:
-    """The records of a stored history, oldest first."""
+    """Return the records of a stored history, oldest first."""
     records = []
     for line in text.split("\n")[:-1]:
         state, at, attempt, worker = line.split("\t")
@@ -189,5 +189,5 @@ def read_history(text: str) -> list[Record]:
 
 
 def policy_fields(policy: RetryPolicy) -> Mapping[str, float]:
-    """The fields of a policy that differ from the default's, by name."""
+    """Return the fields of a policy that differ from the defaults, by name."""
     return attrs.asdict(policy, filter=lambda attribute, value: value != attribute.default)

@@ -1,7 +1,7 @@
-"""Pictures: of any table, of the way that a task took through it, of what was recorded in a run.
+"""Diagrams of tables, of the route of a task through its table, and of recorded runs.
 
-``graph(table, title)`` or ``route(table, title, records)`` says what is to be seen; `mermaid`, `dot` and `svg` draw it,
-the same bytes every time.
+``graph(table, title)`` and ``route(table, title, records)`` make the content of a diagram; `mermaid`, `dot` and `svg`
+draw the content, with the same bytes every time.
 """
 
 from lifecycle.diagrams.dot import dot

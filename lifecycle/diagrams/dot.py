@@ -1,4 +1,4 @@
-"""Pictures as DOT, for Graphviz and what reads it."""
+"""Diagrams as DOT, the language of Graphviz."""
 
 import re
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from lifecycle.diagrams.palette import INK, LIGHT
 
 __all__ = ["dot"]
 
-PALE: Final = "40"
-"""How much of a colour is left of what is dim: the last two digits of a colour in DOT."""
+DIM_ALPHA: Final = "40"
+"""Opacity of dim states and edges: the last two digits of a colour in DOT."""
 
 
 def dot(picture: Graph) -> str:
-    """A directed graph: a cluster for each kind, an edge for each row; reasons are tooltips."""
+    """Return a directed graph: a cluster for each kind, an edge for each row, reasons as tooltips."""
     title, about, ink = _quoted(picture.title), _quoted(picture.about), _quoted(INK[0])
     font = '[fontname="Helvetica"'
     lines = [
@@ -34,20 +34,20 @@ def dot(picture: Graph) -> str:
             f'        graph [label={_quoted(kind)}, style="rounded,dashed", color="{tone.line}"]',
         ]
         for state in states:
-            pale = PALE * picture.dim(state)
-            look = {"fillcolor": tone.fill + pale, "color": tone.line + pale, "fontcolor": tone.text + pale}
-            lines.append(f"        {_quoted(state.name)} [{_attributes(look | {'tooltip': state.moved_by})}]")
+            alpha = DIM_ALPHA * picture.is_dim(state)
+            attributes = {"fillcolor": tone.fill + alpha, "color": tone.line + alpha, "fontcolor": tone.text + alpha}
+            lines.append(f"        {_quoted(state.name)} [{_attributes(attributes | {'tooltip': state.moved_by})}]")
         lines.append("    }")
     for edge in picture.edges:
-        row, pale = edge.row, PALE * picture.dim(edge)
-        look = {"label": edge.label, "color": LIGHT[row.target.kind].line + pale, "tooltip": row.why}
+        row, alpha = edge.row, DIM_ALPHA * picture.is_dim(edge)
+        attributes = {"label": edge.label, "color": LIGHT[row.target.kind].line + alpha, "tooltip": row.why}
         if row.source is not None and column(row.source.kind) > column(row.target.kind):
-            look |= {"constraint": "false"}  # round again: what it leads back to stays where it is
+            attributes |= {"constraint": "false"}  # an edge back to the left does not move its target
         if picture.traced:
-            look |= {"fontcolor": INK[0] + pale} if pale else {"penwidth": "2.5"}
+            attributes |= {"fontcolor": INK[0] + alpha} if alpha else {"penwidth": "2.5"}
         lines.append(
             f"    {_quoted('' if row.source is None else row.source.name)} -> {_quoted(row.target.name)}"
-            f" [{_attributes(look)}]"
+            f" [{_attributes(attributes)}]"
         )
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -57,5 +57,5 @@ def _attributes(pairs: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text between quotes; a backslash is one, not the beginning of an escape."""
+    """Return a text in quotes; a backslash stands for itself and begins no escape."""
     return '"' + re.sub(r'(["\\])', r"\\\1", text).replace("\n", "\\n") + '"'

@@ -1,4 +1,4 @@
-"""One colour scheme for all pictures: what kind of state it is, a picture says by colour, and always by words too."""
+"""Colours of all diagrams. Colours show the kind of a state, and a diagram always names the kind in words as well."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -12,11 +12,11 @@ __all__ = ["DARK", "INK", "LIGHT", "TERMINAL", "Tone"]
 
 @attrs.frozen
 class Tone:
-    """How states of a kind are drawn on one background."""
+    """Colours of the states of one kind on one background."""
 
     fill: str
     line: str
-    """Of a state's border, and of what leads into it."""
+    """Colour of the state's border and of the edges into the state."""
     text: str
 
 
@@ -35,7 +35,7 @@ DARK: Final[Mapping[Kind, Tone]] = {
     Kind.FINAL: Tone("#052e16", "#4ade80", "#dcfce7"),
 }
 INK: Final = ("#475569", "#94a3b8")
-"""Of what belongs to no kind: on light, on dark."""
+"""Colours of parts without a kind, on a light and on a dark background."""
 TERMINAL: Final[Mapping[Kind, str]] = {
     Kind.WAITING: "cyan",
     Kind.RUNNING: "blue",
@@ -43,4 +43,4 @@ TERMINAL: Final[Mapping[Kind, str]] = {
     Kind.OUTCOME: "yellow",
     Kind.FINAL: "green",
 }
-"""The same where there are only the sixteen colours of a terminal."""
+"""Colours of the kinds among the sixteen colours of a terminal."""

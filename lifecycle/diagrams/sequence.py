@@ -1,94 +1,98 @@
-"""What a picture of a run shows: who took part, and what they said to one another, in order. And how it looks."""
+"""Content of a sequence diagram of a recorded run: participants, messages and notes, in order; and its Mermaid form."""
 
 from enum import Enum
 
 import attrs
 
 from lifecycle.core.table import Kind
-from lifecycle.diagrams.mermaid import spoken
+from lifecycle.diagrams.mermaid import single_line
 
-__all__ = ["Arrow", "Note", "Participant", "Say", "Sequence", "sequence_mermaid"]
+__all__ = ["Arrow", "Message", "Note", "Participant", "Sequence", "sequence_mermaid"]
 
 
 class Arrow(Enum):
-    """What kind of message it is; its value is Mermaid's arrow."""
+    """Kind of a message; the value is Mermaid's arrow."""
 
     CALL = "->>"
-    """The caller waits for it."""
-    TELL = "-)"
-    """Nobody waits."""
+    """Synchronous: the sender waits."""
+    SEND = "-)"
+    """Asynchronous: the sender does not wait."""
     KILL = "-x"
-    """The receiver is no more."""
+    """The receiver ends."""
 
 
 @attrs.frozen
 class Participant:
-    """Who takes part."""
+    """Participant of a run."""
 
     name: str
-    """One word, for the picture's source."""
+    """One word, the identifier in the source of the diagram."""
     label: str
     late: bool = False
-    """Not there from the start: the first message to it creates it."""
+    """True if the first message creates the participant."""
     person: bool = False
 
 
 @attrs.frozen
-class Say:
-    """A message."""
+class Message:
+    """Message from one participant to another."""
 
     source: str
     target: str
     text: str
     arrow: Arrow = Arrow.CALL
     kind: Kind | None = None
-    """Of the state that it is about."""
+    """Kind of the state that the text is about."""
 
 
 @attrs.frozen
 class Note:
-    """What happens at a participant, or to all that are there if none is named."""
+    """Note at some participants; with an empty `over`, across all that exist then."""
 
     over: tuple[str, ...]
     text: str
     kind: Kind | None = None
-    """Of the state that it is about."""
+    """Kind of the state that the text is about."""
 
 
 @attrs.frozen
 class Sequence:
-    """A recorded run."""
+    """Recorded run."""
 
     title: str
     about: str
     participants: tuple[Participant, ...]
-    steps: tuple[Say | Note, ...]
+    steps: tuple[Message | Note, ...]
 
 
 def sequence_mermaid(picture: Sequence) -> str:
-    """A Mermaid sequence diagram."""
-    who = {one.name: one for one in picture.participants}
-    lines = ["sequenceDiagram", f"    accTitle: {spoken(picture.title)}", f"    accDescr: {spoken(picture.about)}"]
+    """Return a Mermaid sequence diagram."""
+    by_name = {one.name: one for one in picture.participants}
+    lines = [
+        "sequenceDiagram",
+        f"    accTitle: {single_line(picture.title)}",
+        f"    accDescr: {single_line(picture.about)}",
+    ]
     lines += [f"    {_declared(one)}" for one in picture.participants if not one.late]
-    there = [one.name for one in picture.participants if not one.late]
+    existing = [one.name for one in picture.participants if not one.late]
     for step in picture.steps:
         if isinstance(step, Note):
-            over = step.over or tuple(dict.fromkeys((there[0], there[-1])))
-            lines.append(f"    Note over {','.join(over)}: {spelt(step.text)}")
+            over = step.over or tuple(dict.fromkeys((existing[0], existing[-1])))
+            lines.append(f"    Note over {','.join(over)}: {escaped(step.text)}")
             continue
-        if step.target not in there:
-            lines.append(f"    create {_declared(who[step.target])}")
-            there.append(step.target)
+        if step.target not in existing:
+            lines.append(f"    create {_declared(by_name[step.target])}")
+            existing.append(step.target)
         if step.arrow is Arrow.KILL:
             lines.append(f"    destroy {step.target}")
-        lines.append(f"    {step.source}{step.arrow.value}{step.target}: {spelt(step.text)}")
+        lines.append(f"    {step.source}{step.arrow.value}{step.target}: {escaped(step.text)}")
     return "\n".join(lines) + "\n"
 
 
-def spelt(text: str) -> str:
-    """A text that ends where its line does, whatever is in it."""
+def escaped(text: str) -> str:
+    """Return a text as one line, escaped for Mermaid."""
     return " ".join(text.replace("#", "#35;").replace(";", "#59;").replace("#35#59;", "#35;").split())
 
 
 def _declared(one: Participant) -> str:
-    return f"{'actor' if one.person else 'participant'} {one.name} as {spelt(one.label)}"
+    return f"{'actor' if one.person else 'participant'} {one.name} as {escaped(one.label)}"

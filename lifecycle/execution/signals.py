@@ -7,7 +7,6 @@ from typing import Final
 from lifecycle.core import table
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
-from lifecycle.errors import UnknownSignal
 
 __all__ = [
     "SIGNALS", "SIGNAL_CANCELED", "SIGNAL_COMPLETE", "SIGNAL_ENQUEUED", "SIGNAL_ERROR", "SIGNAL_EXECUTING",
@@ -29,7 +28,7 @@ SIGNAL_CANCELED: Final = table.CANCELED.signal
 SIGNAL_INTERRUPTED: Final = table.INTERRUPTED.signal
 SIGNAL_RETRYING: Final = table.RETRYING.signal
 
-SIGNALS: Final = tuple(state.signal for state in LIFECYCLE.states)
+SIGNALS: Final = LIFECYCLE.signals
 """Every signal there is, in the table's order."""
 
 Handler = Callable[..., object]
@@ -91,6 +90,5 @@ def check_signals(signals: Iterable[str]) -> tuple[str, ...]:
     """`signals` as a tuple; raises `UnknownSignal`, naming those there are, if one of them does not exist."""
     names = tuple(signals)
     for name in names:
-        if not isinstance(name, str) or name not in SIGNALS:
-            raise UnknownSignal(f"no signal {name!r}: there are {', '.join(SIGNALS)}")
+        LIFECYCLE.by_signal(name)
     return names

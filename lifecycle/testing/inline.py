@@ -8,13 +8,14 @@ from typing import Final, ParamSpec, TypeVar, cast
 
 import attrs
 
-from lifecycle.clock import Clock, seconds, timestamp
+from lifecycle.clock import Clock
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.stored_result import unpack
 from lifecycle.function import TaskFunction
+from lifecycle.moments import seconds, timestamp
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 from lifecycle.virtual_clock import VirtualClock

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from typing import Final
 
 from lifecycle.analysis.checker import Checker, IllegalSequence
 from lifecycle.core.table import LIFECYCLE
@@ -12,8 +11,6 @@ from lifecycle.queue import TaskQueue
 from lifecycle.result import Result
 
 __all__ = ["SignalLog"]
-
-_SIGNALS: Final = {state.name: state.signal for state in LIFECYCLE.states}
 
 
 class SignalLog(list[tuple[str, str]]):
@@ -32,7 +29,7 @@ class SignalLog(list[tuple[str, str]]):
         self._checker, self._mutex = Checker(), threading.Lock()
         for task in queue.tasks(limit=2**31):
             for record in queue.history(task.id):
-                self._checker.feed(_SIGNALS[record.state], task.id)
+                self._checker.feed(LIFECYCLE.state(record.state).signal, task.id)
         queue.signal()(self._note)
 
     def _note(self, signal: str, task: Task, exc: BaseException | None = None) -> None:

@@ -40,12 +40,12 @@ LEGAL = matcher({state: signal for state, (signal, *_) in LAW.items()}, EDGES.it
 
 
 def accepts(pattern, signals):
-    """Does such a pattern match all of these?"""
+    """Return whether the pattern matches all signals."""
     return bool(pattern.fullmatch("".join([" ", *(f"{signal} " for signal in signals)])))
 
 
 def verdict(signals, *args, **options):
-    """What the checker says: how many signals, or its fault."""
+    """Return the checker's verdict: the number of signals, or the error."""
     try:
         return check(signals, *args, **options)
     except IllegalSequence as fault:
@@ -80,7 +80,7 @@ def sequences(number):
 
 
 @pytest.mark.untraced
-def test_two_checkers_agree():
+def test_checker_agrees_with_a_regular_expression():
     """On 10,000 random sequences, legal and not, the checker and the regular expression say the same."""
     legal = 0
     for signals in sequences(examples(10_000)):
@@ -99,8 +99,8 @@ def test_two_checkers_agree():
 @pytest.mark.untraced
 @patient
 @given(lifecycles(), st.data())
-def test_two_checkers_agree_on_any_table(table, data):
-    """So they do for any table."""
+def test_checker_agrees_with_a_regular_expression_for_any_table(table, data):
+    """For any table, the checker and the regular expression agree."""
     signals = {state.name: state.signal for state in table.states}
     edges = [((row.source and row.source.name, row.trigger), row.target.name) for row in table.transitions]
     pattern = matcher({name: f"<{signal}>" for name, signal in signals.items()}, edges)
@@ -113,8 +113,8 @@ def test_two_checkers_agree_on_any_table(table, data):
 @pytest.mark.untraced
 @patient
 @given(streams(), st.data())
-def test_one_by_one(stream, data):
-    """Fed one by one it says what it says of the whole; each task is judged for itself."""
+def test_stream_gives_the_same_verdict_as_the_whole(stream, data):
+    """Fed signal by signal, the checker gives the verdict of the whole; each task is judged on its own."""
     bad = data.draw(st.none() | st.tuples(st.integers(0, len(stream)), st.sampled_from(SIGNALS)))
     if bad is not None:
         stream.insert(bad[0], ("task-0", bad[1]))
@@ -137,8 +137,8 @@ def test_one_by_one(stream, data):
 
 @patient
 @given(illegal_histories())
-def test_goes_on_after_a_fault(illegal):
-    """After a fault the task stays where it was, so what is legal from there is legal."""
+def test_task_keeps_its_state_after_a_fault(illegal):
+    """After a fault the task keeps its state, and the signals that are legal from there are legal."""
     checker, found = Checker(), []
     for signal in illegal.signals:
         try:
@@ -154,8 +154,8 @@ def test_goes_on_after_a_fault(illegal):
 
 @patient
 @given(legal_histories())
-def test_recorded_in_a_consumer(history):
-    """A task may be met after its creation, if that is said: what a consumer hears does not begin with `enqueued`."""
+def test_trace_of_a_consumer_may_begin_after_the_creation(history):
+    """With ``from_start=False`` a task may begin after its creation: consumers do not receive `enqueued`."""
     assert check(history[1:], from_start=False) == len(history) - 1
     assert check(history, from_start=False) == len(history)
     if len(history) > 1:
@@ -163,8 +163,8 @@ def test_recorded_in_a_consumer(history):
             check(history[1:])
 
 
-def test_met_no_later_than_that():
-    """Met too late it is not legal: only what may follow the creation is."""
+def test_trace_of_a_consumer_may_not_begin_later():
+    """Only signals that may follow the creation may come first."""
     first = {LAW[end][0] for (start, _), end in EDGES.items() if start == "queued"} | {"enqueued"}
     for signal in SIGNALS:
         said = verdict([signal], from_start=False)
@@ -174,8 +174,8 @@ def test_met_no_later_than_that():
 
 @patient
 @given(legal_histories(), st.booleans())
-def test_at_rest(history, named):
-    """On demand a history must end where a task may rest; else it may break off anywhere."""
+def test_complete_history_ends_in_a_resting_state(history, named):
+    """With ``complete=True`` a history must end in a resting state; otherwise it may end anywhere."""
     state = next(state for state, (signal, *_) in LAW.items() if signal == history[-1])
     stream = [("t", signal) for signal in history] if named else history
     assert check(stream) == len(history)
@@ -190,8 +190,8 @@ def test_at_rest(history, named):
     assert set(fault.legal) == {LAW[end][0] for (start, _), end in EDGES.items() if start == state}
 
 
-def test_nothing_at_all():
-    """No signals are legal signals, and nobody is left who is not at rest."""
+def test_empty_sequence_is_legal():
+    """An empty sequence is legal and leaves no task unfinished."""
     assert check([], complete=True) == check(iter(())) == 0
 
 
@@ -213,23 +213,23 @@ def test_nothing_at_all():
         (["enqueued", "Executing"], "signal 2 is 'Executing' after 'enqueued'; legal: scheduled, "),
     ],
 )
-def test_message(stream, said):
-    """It names the task, the place, what came, and what would have been legal."""
+def test_message_names_task_position_signal_and_legal_signals(stream, said):
+    """The message names the task, the position, the signal and the legal signals."""
     with pytest.raises(IllegalSequence) as caught:
         check(stream)
     assert str(caught.value).startswith(said)
 
 
-def test_message_of_an_open_end():
-    """Of a task that is not at rest it says after what, and what is still to come."""
+def test_message_of_an_unfinished_task():
+    """The message of an unfinished task names the last signal and the legal next signals."""
     said = str(verdict([("7", "enqueued"), ("7", "executing")], complete=True))
     assert said.startswith("task 7: ends after 'executing', not at rest; legal: complete, error, ")
 
 
 @patient
 @given(illegal_histories(), st.none() | st.text())
-def test_fault(illegal, task):
-    """A fault is an assertion that failed, and one of the library's errors; it can be copied and pickled."""
+def test_illegal_sequence_is_an_assertion_and_survives_pickling(illegal, task):
+    """`IllegalSequence` is an AssertionError and a LifecycleError, and survives copying and pickling."""
     stream = [signal if task is None else (task, signal) for signal in illegal.signals]
     with pytest.raises(AssertionError) as caught:
         check(stream)
@@ -240,8 +240,8 @@ def test_fault(illegal, task):
         assert (str(twin), vars(twin)) == (str(fault), vars(fault))
 
 
-def test_public():
-    """It is to be had from `lifecycle.testing`."""
+def test_checker_is_exported_by_lifecycle_testing():
+    """`lifecycle.testing` exports the checker."""
     assert (testing.check, testing.Checker, testing.IllegalSequence) == (check, Checker, IllegalSequence)
     assert checking.__all__ == ["Checker", "IllegalSequence", "check"]
 
@@ -252,9 +252,9 @@ CONSUMER_LIFECYCLE = ("enqueued", "executing", "complete")
 
 
 @pytest.mark.untraced
-def test_flat_memory(monkeypatch):
-    """What it remembers of finished tasks is bounded: 50,000 take no more memory than 10,000."""
-    monkeypatch.setattr(checking, "REMEMBERED", 1_000)
+def test_memory_for_finished_tasks_is_bounded(monkeypatch):
+    """Memory for finished tasks is bounded: 50,000 tasks take no more memory than 10,000."""
+    monkeypatch.setattr(checking, "REMEMBERED_TASK_COUNT", 1_000)
     checker = Checker()
 
     def live(numbers):
@@ -278,9 +278,9 @@ def test_flat_memory(monkeypatch):
     assert checker.under_way == 0
 
 
-def test_remembers_the_last(monkeypatch):
-    """A signal after the end is noticed for as many tasks as it remembers; longer ago it looks like a new task's."""
-    monkeypatch.setattr(checking, "REMEMBERED", 2)
+def test_signal_after_the_end_is_noticed_for_remembered_tasks(monkeypatch):
+    """A signal after the end is noticed for remembered tasks; for older tasks it looks like a new task's first."""
+    monkeypatch.setattr(checking, "REMEMBERED_TASK_COUNT", 2)
     checker = Checker()
     for task in ("a", "b", "c"):
         for signal in CONSUMER_LIFECYCLE:
@@ -292,8 +292,8 @@ def test_remembers_the_last(monkeypatch):
     assert checker.under_way == 1
 
 
-def test_under_way():
-    """It counts the tasks that may still get a signal: those that rest in an outcome are among them, nothing final is."""
+def test_under_way_counts_tasks_that_are_not_final():
+    """Tasks that may still get a signal are counted, outcomes included, final states excluded."""
     checker = Checker()
     for task, signals in {
         "a": CONSUMER_LIFECYCLE,

@@ -19,7 +19,7 @@ AUTOMATON, PATTERN = automaton(), re.compile(expression())
 
 
 def is_life(signals):
-    """Is this a whole life, by the law that is typed by hand?"""
+    """Return whether this is a whole life, by the hand-written law."""
     state = None
     for signal in signals:
         if signal not in NEXT[state]:
@@ -33,7 +33,7 @@ def written(signals):
 
 
 def merged(table):
-    """How many states the minimal automaton has, by filling a table of pairs that can be told apart.
+    """Return the number of states of the minimal automaton, by a table of distinguishable pairs.
 
     The other algorithm than the one in the library; a place where every signal is refused counts as one of the pairs.
     """
@@ -62,8 +62,8 @@ def merged(table):
 # The automaton -----------------------------------------------------------------------------------------------------
 
 
-def test_automaton_of_the_law():
-    """The law's has eight states: what is final is one, and so are the outcomes that only a retry leads out of."""
+def test_automaton_of_the_law_has_eight_states():
+    """The automaton of the law has eight states: final states are merged, and so are outcomes left only by a retry."""
     machine = automaton()
     outcomes = [state for state in of_kind("outcome") if state != "interrupted"]
     assert [set(group) for group in machine.members] == [
@@ -75,16 +75,16 @@ def test_automaton_of_the_law():
 
 @patient
 @given(legal_histories(), st.lists(st.sampled_from([signal for signal, *_ in LAW.values()]), max_size=6))
-def test_accepts_whole_lives(history, noise):
-    """It accepts exactly the whole lives of the law; so does the expression."""
+def test_automaton_and_expression_accept_whole_lives_of_the_law(history, noise):
+    """Automaton and expression accept exactly the whole lives of the law."""
     for signals in (history, history[:-1], history[1:], noise):
         assert AUTOMATON.accepts(signals) == bool(PATTERN.fullmatch(written(signals))) == is_life(signals)
 
 
 @patient
 @given(lifecycles(), st.data())
-def test_accepts_whole_lives_of_any_table(table, data):
-    """For any table the automaton accepts exactly its whole lives, and the expression what the automaton accepts."""
+def test_automaton_and_expression_accept_whole_lives_of_any_table(table, data):
+    """For any table, automaton and expression accept exactly its whole lives."""
     machine, pattern = automaton(table), re.compile(expression(table))
     words = st.lists(st.sampled_from([state.signal for state in table.states]), max_size=6)
     for signals in [data.draw(legal_histories(table)), *data.draw(st.lists(words, max_size=5)), *sequences(table, 3)]:
@@ -100,8 +100,8 @@ def test_accepts_whole_lives_of_any_table(table, data):
 
 @patient
 @given(lifecycles())
-def test_minimal(table):
-    """It is minimal: it has as many states as a second algorithm finds, and each can be reached."""
+def test_automaton_is_minimal(table):
+    """The automaton has as many states as a second algorithm finds, and each can be reached."""
     machine = automaton(table)
     assert len(machine.moves) == merged(table)
     reached, todo = {0}, [0]
@@ -113,8 +113,8 @@ def test_minimal(table):
     assert names == sorted(state.name for state in table.states)
 
 
-def test_back_to_the_start():
-    """A state in which only the signal of creation may follow is like the start; lives that lead through it are lives."""
+def test_state_equivalent_to_the_start_is_merged_with_it():
+    """A state that only the signal of creation may follow is merged with the start; lives through it are accepted."""
     a, b, end = (
         State("a", "a", Kind.WAITING, "x"),
         State("b", "b", Kind.PASSING, "x"),
@@ -132,7 +132,7 @@ def test_back_to_the_start():
 # Sequences ---------------------------------------------------------------------------------------------------------
 
 
-def test_sequences_of_the_law():
+def test_sequence_counts_of_the_law():
     """There is one sequence of one signal, four of two, …; counted by hand up to three."""
     assert list(sequences(length=2)) == [
         ("enqueued",),
@@ -144,8 +144,8 @@ def test_sequences_of_the_law():
 
 @seldom
 @given(lifecycles(), st.integers(0, 6))
-def test_sequences_are_those_counted(table, length):
-    """All sequences are listed, none twice, the shortest first; and there are as many as are counted."""
+def test_listed_sequences_are_as_many_as_counted(table, length):
+    """All sequences are listed once, the shortest first, and their number is the count."""
     found = list(sequences(table, length))
     assert len(set(found)) == len(found)
     lengths = [len(signals) for signals in found]
@@ -169,8 +169,8 @@ def pairs(table):
 # The expression ----------------------------------------------------------------------------------------------------
 
 
-def test_readable():
-    """What people read of the law's language is three lines: what is written twice has a name."""
+def test_readable_grammar_of_the_law_has_three_lines():
+    """The readable grammar of the law has three lines: repeated parts have names."""
     lines = readable()
     assert list(lines) == ["OUTCOME", "PART_1", "LIFE"]
     assert set(lines["OUTCOME"].split(" | ")) == set(of_kind("outcome"))
@@ -180,8 +180,8 @@ def test_readable():
 
 @seldom
 @given(lifecycles(), st.data())
-def test_readable_says_the_same(table, data):
-    """With the names put in their place what people read is the expression, for any table."""
+def test_readable_grammar_means_the_same_as_the_expression(table, data):
+    """With its names replaced, the readable grammar of any table is equivalent to the expression."""
     lines = {name: f"({line})" for name, line in readable(table).items()}
     whole = lines.pop("LIFE")
     for name, line in reversed(lines.items()):
@@ -198,8 +198,8 @@ def test_readable_says_the_same(table, data):
 A, B, C, D = (Word(letter) for letter in "abcd")
 
 
-def test_expressions_are_short():
-    """Common beginnings and ends are said once; what is optional or repeated already is not made so again."""
+def test_expressions_are_shortened():
+    """Common beginnings and ends are written once; an optional or repeated part is not marked again."""
     assert text(choice(chain(A, B), chain(A, C))) == "a (b | c)"
     assert text(choice(chain(B, A), chain(C, A), A)) == "(b | c)? a"
     assert text(choice(A, A)) == text(choice(choice(A))) == "a"
@@ -241,8 +241,8 @@ def plain(plan):
 
 @patient
 @given(expressions, st.lists(st.text("abc", max_size=5), max_size=10))
-def test_shortening_changes_nothing(plan, texts):
-    """However an expression is put together, shortening it does not change what it accepts, and never lengthens it."""
+def test_shortening_keeps_the_meaning(plan, texts):
+    """Shortening keeps the accepted language of any expression and never lengthens it."""
     short = made(plan)
     for letters in ["", "a", "b", "ab", *texts]:
         signals = written(letters)
@@ -250,7 +250,7 @@ def test_shortening_changes_nothing(plan, texts):
     assert weight(short) <= len(re.findall("[abc]", plain(plan)))
 
 
-def test_the_law_in_few_words():
-    """The law's expression has 41 words; taking states away in the order of the table would leave some hundreds."""
+def test_expression_of_the_law_has_41_words():
+    """The expression of the law has 41 words; another order of elimination would give some hundreds."""
     assert weight(regular()) <= 41
     assert len(LIFECYCLE.states) == 13

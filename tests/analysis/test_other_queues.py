@@ -1,4 +1,4 @@
-"""What the spec finds in other queues: real workers of theirs, recorded by the recipes in the documentation."""
+"""Checks of traces of other queues: their real workers, recorded with the recipes of the documentation."""
 
 import importlib
 import itertools
@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "recipes"
 PAGE = ROOT / "docs" / "other-queues.md"
 PREFIX = f"{a_prefix()}:"
-"""Of the keys of Celery's broker."""
+"""Prefix of the keys of Celery's broker."""
 
 
 def need(library):
-    """Skip at home what a library is missing for; in CI that fails."""
+    """Skip if a library is missing; fail in CI."""
     if not os.environ.get("CI") and find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
 
@@ -72,7 +72,7 @@ def produce(folder, program, part):
 
 
 def check(folder, *options):
-    """What `lifecycle check` says of the trace there: its faults, by task, and its exit code."""
+    """Return the faults by task and the exit code of `lifecycle check` for the trace in a folder."""
     done = subprocess.run(
         [sys.executable, "-m", "lifecycle", "check", "trace.jsonl", "--json", *options],
         env=settings(folder), cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -92,7 +92,7 @@ class Recorded:
         self.lives = {what: [line["signal"] for line in lines if line["id"] == task] for what, task in ids.items()}
 
     def faults(self, *options):
-        """What is illegal, by life."""
+        """Return the illegal signal of each life."""
         found = check(self.folder, *options)
         lives = {task: what for what, task in self.ids.items()}
         return {lives[task]: fault for task, fault in found.items()}
@@ -114,7 +114,7 @@ def huey(tmp_path_factory):
     return Recorded(folder, ids)
 
 
-def test_huey_lives(huey):
+def test_huey_lives_are_mostly_legal(huey):
     """Huey's signals have the names of the table's, and most lives are ours."""
     assert huey.lives["completes"] == ["enqueued", "executing", "complete"]
     assert huey.lives["is retried"] == [
@@ -124,14 +124,14 @@ def test_huey_lives(huey):
     assert huey.lives["afterwards"] == ["enqueued", "executing", "complete"]
 
 
-def test_huey_releases(huey):
-    """What was scheduled is put in the queue again and says so: a row more than our table has, and the only one."""
+def test_huey_enqueues_a_scheduled_task_again(huey):
+    """A scheduled task is enqueued again, with a signal: the only row that our table does not have."""
     assert huey.lives["is scheduled"] == ["enqueued", "scheduled", "enqueued", "executing", "complete"]
     assert huey.faults() == {"is scheduled": "signal 3 is 'enqueued' after 'scheduled'"}
     assert huey.faults("--table", "huey_table") == {}
 
 
-def test_huey_forgets_what_was_killed(huey):
+def test_huey_forgets_tasks_of_a_killed_consumer(huey):
     """A task whose consumer was killed stays `executing` for ever: the next consumer goes on, and never gets to it."""
     assert huey.lives["is killed"] == ["enqueued", "executing"]
     assert huey.faults("--table", "huey_table", "--complete") == {"is killed": "ends after 'executing', not at rest"}
@@ -169,7 +169,7 @@ TABLE = ("--table", "celery_table")
 
 
 @thorough
-def test_celery_lives(celery):
+def test_celery_lives_are_legal_with_a_map(celery):
     """Celery's signals have names of their own, which a map translates; a plain life is ours."""
     assert celery.lives["completes"] == ["before_task_publish", "task_prerun", "task_success"]
     assert {"completes", "afterwards"}.isdisjoint(celery.faults(*MAP))
@@ -177,7 +177,7 @@ def test_celery_lives(celery):
 
 
 @thorough
-def test_celery_retries_before_it_says_so(celery):
+def test_celery_publishes_a_retry_before_its_signal(celery):
     """A retry is published before its task is said to be retried: the next attempt may run by then."""
     assert celery.lives["is retried"][:4] == [
         "before_task_publish", "task_prerun", "before_task_publish", "task_retry"
@@ -186,7 +186,7 @@ def test_celery_retries_before_it_says_so(celery):
 
 
 @thorough
-def test_celery_is_two_things_at_once(celery):
+def test_celery_task_is_successful_and_revoked(celery):
     """A task that was stopped by a signal that it can handle, and has cleaned up, is successful and revoked."""
     *begun, one, other = celery.lives["is stopped"]
     assert begun == ["before_task_publish", "task_prerun"]
@@ -196,7 +196,7 @@ def test_celery_is_two_things_at_once(celery):
 
 
 @thorough
-def test_celery_revokes_what_runs(celery):
+def test_celery_revokes_running_tasks(celery):
     """A task that is terminated is revoked out of its run: a row that our table does not have, and Celery's does."""
     assert celery.lives["is terminated"] == ["before_task_publish", "task_prerun", "task_revoked"]
     assert celery.faults(*MAP)["is terminated"] == "signal 3 is 'revoked' after 'executing'"
@@ -212,7 +212,7 @@ def test_celery_forgets_revocations(celery):
 
 
 @thorough
-def test_celery_forgets_what_was_killed(celery):
+def test_celery_forgets_tasks_of_a_killed_worker(celery):
     """A task whose worker was killed stays `executing` for ever, as long as nothing else is asked for."""
     assert celery.lives["is killed"] == ["before_task_publish", "task_prerun"]
     assert celery.faults(*MAP, "--complete")["is killed"] == "ends after 'executing', not at rest"
@@ -233,7 +233,7 @@ def test_the_page_shows_the_recipes():
 
 
 def test_the_page_shows_what_was_found(monkeypatch):
-    """What the page says that was found in the lines that it shows is what the checker finds in them."""
+    """The page quotes the checker's real verdicts on the lines that the page shows."""
     monkeypatch.syspath_prepend(RECIPES)
     names = tomllib.loads((RECIPES / "celery.toml").read_text())
     tables = [LIFECYCLE, importlib.import_module("huey_table").TABLE, importlib.import_module("celery_table").TABLE]

@@ -16,12 +16,12 @@ from support.strategies import LAW, patient
 from support.trace_writers import write_many
 
 from lifecycle import SIGNAL_COMPLETE, Task
-from lifecycle.analysis.trace import LONGEST, BadTraceLine, TraceLine, TraceWriter, read
+from lifecycle.analysis.trace import LINE_BYTES_LIMIT, BadTraceLine, TraceLine, TraceWriter, read
 from lifecycle.testing import VirtualClock, check
 
 
 def lines(path):
-    """What is in a trace; fails if a line is none."""
+    """Return the lines of a trace; fail if a line cannot be read."""
     with path.open("rb") as file:
         found = [line for _, line in read(file)]
     assert [line for line in found if isinstance(line, BadTraceLine)] == []
@@ -31,8 +31,8 @@ def lines(path):
 # Written -----------------------------------------------------------------------------------------------------------
 
 
-def test_one_line_attaches_it(tmp_path, make, clock):
-    """A recorder is a handler: what the queue announces is in the file, in order, a line each, and legal."""
+def test_trace_writer_records_every_signal_of_a_queue(tmp_path, make, clock):
+    """A trace writer is a handler: the file has all signals of the queue, in order, one line each."""
     queue = make()
     queue.signal()(TraceWriter(tmp_path / "trace.jsonl", clock))
 
@@ -57,15 +57,15 @@ def test_one_line_attaches_it(tmp_path, make, clock):
     assert check([(line.id, line.signal) for line in found], complete=True) == 7
 
 
-def test_some_signals_only(tmp_path, queue):
-    """Connected to some signals it records those."""
+def test_trace_writer_records_only_its_signals(tmp_path, queue):
+    """Connected to some signals, a trace writer records only its signals."""
     queue.signal(SIGNAL_COMPLETE)(TraceWriter(tmp_path / "trace.jsonl"))
     queue.task()(lambda: None)()
     queue.run_next()
     assert [line.signal for line in lines(tmp_path / "trace.jsonl")] == ["complete"]
 
 
-def test_the_format(tmp_path):
+def test_line_is_an_object_with_id_signal_and_time(tmp_path):
     """A line is an object with id, signal and time, as any program can read it."""
     with TraceWriter(tmp_path / "trace.jsonl", VirtualClock(5.25)) as recorder:
         recorder("executing", Task("7", "tasks.add"))
@@ -78,16 +78,16 @@ def test_the_format(tmp_path):
     ]
 
 
-def test_appends(tmp_path):
-    """What is in the file stays there."""
+def test_existing_lines_are_kept(tmp_path):
+    """Lines that are in the file already are kept."""
     for number in range(3):
         with TraceWriter(tmp_path / "trace.jsonl") as recorder:
             recorder.write("enqueued", str(number))
     assert [line.id for line in lines(tmp_path / "trace.jsonl")] == ["0", "1", "2"]
 
 
-def test_closed(tmp_path):
-    """After it was closed nothing is recorded, and nobody is troubled; it can be closed twice."""
+def test_closed_writer_records_nothing_and_raises_nothing(tmp_path):
+    """After `close` nothing is recorded and nothing is raised; `close` may be called twice."""
     recorder = TraceWriter(tmp_path / "trace.jsonl")
     recorder.close()
     recorder.close()
@@ -95,8 +95,8 @@ def test_closed(tmp_path):
     assert (tmp_path / "trace.jsonl").read_bytes() == b""
 
 
-def test_no_such_folder(tmp_path):
-    """A file that cannot be made is said at once, not at the first signal."""
+def test_missing_folder_raises_at_once(tmp_path):
+    """A file that cannot be created raises in the constructor, not at the first signal."""
     with pytest.raises(FileNotFoundError):
         TraceWriter(tmp_path / "nowhere" / "trace.jsonl")
 
@@ -118,8 +118,8 @@ def test_many_processes_share_a_file(tmp_path):
         assert [one for one in found if one.startswith(f"{writer}-")] == [f"{writer}-{number}" for number in range(300)]
 
 
-def test_threads_share_a_recorder(tmp_path):
-    """So do threads that share a recorder."""
+def test_threads_share_a_writer(tmp_path):
+    """Threads that share a writer leave whole lines as well."""
     with TraceWriter(tmp_path / "trace.jsonl") as recorder:
         ready = threading.Barrier(4)
 
@@ -136,8 +136,8 @@ def test_threads_share_a_recorder(tmp_path):
     assert len({line.id for line in lines(tmp_path / "trace.jsonl")}) == 1200
 
 
-def test_a_fork_shares_it(tmp_path):
-    """A process that was forked goes on in the same file."""
+def test_forked_process_continues_the_same_file(tmp_path):
+    """A forked process continues in the same file."""
     with TraceWriter(tmp_path / "trace.jsonl") as recorder:
         child = os.fork()
         if child == 0:
@@ -159,14 +159,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
 try:
     recorder.write("executing", "b" * 100)
 except OSError as error:
-    print(type(error).__name__, "bytes could be written" in str(error))
+    print(type(error).__name__, "bytes were written" in str(error))
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 recorder.write("executing", "c")
 """
 
 
-def test_no_space(tmp_path):
-    """If there is no space for a line that is an error; half a line that was written spoils no other."""
+def test_full_disk_raises_and_spoils_no_other_line(tmp_path):
+    """Without space a write raises OSError; an incomplete line does not spoil the next line."""
     path = tmp_path / "trace.jsonl"
     said = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True).stdout
     assert said == "OSError True\n"
@@ -176,8 +176,8 @@ def test_no_space(tmp_path):
     assert [number for number, line in found if isinstance(line, BadTraceLine)] == [2]
 
 
-def test_a_queue_survives_its_recorder(tmp_path, queue, monkeypatch, caplog):
-    """A recorder that fails is logged by the queue like any handler, and tasks run."""
+def test_queue_logs_a_failing_writer_and_runs_on(tmp_path, queue, monkeypatch, caplog):
+    """A failing writer is logged by the queue as any handler, and tasks run."""
     recorder = queue.signal()(TraceWriter(tmp_path / "trace.jsonl"))
     monkeypatch.setattr(recorder, "write", lambda *_: 1 / 0)
     result = queue.task()(lambda: 5)()
@@ -186,8 +186,8 @@ def test_a_queue_survives_its_recorder(tmp_path, queue, monkeypatch, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_forgotten(tmp_path):
-    """A recorder that nobody closes has lost nothing, and is closed, without a warning, when nobody has it any more."""
+def test_unclosed_writer_loses_nothing(tmp_path):
+    """A writer without `close` loses no line, and is closed without a warning when it is collected."""
     recorder = TraceWriter(tmp_path / "trace.jsonl")
     recorder.write("enqueued", "7")
     del recorder
@@ -204,8 +204,8 @@ def reading(text):
 
 @patient
 @given(st.lists(st.tuples(st.text(), st.sampled_from([signal for signal, *_ in LAW.values()]), st.none() | st.text())))
-def test_reads_what_it_wrote(tmp_path_factory, written):
-    """Whatever ids and names are, line breaks and all, they come back, numbered from 1."""
+def test_written_lines_are_read_back(tmp_path_factory, written):
+    """Any ids and names, line breaks included, are read back with line numbers from 1."""
     path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
     storable = [(task, said, name) for task, said, name in written if f"{task}{name}".isprintable() or "\n" in task]
     with TraceWriter(path, VirtualClock()) as recorder:
@@ -232,8 +232,8 @@ def test_reads_what_it_wrote(tmp_path_factory, written):
         (b"\x00" * 50, "malformed"),
     ],
 )
-def test_bad_lines(text, reason):
-    """A line that is none is given with its number and what is wrong with it, and the next one is read."""
+def test_unreadable_line_is_reported_and_reading_continues(text, reason):
+    """An unreadable line is given with its number and the reason, and the next line is read."""
     good = b'{"id": "7", "signal": "executing"}\n'
     found = reading(good + text + b"\n" + good)
     assert [number for number, _ in found] == [1, 2, 3]
@@ -241,17 +241,17 @@ def test_bad_lines(text, reason):
     assert reason in found[1][1].reason
 
 
-def test_what_may_be_there_too():
-    """Whole numbers are ids; empty lines, other fields and Windows line ends do no harm; the last line needs no end."""
+def test_variants_of_lines_are_accepted():
+    """Ids that are whole numbers, empty lines, other fields, Windows line ends and a last line without end are accepted."""
     found = reading(b'\n{"id": 7, "signal": "executing", "at": 5, "host": "x"}\r\n\r\n  \n{"id": "8", "signal": "x"}')
     assert [(number, line.id, line.at) for number, line in found] == [(2, 7, 5.0), (5, "8", None)]
 
 
-def test_lines_without_end():
-    """A line that is too long for any trace is passed over without being taken into memory."""
+def test_too_long_line_is_skipped_in_little_memory():
+    """A line that is too long for a trace is skipped without reading it into memory."""
     good = b'{"id": "7", "signal": "executing"}\n'
-    whole = b'{"id": "' + b"x" * (LONGEST - 60) + b'", "signal": "executing"}\n'
-    found = reading(good + b"x" * (3 * LONGEST) + b"\n" + good + whole + b"y" * (2 * LONGEST))
+    whole = b'{"id": "' + b"x" * (LINE_BYTES_LIMIT - 60) + b'", "signal": "executing"}\n'
+    found = reading(good + b"x" * (3 * LINE_BYTES_LIMIT) + b"\n" + good + whole + b"y" * (2 * LINE_BYTES_LIMIT))
     assert [(number, type(line)) for number, line in found] == [
         (1, TraceLine), (2, BadTraceLine), (3, TraceLine), (4, TraceLine), (5, BadTraceLine)
     ]  # fmt: skip
@@ -260,7 +260,7 @@ def test_lines_without_end():
 
 @patient
 @given(st.lists(st.binary().filter(lambda text: b"\n" not in text)))
-def test_any_bytes(texts):
+def test_random_bytes_are_lines_bad_lines_or_empty(texts):
     """No bytes are too strange: each line is read, or given as bad, or empty."""
     found = reading(b"\n".join(texts))
     assert [number for number, _ in found] == sorted({number for number, _ in found})

@@ -110,9 +110,9 @@ NO_DURATIONS = [-1, -0.5, NAN, INF, -INF, "5", True, timedelta(seconds=-1), [5]]
 OPTIONS = {
     "retries": [-1, True, False, 1.0, 2.5, "3", None],
     "retry_delay": [*NO_DURATIONS, None],
-    "retry_backoff": [-1, NAN, INF, "2", True, None],
+    "retry_backoff": [-1, NAN, INF, "2", True, None, timedelta(seconds=2)],
     "retry_max_delay": [*NO_DURATIONS, None],
-    "retry_jitter": [-0.1, 1.1, NAN, "0.5", None],
+    "retry_jitter": [-0.1, 1.1, NAN, "0.5", None, timedelta(0)],
     "priority": [1.0, 2.5, "high", 2**31, -(2**31) - 1, True, NAN, Decimal(1)],
     "timeout": NO_DURATIONS,
     "expires": [NAN, INF, "tomorrow", True, [5]],
@@ -124,7 +124,7 @@ def test_options_of_a_function(queue, option, value):
     """An option that cannot be is refused where the function is declared: the error names it, and what it was."""
     with pytest.raises(ConfigurationError) as caught:
         queue.task(name="bad", **{option: value})(lambda: None)
-    assert option in str(caught.value) or "no time" in str(caught.value)
+    assert option in str(caught.value)
     assert repr(value) in str(caught.value)
     assert queue.task(name="bad")(lambda: None)().state == "queued"
 

@@ -15,28 +15,28 @@ from transitions import Machine
 from lifecycle import LIFECYCLE
 
 
-class ReferenceStorage:
+class Model:
     __slots__ = ("state",)
 
     def __init__(self) -> None:
         self.state = LIFECYCLE.initial.name
 
 
-def dictionary() -> tuple[Callable[[ReferenceStorage], object], Callable[[ReferenceStorage], object]]:
+def dictionary() -> tuple[Callable[[Model], object], Callable[[Model], object]]:
     table = {(row.source.name, row.trigger): row.target.name for row in LIFECYCLE.transitions if row.source}
 
-    def fire(model: ReferenceStorage, trigger: str) -> None:
+    def fire(model: Model, trigger: str) -> None:
         model.state = table[model.state, trigger]
 
     return (lambda model: fire(model, "start")), (lambda model: fire(model, "complete"))
 
 
-def compiled() -> tuple[Callable[[ReferenceStorage], object], Callable[[ReferenceStorage], object]]:
+def compiled() -> tuple[Callable[[Model], object], Callable[[Model], object]]:
     triggers = LIFECYCLE.machine().triggers
     return triggers["start"], triggers["complete"]
 
 
-def stock() -> tuple[Callable[[ReferenceStorage], object], Callable[[ReferenceStorage], object]]:
+def stock() -> tuple[Callable[[Model], object], Callable[[Model], object]]:
     rows = [[row.trigger, row.source.name, row.target.name] for row in LIFECYCLE.transitions if row.source]
     states = [state.name for state in LIFECYCLE.states]
     machine = Machine(None, states, LIFECYCLE.initial.name, rows, auto_transitions=False)
@@ -52,7 +52,7 @@ def main() -> None:
     took: dict[str, list[float]] = {name: [] for name in machines}
     for _ in range(options.rounds):
         for name, (start, complete) in machines.items():
-            models = [ReferenceStorage() for _ in range(options.models)]
+            models = [Model() for _ in range(options.models)]
             began = time.perf_counter()
             for model in models:
                 start(model)

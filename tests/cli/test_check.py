@@ -243,7 +243,7 @@ def long_trace(path, lives):
 
 def test_flat_memory(cli, tmp_path, monkeypatch):
     """A trace ten times as long takes no more memory, whether its tasks are legal or their lines cannot be read."""
-    monkeypatch.setattr("lifecycle.analysis.checker.REMEMBERED", 500)
+    monkeypatch.setattr("lifecycle.analysis.checker.REMEMBERED_TASK_COUNT", 500)
 
     def peak(path):
         tracemalloc.start()

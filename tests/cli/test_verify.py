@@ -44,11 +44,11 @@ def test_each_property_can_fail():
     cases = {
         "every state can be reached": ([a, b, end], [new, Transition("go", a, end, ""), off], ("b",)),
         "no state is a trap": ([a, b, end], [new, on, Transition("stop", a, end, "")], ("b",)),
-        "an end can be reached": ([a, b], [new, on, Transition("back", b, a, "")], ("a", "b")),
-        "final states have no way out": ([a, b, end], [new, on, off, Transition("undo", end, b, "")], ("end",)),
+        "a final state can be reached": ([a, b], [new, on, Transition("back", b, a, "")], ("a", "b")),
+        "no row leaves a final state": ([a, b, end], [new, on, off, Transition("undo", end, b, "")], ("end",)),
         "each state and trigger have one": ([a, b, end], [new, on, off, Transition("go", a, b, "")], ("go from a",)),
         "tasks are created in one": ([a, b, end], [new, on, off, Transition("copy", None, b, "")], ("a", "b")),
-        "each signal is that of one": ([a, b, end, twin], [new, on, off, Transition("s", a, twin, "")], ("end",)),
+        "each signal belongs to one": ([a, b, end, twin], [new, on, off, Transition("s", a, twin, "")], ("end",)),
     }
     assert [property_.holds for property_ in properties(unchecked([a, b, end], [new, on, off]))] == [True] * 7
     for place, (claim, (states, rows, faults)) in enumerate(cases.items()):
@@ -125,7 +125,7 @@ def test_verify_a_faulty_table(cli):
     code, said, err = cli("verify", "faulty:TABLE")
     assert (code, said) == (1, "")
     assert err.count("\n") == 1
-    assert err.startswith("error: 'faulty' cannot be imported: FaultyTable: no lifecycle: ")
+    assert err.startswith("error: 'faulty' cannot be imported: FaultyTable: unsound table: ")
     for fault in ("c cannot be reached", "b is final but leads to a", "c is a trap"):
         assert fault in err
     assert "faulty.py, line 4)" in err

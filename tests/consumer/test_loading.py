@@ -28,6 +28,8 @@ FAULTS = {
     "chores:nothing": "chores:nothing is a int, not a TaskQueue; did you mean queue?",
     "several": "'several' has no 'queue'; did you mean mine?",
     "several:tasks.qu": "'several' has no 'tasks.qu'; did you mean queue?",
+    "queue": "'queue' is a module of Python's standard library: give yours another name",
+    "test.tasks": "'test' is a module of Python's standard library",
     "broken": "'broken' cannot be imported: ZeroDivisionError: division by zero (",
     "unspeakable": "'unspeakable' cannot be imported: SyntaxError: ",
     "leaving": "'leaving' cannot be imported: SystemExit: 3",

@@ -291,5 +291,5 @@ def test_mistakes(folder, cli, options, what):
 @pytest.mark.parametrize("option", ["workers", "max_tasks", "max_memory"])
 def test_wrong_numbers(make, option, wrong):
     """Workers, tasks and bytes are whole numbers, 1 or more."""
-    with pytest.raises(ConfigurationError, match=f"{option}={wrong!r}: it takes a whole number, 1 or more"):
+    with pytest.raises(ConfigurationError, match=f"{option}={wrong!r}: must be a whole number, 1 or more"):
         Consumer(make(), **{option: wrong})

@@ -40,8 +40,8 @@ def test_members_of_an_enum_are_looked_up(states):
 
 
 @pytest.mark.parametrize("state", [IntEnum("Number", "x b").b, Crossed.a, "zz", None, 1, ["a"], {}, object()])
-def test_what_is_no_state_is_the_library_s_to_judge(state):
-    """A model in a state that is none of the machine's is treated as the library does, compiled or not."""
+def test_unknown_state_of_a_model_is_treated_as_in_the_library(state):
+    """A model whose state is not a state of the machine is treated as the library does, compiled or not."""
     results = []
     for cls in (Machine, CompiledMachine):
         machine, model = make(cls=cls)
@@ -73,8 +73,8 @@ def test_a_state_that_equals_everything_is_not_looked_up():
 
 
 @pytest.mark.parametrize("state", [AttributeError, KeyError, TypeError, ["a"], "zz"])
-def test_a_machine_may_find_the_state_in_its_own_way(state):
-    """A subclass that knows a state where the library knows none is asked for it, whatever is wrong with it."""
+def test_overridden_state_lookup_of_a_machine_is_used(state):
+    """A subclass with its own way of finding a state is used, also for states that the library does not know."""
 
     class Lenient(CompiledMachine):
         def get_model_state(self, model):
@@ -126,8 +126,8 @@ def test_errors_of_the_model_are_raised(error):
             assert model.value == "a"
 
 
-def test_a_handler_of_exceptions_is_asked():
-    """An error within a trigger, an illegal one as well, goes to `on_exception` if there is one, and is not raised."""
+def test_errors_go_to_on_exception_if_set():
+    """An error within a trigger, also an illegal trigger, goes to `on_exception` if set, and is not raised."""
     found = []
     machine, model = make(send_event=True)
     assert not enters_library(machine, model)
@@ -156,8 +156,8 @@ def test_a_machine_that_is_its_own_model_is_looked_up():
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda machine: pickle.loads(pickle.dumps(machine))])  # noqa: S301
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize(("attach", "detach"), ATTACHMENTS.values(), ids=ATTACHMENTS)
-def test_copies_are_machines_of_their_own(make_copy, warm, attach, detach):
-    """A copied or pickled machine is looked up, and what is attached to one of the two is not attached to the other."""
+def test_copied_machines_are_independent(make_copy, warm, attach, detach):
+    """A copied or pickled machine looks triggers up, and a callback attached to one machine is not attached to the other."""
     machine, model = make()
     if warm:
         for start in "abc":
@@ -174,10 +174,10 @@ def test_copies_are_machines_of_their_own(make_copy, warm, attach, detach):
     assert not enters_library(other, model)
 
 
-@pytest.mark.parametrize("moment", ["_next", "_is_plain", "_is_idle", "_owns"])
+@pytest.mark.parametrize("moment", ["_next", "_is_plain", "_are_empty", "_owns"])
 @pytest.mark.parametrize(("attach", "detach"), ATTACHMENTS.values(), ids=ATTACHMENTS)
-def test_what_is_attached_while_a_thread_compiles_is_called(attach, detach, moment):
-    """A change in the midst of compiling, as another thread could make it, is not lost: the next trigger calls it."""
+def test_callback_attached_while_a_thread_compiles_is_called(attach, detach, moment):
+    """A change during compilation, as another thread could make it, is not lost: the next trigger calls the callback."""
     owner = next(cls for cls in CompiledEvent.__mro__ if moment in vars(cls))
     stock = getattr(owner, moment)
     for turn in range(30):
@@ -201,7 +201,7 @@ def test_what_is_attached_while_a_thread_compiles_is_called(attach, detach, mome
     assert 1 <= turn < 20  # it was tried after each call, and there were some
 
 
-def test_what_is_compiled_during_a_change_is_forgotten_after_it():
+def test_entry_compiled_during_a_change_is_dropped_after_the_change():
     """A trigger between the beginning and the end of a change does not hide the change from the next one."""
 
     class Nosy:
@@ -227,7 +227,7 @@ def test_threads_that_drop_a_table_at_once_both_succeed():
         def __bool__(self):
             return True  # as it was when this thread looked
 
-    machine._readers = Racing(machine._readers)
+    machine._cells = Racing(machine._cells)
     machine._queued = True
     assert enters_library(machine, model)
 
@@ -249,8 +249,8 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("args", "message"), MESSAGES)
-def test_messages(args, message):
-    """An illegal transition says what is where, what it cannot do, and what it could do instead."""
+def test_message_of_an_illegal_transition_names_subject_state_trigger_and_allowed(args, message):
+    """The message of an illegal transition names the subject, its state, the trigger and the allowed triggers."""
     error = IllegalTransition(**dict(zip(("state", "trigger", "allowed", "subject"), args, strict=False)))
     assert str(error) == error.value == message
     assert (error.state, error.trigger, error.allowed, error.subject) == (*args, None)[:4]
@@ -262,7 +262,7 @@ optional_text = st.none() | st.text()
 
 @given(optional_text, st.text(), st.lists(st.text()).map(tuple), optional_text, st.integers(0, pickle.HIGHEST_PROTOCOL))
 @settings(deadline=None)
-def test_illegal_transitions_travel(state, trigger, allowed, subject, protocol):
+def test_illegal_transition_survives_copying_and_pickling(state, trigger, allowed, subject, protocol):
     """An illegal transition survives copying and pickling, notes included."""
     error = IllegalTransition(state, trigger, allowed, subject)
     error.add_note("while testing")
@@ -271,8 +271,8 @@ def test_illegal_transitions_travel(state, trigger, allowed, subject, protocol):
         assert (vars(other), str(other), other.args) == (vars(error), str(error), error.args)
 
 
-def test_an_illegal_trigger_says_what_is_allowed():
-    """A machine raises it with its own states and triggers, in order of definition, and changes nothing."""
+def test_illegal_trigger_lists_the_allowed_triggers_and_changes_nothing():
+    """The error of an illegal trigger has the machine's own states and triggers in order of definition; nothing changes."""
     machine, model = make()
     for _ in range(2):
         machine.set_state("b", model)

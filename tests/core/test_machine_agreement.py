@@ -1,4 +1,4 @@
-"""The compiled machine is `transitions.Machine`, only faster: two worlds are built alike, and told apart by nothing."""
+"""The compiled machine behaves as `transitions.Machine`: two equal worlds are built and compared."""
 
 from collections import Counter
 from unittest import mock
@@ -44,8 +44,8 @@ def counted(self, event_data, _trigger=Event._trigger):
 
 
 @pytest.mark.untraced
-def test_any_machine_and_any_use_of_it_is_alike():
-    """Results, types of errors, states, and the order of callbacks are the library's, whatever is attached and when."""
+def test_random_machines_behave_as_those_of_the_library():
+    """Results, types of errors, states and the order of callbacks are as in the library, whatever is attached and when."""
 
     @settings(calm, max_examples=examples(400))
     @given(specs, st.lists(pulls | pulls | st.one_of(*changes.values()), min_size=4, max_size=24))
@@ -71,8 +71,8 @@ ROUND += [(pull, 1, "end", "method", ()), (put, 1, "b"), (pull, 1, "end", "trigg
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("what", changes)
-def test_a_bare_machine_changed_in_one_place_is_alike(what):
-    """A change of any kind is noticed by a machine that has compiled all it can, and so is its undoing."""
+def test_single_change_of_a_compiled_machine_is_noticed(what):
+    """A machine that has compiled every entry notices a change of any kind, and the reversal of the change."""
 
     @settings(calm, max_examples=examples(60))
     @given(

@@ -1,4 +1,4 @@
-"""What the compiled machine has looked up is forgotten when its parts are edited in place, lent, or shared."""
+"""Compiled entries are dropped when parts of the machine are edited in place, lent or shared."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -122,8 +122,8 @@ def test_states_can_be_edited_in_place(edit):
     assert results[0] == results[1]
 
 
-def test_a_state_put_back_is_looked_up():
-    """A state that was missing makes its transitions fail, and is looked up once it is there."""
+def test_state_that_is_added_again_is_looked_up():
+    """A missing state makes its transitions fail, and is looked up once it is added again."""
     machine, model = make()
     gone = machine.states.pop("b")
     model.state = "a"
@@ -138,8 +138,8 @@ def test_a_state_put_back_is_looked_up():
     [(end, value) for end in ("source", "dest") for value in (*Crossed, *Plain, *STATES[1:], "", None, ["b"], "zz")],
 )
 @pytest.mark.parametrize("warm", [False, True])
-def test_the_ends_of_a_transition_can_be_anything(attribute, value, warm):
-    """A transition whose source or destination is set to whatever is treated as the library does."""
+def test_source_and_destination_may_be_set_to_any_value(attribute, value, warm):
+    """A transition whose source or destination is set to any value is treated as the library does."""
     results = []
     for cls in (Machine, CompiledMachine):
         machine, model = make(cls=cls, states=["a", "b", "c", "d", ""])
@@ -157,7 +157,7 @@ def test_the_ends_of_a_transition_can_be_anything(attribute, value, warm):
     assert results[:2] == results[2:]
 
 
-def test_a_state_kept_under_another_name_is_the_library_s_to_judge():
+def test_state_registered_under_another_name_fails_as_in_the_library():
     """A transition into a state that is registered under another name fails as it does in the library."""
     machine, model = make()
     machine.states["b"] = CompiledState("x")
@@ -191,8 +191,8 @@ def test_an_event_given_to_another_machine_serves_that_one():
     assert enters_library(machine, model)
 
 
-def test_a_state_of_two_machines_tells_both():
-    """A state object that two machines share makes both of them call what is attached to it."""
+def test_state_shared_by_two_machines_is_observed_by_both():
+    """A callback attached to a state that two machines share is called by both machines."""
     shared = CompiledState("b")
     pairs = [make(states=["a", shared, "c"]) for _ in range(2)]
     assert not any(enters_library(*pair) for pair in pairs)
@@ -202,8 +202,8 @@ def test_a_state_of_two_machines_tells_both():
     assert not any(enters_library(*pair) for pair in pairs)
 
 
-def test_events_whose_tables_are_equal_are_told_each():
-    """A change is told to every event, though two may know equally little at the time."""
+def test_change_drops_the_tables_of_all_events():
+    """A change reaches every event, also events whose tables are equal at that time."""
     machine, model = make()
     assert not enters_library(machine, model, "go")
     machine.get_state("b").final = False  # which "go" forgets all about, and "again" has no part in
@@ -214,8 +214,8 @@ def test_events_whose_tables_are_equal_are_told_each():
 
 
 @pytest.mark.parametrize("name", TRANSITION_LISTS)
-def test_a_list_lent_to_another_transition_tells_both(name):
-    """A list of callbacks that two transitions share is seen by both."""
+def test_list_shared_by_two_transitions_is_observed_by_both(name):
+    """A change of a callback list that two transitions share is noticed by both."""
     machine, model = make()
     first, second, *_ = machine.get_transitions("go")
     setattr(second, name, getattr(first, name))

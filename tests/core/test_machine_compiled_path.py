@@ -1,4 +1,4 @@
-"""The compiled path: taken while nothing is attached that somebody would have to call; never at the cost of a call."""
+"""The compiled path: taken while no callback is attached; no callback is ever skipped."""
 
 import threading
 from functools import partial
@@ -15,8 +15,8 @@ from lifecycle.core.machine import CompiledEvent, CompiledMachine, CompiledState
 
 
 @pytest.mark.parametrize(("attach", "detach"), ATTACHMENTS.values(), ids=ATTACHMENTS)
-def test_the_library_is_entered_while_something_is_attached(attach, detach):
-    """A trigger is looked up exactly as long as nothing is attached to it, whenever that begins and ends."""
+def test_library_path_is_taken_exactly_while_a_callback_is_attached(attach, detach):
+    """A trigger is looked up exactly as long as no callback is attached on its path."""
     machine, model = make()
     assert not enters_library(machine, model)
     attach(machine)
@@ -26,8 +26,8 @@ def test_the_library_is_entered_while_something_is_attached(attach, detach):
     assert not enters_library(machine, model)
 
 
-def test_a_trigger_is_looked_into_once():
-    """Whether a trigger can be looked up is found out once, whatever the answer, until something changes."""
+def test_trigger_is_inspected_once_per_change():
+    """The inspection of a trigger happens once, whatever its result, until the machine changes."""
     machine, model = make()
     for attach in (list, lambda: machine.on_enter_b(nothing)):
         attach()
@@ -39,8 +39,8 @@ def test_a_trigger_is_looked_into_once():
 
 
 @pytest.mark.parametrize("how", [*MACHINE_LISTS[:5], *STATE_LISTS])
-def test_what_is_attached_from_the_start_is_called(how):
-    """A callback that a machine or a state is made with is called, and the rest is looked up once it is taken away."""
+def test_callback_given_at_construction_is_called(how):
+    """A callback given to the constructor of a machine or a state is called; other triggers are looked up."""
     calls = []
     call = partial(calls.append, how)
     if how in MACHINE_LISTS:
@@ -66,15 +66,15 @@ def test_what_is_attached_from_the_start_is_called(how):
         ({}, "stay"),
     ],
 )
-def test_what_is_documented_as_never_looked_up_is_not(options, trigger):
-    """A queue, another attribute, a caller's list, a foreign state, an internal transition take the library's path."""
+def test_documented_exceptions_take_the_library_path(options, trigger):
+    """A queue, another attribute, a caller's list, a foreign state and an internal transition take the library's path."""
     machine, model = make(**options)
     assert enters_library(machine, model, trigger)
     assert enters_library(machine, model, trigger)
 
 
-def test_final_states_matter_only_to_those_who_listen():
-    """A callback for final states leaves the other states to the look-up, and an empty one leaves all of them."""
+def test_on_final_callback_affects_only_final_states():
+    """A callback for final states leaves other states to the look-up, and an empty list leaves all of them."""
     machine, model = make(states=["a", "b", {"name": "c", "final": True}], on_final=nothing)
     assert not enters_library(machine, model)
     assert enters_library(machine, model, start="b")
@@ -129,7 +129,7 @@ def test_an_overridden_method_is_called(part, name):
 
 
 @pytest.mark.parametrize(("target", "name"), PATCHES)
-def test_a_method_put_on_an_object_is_called(target, name):
+def test_method_assigned_to_an_object_is_called(target, name):
     """A method assigned to the machine, a state, an event or a transition is called from the next trigger on."""
     machine, model = make()
     parts = {"machine": machine, "state": machine.get_state("b"), "event": machine.events["go"]}
@@ -147,7 +147,7 @@ def test_a_method_put_on_an_object_is_called(target, name):
 
 
 def test_state_features_are_kept():
-    """The library's state features work; those that do something on entry are called."""
+    """The library's state features work; features that act on entry are called."""
 
     @add_state_features(Tags, Timeout)
     class Featured(CompiledMachine):

@@ -48,16 +48,16 @@ class Fails:
 
 @often
 @given(values())
-def test_pickled_round_trip(value):
-    """What is loaded is what was dumped, for everything that MessagePack carries."""
+def test_pickle_restores_every_msgpack_value(value):
+    """Loading returns the dumped value for every value that MessagePack supports."""
     assert exact(signed.loads(signed.dumps(value))) == exact(value)
 
 
 @pytest.mark.parametrize(
     "value", [Color.RED, Text("text"), Items([1]), Point(1, 2), Data(), Attrs(), Struct(), UTC, len, "\ud800"]
 )
-def test_pickled_types(value):
-    """Pickle carries the types that MessagePack does not, and circular values."""
+def test_pickle_supports_types_that_msgpack_does_not(value):
+    """Pickle supports types that MessagePack does not, and circular values."""
     loaded = signed.loads(signed.dumps(value))
     assert loaded == value
     assert type(loaded) is type(value)
@@ -69,8 +69,8 @@ def test_pickled_types(value):
 
 @often
 @given(values() | st.builds(Runs), st.data())
-def test_pickled_bytes_are_signed(value, data):
-    """A payload of which any byte is changed is refused, and no code of it runs."""
+def test_changed_payload_is_refused_before_its_code_runs(value, data):
+    """A payload with any changed byte is refused, and none of its code runs."""
     payload = bytearray(signed.dumps(value))
     payload[data.draw(st.integers(0, len(payload) - 1) | st.integers(0, 31))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(Undecodable, match="signature does not match: another secret, or the payload was changed"):
@@ -78,8 +78,8 @@ def test_pickled_bytes_are_signed(value, data):
     assert not ran
 
 
-def test_each_byte_is_signed():
-    """There is no byte of a payload, and no part of it, that is not signed."""
+def test_each_byte_of_a_payload_is_signed():
+    """A change of any byte or part of a payload is noticed."""
     payload = signed.dumps([Runs(), "text"])
     damaged = [payload[:size] for size in range(len(payload))] + [payload + b"\x00", payload[32:], payload + payload]
     damaged += [payload[:place] + bytes([payload[place] ^ 1]) + payload[place + 1 :] for place in range(len(payload))]
@@ -90,8 +90,8 @@ def test_each_byte_is_signed():
     assert not ran
 
 
-def test_another_secret():
-    """What was signed with another secret is refused before a byte of it is unpickled; with its own, it is read."""
+def test_payload_of_another_secret_is_refused():
+    """A payload signed with another secret is refused before a byte is unpickled; with its own secret it is read."""
     payload = PickleSerializer("another secret, of somebody else").dumps(Runs())
     with pytest.raises(Undecodable, match="another secret"):
         signed.loads(payload)
@@ -101,8 +101,8 @@ def test_another_secret():
     ran.clear()
 
 
-def test_the_signature():
-    """The signature is by a key of its own: what another program signed with the same secret is no payload."""
+def test_signature_uses_a_derived_key():
+    """The signature uses a derived key: data that another program signed with the same secret is no payload."""
     secret, body = b"sixteen bytes at", pickle.dumps(Runs())
     with pytest.raises(Undecodable, match="signature"):
         PickleSerializer(secret).loads(hmac.digest(secret, body, "sha256") + body)
@@ -113,8 +113,8 @@ def test_the_signature():
 
 
 @pytest.mark.parametrize("secret", ["", b"", "short", b"fifteen bytes..", "fifteen bytes..", "ä" * 7])
-def test_short_secrets(secret):
-    """A secret that is easily guessed is refused, and not shown."""
+def test_short_secret_is_refused_and_not_shown(secret):
+    """A secret that is easily guessed is refused, and the error does not show it."""
     with pytest.raises(ValueError, match="16 bytes") as caught:
         PickleSerializer(secret)
     assert not secret or str(secret) not in str(caught.value)
@@ -154,8 +154,8 @@ def test_the_secret_is_not_shown():
         nested(lambda v: [v], 50_000),
     ],
 )
-def test_what_pickle_refuses(value):
-    """What cannot be pickled is refused, whatever it raises, without a path."""
+def test_unpicklable_value_is_unserializable(value):
+    """A value that cannot be pickled is refused without a path, whatever pickle raises."""
     with pytest.raises(Unserializable, match="cannot be pickled") as caught:
         signed.dumps([value])
     assert caught.value.path == ""
@@ -163,14 +163,14 @@ def test_what_pickle_refuses(value):
 
 
 @pytest.mark.parametrize("error", [KeyError("k"), RuntimeError("r"), AttributeError("gone")])
-def test_what_cannot_be_unpickled(error):
-    """What was signed but cannot be unpickled here is undecodable, and the message says so."""
+def test_payload_that_cannot_be_unpickled_is_undecodable(error):
+    """A signed payload that cannot be unpickled here is undecodable, and the message says so."""
     with pytest.raises(Undecodable, match="signed, but cannot be unpickled here"):
         signed.loads(signed.dumps(Fails(error, late=True)))
 
 
-def test_a_class_that_is_gone(monkeypatch):
-    """A value whose class is gone is undecodable."""
+def test_value_of_a_missing_class_is_undecodable(monkeypatch):
+    """A value whose class does not exist any more is undecodable."""
     payload = signed.dumps(Data())
     monkeypatch.delattr(sys.modules[Data.__module__], "Data")
     with pytest.raises(Undecodable, match="Data"):
@@ -178,8 +178,8 @@ def test_a_class_that_is_gone(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [TaskTimeout, MemoryError])
-def test_what_passes(error):
-    """A timeout that ends the task, and a lack of memory, pass through a serializer: no payload is to blame."""
+def test_timeouts_and_memory_errors_pass_through(error):
+    """A timeout that ends the task and a MemoryError pass through a serializer unchanged."""
 
     class Slow(tzinfo):
         def utcoffset(self, moment):

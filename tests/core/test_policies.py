@@ -1,4 +1,4 @@
-"""What may happen to a task now: the guards, the outcomes, the waits, and what is written down of them."""
+"""Policies: guards, outcomes, waits, and the stored history."""
 
 import copy
 import itertools
@@ -43,8 +43,8 @@ REVOCATIONS = {None: None} | {name: Revocation(until) for name, until in UNTILS.
 
 @pytest.mark.parametrize("state", ["queued", "scheduled"])
 @pytest.mark.parametrize("expires", EXPIRIES)
-def test_guards(state, expires):
-    """Expired · itself revoked, at its ETA still · ETA ahead · function revoked at this moment · else it starts."""
+def test_claim_guards_follow_the_order_of_the_law(state, expires):
+    """The guards are: expired, own revocation at the ETA, ETA ahead, revoked function now, else start."""
     for eta, own, function in itertools.product(ETAS, REVOCATIONS, REVOCATIONS):
         task = Task("7", "add", state=state, eta=ETAS[eta], expires=EXPIRIES[expires])
         if expires in ("past", "now"):
@@ -63,8 +63,8 @@ def test_guards(state, expires):
 
 @patient
 @given(drawn.tasks(WAITING), st.sampled_from(CLAIMS), drawn.moments, drawn.moments, st.booleans())
-def test_a_claim(task, edge, now, lease, hold):
-    """A start holds the task for its lease, counts the attempt and forgets the ETA; any other claim changes nothing."""
+def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold):
+    """A start holds the task for its lease, counts the attempt and clears the ETA; other claims change nothing else."""
     task.state, trigger = edge
     move, starts = policies.claimed(task, trigger, "me", now, lease, hold=hold), trigger == "start"
     after = some.moved(task, move)
@@ -82,8 +82,8 @@ def test_a_claim(task, edge, now, lease, hold):
 @pytest.mark.untraced
 @patient
 @given(drawn.tasks([None]), drawn.moments, some.maybe)
-def test_birth(task, now, hold):
-    """A new task is queued, held if its caller wants to announce it first; one that was born is not born again."""
+def test_new_task_is_queued_once(task, now, hold):
+    """A new task is queued, held if its caller announces it first; an existing task is not created again."""
     move = policies.enqueued(task, now, "me", hold)
     assert some.legal(task, move, ("enqueue",))
     assert some.unchanged(task, some.moved(task, move))
@@ -100,8 +100,8 @@ def test_birth(task, now, hold):
 @given(
     drawn.tasks((*WAITING * 9, *LAW), drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few
 )
-def test_what_is_looked_at_now(task, own, function, now):
-    """A claim looks at what waits, and moves what it looks at: what is itself revoked first, the rest by priority."""
+def test_ranked_tasks_are_moved_by_a_claim(task, own, function, now):
+    """A claim moves every task with a rank: first tasks with a revocation of their own, then by priority."""
     rank, due = visibility(task, own, now)
     assert ((rank is None) + (due is None)) == (1 if task.state in WAITING else 2)
     if task.state in WAITING and revoked_when_due(task, own, now):
@@ -114,8 +114,8 @@ def test_what_is_looked_at_now(task, own, function, now):
 
 @patient
 @given(drawn.tasks(["scheduled"], drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few)
-def test_what_is_looked_at_later(task, own, function, now):
-    """A scheduled task is looked at when its ETA or its expiry comes: not earlier, when nothing moves it, nor later."""
+def test_scheduled_task_is_due_at_its_eta_or_expiry(task, own, function, now):
+    """A scheduled task is due at its ETA or its expiry, not earlier and not later."""
     rank, due = visibility(task, own, now)
     for then in map(float, range(int(now), 8)) if rank is None else ():
         trigger = policies.admit(task, own, function, then)
@@ -128,8 +128,8 @@ def test_what_is_looked_at_later(task, own, function, now):
 
 @patient
 @given(drawn.tasks(["executing"]), some.endings, drawn.moments, some.maybe, st.floats(0, 1), st.booleans())
-def test_outcomes(task, outcome, now, hold, jitter, follows):
-    """An outcome rests, or is retried at once or later, as the law, the outcome and the retries that are left say."""
+def test_outcome_rests_or_is_retried_as_the_law_says(task, outcome, now, hold, jitter, follows):
+    """An outcome rests or is retried, at once or later, as law, outcome and retries left say."""
     before = copy.copy(task)
     follow_ups = (Task("8", "add"),) if follows else ()
     move = settle(task, outcome, now, worker="me", hold=hold, jitter=jitter, follow_ups=follow_ups)
@@ -169,8 +169,8 @@ def test_outcomes(task, outcome, now, hold, jitter, follows):
         (2, False, 5.0, False, (), 2),
     ],
 )
-def test_failures(trigger, retries, retry, delay, free, path, left):
-    """By example: what each failure leads to, with so many retries left, and how many are left then."""
+def test_examples_of_failures_and_retries_left(trigger, retries, retry, delay, free, path, left):
+    """Examples: the path of each failure, and the retries left afterwards."""
     task = Task("7", "add", state="executing", retries=retries, attempt=1)
     move = settle(task, Outcome(trigger, b"why", retry, free, delay), 100.0, worker="me")
     assert (move.path, move.retries, move.result) == ((trigger, *path), left, b"why")
@@ -180,8 +180,8 @@ def test_failures(trigger, retries, retry, delay, free, path, left):
 
 @patient
 @given(drawn.tasks([None, *LAW]), some.endings)
-def test_an_outcome_needs_an_attempt(task, outcome):
-    """No outcome is accepted of a task that does not execute; and an attempt ends in no other way."""
+def test_outcome_of_a_task_that_does_not_execute_is_refused(task, outcome):
+    """A task that does not execute accepts no outcome, and an attempt ends only with an outcome of the law."""
     if task.state != "executing":
         with pytest.raises(IllegalTransition):
             settle(task, outcome, 1.0, worker="me")
@@ -194,10 +194,10 @@ def test_an_outcome_needs_an_attempt(task, outcome):
 
 @patient
 @given(drawn.tasks(["executing"]), drawn.moments, some.maybe, st.none() | st.integers(0, 12))
-def test_recovery(task, now, hold, limit):
-    """What was cut off is put back at no cost, by whoever says so; after more than so many times (10) it rests.
+def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
+    """An interrupted task is requeued without spending a retry; after more than so many interruptions (10) it rests.
 
-    What was to be called off is canceled instead, and that is no interruption.
+    If cancellation was requested, the task is canceled instead, which does not count as an interruption.
     """
     options = {"worker": "me", "hold": hold} | ({} if limit is None else {"max_interruptions": limit})
     move, again = recover(task, now, **options), task.interruptions < (10 if limit is None else limit)
@@ -216,8 +216,8 @@ def test_recovery(task, now, hold, limit):
 
 @patient
 @given(drawn.tasks([None, *LAW]), drawn.moments, some.maybe)
-def test_an_operators_retry(task, now, hold):
-    """An operator retries what rests in an outcome, at once, at no cost; nothing else, and final stays final."""
+def test_operator_retries_only_outcomes(task, now, hold):
+    """An operator retries a task in an outcome at once and without spending a retry; all other states are refused."""
     if task.state in OUTCOMES:
         move = policies.retry(task, now, worker="me", hold=hold)
         assert some.legal(task, move, ("retry", "enqueue"))
@@ -237,8 +237,8 @@ def test_an_operators_retry(task, now, hold):
 @pytest.mark.untraced
 @patient
 @given(st.data())
-def test_a_life(data):
-    """Whatever happens to a task, its history replays to its state, and is as long as its version says."""
+def test_history_replays_to_state_and_version(data):
+    """The history of any life replays to the task's state, and its length is the version."""
     task, history, now = data.draw(drawn.tasks([None])), "", 0.0
     task.version, task.attempt, task.retries = 0, 0, data.draw(st.integers(0, 3))
     for _ in range(12):
@@ -285,8 +285,8 @@ def test_a_life(data):
         (RetryPolicy(0, 2), [0, 0, 0, 0]),
     ],
 )
-def test_waits(policy, waits):
-    """By example, half the jitter drawn: the waits before the first four retries; a delay of its own goes before."""
+def test_examples_of_retry_delays(policy, waits):
+    """Examples with half the jitter: the waits before the first four retries; a delay of the outcome takes precedence."""
     tasks = [Task("7", "add", state="executing", retry=policy, attempt=attempt) for attempt in range(5)]
     assert [backoff(policy, task.attempt, 0.5) for task in tasks] == [waits[0], *waits], "never started: as the first"
     for task, wait in zip(tasks[1:], waits, strict=True):
@@ -299,8 +299,8 @@ def test_waits(policy, waits):
 @example(RetryPolicy(1.0, 10.0, max_delay=50.0), 2, 10**6, 0.5)
 @example(RetryPolicy(0.0, 10.0), 10**6, 1, 0.5)
 @example(RetryPolicy(1e6, 1e153), 3, 1, 0.0)
-def test_waits_grow(policy, attempt, more, jitter):
-    """Later retries never wait less, none longer than the bound, and jitter adds at most its share."""
+def test_retry_delays_grow_up_to_the_limit(policy, attempt, more, jitter):
+    """Later retries never wait less, no retry waits longer than the limit, and jitter adds at most its share."""
     plain, wait = backoff(policy, attempt), backoff(policy, attempt, jitter)
     assert 0 <= plain <= wait <= min(plain * (1 + policy.jitter * jitter) * (1 + 1e-9), policy.max_delay)
     assert wait <= backoff(policy, attempt + more, jitter)
@@ -313,8 +313,8 @@ def test_waits_grow(policy, attempt, more, jitter):
 
 @patient
 @given(st.lists(some.records), drawn.retry_policies())
-def test_what_is_stored(records, policy):
-    """A history is read as it was written, whoever made the transitions; so is a policy, by what is unusual in it."""
+def test_history_and_policy_are_restored_as_stored(records, policy):
+    """A history is read as written, whatever the workers' names; so are the fields of a policy."""
     text = "".join(history_line(record.state, record.at, record.attempt, record.worker) for record in records)
     assert read_history(text) == records
     fields = policy_fields(policy)
@@ -324,8 +324,8 @@ def test_what_is_stored(records, policy):
 
 @patient
 @given(st.lists(st.floats(0, 2**40 / 1000), min_size=1))
-def test_ids(times):
-    """An id is a UUID of version 7: of its millisecond, sorted by it, and unique however many are made in one."""
+def test_ids_are_sorted_unique_uuids_of_version_7(times):
+    """An id is a UUID of version 7 of its millisecond; ids are sorted by time and unique."""
     times = sorted(times) * 20
     ids = [new_id(now) for now in times]
     assert len(set(ids)) == len(ids)
@@ -335,8 +335,8 @@ def test_ids(times):
         assert known.int >> 80 == int(now * 1000)
 
 
-def test_arguments():
-    """A task's arguments are decoded once, when somebody asks; what cannot be decoded says so then."""
+def test_arguments_are_decoded_once_at_first_use():
+    """The arguments of a task are decoded once, at first use; undecodable arguments raise then."""
     asked = []
     task = Task("7", "add", b"stored", loads=lambda payload: asked.append(payload) or ((1, 2), {"c": 3}))
     assert (asked, str(task)) == ([], "task 7 (add)")

@@ -1,4 +1,4 @@
-"""What goes into a serializer comes out of it again exactly, or does not go in."""
+"""MsgpackSerializer: a value comes back exactly, or is refused."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -71,8 +71,8 @@ def refused(value):
 @example(((1,), {("a", 1): 2}))
 @example(((1,), {"a": (2,)}))
 @example([(1,), {"a": 2}])
-def test_round_trip(value):
-    """What is loaded is what was dumped: equal, of the same type at every level, in the same order."""
+def test_loads_restores_value_types_and_order(value):
+    """Loading returns the dumped value: equal, of the same type at every level, in the same order."""
     before = exact(value)
     data = plain.dumps(value)
     assert type(data) is bytes
@@ -94,18 +94,18 @@ def test_integers_of_any_size(bits, more, sign):
 @example((1 << 64) - 1)
 @example(-(1 << 63))
 @settings(deadline=None)
-def test_integers_of_64_bits_are_plain(number):
-    """An int of 64 bits is MessagePack's own even next to one that is not."""
+def test_ints_of_64_bits_are_written_as_messagepack_ints(number):
+    """An int of 64 bits is written as a MessagePack int, also beside an int of more bits."""
     big = 1 << 64
     assert plain.dumps([number, big]) == b"\x92" + msgspec.msgpack.encode(number) + plain.dumps(big)
 
 
 @often
 @given(json_like)
-def test_plain_values_are_plain_messagepack(value):
-    """What MessagePack has types for is written as any MessagePack writer writes it, and nothing of it is copied."""
+def test_plain_values_are_written_as_plain_messagepack(value):
+    """Values of MessagePack's own types are written as any MessagePack writer writes them, without a copy."""
     assert plain.dumps(value) == msgspec.msgpack.encode(value)
-    for look in plain._looks:
+    for look in plain._packers:
         assert look(value) is value
 
 
@@ -135,14 +135,14 @@ PAYLOADS = [
 
 
 @pytest.mark.parametrize(("value", "payload"), PAYLOADS, ids=repr)
-def test_storage_format(value, payload):
-    """Payloads that an older release wrote are read, and the same are written: the format never changes."""
+def test_payloads_of_older_releases_are_read_and_written(value, payload):
+    """Payloads of older releases are read, and the same bytes are written: the format never changes."""
     assert plain.dumps(value).hex() == payload
     assert exact(plain.loads(bytes.fromhex(payload))) == exact(value)
 
 
 class Zone(tzinfo):
-    """As a zone with summer time is: its offset depends on the date and on the fold; of a time alone, it has none."""
+    """Zone with summer time: the offset depends on date and fold; a time without a date has none."""
 
     def utcoffset(self, moment):
         return None if moment is None else timedelta(hours=2 if moment.month == 7 and not moment.fold else 1)
@@ -158,15 +158,15 @@ class Zone(tzinfo):
 @given(st.datetimes(), st.sampled_from([0, 1]))
 @example(datetime.fromisoformat("2024-07-01"), 0)
 @example(datetime.fromisoformat("2024-07-01"), 1)
-def test_named_zones(moment, fold):
-    """An aware datetime of a named zone comes back with the offset that it had, and nothing else of it is changed."""
+def test_datetime_of_a_named_zone_keeps_its_offset(moment, fold):
+    """An aware datetime of a named zone comes back with the same offset and is unchanged otherwise."""
     moment = moment.replace(tzinfo=Zone(), fold=fold)
     assert exact(plain.loads(plain.dumps(moment))) == exact(moment.replace(tzinfo=timezone(moment.utcoffset())))
 
 
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(0)), timezone(timedelta(0), "Zulu")], ids=repr)
-def test_utc_is_utc(zone):
-    """What is at UTC comes back at `timezone.utc` itself."""
+def test_utc_offset_comes_back_as_timezone_utc(zone):
+    """A value at UTC comes back with `timezone.utc` itself."""
     assert plain.loads(plain.dumps(datetime(2024, 1, 1, tzinfo=zone))).tzinfo is UTC
     assert plain.loads(plain.dumps(time(1, tzinfo=zone))).tzinfo is UTC
 
@@ -179,15 +179,15 @@ class Raises(tzinfo):
 @pytest.mark.parametrize(
     "value", [time(1, tzinfo=Zone()), time(1, tzinfo=Raises()), datetime(2024, 1, 1, tzinfo=tzinfo())]
 )
-def test_zones_without_an_offset(value):
-    """An aware time whose zone gives no offset for it is refused, for it would come back naive."""
+def test_aware_time_without_an_offset_is_refused(value):
+    """An aware time whose zone gives no offset is refused, because it would come back naive."""
     refused([value])
 
 
 @often
 @given(st.sampled_from(UNSUPPORTED), st.data())
-def test_unsupported_types(bad, data):
-    """Any other type, subclasses included, is refused: the path leads to it, the reason says what it is, what to do."""
+def test_unsupported_type_is_refused_with_its_path(bad, data):
+    """Any other type, also a subclass, is refused with its path, its type and a way out."""
     value, path = data.draw(around(bad))
     error = refused(value)
     assert eval(f"value{error.path}") is bad  # noqa: S307 -- what the path is for
@@ -197,16 +197,16 @@ def test_unsupported_types(bad, data):
 
 
 @pytest.mark.parametrize("bad", UNSUPPORTED, ids=lambda bad: type(bad).__qualname__)
-def test_each_unsupported_type(bad):
-    """Each of them is refused at once, and at the place of the example in the manual."""
+def test_each_unsupported_type_is_refused_as_in_the_manual(bad):
+    """Each unsupported type is refused, also at the place of the example in the manual."""
     assert refused(bad).path == ""
     assert refused([{"id": 1, "when": (1, [2], bad)}, bad]).path == "[0]['when'][2]"
     assert isinstance(refused(bad), LifecycleError | TypeError)
 
 
 @pytest.mark.parametrize("kind", [tuple, dict])
-def test_a_call_of_another_kind(kind):
-    """Arguments, and what looks like them, are refused too when their tuple or their dict is of a kind of its own."""
+def test_arguments_in_subclasses_of_tuple_and_dict_are_refused(kind):
+    """Arguments are refused if their tuple or dict is of a subclass."""
     own = type("Own", (kind,), {})
     assert refused(own([(1,), {"a": 2}] if kind is tuple else {1: 2})).path == ""
     assert refused(((1,), own({} if kind is dict else ()))).path == "[1]"
@@ -214,18 +214,18 @@ def test_a_call_of_another_kind(kind):
 
 
 @pytest.mark.parametrize("bad", [Color.RED, Text("key"), Data(), Point(1, 2), Name.BOB, (10**5000, Color.RED)])
-def test_unsupported_keys_and_members(bad):
-    """No path leads to a key or to a member of a set: it leads to the dict or the set, and the reason shows which."""
+def test_unsupported_key_or_member_is_named_in_the_reason(bad):
+    """A key and a member of a set have no path: the path leads to the container, and the reason shows the part."""
     for value in ({"a": 1, bad: 2}, {bad}, frozenset({bad}), {(1, bad): ()}, {frozenset({bad}): ()}, {((bad,),)}):
         error = refused([0, {"in": value}])
         assert error.path == "[1]['in']"
         assert "member or key" in error.reason
-        assert "would not come back as it is" in error.reason
+        assert "would not come back unchanged" in error.reason
     assert refused(((), {bad: 2})).path == "[1]"  # of arguments, too
 
 
-def test_long_keys_are_cut():
-    """A path stays readable where a key is long, and there is one where a key has no repr."""
+def test_long_key_is_shortened_in_the_path():
+    """A path stays readable with a long key, and exists for a key without a repr."""
     assert len(refused({"k" * 10**6: object()}).path) < 100
     assert refused({10**5000: object()}).path == "[<int>]"
 
@@ -233,7 +233,7 @@ def test_long_keys_are_cut():
 @pytest.mark.parametrize("bad", ["\ud800", "a\udfff", "\udc80\ud83d", "text \ude00\ud83d"])
 @seldom
 @given(st.data())
-def test_lone_surrogates(bad, data):
+def test_str_with_a_lone_surrogate_is_refused(bad, data):
     """A str that is no text is refused with its path, as a value and as a key."""
     value, path = data.draw(around(bad))
     error = refused(value)
@@ -252,16 +252,16 @@ def test_lone_surrogates(bad, data):
 @example("\ud7ff")
 @example("\ue000")
 @example("\U00010000")
-def test_text_is_carried(text):
-    """Every str that is text is carried, those next to the surrogates too."""
+def test_every_text_is_supported(text):
+    """Every str that is text is supported, also characters next to the surrogates."""
     assume(not any("\ud800" <= character <= "\udfff" for character in text))
     assert plain.loads(plain.dumps([1 << 64, text])) == [1 << 64, text]
 
 
 @seldom
 @given(st.data())
-def test_circular_values(data):
-    """A container within itself is refused, with the path to where it is again; twice side by side, it is carried."""
+def test_circular_value_is_refused_with_its_path(data):
+    """A container within itself is refused with the path of the repetition; twice side by side, it is supported."""
     innermost = []
     value, path = data.draw(around(innermost))
     assert exact(plain.loads(plain.dumps(value))) == exact(value)
@@ -284,8 +284,8 @@ WRAPS = {
 
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
 @pytest.mark.parametrize("innermost", [(), 1, 1 << 64, Decimal(1)])
-def test_depth(wrap, innermost):
-    """Containers a hundred deep come back; far deeper ones are refused, with a path where there can be one."""
+def test_depth_of_100_containers_is_supported(wrap, innermost):
+    """A hundred nested containers come back; far deeper values are refused, with a path where possible."""
     levels = 33 if wrap is WRAPS["mixed"] else 99
     assert exact(plain.loads(plain.dumps(nested(wrap, levels, innermost)))) == exact(nested(wrap, levels, innermost))
     for more in (103, 400):
@@ -295,8 +295,8 @@ def test_depth(wrap, innermost):
 
 
 @pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"k": value}, lambda value: (value,)])
-def test_bottomless_values(wrap):
-    """No depth of a value makes `dumps` raise RecursionError, nor does a caller's stack that is nearly full."""
+def test_no_depth_raises_recursion_error(wrap):
+    """`dumps` never raises RecursionError, neither for a deep value nor on a nearly full stack."""
     assert "deep" in refused(nested(wrap, 50_000)).reason
 
     value = nested(wrap, 90)
@@ -328,21 +328,21 @@ def iterate_frames():
         frame = frame.f_back
 
 
-def test_odd_classes():
-    """A value whose very class cannot be looked at is refused all the same."""
+def test_value_with_a_broken_class_is_refused():
+    """A value whose class cannot be inspected is refused as well."""
     refused([Unhashable()])
 
 
 @seldom
 @given(st.decimals().filter(lambda number: not number.is_snan()) | st.decimals(places=20))
-def test_no_context_matters(number):
-    """A Decimal comes back to the digit, whatever the precision of the thread that loads or dumps it."""
+def test_decimal_is_exact_in_any_context(number):
+    """A Decimal comes back to the digit, whatever the precision of the thread that dumps or loads it."""
     with localcontext(prec=1, Emax=1, Emin=-1, capitals=0) as context:
         context.clear_traps()
         assert exact(plain.loads(plain.dumps([number]))) == exact([number])
 
 
-def test_many_threads():
+def test_threads_share_a_serializer():
     """Threads may share a serializer."""
     one = MsgpackSerializer()
     work = [

@@ -25,15 +25,15 @@ def opened(data):
 
 @often
 @given(st.binary())
-def test_any_bytes(data):
-    """Arbitrary bytes are undecodable, or give a value; they never raise anything else."""
+def test_random_bytes_are_undecodable_or_a_value(data):
+    """Random bytes are undecodable or give a value; they raise no other error."""
     opened(data)
 
 
 @often
 @given(values(), st.data())
-def test_tampered_payloads(value, data):
-    """A payload that is changed anywhere is undecodable, or gives another value; it never raises anything else."""
+def test_changed_payload_is_undecodable_or_another_value(value, data):
+    """A changed payload is undecodable or gives another value; it raises no other error."""
     payload = bytearray(plain.dumps(value))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(payload) - 1))
@@ -52,15 +52,15 @@ def extension(code, payload):
     st.integers(-128, 127) | st.integers(0, 14),
     st.binary(max_size=24) | values().map(plain.dumps) | json_like.map(msgspec.msgpack.encode),
 )
-def test_tampered_extensions(code, payload):
-    """An extension type of any code and any content is undecodable, or gives a value, in any place."""
+def test_random_extension_is_undecodable_or_a_value(code, payload):
+    """An extension type of any code and content is undecodable or gives a value, at any place."""
     data = extension(code, payload)
     for wrapped in (data, b"\x91" + data, b"\x81" + data + b"\x01", extension(4, b"\x92\x91" + data + b"\x91\x01")):
         opened(wrapped)
 
 
 @pytest.mark.parametrize("code", [code for code in range(-128, 128) if not 1 <= code <= 13 and code != -1])
-def test_unknown_extensions(code):
+def test_unknown_extension_code_is_undecodable(code):
     """An extension type that no release wrote is undecodable."""
     with pytest.raises(Undecodable):
         plain.loads(b"\x91" + extension(code, b"\x90"))
@@ -98,14 +98,14 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("payload", DAMAGED.values(), ids=DAMAGED)
-def test_damaged_payloads(payload):
-    """What cannot have been a value is undecodable, whatever is wrong with it."""
+def test_impossible_payload_is_undecodable(payload):
+    """A payload that no value can have is undecodable."""
     with pytest.raises(Undecodable):
         plain.loads(payload)
 
 
-def test_huge_payloads():
-    """Bytes that promise more than they hold, or are nested without end, cost neither the time nor the memory."""
+def test_payload_that_promises_too_much_costs_neither_time_nor_memory():
+    """Bytes that promise more than they hold, or are nested without end, cost neither time nor memory."""
     started = clock.perf_counter()
     lengths = [opcode + b"\xff\xff\xff\xff\x01" for opcode in (b"\xdd", b"\xdf", b"\xc6", b"\xdb", b"\xc9")]
     depths = [b"\x91" * 10**6, b"\x81" * 10**6, b"\xdd\x00\x0f\xff\xff" * 10**5]
@@ -124,8 +124,8 @@ def nested_extensions(code, levels):
 
 @often
 @given(values())
-def test_truncated_payloads(value):
-    """A payload that was cut short anywhere, or has something after it, is undecodable."""
+def test_truncated_or_extended_payload_is_undecodable(value):
+    """A payload that was cut anywhere, or has additional bytes, is undecodable."""
     payload = plain.dumps(value)
     for size in range(len(payload)):
         with pytest.raises(Undecodable):

@@ -14,7 +14,7 @@ from support.strategies import EDGES, LAW, MOVES, of_kind, patient
 import lifecycle
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State
-from lifecycle.errors import ConfigurationError
+from lifecycle.errors import ConfigurationError, UnknownSignal
 from lifecycle.testing.strategies import lifecycles
 
 EVERYWHERE = (None, *LAW)
@@ -52,7 +52,7 @@ def travel(value, protocol=None):
 
 
 def refusal(table, state, trigger):
-    """How the table refuses a trigger; fails if it does not."""
+    """Return the error for a trigger; fail if the table allows the trigger."""
     with pytest.raises(IllegalTransition) as caught:
         table.next(state, trigger)
     return caught.value
@@ -61,15 +61,15 @@ def refusal(table, state, trigger):
 # The law -----------------------------------------------------------------------------------------------------------
 
 
-def test_states():
-    """The states are those of the law, in its order, each with its signal, its kind and who moves it on."""
+def test_states_are_those_of_the_law():
+    """The states are those of the law, in its order, each with signal, kind and note."""
     about = {state.name: (state.signal, state.kind.value, state.moved_by) for state in LIFECYCLE.states}
     assert list(about.items()) == list(LAW.items())
     assert LIFECYCLE.initial is LIFECYCLE.state("queued")
 
 
-def test_rows():
-    """The rows are those of the law, no more, each with the reason why it is there."""
+def test_rows_are_those_of_the_law():
+    """The rows are those of the law, no more, each with a reason."""
     assert edges_of(LIFECYCLE) == EDGES
     assert len(LIFECYCLE.transitions) == len(EDGES) == 25
     assert LIFECYCLE.triggers == tuple(MOVES)
@@ -78,8 +78,8 @@ def test_rows():
 
 
 @pytest.mark.parametrize("state", EVERYWHERE)
-def test_every_pair(state):
-    """In each state each trigger leads where the law says, or is refused with all that one needs to know."""
+def test_every_state_and_trigger_lead_where_the_law_says(state):
+    """In each state each trigger leads where the law says, or is refused with state, trigger and allowed triggers."""
     allowed = tuple(trigger for trigger in MOVES if (state, trigger) in EDGES)
     assert set(LIFECYCLE.allowed(state)) == set(allowed)
     assert LIFECYCLE.allowed(state) == allowed_in(LIFECYCLE, state)
@@ -100,20 +100,21 @@ def test_every_pair(state):
 
 @patient
 @given(st.sampled_from(EVERYWHERE), st.text() | st.sampled_from([name for name in LAW if name not in MOVES]))
-def test_no_other_trigger(state, word):
-    """No other word is a trigger, not even a state's name."""
+def test_unknown_trigger_is_refused(state, word):
+    """No other word is a trigger, not even the name of a state."""
     assume(word not in MOVES)
     assert refusal(LIFECYCLE, state, word).trigger == word
 
 
 @patient
 @given(st.text() | st.sampled_from(list(MOVES)))
-def test_no_other_state(name):
-    """A name that is no state's is refused wherever a state is asked for; the message lists those there are."""
+def test_unknown_state_is_refused_with_the_list_of_states(name):
+    """A name that is no state's is refused everywhere; the message lists the states."""
     assume(name not in LAW)
     for ask in (
         LIFECYCLE.state,
         LIFECYCLE.allowed,
+        LIFECYCLE.targets,
         lambda name: LIFECYCLE.next(name, "start"),
         lambda name: LIFECYCLE.walk(name, ("start", "complete")),
         lambda name: LIFECYCLE.walk(name, ()),
@@ -123,7 +124,18 @@ def test_no_other_state(name):
         assert str(caught.value) == f"no state {name!r}: there are {', '.join(LAW)}"
 
 
-def test_signals():
+@patient
+@given(st.text() | st.sampled_from(list(LAW)) | st.none() | st.lists(st.text()))
+def test_unknown_signal_is_refused_with_the_list_of_signals(name):
+    """A name that is no signal's is refused; the message lists the signals."""
+    signals = [signal for signal, *_ in LAW.values()]
+    assume(name not in signals)
+    with pytest.raises(UnknownSignal) as caught:
+        LIFECYCLE.by_signal(name)
+    assert str(caught.value) == f"no signal {name!r}: there are {', '.join(signals)}"
+
+
+def test_signal_constants_are_the_signals_of_the_law():
     """The thirteen `SIGNAL_*` constants are the signals of the law, as plain strings."""
     constants = {name: value for name, value in vars(lifecycle).items() if name.startswith("SIGNAL_")}
     assert constants == {f"SIGNAL_{signal.upper().replace('-', '_')}": signal for signal, *_ in LAW.values()}
@@ -131,7 +143,7 @@ def test_signals():
     assert list(lifecycle.SIGNALS) == [signal for signal, *_ in LAW.values()]
 
 
-def test_steps():
+def test_steps_of_one_commit_follow_the_law():
     """One commit takes a stored task only where rows of the law lead, through outcomes and passing states."""
     assert {start: set(ends) for start, ends in LIFECYCLE.steps.items()} == COMMITS
     with pytest.raises(TypeError):
@@ -140,8 +152,8 @@ def test_steps():
 
 @patient
 @given(st.sampled_from(EVERYWHERE), st.lists(st.sampled_from(list(MOVES)), max_size=8))
-def test_walk(state, path):
-    """A path is walked row by row, and refused at the first trigger that is not allowed where it stands."""
+def test_walk_stops_at_the_first_illegal_trigger(state, path):
+    """A path is walked row by row, and refused at the first trigger that its state does not allow."""
     entered, at, refused = follow(EDGES, state, path)
     for _ in range(2):  # what is remembered is the same
         if refused is None:
@@ -166,7 +178,7 @@ def test_walk_along_every_path():
 
 
 def moves_of(machine):
-    """All that a machine can do, as the library itself tells."""
+    """Return all transitions of a machine, as the library lists them."""
     return sorted((row.source, name, row.dest) for name in machine.events for row in machine.get_transitions(name))
 
 
@@ -192,8 +204,8 @@ def agree(table, machine, model, trigger_by):
             assert model.state == state
 
 
-def test_machine():
-    """The machine is one of `transitions`, with the law's states and rows, and no way from any state to any other."""
+def test_machine_has_the_states_and_rows_of_the_law():
+    """The machine is one of `transitions`, with the law's states and rows, and no automatic transitions."""
     model = SimpleNamespace()
     machine = LIFECYCLE.machine(model)
     assert isinstance(machine, transitions.Machine)
@@ -203,7 +215,7 @@ def test_machine():
     assert not any(name.startswith("to_") for name in dir(model))
 
 
-def test_machine_obeys():
+def test_machine_moves_models_as_the_law_says():
     """A model moves as the law says, by its methods, by name, and by the machine's own triggers; else nothing moves."""
     model = SimpleNamespace()
     machine = LIFECYCLE.machine(model)
@@ -214,16 +226,16 @@ def test_machine_obeys():
     agree(LIFECYCLE, bare, model, lambda model, trigger: bare.triggers[trigger](model))
 
 
-def test_machine_is_yours():
-    """Each call makes a machine of its own: callbacks on one are not called by another; a list of models is welcome."""
+def test_each_machine_is_independent():
+    """Each call makes an independent machine: its callbacks are called by no other; a list of models is accepted."""
     mine, yours = [SimpleNamespace(), SimpleNamespace()], SimpleNamespace()
-    heard = []
-    LIFECYCLE.machine(mine).after_state_change.append(lambda: heard.append("mine"))
+    called = []
+    LIFECYCLE.machine(mine).after_state_change.append(lambda: called.append("mine"))
     LIFECYCLE.machine(yours)
     yours.start()
-    assert heard == []
+    assert called == []
     assert mine[1].start()
-    assert (heard, mine[0].state, mine[1].state) == (["mine"], "queued", "executing")
+    assert (called, mine[0].state, mine[1].state) == (["mine"], "queued", "executing")
 
 
 # Any table ---------------------------------------------------------------------------------------------------------
@@ -231,12 +243,14 @@ def test_machine_is_yours():
 
 @patient
 @given(lifecycles())
-def test_any_table(table):
+def test_any_sound_table_answers_as_its_rows_say(table):
     """A sound table exists, and answers every question as its rows do."""
     edges = edges_of(table)
     assert len(edges) == len(table.transitions)
     for state in (None, *table.states):
         assert table.allowed(state) == allowed_in(table, state)
+        targets = [row.target for row in table.transitions if row.source == state]
+        assert table.targets(state) == tuple(dict.fromkeys(targets))
         for trigger in table.triggers:
             if (state, trigger) in edges:
                 assert table.next(state, trigger) == edges[state, trigger]
@@ -249,6 +263,8 @@ def test_any_table(table):
         assert table.of_kind(*kinds) == tuple(state for state in table.states if state.kind in kinds)
     assert table.of_kind() == ()
     assert all(table.state(state.name) is state for state in table.states)
+    assert all(table.by_signal(state.signal) is state for state in table.states)
+    assert table.signals == tuple(state.signal for state in table.states)
     assert table == table != Lifecycle(table.states, table.transitions)  # noqa: PLR0124 -- by identity
 
 
@@ -284,8 +300,8 @@ def test_machine_of_any_table(table):
 
 
 @pytest.mark.parametrize("state", LIFECYCLE.states, ids=str)
-def test_a_state_is_its_name(state):
-    """A state is the string of its name, to whoever compares, prints, looks up or stores it."""
+def test_state_equals_its_name(state):
+    """A state compares, prints, hashes and is stored as the string of its name."""
     assert isinstance(state, str)
     assert state == state.name == str(state) == f"{state}"
     assert type(state.name) is str
@@ -295,8 +311,8 @@ def test_a_state_is_its_name(state):
 
 
 @pytest.mark.parametrize("state", LIFECYCLE.states, ids=str)
-def test_a_state_travels(state):
-    """A copy of a state, pickled or not, knows what the state knows."""
+def test_copied_state_keeps_its_attributes(state):
+    """A copy of a state, pickled or not, has the same attributes."""
     pickled = [travel(state, protocol) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
     for other in (copy.copy(state), copy.deepcopy(state), *pickled):
         assert type(other) is State

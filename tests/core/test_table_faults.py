@@ -1,4 +1,4 @@
-"""No table exists that is not sound: each fault is told, and no other."""
+"""No unsound table can be built: each fault is reported, and no other."""
 
 import functools
 import itertools
@@ -18,9 +18,9 @@ def refused(states, rows, *faults):
     for given_as in (list, iter):
         with pytest.raises(ConfigurationError) as caught:
             Lifecycle(given_as(states), given_as(rows))
-        told = str(caught.value).removeprefix("no lifecycle: ").split("; ")
-        assert len(told) == len(faults), told
-        assert all(any(fault in one for one in told) for fault in faults), told
+        reported = str(caught.value).removeprefix("unsound table: ").split("; ")
+        assert len(reported) == len(faults), reported
+        assert all(any(fault in one for one in reported) for fault in faults), reported
 
 
 @functools.cache
@@ -42,38 +42,38 @@ broken = given(tables(min_open=1), st.data())
 
 @seldom
 @given(tables(), st.data())
-def test_a_state_twice(table, data):
+def test_state_defined_twice_is_refused(table, data):
     """No two states have one name."""
     states, rows = table
     twin = pick(data, states)
-    refused([*states, State(twin.name, "TWIN", twin.kind, "")], rows, f"state {twin.name!r} stands there twice")
+    refused([*states, State(twin.name, "TWIN", twin.kind, "")], rows, f"state {twin.name!r} is defined twice")
 
 
 @seldom
 @broken
-def test_a_signal_twice(table, data):
+def test_signal_defined_twice_is_refused(table, data):
     """No two states send one signal."""
     states, rows = table
     one, other = data.draw(st.permutations(states))[:2]
     twin = State(other.name, one.signal, other.kind, "")
     now = {**{state: state for state in states}, None: None, other: twin}
     rows = [row._replace(source=now[row.source], target=now[row.target]) for row in rows]
-    refused([now[state] for state in states], rows, f"signal {one.signal!r} stands there twice")
+    refused([now[state] for state in states], rows, f"signal {one.signal!r} is defined twice")
 
 
 @seldom
 @broken
-def test_a_row_twice(table, data):
+def test_row_defined_twice_is_refused(table, data):
     """No state and trigger lead to two targets, nor twice to the same."""
     states, rows = table
     row = data.draw(st.sampled_from([row for row in rows if row.source is not None]))
     again = row._replace(target=pick(data, states))
-    refused(states, [*rows, again], f"{row.trigger!r} from {row.source} stands there twice")
+    refused(states, [*rows, again], f"{row.trigger!r} from {row.source} is defined twice")
 
 
 @seldom
 @broken
-def test_a_stranger(table, data):
+def test_row_with_an_unknown_state_is_refused(table, data):
     """No row names a state that the table does not have."""
     states, rows = table
     for start, end in itertools.permutations([pick(data, states, final=False), new("STRANGER")]):
@@ -82,8 +82,8 @@ def test_a_stranger(table, data):
 
 @seldom
 @broken
-def test_an_impostor(table, data):
-    """No row leads to a state that only shares the name of one of the table's."""
+def test_row_with_a_state_of_the_same_name_is_refused(table, data):
+    """No row leads to another State object with the name of a state of the table."""
     states, rows = table
     real = pick(data, states)
     fake = State(real.name, "FAKE", real.kind, "")
@@ -92,8 +92,8 @@ def test_an_impostor(table, data):
 
 @seldom
 @broken
-def test_unreachable(table, data):
-    """No state is out of reach, be it alone or in a ring of its own."""
+def test_unreachable_state_is_refused(table, data):
+    """Every state can be reached; a ring of states that is not connected is refused as well."""
     states, rows = table
     way_out = go(new("ISLAND"), pick(data, states, final=True))
     refused([*states, new("ISLAND")], [*rows, way_out], "ISLAND cannot be reached")
@@ -105,8 +105,8 @@ def test_unreachable(table, data):
 
 @seldom
 @broken
-def test_final_means_final(table, data):
-    """No final state has a way out, not even to itself."""
+def test_row_that_leaves_a_final_state_is_refused(table, data):
+    """No row leaves a final state, not even to itself."""
     states, rows = table
     end, target = pick(data, states, final=True), pick(data, states)
     refused(states, [*rows, go(end, target)], f"{end} is final but leads to {target}")
@@ -115,8 +115,8 @@ def test_final_means_final(table, data):
 
 @seldom
 @broken
-def test_a_trap(table, data):
-    """No state that is not final is without a way out."""
+def test_trap_is_refused(table, data):
+    """At least one row leaves each state that is not final."""
     states, rows = table
     start, trap = pick(data, states, final=False), new("TRAP", data.draw(st.sampled_from([*Kind][:-1])))
     refused([*states, trap], [*rows, go(start, trap)], "TRAP is a trap")
@@ -124,21 +124,21 @@ def test_a_trap(table, data):
 
 @seldom
 @broken
-def test_no_end(table, data):
-    """No state leads round and round, with no end to be reached."""
+def test_state_without_a_path_to_a_final_state_is_refused(table, data):
+    """A final state can be reached from each state."""
     states, rows = table
     way_in = go(pick(data, states, final=False), new("WHEEL"))
     rows = [*rows, way_in, go(new("WHEEL"), new("WHEEL"))]
-    refused([*states, new("WHEEL")], rows, "no end can be reached from WHEEL")
+    refused([*states, new("WHEEL")], rows, "no final state can be reached from WHEEL")
     rows = [*rows[:-1], go(new("WHEEL"), new("MILL")), go(new("MILL"), new("WHEEL"))]
-    culprits = "no end can be reached from WHEEL", "no end can be reached from MILL"
+    culprits = "no final state can be reached from WHEEL", "no final state can be reached from MILL"
     refused([*states, new("WHEEL"), new("MILL")], rows, *culprits)
 
 
 @seldom
 @given(tables(), st.data())
-def test_one_birth(table, data):
-    """Exactly one row creates a task: not none, and not two, wherever they lead."""
+def test_exactly_one_row_creates_a_task(table, data):
+    """Exactly one row creates a task: not none and not two."""
     states, rows = table
     refused(states, [row for row in rows if row.source is not None], "0 rows create a task", *states)
     refused(states, [*rows, go(None, pick(data, states))], "2 rows create a task")
@@ -146,8 +146,8 @@ def test_one_birth(table, data):
 
 @seldom
 @broken
-def test_every_fault(table, data):
-    """A table that is wrong in several ways is refused for all of them at once."""
+def test_all_faults_are_reported_at_once(table, data):
+    """A table with several faults is refused with all of them."""
     states, rows = table
     start, end = pick(data, states, final=False), pick(data, states, final=True)
     more = [go(start, new("TRAP")), go(new("ISLAND"), end), go(end, start)]

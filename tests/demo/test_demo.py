@@ -31,7 +31,10 @@ LAW = {
 RETRY = "promised: executing, error, retrying, enqueued, executing, complete"
 SWAPPED = ("retried at once", [RETRY, "signal 3 is 'error' after 'retrying'; legal: enqueued, scheduled"])
 BREAKS = {
-    "repeat": ("add(1, 2)", ["promised: executing, complete", "signal 3 is 'complete' after 'complete'; legal: none"]),
+    "repeat": (
+        "add(1, 2)",
+        ["promised: executing, complete", "signal 3 is 'complete' after 'complete'; nothing may follow, that is final"],
+    ),
     "miscount": ("add(1, 2)", ["not so: add(1, 2) is 3"]),
     "forget": ("its timeout", ["the stored history is enqueued, executing"]),
 }

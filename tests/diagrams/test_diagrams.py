@@ -85,7 +85,7 @@ by_format = pytest.mark.parametrize("form", FORMATS)
 
 
 def content(table):
-    """What a picture of a table is to show: each state and each row once."""
+    """Return the content of a table's diagram: each state and each row once."""
     return (
         Counter((state.name, state.kind.value) for state in table.states),
         Counter((row.trigger, row.source and row.source.name, row.target.name) for row in table.transitions),
@@ -95,15 +95,15 @@ def content(table):
 # What is committed ---------------------------------------------------------------------------------------------------
 
 
-def test_the_pictures_are_up_to_date():
-    """The files in `diagrams/` are, byte for byte, what the tables and the scenarios give; there are no others."""
+def test_committed_diagrams_are_up_to_date():
+    """The files in `diagrams/` are, byte for byte, made from the tables and the scenarios; there are no others."""
     made = files()
     there = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
     stale = sorted(name for name in made.keys() | there.keys() if there.get(name) != made.get(name, "").encode())
     assert not stale, f"diagrams/{', diagrams/'.join(stale)}: out of date, run {WRITE}"
 
 
-def test_every_picture_is_of_its_own():
+def test_each_scenario_and_table_has_a_diagram_of_its_own():
     """Each scenario of the demo has its picture, and each table; no two are alike."""
     made = [make() for make in PICTURES.values()]
     titles = [picture.title for picture in made]
@@ -117,15 +117,15 @@ def test_every_picture_is_of_its_own():
 @by_format
 @patient
 @given(table=lifecycles())
-def test_every_row_once(form, table):
-    """A picture of a table, whatever its shape, shows each state and each row exactly once, and nothing else."""
+def test_diagram_shows_each_state_and_row_once(form, table):
+    """A diagram of any table shows each state and each row exactly once, and nothing else."""
     made, read = READERS[form]
     assert read(made(graph(table, "any"))) == content(table)
 
 
 @by_format
-def test_the_lifecycle_is_all_there(form):
-    """So do the pictures of the lifecycle, and of a consumer's life."""
+def test_diagrams_of_both_lifecycles_are_complete(form):
+    """The diagrams of the lifecycle and of a consumer's states show each state and row once as well."""
     _, read = READERS[form]
     assert read(draw(PICTURES["lifecycle"](), form)) == content(LIFECYCLE)
     assert sum(read(draw(PICTURES["consumer"](), form))[1].values()) > 10
@@ -158,8 +158,8 @@ def test_a_drawing_is_well_formed(name, trigger):
 
 @pytest.mark.untraced
 @by_format
-def test_another_table_is_another_picture(form):
-    """A table with one row less gives another picture, without that row and with all others."""
+def test_removed_row_is_missing_in_the_diagram(form):
+    """A table without one row gives a diagram without that row and with all others."""
     made, read = READERS[form]
     less = 0
     for row in LIFECYCLE.transitions:
@@ -178,7 +178,7 @@ def test_another_table_is_another_picture(form):
 
 
 def boxes(drawing):
-    """Where the words and the states of a drawing are: left, top, right, bottom."""
+    """Return the boxes of the texts and states of a drawing: left, top, right, bottom."""
     found = []
     for group in ET.fromstring(drawing).iter(f"{SVG}g"):  # noqa: S314 -- our own
         if "state" in group.get("class", "").split():
@@ -208,13 +208,13 @@ def crowded(drawing):
 @pytest.mark.untraced
 @patient
 @given(table=lifecycles())
-def test_nothing_lies_upon_anything(table):
-    """In a drawing of any table no label lies upon another or upon a state, and none is cut off."""
+def test_labels_and_states_do_not_overlap(table):
+    """In a drawing of any table no label overlaps another label or a state, and none is cut off."""
     assert crowded(svg(graph(table, "any"))) == []
 
 
-def test_nothing_lies_upon_anything_here():
-    """Nor in the drawings that are committed."""
+def test_labels_and_states_do_not_overlap_in_committed_drawings():
+    """The committed drawings have no overlaps either."""
     for name in ("lifecycle", "consumer"):
         drawing = draw(PICTURES[name](), "svg")
         assert len(boxes(drawing)) > 15
@@ -241,8 +241,8 @@ def walks(draw):
 @pytest.mark.untraced
 @seldom
 @given(records=walks())
-def test_the_way_of_a_task(records):
-    """The numbers in a picture of one life, in order, are its history; where it has not been is dim."""
+def test_route_of_a_task_is_numbered_and_the_rest_is_dim(records):
+    """The numbers in the diagram of one task, in order, are its history; all other parts are dim."""
     picture = route(LIFECYCLE, "task 7", records)
     states, passed = [None, *(record.state for record in records)], {}
     for group in ET.fromstring(svg(picture)).iter(f"{SVG}g"):  # noqa: S314 -- our own
@@ -263,8 +263,8 @@ def test_the_way_of_a_task(records):
     assert sorted(map(int, written)) == sorted(map(int, re.findall(r"\((\d+): ", dot(picture)))) == sorted(passed)
 
 
-def test_a_way_that_is_none():
-    """A history that leaves the table is refused, naming the step."""
+def test_history_that_leaves_the_table_is_refused():
+    """A history that leaves the table is refused, and the error names the step."""
     with pytest.raises(ConfigurationError, match="from queued to complete is no row"):
         route(LIFECYCLE, "task 7", [Record("queued", 1, "w", 0), Record("complete", 2, "w", 1)])
 
@@ -273,7 +273,7 @@ def test_a_way_that_is_none():
 
 
 def contrast(one, other):
-    """How much two colours differ, as WCAG has it: 1 to 21."""
+    """Return the contrast of two colours as defined by WCAG: 1 to 21."""
 
     def light(colour):
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
@@ -285,8 +285,8 @@ def contrast(one, other):
 
 
 @pytest.mark.parametrize(("tones", "ink", "paper"), [(LIGHT, INK[0], "#ffffff"), (DARK, INK[1], "#0d1117")])
-def test_pictures_can_be_read(tones, ink, paper):
-    """Each kind has its colours, for light and dark and for terminals; words stand out from what is behind them."""
+def test_colours_have_enough_contrast(tones, ink, paper):
+    """Each kind has its colours for light, dark and terminals, and text has enough contrast."""
     assert set(tones) == set(TERMINAL) == set(Kind)
     assert contrast(ink, paper) > 4.5
     for tone in tones.values():
@@ -296,8 +296,8 @@ def test_pictures_can_be_read(tones, ink, paper):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_drawings_speak(name):
-    """Each drawing has a title and a description for those who cannot see it, and colours for dark pages."""
+def test_drawings_have_title_description_and_dark_colours(name):
+    """Each drawing has a title, a description and colours for dark pages."""
     picture = PICTURES[name]()
     root = ET.fromstring(draw(picture, "svg"))  # noqa: S314 -- our own
     assert root.get("role") == "img"
@@ -309,8 +309,8 @@ def test_drawings_speak(name):
     assert isinstance(picture, Graph) == ("dot" in formats(picture))
 
 
-def test_formats_have_names():
-    """A format that there is not, and a sequence in DOT, are refused, naming what there is."""
+def test_unknown_format_is_refused_with_the_list_of_formats():
+    """An unknown format, and a sequence in DOT, are refused with the list of formats."""
     with pytest.raises(ConfigurationError, match="no format 'png': there are mermaid, dot, svg"):
         draw(PICTURES["lifecycle"](), "png")
     with pytest.raises(ConfigurationError, match="dot cannot show a sequence"):

@@ -1,4 +1,4 @@
-"""The pictures in `diagrams/`: each in every format, and a page that lists them."""
+"""The pictures in `diagrams/`, each in every format, and the page that lists them."""
 
 import sys
 
@@ -9,7 +9,8 @@ from lifecycle.consumer.demo.gallery import ENDINGS, PICTURES, draw, formats
 FOLDER = ROOT / "diagrams"
 README = """# Pictures
 
-Made from the tables and from recorded runs by one command, and compared byte for byte in the tests:
+This page lists the pictures of the tables and scenarios. One command makes them from the tables and from recorded runs,
+and the tests compare them byte for byte:
 
 ```sh
 {write}
@@ -21,14 +22,14 @@ Made from the tables and from recorded runs by one command, and compared byte fo
 | --- | --- |
 {rows}
 
-Scenarios are those of `lifecycle demo`, each played by real queues, workers and handlers on a clock that stands still, and
-recorded at the store. `lifecycle diagram NAME --format mermaid|dot|svg` prints any of them, `lifecycle diagram ID` the way
-that one task took, `lifecycle diagram --table module:TABLE` a table of your own.
+The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and
+a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg` prints a picture, `lifecycle diagram
+ID` the path of one task, `lifecycle diagram --table module:TABLE` a table of your own.
 """
 
 
 def files():
-    """Each file in the folder, and what is to be in it."""
+    """Return the text of each file in the folder, by name."""
     made, rows = {}, []
     for name, make in PICTURES.items():
         picture = make()
@@ -43,7 +44,7 @@ def files():
 
 
 def write():
-    """Make all pictures; delete what is no picture any more."""
+    """Make all pictures, and delete files that are no pictures any more."""
     FOLDER.mkdir(exist_ok=True)
     made = files()
     for old in FOLDER.iterdir():

@@ -1,4 +1,4 @@
-"""The documentation: its examples run, its generated parts are what the code says, its commands and links are there.
+"""The documentation: examples run, generated parts match the code, commands and links exist, words are the glossary's.
 
 ``python tests/generate`` brings the generated parts up to date.
 """
@@ -21,22 +21,32 @@ from hypothesis import Phase
 from support.profiles import hypothesis_options
 from support.redis_server import told_redis
 
+import lifecycle
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.health_server import HealthServer
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-SHOP = "postgresql://app@db.example.com/shop"
-"""The database of the page on PostgreSQL."""
-RENTED = "redis://redis.example.com/0"
-"""The server of the page on Redis."""
-PATIENCE = 60.0
-"""Seconds that a consumer has to stop, on a machine that is busy."""
+ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*/*.md"))]
+"""With the pages that show no examples."""
+POSTGRES_URL = "postgresql://app@db.example.com/shop"
+"""The URL on the page on PostgreSQL."""
+REDIS_URL = "redis://redis.example.com/0"
+"""The URL on the page on Redis."""
+STOP_TIMEOUT_SECONDS = 60.0
+"""For a consumer to stop, on a busy machine."""
 
-RECIPES = ("ini", "dockerfile", "yaml")
-"""Languages of what other programs read: see `test_recipes_use_options_and_paths_that_exist`."""
+RECIPE_LANGUAGES = ("ini", "dockerfile", "yaml")
+"""Languages of the files of systemd, Docker and Kubernetes: see `test_recipes_use_options_and_paths_that_exist`."""
+
+WORDS_TO_AVOID = re.compile(
+    r"\b(call(ed|ing|s)? off|put(s|ting)? back|told|heard|hears?|bod(y|ies)|somebody|whoever|dismiss\w*|hired?|bury|buried)\b",
+    re.IGNORECASE,
+)
+"""Words in place of which the glossary has a term."""
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+by_every_page = pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
 
 
 class Block(NamedTuple):
@@ -49,34 +59,34 @@ class Block(NamedTuple):
 
 
 def blocks(page):
-    """The fenced blocks of a page, in order."""
+    """Yield the fenced blocks of a page, in order."""
     text = page.read_text()
     for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         yield Block(found[1], found[2], text[: found.start(2)].count("\n") + 1)
 
 
 def prose(page):
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 # Examples ----------------------------------------------------------------------------------------------------------
 
 
-class Reader:
-    """Does in a folder of its own what a page shows, one block after the other, in one namespace."""
+class PageRunner:
+    """Runs the blocks of a page one after the other, in one namespace and a folder of its own."""
 
-    def __init__(self, page, folder, places):
-        """`places`: URLs on the page, and where they lead."""
-        self.page, self.folder, self.places = page, folder, places
+    def __init__(self, page, folder, urls):
+        """`urls`: the URLs on the page, each with the URL of the server that the tests have."""
+        self.page, self.folder, self.urls = page, folder, urls
         self.names = {"__name__": "tasks"}
         self.files = set()
         self.exits = ExitStack()
 
-    def do(self, block):
-        """What the page shows there."""
-        for shown, meant in self.places.items():
-            block = block._replace(text=block.text.replace(shown, meant))
+    def run(self, block):
+        """Run one block."""
+        for shown, real in self.urls.items():
+            block = block._replace(text=block.text.replace(shown, real))
         if block.language == "python":
             named = re.match(r"# (\w+)\.py\n", block.text)
             if named:
@@ -85,37 +95,38 @@ class Reader:
                 code = compile("\n" * (block.line - 1) + block.text, self.page, "exec")  # its lines are the page's
                 exec(code, self.names)  # noqa: S102 -- the page is ours
         elif block.language == "pycon":
-            self.talk(block)
+            self.check_answers(block)
         elif block.language == "console":
             for words in commands(block.text):
-                self.consume(words)
+                self.start_consumer(words)
 
     def write(self, name, text):
         """Save and import a file whose name is the first line of its text."""
         (self.folder / f"{name}.py").write_text(text)
         self.files.add(name)
-        sys.modules.pop(name, None)
         self.exits.callback(sys.modules.pop, name, None)
         module = importlib.import_module(name)
         self.names |= {key: value for key, value in vars(module).items() if not key.startswith("__")}
         self.exits.callback(close_queues, vars(module))
 
-    def talk(self, block):
-        """Type what is typed, and compare the answers."""
+    def check_answers(self, block):
+        """Run the statements of an interactive session, and compare the answers."""
         example = doctest.DocTestParser().get_doctest(
             block.text, self.names, self.page.name, str(self.page), block.line - 1
         )
-        said = []
-        failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append, clear_globs=False)
+        report = []
+        failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(
+            example, out=report.append, clear_globs=False
+        )
         self.names.update(example.globs)
-        assert not failed, "".join(said)
+        assert not failed, "".join(report)
 
-    def consume(self, words):
-        """Start the consumer that a console starts, if it is one of tasks that the page has written down."""
+    def start_consumer(self, words):
+        """Start the consumer that a console block starts, if the page has written the file of its tasks."""
         if words[:2] != ["lifecycle", "run"] or words[2].partition(":")[0] not in self.files:
             return
         consumer = subprocess.Popen([sys.executable, "-m", "lifecycle", *words[1:]], cwd=self.folder)
-        self.exits.callback(dismiss, consumer)
+        self.exits.callback(stop_consumer, consumer)
 
     def close(self):
         close_queues(self.names)
@@ -128,36 +139,36 @@ def close_queues(names):
             value.close()
 
 
-def dismiss(consumer):
+def stop_consumer(consumer):
     consumer.send_signal(signal.SIGTERM)
-    assert consumer.wait(PATIENCE) == 0
+    assert consumer.wait(STOP_TIMEOUT_SECONDS) == 0
 
 
 @by_page
-def test_every_example_of_a_page_runs(page, tmp_path, monkeypatch, request):
-    """Every example of a page runs, and prints what the page says."""
+def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
+    """Every example of a page runs, and prints the output on the page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
-    places = {}
-    if SHOP in page.read_text():
-        places[SHOP] = request.getfixturevalue("postgres")
-    if RENTED in page.read_text():
+    urls = {}
+    if POSTGRES_URL in page.read_text():
+        urls[POSTGRES_URL] = request.getfixturevalue("postgres")
+    if REDIS_URL in page.read_text():
         request.getfixturevalue("redis_url")
-        places[RENTED] = told_redis()
-    reader = Reader(page, tmp_path, places)
-    # What a page says Hypothesis finds, it finds: it is not a matter of luck, nor of how short an example is.
-    surely = hypothesis_options(
+        urls[REDIS_URL] = told_redis()
+    runner = PageRunner(page, tmp_path, urls)
+    # An example that finds a fault finds it each time, however long the fault's steps are.
+    same_each_time = hypothesis_options(
         max_examples=2000, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False
     )
-    with closing(reader), surely:
+    with closing(runner), same_each_time:
         for block in blocks(page):
-            reader.do(block)
+            runner.run(block)
 
 
 def test_pages_that_teach_have_examples():
-    """Pages that teach have examples that run, and each block has a language that a test checks."""
-    known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid", *RECIPES}
+    """The pages that teach have examples that run, and every block has a language that a test checks."""
+    known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid", *RECIPE_LANGUAGES}
     languages = {page.name: [block.language for block in blocks(page)] for page in PAGES}
     assert {language for found in languages.values() for language in found} <= known
     for name, least in {"README.md": 2, "guide.md": 30, "signals.md": 10, "sqlite.md": 5, "huey.md": 3}.items():
@@ -168,15 +179,15 @@ def test_pages_that_teach_have_examples():
 
 
 def commands(text):
-    """The commands that a console block types, each as its words, the program's name without its folder."""
+    """Yield the commands of a console block, each as its words, the program's name without its folder."""
     for line in text.splitlines():
         for part in re.split(r"&&|\|", line.removeprefix("$ ")) if line.startswith("$ ") else ():
             first, *rest = shlex.split(part, comments=True)
             yield [first.rpartition("/")[2], *rest]
 
 
-def typed(page):
-    """Every call of our command line on a page, in a block or in the text, as its words after the program's name."""
+def command_lines(page):
+    """Return each `lifecycle` command on a page, in a block or in the text, as its words after the program's name."""
     texts = [block.text for block in blocks(page) if block.language == "console"]
     texts += [f"$ {line}" for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
     texts += [f"$ {code}" for code in re.findall(r"`(lifecycle [^`\n]+)`", prose(page))]
@@ -184,7 +195,7 @@ def typed(page):
 
 
 def fault(words):
-    """What is wrong with a call of the command line, if anything."""
+    """Return the fault of a call of the command line, or `None`."""
     known = command_line()
     if words[0] not in known:
         return f"there is no command lifecycle {words[0]}, only {', '.join(known)}"
@@ -197,22 +208,24 @@ def fault(words):
 
 @by_page
 def test_commands_on_pages_exist(page):
-    """Every `lifecycle` command that a page types exists, and so do its options."""
-    calls = [words for words in typed(page) if words != ["--help"]]
+    """Every `lifecycle` command on a page exists, and so do its options."""
+    calls = [words for words in command_lines(page) if words != ["--help"]]
     assert calls or page.name not in ("README.md", "index.md", "guide.md", "cli.md")
     assert [found for words in calls if (found := fault(words))] == []
 
 
-def test_unknown_command_on_a_page_is_noticed():
-    """A command or an option that does not exist is noticed on a page."""
+def test_unknown_command_on_a_page_is_found():
+    """A command or an option that does not exist is a fault."""
     assert "no command lifecycle rum" in fault(["rum", "tasks:queue"])
     assert "no option --wrokers" in fault(["run", "tasks:queue", "--wrokers", "2"])
     assert fault(["run", "tasks:queue", "--workers=2", "-k", "thread"]) is None
 
 
 def test_recipes_use_options_and_paths_that_exist():
-    """The recipes start consumers with options that exist, ask for paths that exist, and leave time for the grace period."""
-    unit, image, compose, probes = (block.text for block in blocks(DOCS / "running.md") if block.language in RECIPES)
+    """The recipes start consumers with options that exist, ask for paths that exist, and allow for the grace period."""
+    unit, image, compose, probes = (
+        block.text for block in blocks(DOCS / "running.md") if block.language in RECIPE_LANGUAGES
+    )
     start = shlex.split(re.search("^ExecStart=(.*)$", unit, re.MULTILINE)[1])
     base = json.loads(re.search("^ENTRYPOINT (.*)$", image, re.MULTILINE)[1])
     others = [
@@ -231,16 +244,16 @@ def test_recipes_use_options_and_paths_that_exist():
         assert int(seconds) > int(words[words.index("--grace") + 1])
 
 
-def test_start_page_begins_with_the_readme_s_demo_command():
-    """The start page begins with the command that the README gives for the demo."""
+def test_start_page_and_readme_have_the_same_first_command():
+    """The start page begins with the README's command for the demo."""
     index = [block for block in blocks(DOCS / "index.md") if block.language == "sh"]
     readme = [block for block in blocks(ROOT / "README.md") if block.language == "sh"]
     assert index[0].text == readme[0].text
-    assert typed(DOCS / "index.md")[0] == ["demo"]
+    assert command_lines(DOCS / "index.md")[0] == ["demo"]
 
 
-def test_start_page_shows_scenarios_of_the_demo():
-    """The start page shows scenarios of the demo, in order, each with the signals promised for it."""
+def test_start_page_shows_the_output_of_the_demo():
+    """The start page shows scenarios of the demo, in order, each with its promised signals."""
     shown = next(block.text for block in blocks(DOCS / "index.md") if block.language == "text")
     promised = {scenario.title: scenario.promised for scenario in SCENARIOS}
     scenarios = re.findall(r"^(\S.*)\n((?:  +\d+\.\d\d s  \w{6}  \S+\n)+)  ✓ as promised$", shown, re.MULTILINE)
@@ -257,15 +270,15 @@ def test_start_page_shows_scenarios_of_the_demo():
 
 
 def anchors(page):
-    """The anchors of a page's headings, as code hosts make them."""
+    """Yield the anchors of a page's headings, as code hosts make them."""
     for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
         plain = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower())
         yield plain.replace(" ", "-")
 
 
-@by_page
-def test_links_within_the_documentation_lead_somewhere(page):
-    """Every link within the documentation leads somewhere."""
+@by_every_page
+def test_links_have_a_target(page):
+    """Every link within the documentation leads to a file, and to a heading in the file."""
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if not re.match(r"https?://", link)]
     for link in links:
         path, _, anchor = link.partition("#")
@@ -279,13 +292,13 @@ def test_links_within_the_documentation_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", generated(), ids=lambda page: page.name)
 def test_generated_parts_are_up_to_date(page):
-    """The tables and help texts on a page are, byte for byte, what the code says."""
+    """The tables and help texts on a page are, byte for byte, those that the code generates."""
     text = page.read_text()
     assert text == filled(page, text, generated()[page]), f"{page.name} is out of date: run {WRITE}"
 
 
-def test_every_marker_on_a_page_is_filled():
-    """Each marker on a page belongs to a part that is generated."""
+def test_every_marker_has_a_generator():
+    """Each marker of a generated part has a generator, and each generator has a marker."""
     for page in PAGES:
         assert set(re.findall(r"<!-- /(.+?) -->", page.read_text())) == set(generated().get(page, {})), page.name
 
@@ -295,3 +308,21 @@ def test_table_of_states_names_constants_of_the_package():
     names = vars(importlib.import_module("lifecycle"))
     for state, constant in re.findall(r"^\| `([\w-]+)` \| `(SIGNAL_\w+)`", states(), re.MULTILINE):
         assert names[constant] == LIFECYCLE.state(state).signal
+
+
+# Words and the map of packages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [page for page in ALL_PAGES if page.name != "cli.md"], ids=lambda page: page.name)
+def test_prose_uses_the_words_of_the_glossary(page):
+    """No sentence uses a word in place of which the glossary has a term."""
+    written = re.sub(r"^<!-- ([\w: -]+) -->$.*?^<!-- (/|end of).*?$", "", prose(page), flags=re.MULTILINE | re.DOTALL)
+    written = re.sub(r"`[^`]*`", "", written)
+    assert [found[0] for found in WORDS_TO_AVOID.finditer(written)] == []
+
+
+def test_map_of_packages_is_complete():
+    """The map in CONTRIBUTING.md has each package below `lifecycle`, and no other."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    packages = {f"lifecycle.{folder.parent.name}" for folder in Path(lifecycle.__file__).parent.glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(lifecycle\.\w+)`", text, re.MULTILINE)) == packages

@@ -19,7 +19,7 @@ from lifecycle.core.table import (
 from lifecycle.core.task import Record
 from lifecycle.testing import illegal_histories, legal_histories
 
-STATE = {state.signal: state.name for state in LIFECYCLE.states}
+STATE = {signal: LIFECYCLE.by_signal(signal).name for signal in LIFECYCLE.signals}
 REST = {"add": frozenset(state.name for state in LIFECYCLE.of_kind(Kind.FINAL, Kind.OUTCOME))}
 
 

@@ -13,7 +13,7 @@ from support.strategies import LAW, MOVES
 pytestmark = pytest.mark.untraced
 
 LAYERS = """
-lifecycle:                       errors / clock / moments virtual_clock
+lifecycle:                       errors / clock moments / virtual_clock
 lifecycle.core:                  machine serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
@@ -91,6 +91,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.testing.storage_spec.agreement", "recover"): "the name of a method of Storage",
     ("lifecycle.errors", "error"): "a key of TaskException.metadata",
     ("lifecycle.execution.stored_result", "error"): "a key of TaskException.metadata",
+    ("lifecycle.execution.engine", "timeout"): "an option's name, in its error",
     ("lifecycle.function", "timeout"): "an option's name, in its error",
     ("lifecycle.queue", "timeout"): "an option's name, in its error",
     ("lifecycle.storage", "timeout"): "an option in a URL",

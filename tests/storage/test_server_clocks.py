@@ -63,9 +63,9 @@ def test_it_is_asked_now_and_then():
     world = World()
     for _ in range(100):
         world.clock.now()
-    assert world.asked == RemoteClock.LOOKS
+    assert world.asked == RemoteClock.SAMPLE_COUNT
     world.server += 7.0  # it was set
-    world.pass_(RemoteClock.AGES)
+    world.pass_(RemoteClock.REFRESH_SECONDS)
     gate, ask = threading.Event(), world.clock._ask
     world.clock._ask = lambda: gate.wait() and ask()
     told = [world.clock.now() for _ in range(5)]
@@ -73,7 +73,7 @@ def test_it_is_asked_now_and_then():
     gate.set()
     world.renewed()
     assert world.clock.now() == pytest.approx(world.server, abs=0.02)
-    assert world.asked == 2 * RemoteClock.LOOKS
+    assert world.asked == 2 * RemoteClock.SAMPLE_COUNT
 
 
 @pytest.mark.parametrize("step", [60.0, -60.0, 5.0])
@@ -101,7 +101,7 @@ def test_a_server_that_is_away():
     world.away = True
     assert [world.clock.now() for _ in range(5)] == [world.host] * 5
     assert world.asked == 1
-    world.pass_(RemoteClock.AWAY)
+    world.pass_(RemoteClock.RETRY_SECONDS)
     world.away = False
     assert world.clock.now() == pytest.approx(world.server, abs=0.02)
     world.away = True
@@ -130,7 +130,7 @@ def test_after_a_fork():
     """A child of a process whose clock was just being renewed renews its own."""
     world = World()
     world.clock.now()
-    world.pass_(RemoteClock.AGES)
+    world.pass_(RemoteClock.REFRESH_SECONDS)
     gate, ask = threading.Event(), world.clock._ask
     world.clock._ask = lambda: gate.wait() and ask()
     world.clock.now()

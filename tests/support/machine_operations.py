@@ -1,4 +1,4 @@
-"""What can be done to a world: the same to both; and any of it, as Hypothesis draws it."""
+"""Operations on a pair of machines, and Hypothesis strategies that draw them."""
 
 from hypothesis import strategies as st
 from support.machine_pairs import (

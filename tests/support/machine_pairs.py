@@ -44,14 +44,14 @@ class Boom(Exception):
     pass
 
 
-class ReferenceStorage:
-    """Has every callback as a method, for those that are given by name."""
+class Model:
+    """Model with every callback as a method, for callbacks given by name."""
 
     world = None
 
 
-class Magic(ReferenceStorage):
-    """Has methods that the library finds by their names."""
+class Magic(Model):
+    """Model with methods that the library finds by name."""
 
     def on_enter_b(self, *args, **kwargs):
         return self.world.call("magic-enter-b", *args, **kwargs)
@@ -62,17 +62,17 @@ class Magic(ReferenceStorage):
 
 for _label in LABELS:
     setattr(
-        ReferenceStorage,
+        Model,
         f"m_{_label}",
         lambda self, *args, _label=_label, **kwargs: self.world.call(_label, *args, **kwargs),
     )
 
 
-class OwnStock(ReferenceStorage, Machine):
+class OwnStock(Model, Machine):
     """A machine that is its own model."""
 
 
-class OwnCompiled(ReferenceStorage, CompiledMachine):
+class OwnCompiled(Model, CompiledMachine):
     """A machine that is its own model."""
 
 
@@ -83,7 +83,7 @@ class World:
         self.log, self.calls, self.budget, self.lists = [], Counter(), 0, []
         own = spec["model"] == "self"
         made = {False: (Machine, OwnStock), True: (CompiledMachine, OwnCompiled)}[kind][own]
-        self.models = [] if own else [{"plain": ReferenceStorage, "magic": Magic}[spec["model"]]() for _ in range(2)]
+        self.models = [] if own else [{"plain": Model, "magic": Magic}[spec["model"]]() for _ in range(2)]
         self.names = spec["names"]
         self.machine = made(
             model=Machine.self_literal if own else None,
@@ -114,7 +114,7 @@ class World:
         return f"m_{label}" if form == "named" else partial(self.call, label)
 
     def hooks(self, hooks):
-        """One hook is given alone, several as a list: ours to change later."""
+        """Return a single hook alone, several hooks as a list that may be changed later."""
         if hooks is None or (isinstance(hooks, tuple) and isinstance(hooks[0], str)):
             return hooks and self.hook(hooks)
         self.lists.append([self.hook(hook) for hook in hooks])
@@ -149,7 +149,7 @@ class World:
         return self.machine.get_transitions()
 
     def shape(self):
-        """What the machine says of itself."""
+        """Return the machine's description of itself."""
         found = [(t.source, t.dest, len(t.conditions), len(t.before), len(t.after)) for t in self.transitions()]
         return found, list(self.machine.events), list(self.machine.states), self.machine.get_triggers(*STATES)
 
@@ -160,7 +160,7 @@ def kind(error):
 
 
 def outcome(world, action, *args):
-    """What doing it comes to, and the error itself if it is one."""
+    """Return the result of an operation, and the error if it raised."""
     try:
         return ("returned", action(world, *args)), None
     except Exception as error:

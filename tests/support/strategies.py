@@ -1,4 +1,4 @@
-"""The law, typed by hand, and Hypothesis strategies beyond those that are public: what the tests of the core share."""
+"""The law, written by hand, and Hypothesis strategies that the tests share."""
 
 import copy
 from datetime import UTC, timedelta, timezone
@@ -13,7 +13,7 @@ from lifecycle.core.task import Record, Task, read_history
 from lifecycle.testing.strategies import moments, outcomes
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""As Hypothesis has it, but a slow machine is no failure."""
+"""Settings of Hypothesis under which a slow machine is no failure."""
 seldom = settings(patient, max_examples=examples(40))
 """The same, for what is slow, and so plain that few examples tell."""
 
@@ -24,7 +24,7 @@ LAW = {  # state: its signal, its kind, who moves it on
     "executing": (
         "executing",
         "running",
-        "the worker that holds its lease; once the lease has lapsed, whoever recovers it",
+        "the worker that holds its lease; once the lease has lapsed, recovery",
     ),
     "complete": ("complete", "final", "nobody"),
     "revoked": ("revoked", "final", "nobody"),
@@ -34,7 +34,7 @@ LAW = {  # state: its signal, its kind, who moves it on
     "locked": ("locked", "outcome", RETRIER),
     "rate-limited": ("rate-limited", "outcome", RETRIER),
     "canceled": ("canceled", "outcome", RETRIER),
-    "interrupted": ("interrupted", "outcome", "recovery puts it back; after too many interruptions, only an operator"),
+    "interrupted": ("interrupted", "outcome", "recovery requeues it; after too many interruptions, only an operator"),
     "retrying": ("retrying", "passing", "the same commit that entered it"),
 }
 MOVES = {  # trigger: from, to
@@ -67,7 +67,7 @@ def of_kind(*kinds):
 
 maybe = st.none() | moments
 endings = outcomes(ENDINGS)
-"""How an attempt may end."""
+"""Outcomes of attempts, with every trigger that ends an attempt."""
 
 
 records = st.builds(
@@ -83,7 +83,7 @@ records = st.builds(
 
 zones = st.none() | st.just(UTC) | st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
 NO_NUMBERS = [True, False, "5", b"5", Decimal(5), [5], object(), float("nan"), float("inf"), float("-inf"), 10**400]
-"""What is no moment and no duration."""
+"""Values that are no moment, no duration and no number."""
 
 
 class Broken(Exception):
@@ -126,7 +126,7 @@ def moved(task, move):
 
 
 def unchanged(task, after, *but):
-    """All fields of two tasks agree, but for these, and those that every move changes."""
+    """Assert that two tasks agree in all fields except `but` and the fields that every move changes."""
     skip = {"state", "version", "worker", "lease", "canceling", *but}
     known = [field.name for field in attrs.fields(Task) if field.name not in skip]
     return all(getattr(task, name) == getattr(after, name) for name in known)
@@ -145,7 +145,7 @@ def legal(task, move, path):
     assert move.ended == (move.at if state in of_kind("outcome", "final") else None)
     after = moved(task, move)
     assert after.version == task.version + len(path)
-    assert after.canceling == (task.canceling and move.ended is None)  # at rest nothing is left to be called off
+    assert after.canceling == (task.canceling and move.ended is None)  # no request of cancellation outlives the rest
     lines = [Record(state, move.at, move.worker, move.attempt) for state in entered]
     assert read_history(move.history) == lines
     return True

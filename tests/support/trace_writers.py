@@ -1,4 +1,4 @@
-"""What processes do that write one trace: in a module of its own, where those that are spawned can find it."""
+"""Processes that write one trace, in a module that spawned processes can import."""
 
 from lifecycle.analysis.trace import TraceWriter
 

@@ -23,7 +23,7 @@ def _folded(moments):
 
 @cache
 def scalars():
-    """What holds nothing else, and can be a key."""
+    """Scalars: values without parts, which can be keys."""
     return st.one_of(
         st.none(),
         st.booleans(),
@@ -45,7 +45,7 @@ def scalars():
 
 @cache
 def keys():
-    """What can be a key, or a member of a set: scalars, and tuples and frozensets of them, nested."""
+    """Hashable values: scalars, and tuples and frozensets of them, nested."""
     return st.recursive(
         scalars(),
         lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),

@@ -1,1 +1,1 @@
-"""SVG pictures, with a layout of our own: the same bytes on every machine."""
+"""SVG diagrams with a layout of our own: the same bytes on every machine."""

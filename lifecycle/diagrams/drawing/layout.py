@@ -1,7 +1,7 @@
-"""Where things stand in a picture: ranks from left to right, in each its slots from top to bottom. Pure arithmetic.
+"""Layout of a diagram: ranks from left to right, and slots from top to bottom in each rank. Pure arithmetic.
 
-An edge goes from slot to slot, through every rank between its ends; its label is one of these slots. So nothing can lie
-upon anything else: what stands in a rank is kept apart, and between two ranks there are only curves.
+An edge goes from slot to slot through every rank between its ends; its label is one of these slots. So parts never
+overlap: the slots of a rank are kept apart, and between two ranks there are only curves.
 """
 
 from collections.abc import Sequence
@@ -9,41 +9,41 @@ from typing import Final
 
 import attrs
 
-__all__ = ["Slot", "order", "place"]
+__all__ = ["Slot", "assign_heights", "reduce_crossings"]
 
-ROUNDS: Final = 24
-STRAIGHT: Final = 64.0
-"""How much more a bend within a line weighs than one at its end."""
+SWEEP_COUNT: Final = 24
+INNER_BEND_WEIGHT: Final = 64.0
+"""Weight of a bend within a line, relative to a bend at its end."""
 
 
 @attrs.define(eq=False)
 class Slot:
-    """Something in a rank."""
+    """Place of a state, a label or a part of a line in a rank."""
 
     rank: int
     height: float
     block: int = 0
-    """Slots of a rank with the same block stay together; blocks have a gap between them."""
+    """Number of the block; slots of one block stay together, with a gap between blocks. 0: no block."""
     bends: bool = True
-    """It is where a line ends, and may bend; elsewhere it shall go straight."""
+    """True at the end of a line, where the line may bend."""
     y: float = 0.0
-    """Its middle."""
+    """Height of the middle."""
     left: "list[Slot]" = attrs.field(factory=list, repr=False)
     right: "list[Slot]" = attrs.field(factory=list, repr=False)
-    """What it is joined to in the ranks beside."""
+    """Connected slots in the neighbouring ranks."""
 
 
 Ranks = list[list[Slot]]
 
 
-def order(ranks: Ranks) -> Ranks:
-    """The same slots, each rank in an order in which few lines cross; blocks stay together. Deterministic.
+def reduce_crossings(ranks: Ranks) -> Ranks:
+    """Return the ranks in an order with few crossings of lines; blocks stay together. Deterministic.
 
-    Medians first, then exchanges of neighbours as long as one helps; of equal orders the given one stays.
+    First medians, then exchanges of neighbours while they help; among equal orders, the given order is kept.
     """
     best, least = ranks, _crossings(ranks)
     now = ranks
-    for number in range(ROUNDS):
+    for number in range(SWEEP_COUNT):
         now = _sweep(now, down=number % 2 == 0)
         if (count := _crossings(now)) < least:
             best, least = now, count
@@ -51,7 +51,7 @@ def order(ranks: Ranks) -> Ranks:
 
 
 def _sweep(ranks: Ranks, *, down: bool) -> Ranks:
-    """Each rank sorted by where its neighbours on one side stand."""
+    """Sort each rank by the positions of the connected slots on one side."""
     ranks = [list(rank) for rank in ranks]
     at: dict[Slot, float] = {slot: float(n) for rank in ranks for n, slot in enumerate(rank)}
     for rank in ranks if down else reversed(ranks):
@@ -68,7 +68,7 @@ def _sweep(ranks: Ranks, *, down: bool) -> Ranks:
 
 
 def _blocks(rank: Sequence[Slot]) -> Ranks:
-    """What stays together; block 0 is none."""
+    """Return the groups of slots that stay together."""
     blocks: Ranks = []
     for slot in rank:
         if blocks and slot.block and blocks[-1][0].block == slot.block:
@@ -79,7 +79,7 @@ def _blocks(rank: Sequence[Slot]) -> Ranks:
 
 
 def _exchange(ranks: Ranks) -> Ranks:
-    """Neighbours, blocks and slots in them, change places as long as fewer lines cross."""
+    """Exchange neighbours (blocks, and slots within a block) while the number of crossings falls."""
     ranks = [list(rank) for rank in ranks]
     better = True
     while better:
@@ -95,7 +95,7 @@ def _exchange(ranks: Ranks) -> Ranks:
 
 
 def _neighbours(rank: list[Slot]) -> Ranks:
-    """The orders that one exchange makes of this."""
+    """Return all orders of a rank after one exchange."""
     blocks = _blocks(rank)
     others = [[*blocks[:n], blocks[n + 1], blocks[n], *blocks[n + 2 :]] for n in range(len(blocks) - 1)]
     for n, block in enumerate(blocks):
@@ -114,7 +114,7 @@ def _around(ranks: Ranks, number: int) -> int:
 
 
 def _between(ranks: Ranks, number: int) -> int:
-    """How many pairs of lines cross between a rank and the next."""
+    """Return the number of crossings between a rank and the next rank."""
     at = {slot: n for n, slot in enumerate(ranks[number + 1])}
     ends = [sorted(at[other] for other in slot.right) for slot in ranks[number]]
     return sum(
@@ -125,20 +125,20 @@ def _between(ranks: Ranks, number: int) -> int:
 # Heights -----------------------------------------------------------------------------------------------------------
 
 
-def place(ranks: Ranks, gap: float, between_blocks: float) -> float:
-    """Give each slot its `y`, so that lines are as straight as the order allows; returns the height of all.
+def assign_heights(ranks: Ranks, gap: float, between_blocks: float) -> float:
+    """Set `y` of each slot so that lines are as straight as their order allows; return the total height.
 
-    `gap`: at least so much room between two slots; `between_blocks`: more of it where a block begins or ends.
+    `gap`: minimal distance of two slots; `between_blocks`: additional distance between blocks.
     """
     for rank in ranks:
         y = 0.0
         for slot in rank:
             slot.y = y + slot.height / 2
             y += slot.height + gap
-    for number in range(ROUNDS * 12):
+    for number in range(SWEEP_COUNT * 12):
         towards = number % 2 == 0
         for rank in ranks if towards else reversed(ranks):
-            _settle(rank, towards, gap, between_blocks, both=number >= ROUNDS)
+            _settle(rank, towards, gap, between_blocks, both=number >= SWEEP_COUNT)
     top = min((slot.y - slot.height / 2 for rank in ranks for slot in rank), default=0.0)
     for rank in ranks:
         for slot in rank:
@@ -147,9 +147,9 @@ def place(ranks: Ranks, gap: float, between_blocks: float) -> float:
 
 
 def _settle(rank: Sequence[Slot], towards: bool, gap: float, between_blocks: float, *, both: bool) -> None:
-    """Move the slots of a rank as near to their neighbours' heights as their own order and sizes allow.
+    """Move the slots of a rank as near to the heights of connected slots as order and sizes allow.
 
-    Least squares under an order: pools of slots that would overlap share their mean (pool adjacent violators).
+    Least squares under an order: overlapping slots form a pool and share their mean (pool adjacent violators).
     """
     offsets, offset = [], 0.0
     for before, slot in zip([None, *rank], rank, strict=False):
@@ -160,7 +160,7 @@ def _settle(rank: Sequence[Slot], towards: bool, gap: float, between_blocks: flo
     pools: list[tuple[float, float, int]] = []  # sum of weighted wishes, sum of weights, how many
     for slot, shift in zip(rank, offsets, strict=True):
         beside = [*slot.left, *slot.right] if both else (slot.left if towards else slot.right)
-        weights = [1.0 if slot.bends or other.bends else STRAIGHT for other in beside]
+        weights = [1.0 if slot.bends or other.bends else INNER_BEND_WEIGHT for other in beside]
         weight = sum(weights) or 0.01
         wish = sum(w * other.y for w, other in zip(weights, beside, strict=True)) / weight if beside else slot.y
         pool = (weight * (wish - shift), weight, 1)

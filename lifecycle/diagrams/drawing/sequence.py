@@ -1,25 +1,23 @@
-"""Recorded runs as SVG: a line for each who takes part, time going down."""
+"""Sequence diagrams as SVG: a vertical line for each participant, time from top to bottom."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from lifecycle.core.table import Kind
-from lifecycle.diagrams.drawing.graph import n, opening, spelt, text_width
+from lifecycle.diagrams.drawing.graph import escaped, opening, px, text_width
 from lifecycle.diagrams.palette import DARK, INK, LIGHT
-from lifecycle.diagrams.sequence import Arrow, Note, Participant, Say, Sequence
+from lifecycle.diagrams.sequence import Arrow, Message, Note, Participant, Sequence
 
 __all__ = ["sequence_svg"]
 
-MARGIN: Final = 14.0
-BOX: Final = 28.0
-"""The height of a participant's box."""
-MESSAGE: Final = 32.0
-NOTE: Final = 27.0
-"""From one step to the next."""
+MARGIN_PX: Final = 14.0
+BOX_HEIGHT_PX: Final = 28.0
+MESSAGE_HEIGHT_PX: Final = 32.0
+NOTE_HEIGHT_PX: Final = 27.0
 
 
-class _Sheet:
-    """Where everybody stands, and who is there."""
+class _Columns:
+    """Horizontal positions of the participants."""
 
     def __init__(self, picture: Sequence) -> None:
         self.picture = picture
@@ -29,16 +27,16 @@ class _Sheet:
         self.x: dict[str, float] = {}
         for place, name in enumerate(self.names):
             before = (self.x[other] + needs.get((other, name), 0.0) for other in self.names[:place])
-            self.x[name] = max([MARGIN + needs.get((name, name), 0.0) / 2, *before])
+            self.x[name] = max([MARGIN_PX + needs.get((name, name), 0.0) / 2, *before])
         last = self.names[-1]
-        self.width = self.x[last] + needs[last, last] / 2 + MARGIN
+        self.width = self.x[last] + needs[last, last] / 2 + MARGIN_PX
 
     def _needs(self) -> Iterator[tuple[tuple[str, str], float]]:
-        """How far two must be apart; and, of one with itself, how much room it takes."""
+        """Yield the minimal distance of each pair of participants; for a name with itself, its width."""
         wide = {name: text_width(self.label[name]) + 24.0 for name in self.names}
         texts: dict[tuple[str, str], float] = {}
         for step in self.picture.steps:
-            if isinstance(step, Say):
+            if isinstance(step, Message):
                 first, last = sorted((step.source, step.target), key=self.names.index)
                 texts[first, last] = max(texts.get((first, last), 0.0), text_width(step.text) + 34.0)
             elif step.over:
@@ -51,81 +49,83 @@ class _Sheet:
 
 
 def sequence_svg(picture: Sequence) -> str:
-    """A picture for light and for dark pages, in the colours of the states that it tells of."""
-    sheet = _Sheet(picture)
-    who = {one.name: one for one in picture.participants}
-    born = {one.name: MARGIN + BOX / 2 for one in picture.participants if not one.late}
-    dead: dict[str, float] = {}
+    """Return a diagram for light and dark pages, in the colours of the states."""
+    columns = _Columns(picture)
+    by_name = {one.name: one for one in picture.participants}
+    created_at = {one.name: MARGIN_PX + BOX_HEIGHT_PX / 2 for one in picture.participants if not one.late}
+    ended_at: dict[str, float] = {}
     drawn: list[str] = []
-    y = MARGIN + BOX + 4.0
+    y = MARGIN_PX + BOX_HEIGHT_PX + 4.0
     for step in picture.steps:
         if isinstance(step, Note):
-            y += NOTE
-            drawn += _note(sheet, step, y, born, dead)
+            y += NOTE_HEIGHT_PX
+            drawn += _note(columns, step, y, created_at, ended_at)
             continue
-        late = step.target not in born
-        y += MESSAGE + (8.0 if late else 0.0)
-        drawn += _say(sheet, step, y, text_width(who[step.target].label) / 2 + 12.0 if late else 0.0)
+        late = step.target not in created_at
+        y += MESSAGE_HEIGHT_PX + (8.0 if late else 0.0)
+        drawn += _message(columns, step, y, text_width(by_name[step.target].label) / 2 + 12.0 if late else 0.0)
         if late:
-            born[step.target] = y
-            y += BOX / 2
+            created_at[step.target] = y
+            y += BOX_HEIGHT_PX / 2
         if step.arrow is Arrow.KILL:
-            dead[step.target] = y
-            x = sheet.x[step.target]
-            drawn.append(f'<path class="cross" d="M{n(x - 6)} {n(y - 6)} l12 12 m0 -12 l-12 12"/>')
+            ended_at[step.target] = y
+            x = columns.x[step.target]
+            drawn.append(f'<path class="cross" d="M{px(x - 6)} {px(y - 6)} l12 12 m0 -12 l-12 12"/>')
     end = y + 22.0
-    lines = opening(picture.title, picture.about, sheet.width, end + MARGIN, _style())
+    lines = opening(picture.title, picture.about, columns.width, end + MARGIN_PX, _style())
     for one in picture.participants:
-        x, top = sheet.x[one.name], born.get(one.name, y)
-        lines.append(f'<path class="life" d="M{n(x)} {n(top)} V{n(dead.get(one.name, end))}"/>')
-    lines += [line for one in picture.participants for line in _box(sheet, one, born.get(one.name, y))]
+        x, top = columns.x[one.name], created_at.get(one.name, y)
+        lines.append(f'<path class="life" d="M{px(x)} {px(top)} V{px(ended_at.get(one.name, end))}"/>')
+    lines += [line for one in picture.participants for line in _box(columns, one, created_at.get(one.name, y))]
     return "\n".join([*lines, *drawn, "</svg>"]) + "\n"
 
 
-def _box(sheet: _Sheet, one: Participant, y: float) -> list[str]:
-    width, x = text_width(one.label) + 24.0, sheet.x[one.name]
-    round_off = BOX / 2 if one.person else 5
+def _box(columns: _Columns, one: Participant, y: float) -> list[str]:
+    width, x = text_width(one.label) + 24.0, columns.x[one.name]
+    round_off = BOX_HEIGHT_PX / 2 if one.person else 5
     return [
-        f'<rect class="who" x="{n(x - width / 2)}" y="{n(y - BOX / 2)}" '  # noqa: ISC004 -- one element
-        f'width="{n(width)}" height="{n(BOX)}" rx="{n(round_off)}"/>',
-        f'<text class="who" x="{n(x)}" y="{n(y + 4)}">{spelt(one.label)}</text>',
+        f'<rect class="who" x="{px(x - width / 2)}" y="{px(y - BOX_HEIGHT_PX / 2)}" '  # noqa: ISC004 -- one element
+        f'width="{px(width)}" height="{px(BOX_HEIGHT_PX)}" rx="{px(round_off)}"/>',
+        f'<text class="who" x="{px(x)}" y="{px(y + 4)}">{escaped(one.label)}</text>',
     ]
 
 
-def _note(sheet: _Sheet, note: Note, y: float, born: dict[str, float], dead: dict[str, float]) -> list[str]:
+def _note(
+    columns: _Columns, note: Note, y: float, created_at: dict[str, float], ended_at: dict[str, float]
+) -> list[str]:
     if not note.over:
-        there = [sheet.x[name] for name in born if name not in dead]
+        there = [columns.x[name] for name in created_at if name not in ended_at]
         middle, half = (min(there) + max(there)) / 2, text_width(note.text) / 2 + 8.0
         return [
-            f'<path class="later" d="M{n(min(there))} {n(y - 8)} H{n(middle - half)} '  # noqa: ISC004
-            f'M{n(middle + half)} {n(y - 8)} H{n(max(there))}"/>',
-            f'<text class="later" x="{n(middle)}" y="{n(y - 4)}">{spelt(note.text)}</text>',
+            f'<path class="later" d="M{px(min(there))} {px(y - 8)} H{px(middle - half)} '  # noqa: ISC004
+            f'M{px(middle + half)} {px(y - 8)} H{px(max(there))}"/>',
+            f'<text class="later" x="{px(middle)}" y="{px(y - 4)}">{escaped(note.text)}</text>',
         ]
-    x, width = sheet.x[note.over[0]], text_width(note.text) + 14.0
+    x, width = columns.x[note.over[0]], text_width(note.text) + 14.0
     return [
-        f'<g class="note{_of(note.kind)}"><rect x="{n(x - width / 2)}" y="{n(y - 19)}" '  # noqa: ISC004
-        f'width="{n(width)}" height="21" rx="6"/>'
-        f'<text x="{n(x)}" y="{n(y - 4)}">{spelt(note.text)}</text></g>',
+        f'<g class="note{_kind_class(note.kind)}"><rect x="{px(x - width / 2)}" y="{px(y - 19)}" '  # noqa: ISC004
+        f'width="{px(width)}" height="21" rx="6"/>'
+        f'<text x="{px(x)}" y="{px(y - 4)}">{escaped(note.text)}</text></g>',
     ]
 
 
-def _say(sheet: _Sheet, say: Say, y: float, short: float) -> list[str]:
-    """`short`: so much before the target's line the arrow ends."""
-    start, end = sheet.x[say.source], sheet.x[say.target]
+def _message(columns: _Columns, message: Message, y: float, short: float) -> list[str]:
+    """Return the parts of a message; the arrow ends `short` pixels before the target's line."""
+    start, end = columns.x[message.source], columns.x[message.target]
     way = 1 if end > start else -1
-    tip = end - way * (short + (8.0 if say.arrow is Arrow.KILL else 1.0))
-    head = f"M{n(tip)} {n(y)} l{-way * 7} -4 v8 z" if say.arrow is Arrow.CALL else ""
-    open_head = "" if say.arrow is Arrow.CALL else f" M{n(tip - way * 7)} {n(y - 4)} L{n(tip)} {n(y)} l{-way * 7} 4"
-    dashed = " told" if say.arrow is Arrow.TELL else ""
+    tip = end - way * (short + (8.0 if message.arrow is Arrow.KILL else 1.0))
+    head = f"M{px(tip)} {px(y)} l{-way * 7} -4 v8 z" if message.arrow is Arrow.CALL else ""
+    open_head = f"M{px(tip - way * 7)} {px(y - 4)} L{px(tip)} {px(y)} l{-way * 7} 4"
+    look = f"{' told' if message.arrow is Arrow.SEND else ''}{_kind_class(message.kind)}"
     line_end = tip - way * 6 if head else tip
     return [
-        f'<g class="say{dashed}{_of(say.kind)}"><path class="line" d="M{n(start)} {n(y)} H{n(line_end)}"/>'  # noqa: ISC004
-        f'<path class="tip" d="{(head or open_head).strip()}"/>'
-        f'<text x="{n((start + end - way * short) / 2)}" y="{n(y - 5)}">{spelt(say.text)}</text></g>',
+        f'<g class="say{look}"><path class="line" d="M{px(start)} {px(y)} H{px(line_end)}"/>'  # noqa: ISC004
+        f'<path class="tip" d="{head or open_head}"/>'
+        f'<text x="{px((start + end - way * short) / 2)}" y="{px(y - 5)}">{escaped(message.text)}</text></g>',
     ]
 
 
-def _of(kind: Kind | None) -> str:
+def _kind_class(kind: Kind | None) -> str:
     return f" {kind}" if kind is not None else ""
 
 

@@ -87,7 +87,7 @@ class QueueSpec(RuleBasedStateMachine):
     def missing(cls) -> list[str]:
         """Which rows of the table, and which ends of an attempt, no run of this specification has come to."""
         rows = {(row.source and row.source.name, row.target.name) for row in LIFECYCLE.transitions}
-        ends = [LIFECYCLE.next(EXECUTING, trigger).signal for trigger in LIFECYCLE.allowed(EXECUTING)]
+        ends = [state.signal for state in LIFECYCLE.targets(EXECUTING)]
         return [f"{source or '(new)'} → {target}" for source, target in rows if (source, target) not in cls.taken] + [
             f"{signal} with {'' if left else 'no '}retries left"
             for signal in ends

@@ -37,7 +37,6 @@ CHANGES: Final = frozenset(
 """The operations of a store around which an actor pauses."""
 ROUNDS: Final = 10_000
 """After so many rounds a world that does not come to rest never will."""
-_SIGNALS: Final = {state.name: state.signal for state in LIFECYCLE.states}
 
 
 class Violation(AssertionError):
@@ -295,7 +294,7 @@ class World:
             if (task.id, place) not in self._told and record.worker not in self.touched:
                 self.fault(f"{task}: nobody heard of {record.state}, number {place}, that {record.worker} has made")
         history = [record.state for record in records]
-        signals = [_SIGNALS[state] for state in history]
+        signals = [LIFECYCLE.state(state).signal for state in history]
         try:
             for signal in signals:
                 checker.feed(signal, task.id)
@@ -315,7 +314,8 @@ class World:
         lines, place = self.store.history(task.id) or [], self._places.get(task.id, 0)
         expected = lines[place:] if self.touched else lines[place : place + 1]
         who = task.worker, task.attempt  # else a word of one attempt would pass for that of another
-        fits = (_SIGNALS[line.state] == signal and (line.worker, line.attempt) == who for line in expected)
+        entered = LIFECYCLE.by_signal(signal)
+        fits = (line.state == entered and (line.worker, line.attempt) == who for line in expected)
         found = next((place + n for n, fit in enumerate(fits) if fit), None)
         if found is None:
             states = ", ".join(line.state for line in lines)

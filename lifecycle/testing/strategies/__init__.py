@@ -155,7 +155,7 @@ def _faults(walks: Paths) -> dict[Fault, list[tuple[str | None, str]]]:
 
 def _unknown_signals(lifecycle: Lifecycle) -> SearchStrategy[str]:
     """Any text but a signal, and what is easily taken for one: a state's or a trigger's name, another spelling."""
-    signals = {state.signal for state in lifecycle.states}
+    signals = set(lifecycle.signals)
     near = {name for signal in signals for name in (signal.upper(), f" {signal}", f"{signal}\n", signal[:-1])}
     near |= {state.name for state in lifecycle.states} | set(lifecycle.triggers)
     return st.sampled_from(sorted(near - signals)) | st.text().filter(lambda text: text not in signals)

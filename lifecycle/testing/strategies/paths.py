@@ -23,10 +23,7 @@ class Paths:
         self.resting: frozenset[str | None] = frozenset(
             state.name for state in lifecycle.of_kind(Kind.OUTCOME, Kind.FINAL)
         )
-        self._next = {
-            place: list(dict.fromkeys(lifecycle.next(place, trigger).name for trigger in lifecycle.allowed(place)))
-            for place in self.places
-        }
+        self._next = {place: [target.name for target in lifecycle.targets(place)] for place in self.places}
         self._legs: dict[tuple[str | None, frozenset[str | None], int], tuple[list[Leg], list[Leg]]] = {}
         self._ways = {place: self._shortest(place) for place in self.places}
 
