@@ -1,5 +1,1 @@
-"""The process that runs tasks: workers, supervision, command line."""
-
-from lifecycle.consumer.consumer import Consumer
-
-__all__ = ["Consumer"]
+"""The process that runs tasks: the consumer, its workers, and the command line."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lifecycle.clock import monotonic
-from lifecycle.consumer.health import Health, ReadyFile, address
+from lifecycle.consumer.health import Health, ReadyFile, parse_address
 from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.states import (
     BEGIN,
@@ -94,7 +94,7 @@ class Consumer:
         self._options = WorkerOptions(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
         self._type.check(queue, self._options)
         self._ready_file = None if ready_file is None else Path(ready_file)
-        self._address = None if health is None else address(health)
+        self._address = None if health is None else parse_address(health)
         self._interval_seconds = min(0.5, self._engine.lease / 4)
         self._engine.clock.on_step(self._wake_workers)
         self._run_state: ConsumerState | None = None

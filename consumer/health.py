@@ -1,4 +1,4 @@
-"""How a consumer tells whoever watches over it, an orchestrator say, that it is ready, and alive."""
+"""A consumer's health, as an orchestrator asks for it: the readiness file, and the address of the health server."""
 
 import logging
 import os
@@ -11,45 +11,44 @@ import attrs
 from lifecycle.consumer.states import RUNNING
 from lifecycle.errors import ConfigurationError
 
-__all__ = ["Health", "ReadyFile", "address"]
+__all__ = ["Health", "ReadyFile", "parse_address"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-GREATEST: Final = 65535
-"""The greatest number of a port."""
+MAX_PORT: Final = 65535
 
 
 @attrs.frozen
 class Health:
-    """How a consumer is."""
+    """A report on a consumer."""
 
     state: str | None
-    """Where it is in its life."""
+    """The name of its state in `CONSUMER_LIFECYCLE`; ``None`` before its first run."""
     store: bool
-    """Could the store be used, when it was last tried?"""
+    """True if the last call of the store succeeded."""
     alive: int
-    """How many of its workers are at work: threads, processes, or the one loop."""
+    """The number of its workers that are alive: threads, processes, or the one event loop."""
 
     @property
     def ready(self) -> bool:
-        """Does it run tasks?"""
+        """True if the consumer runs tasks."""
         return self.state == RUNNING and self.store and self.alive > 0
 
 
 class ReadyFile:
-    """A file that is there while the consumer is ready, and is touched with each report."""
+    """A file that exists while the consumer is ready, and is written with each report."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `ConfigurationError` if it cannot be there."""
+        """Raise `ConfigurationError` if the file cannot be made."""
         self._path, self._failed = path, False
         try:
             path.parent.stat()
-            path.unlink(missing_ok=True)  # of a consumer that was killed
+            path.unlink(missing_ok=True)  # left by a consumer that was killed
         except OSError as error:
             raise ConfigurationError(f"the readiness file cannot be made: {error}") from None
 
     def report(self, health: Health) -> None:
-        """Have it there, or not."""
+        """Write or remove the file."""
         try:
             if health.ready:
                 self._path.write_text(f"{os.getpid()}\n")
@@ -57,20 +56,20 @@ class ReadyFile:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             if not self._failed:
-                log.warning("the readiness file cannot be changed: %s", error)
+                log.warning("cannot change the readiness file: error=%s", error)
             self._failed = True
         else:
             self._failed = False
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the file."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
 
-def address(text: str) -> tuple[str, int]:
-    """Where ``PORT`` (of this host only) or ``HOST:PORT`` is. Raises `ConfigurationError`."""
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``PORT`` (on 127.0.0.1) or ``HOST:PORT``. Raises `ConfigurationError`."""
     host, _, number = text.rpartition(":")
-    if not number.isdecimal() or int(number) > GREATEST:
-        raise ConfigurationError(f"health={text!r}: it takes a port, or HOST:PORT")
+    if not number.isdecimal() or int(number) > MAX_PORT:
+        raise ConfigurationError(f"health={text!r}: must be a port or HOST:PORT, as in 8080 or 0.0.0.0:8080")
     return host.strip("[]") or "127.0.0.1", int(number)

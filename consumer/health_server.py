@@ -1,4 +1,4 @@
-"""Where an orchestrator asks over HTTP how a consumer is."""
+"""The HTTP server that answers an orchestrator's questions about a consumer's health."""
 
 import logging
 import socket
@@ -19,12 +19,12 @@ __all__ = ["HealthServer"]
 
 log = logging.getLogger("lifecycle.consumer")
 
-LIFELESS: Final = 10.0
-"""Seconds without a report after which a consumer is not called alive any more."""
+REPORT_TIMEOUT_SECONDS: Final = 10.0
+"""A consumer without a report for so long is not alive any more."""
 
 
 class _Server(ThreadingHTTPServer):
-    """Asks no name service who it is, and does not mind those who hang up."""
+    """Makes no DNS query for its own name, and logs a client's disconnect at level DEBUG only."""
 
     daemon_threads = True
 
@@ -40,21 +40,24 @@ class _Server(ThreadingHTTPServer):
         del request
         error = sys.exception()
         if isinstance(error, OSError):
-            log.debug("%s asked how this consumer is, and did not wait: %s", client_address, error)
+            log.debug("health request aborted: client=%s error=%s", client_address, error)
         else:
-            log.error("%s asked how this consumer is, and gets no answer", client_address, exc_info=error)
+            log.error("health request failed: client=%s", client_address, exc_info=error)
 
 
 class HealthServer:
-    """Answers over HTTP: ``/ready`` and ``/live``, with 200 or 503, and what it knows as JSON."""
+    """Answers ``/ready`` and ``/live`` with status 200 or 503, and the last report as JSON.
+
+    `/live` is 200 if the last report is younger than `REPORT_TIMEOUT_SECONDS`. Runs in a thread of its own.
+    """
 
     def __init__(self, address: tuple[str, int]) -> None:
-        """Raises `ConfigurationError` if it cannot listen there."""
-        port, self._health, self._at = self, Health(STARTING.name, store=False, alive=0), monotonic()
+        """Start the server; raise `ConfigurationError` if the address cannot be used."""
+        answer, self._health, self._reported_at = self.answer, Health(STARTING.name, store=False, alive=0), monotonic()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body = port.answer(self.path)
+                status, body = answer(self.path)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -71,24 +74,24 @@ class HealthServer:
         threading.Thread(target=self._server.serve_forever, name="lifecycle-health", daemon=True).start()
 
     @property
-    def number(self) -> int:
-        """The port that it listens at: of use if it was asked to listen at any, 0."""
+    def port(self) -> int:
+        """The port that the server listens at, also if it was started with port 0."""
         return self._server.server_port
 
     def report(self, health: Health) -> None:
-        """Take note."""
-        self._health, self._at = health, monotonic()
+        """Replace the last report."""
+        self._health, self._reported_at = health, monotonic()
 
     def answer(self, path: str) -> tuple[int, bytes]:
-        """Status and body for a path."""
+        """Return status and body for a path."""
         health = self._health
-        answers = {"/ready": health.ready, "/live": monotonic() - self._at < LIFELESS}
+        answers = {"/ready": health.ready, "/live": monotonic() - self._reported_at < REPORT_TIMEOUT_SECONDS}
         if path not in answers:
             return 404, msgspec.json.encode({"paths": list(answers)})
-        told = {"state": health.state, "store": health.store, "alive": health.alive}
-        return 200 if answers[path] else 503, msgspec.json.encode(told)
+        report = {"state": health.state, "store": health.store, "alive": health.alive}
+        return 200 if answers[path] else 503, msgspec.json.encode(report)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()

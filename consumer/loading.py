@@ -1,4 +1,4 @@
-"""Finding what a command line names: a queue, or a table."""
+"""Finding the queue or the table that a command line names."""
 
 import difflib
 import importlib
@@ -6,11 +6,13 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from lifecycle.core.table import Lifecycle
 from lifecycle.errors import ConfigurationError
-from lifecycle.queue import TaskQueue
+
+if TYPE_CHECKING:
+    from lifecycle.queue import TaskQueue
 
 __all__ = ["load_queue", "load_table"]
 
@@ -19,28 +21,30 @@ _LIBRARY: Final = Path(__file__).parents[1]
 _STANDARD_MODULES: Final = sys.stdlib_module_names | {"test"}  # a package that the list leaves out
 
 
-def load_queue(target: str) -> TaskQueue:
-    """The queue in ``module:attribute`` (``:queue`` may be left out), seen from the current folder.
+def load_queue(target: str) -> "TaskQueue":
+    """Return the queue that ``module:attribute`` names; the default attribute is ``queue``.
 
-    Raises `ConfigurationError` with one line that says what was looked for, and where.
+    The module is looked for in the current folder, then among installed packages. Raises `ConfigurationError` with one
+    line that says which name is wrong, and where it was looked for.
     """
-    return _load(target, TaskQueue, "queue", "tasks:queue")
+    from lifecycle.queue import TaskQueue
+
+    return _load(target, TaskQueue, "queue", "queue", "tasks:queue")
 
 
 def load_table(target: str) -> Lifecycle:
-    """The same for a `Lifecycle`; ``:TABLE`` may be left out.
+    """Return the `Lifecycle` that ``module:attribute`` names; the default attribute is ``TABLE``.
 
-    If importing the module builds a table that is none, the error's cause is a `FaultyTable`.
+    Raises `ConfigurationError`, as `load_queue` does. Its cause is a `FaultyTable` if the module builds a faulty table.
     """
-    return _load(target, Lifecycle, "TABLE", "module:TABLE")
+    return _load(target, Lifecycle, "table", "TABLE", "module:TABLE")
 
 
-def _load(target: str, kind: type[T], usual: str, as_in: str) -> T:
+def _load(target: str, kind: type[T], noun: str, default: str, example: str) -> T:
     module_name, _, attribute = target.partition(":")
-    attribute = attribute or usual
+    attribute = attribute or default
     if not module_name or not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
-        what = "queue" if kind is TaskQueue else "table"
-        raise ConfigurationError(f"{target!r} does not name a {what}: write module:attribute, as in {as_in}")
+        raise ConfigurationError(f"{target!r} does not name a {noun}: write module:attribute, as in {example}")
     package = module_name.partition(".")[0]
     if package in _STANDARD_MODULES:
         raise ConfigurationError(f"{package!r} is a module of Python's standard library: give yours another name")
@@ -52,17 +56,17 @@ def _load(target: str, kind: type[T], usual: str, as_in: str) -> T:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             raise ConfigurationError(f"there is no module {error.name!r}, neither in {here} nor installed") from None
-        raise ConfigurationError(f"{module_name!r} cannot be imported: {_where(error)}") from error
+        raise ConfigurationError(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"{module_name!r} cannot be imported: {_where(error)}") from error
+        raise ConfigurationError(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
     found: object = module
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise ConfigurationError(f"{module_name!r} has no {attribute!r}{_like(found, name, kind)}")
+            raise ConfigurationError(f"{module_name!r} has no {attribute!r}{_suggestion(found, name, kind)}")
         found = getattr(found, name)
     if not isinstance(found, kind):
         raise ConfigurationError(
-            f"{target} is a {type(found).__name__}, not a {kind.__name__}{_like(module, attribute, kind)}"
+            f"{target} is a {type(found).__name__}, not a {kind.__name__}{_suggestion(module, attribute, kind)}"
         )
     return found
 
@@ -78,19 +82,19 @@ def _end_of_standard_library() -> int:
     return max(ends, default=0)
 
 
-def _like(found: object, name: str, kind: type[object]) -> str:
-    """What could have been meant: those of the kind that there are, and what is spelt nearly so."""
-    others = [other for other, value in vars(found).items() if isinstance(value, kind)]
-    near = others or difflib.get_close_matches(name, vars(found), n=1)
+def _suggestion(found: object, name: str, kind: type[object]) -> str:
+    """Return a hint at attributes of that kind or, if there is none, at an attribute with a similar name."""
+    same_kind = [other for other, value in vars(found).items() if isinstance(value, kind)]
+    near = same_kind or difflib.get_close_matches(name, vars(found), n=1)
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
-def _where(error: BaseException) -> str:
-    """The error, and the place in the user's code that it comes from."""
+def _error_with_place(error: BaseException) -> str:
+    """Return the error on one line, with the file and line of the user's code that raised it."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
-    last = (ours or frames)[-1]
+    users = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
+    last = (users or frames)[-1]
     return f"{text} ({last.filename}, line {last.lineno})"

@@ -1,6 +1,6 @@
-"""A consumer's own life: a table like that of its tasks, checked the same way, and gone through the same way.
+"""The states of a consumer: a `Lifecycle` like that of tasks, with the same checks.
 
-Each run of a consumer is a life of its own, so one that was stopped can be started again.
+Each run of a consumer goes through the table anew, so a stopped consumer can be started again.
 """
 
 from typing import Final
@@ -24,14 +24,14 @@ __all__ = [
     "ConsumerState",
 ]  # fmt: skip
 
-_ATTENDANT: Final = "who looks after its workers, once the last has gone home"
+_SUPERVISION: Final = "its supervision, once the last worker has ended"
 
-STARTING: Final = State("starting", "starting", Kind.WAITING, "itself, once its store has answered")
-RUNNING: Final = State("running", "running", Kind.RUNNING, "whoever asks it to stop")
-DRAINING: Final = State("draining", "draining", Kind.RUNNING, _ATTENDANT)
-INTERRUPTING: Final = State("interrupting", "interrupting", Kind.RUNNING, f"{_ATTENDANT}, or its grace is over")
-FORCING: Final = State("forcing", "forcing", Kind.RUNNING, "the same, at once")
-STOPPED: Final = State("stopped", "stopped", Kind.FINAL, "nobody; starting it again is another life")
+STARTING: Final = State("starting", "starting", Kind.WAITING, "the consumer, once its store has answered")
+RUNNING: Final = State("running", "running", Kind.RUNNING, "a request to stop")
+DRAINING: Final = State("draining", "draining", Kind.RUNNING, _SUPERVISION)
+INTERRUPTING: Final = State("interrupting", "interrupting", Kind.RUNNING, f"{_SUPERVISION}, or once the grace is over")
+FORCING: Final = State("forcing", "forcing", Kind.RUNNING, f"{_SUPERVISION}, at once")
+STOPPED: Final = State("stopped", "stopped", Kind.FINAL, "nothing; another start is a new run")
 
 OPEN: Final = "open"
 BEGIN: Final = "begin"
@@ -43,29 +43,29 @@ END: Final = "end"
 CONSUMER_LIFECYCLE: Final = Lifecycle(
     states=(STARTING, RUNNING, DRAINING, INTERRUPTING, FORCING, STOPPED),
     transitions=(
-        Transition(OPEN, None, STARTING, "somebody starts it"),
-        Transition(BEGIN, STARTING, RUNNING, "its store can be used, and its workers are there"),
-        Transition(DRAIN, RUNNING, DRAINING, "SIGINT, SIGHUP, or stop(): claim nothing more, finish what runs"),
-        Transition(INTERRUPT, RUNNING, INTERRUPTING, "SIGTERM, or stop(graceful=False): put back what runs"),
-        Transition(FORCE, DRAINING, FORCING, "asked again: now"),
-        Transition(FORCE, INTERRUPTING, FORCING, "asked again: now"),
-        Transition(FORCE, FORCING, FORCING, "and again: without any grace"),
+        Transition(OPEN, None, STARTING, "the consumer is started"),
+        Transition(BEGIN, STARTING, RUNNING, "its store can be used, and its workers are started"),
+        Transition(DRAIN, RUNNING, DRAINING, "SIGINT, SIGHUP, or stop(): claim nothing more, finish the running tasks"),
+        Transition(INTERRUPT, RUNNING, INTERRUPTING, "SIGTERM, or stop(graceful=False): requeue the running tasks"),
+        Transition(FORCE, DRAINING, FORCING, "a second request: at once"),
+        Transition(FORCE, INTERRUPTING, FORCING, "a second request: at once"),
+        Transition(FORCE, FORCING, FORCING, "a third request: without any grace"),
         Transition(END, STARTING, STOPPED, "its store cannot be used"),
-        Transition(END, RUNNING, STOPPED, "who looks after its workers has failed"),
-        Transition(END, DRAINING, STOPPED, "what ran is finished"),
-        Transition(END, INTERRUPTING, STOPPED, "what ran is put back"),
-        Transition(END, FORCING, STOPPED, "what ran is put back"),
+        Transition(END, RUNNING, STOPPED, "its supervision has failed"),
+        Transition(END, DRAINING, STOPPED, "the running tasks are finished"),
+        Transition(END, INTERRUPTING, STOPPED, "the running tasks are requeued"),
+        Transition(END, FORCING, STOPPED, "the running tasks are requeued"),
     ),
 )
-"""The life of a consumer."""
+"""The table of a consumer's states."""
 
 
 class ConsumerState:
-    """One life; `state` is the name of where it is."""
+    """The state of one run; `state` is its name."""
 
     def __init__(self) -> None:
         self.state: str = CONSUMER_LIFECYCLE.initial.name
 
     def go(self, trigger: str) -> None:
-        """Take a step; raises `IllegalTransition` if the table has none of that name here."""
+        """Enter the next state; raise `IllegalTransition` if the table has no such trigger in this state."""
         self.state = CONSUMER_LIFECYCLE.next(self.state, trigger).name

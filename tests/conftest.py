@@ -363,6 +363,6 @@ def cli(tmp_path, monkeypatch, capsys):
         return ended.value.code or 0, *capsys.readouterr()
 
     yield run
-    for name, module in [*sys.modules.items()]:  # what a command has imported is of this test alone
-        if (getattr(module, "__file__", None) or "").startswith(f"{tmp_path}/"):
+    for name, module in list(sys.modules.items()):  # a later test may have another `tasks.py`
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]

@@ -1,4 +1,4 @@
-"""Who plays in a rehearsal: a producer, and consumers whose threads run one at a time, when they are told to."""
+"""The processes of a replay: a producer, and consumers whose threads run one at a time."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from typing import Final, Protocol, cast
 
 import attrs
 
-from lifecycle.consumer.demo.demo import TASKS, Setting
+from lifecycle.consumer.demo.demo import TASKS_MODULE, DemoSettings
 from lifecycle.consumer.demo.storage_tracer import StepLog, StorageTracer
 from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow
@@ -26,134 +26,134 @@ from lifecycle.storage import Storage
 from lifecycle.storage.base import Channel
 from lifecycle.virtual_clock import VirtualClock
 
-__all__ = ["DELAY", "FOREVER", "LEASE", "OPERATOR", "Consumer", "Process", "World"]
+__all__ = ["DELAY_SECONDS", "FOREVER", "LEASE_SECONDS", "OPERATOR", "ReplayConsumer", "ReplayProcess", "ReplayWorld"]
 
-DELAY: Final = 10.0
-"""Seconds, as in the documentation."""
-LEASE: Final = 30.0
+DELAY_SECONDS: Final = 10.0
+"""The delay of the documentation."""
+LEASE_SECONDS: Final = 30.0
 OPERATOR: Final = "operator"
 FOREVER: Final = float("inf")
 
 
-class World(Protocol):
-    """What they play in."""
+class ReplayWorld(Protocol):
+    """The part of `Replay` that its processes use."""
 
     clock: VirtualClock
-    score: StepLog
+    step_log: StepLog
 
     def open(self) -> Storage:
-        """The store, as another process opens it."""
+        """Open the store, as another process does."""
         ...
 
     def step(self, until: float) -> bool:
-        """Let the others go on; False if there is nothing to wait for."""
+        """Let one other process run, or time pass; return False if nothing is left to do."""
         ...
 
-    def hear(self, task_id: str, signal: str) -> None:
-        """A handler was called."""
+    def record_signal(self, task_id: str, signal: str) -> None:
+        """Record a call of a handler."""
         ...
 
 
-class _Dead(BaseException):
-    """Thrown in the thread of a consumer that was killed, when it comes back: it may do nothing any more."""
+class _Killed(BaseException):
+    """Raised in the thread of a killed consumer, so that the thread ends without another action."""
 
 
-class _Pulse(Heartbeat):
-    """A heart without a thread: it beats when it is told to."""
+class _ManualHeartbeat(Heartbeat):
+    """A heartbeat without a thread: `beat` extends the leases."""
 
     def keep(self, worker: str) -> None:
-        """See `Heartbeat`."""
+        """Add a worker whose leases `beat` extends."""
         self._workers[worker] = self._workers.get(worker, 0) + 1
 
     def beat(self) -> None:
-        """Prolong what is held."""
+        """Extend the leases of all workers."""
         if self._workers:
             self._beat(list(self._workers))
 
     @property
     def interval(self) -> float:
-        """Seconds from one beat to the next."""
+        """The seconds between two beats."""
         return self._interval
 
 
-class _Guard(Interrupter):
-    """Of a body on the virtual clock: what is thrown strikes when the body has slept, or at once if it sleeps now."""
+class _ReplayInterrupter(Interrupter):
+    """Interrupts a function on the virtual clock: the exception is raised in `ReplayConsumer.sleep`."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
         self._clock = clock
-        self.strike: tuple[float, type[BaseException]] | None = None
-        """When, and what."""
+        self.pending: tuple[float, type[BaseException]] | None = None
+        """The time of the next exception, and the exception."""
 
     def arm(
         self, timeout: float | None, error: type[BaseException], cancel: Callable[[], object] | None = None
     ) -> None:
-        """See `Interrupter`."""
+        """Raise `error` in the function after `timeout` seconds."""
         super().arm(None, error, cancel)
-        self.strike = None if timeout is None else (self._clock.now() + timeout, error)
+        self.pending = None if timeout is None else (self._clock.now() + timeout, error)
 
     def throw(self, error: type[BaseException], run: int | None = None, *, force: bool = False) -> bool:
-        """See `Interrupter`."""
+        """Raise `error` in the function at once."""
         del run, force
-        self.strike = self._clock.now(), error
+        self.pending = self._clock.now(), error
         return True
 
 
-class Process:
-    """A program that has imported the tasks: the producer, or a consumer."""
+class ReplayProcess:
+    """A process that has imported the tasks: the producer, or a consumer."""
 
-    def __init__(self, stage: World, name: str) -> None:
-        self.name, self._stage = name, stage
-        self.tasks = _imported()
+    def __init__(self, replay: ReplayWorld, name: str) -> None:
+        self.name, self._replay = name, replay
+        self.tasks = _import_tasks()
         self.queue: TaskQueue = self.tasks.queue
         self.engine = engine = self.queue.engine
-        self.recorder = StorageTracer(stage.open(), stage.score, name, self._wait)
-        self.pulse = _Pulse(engine.prolong_leases, engine.lease / 3)
+        self.tracer = StorageTracer(replay.open(), replay.step_log, name, self._wait)
+        self.heartbeat = _ManualHeartbeat(engine.prolong_leases, engine.lease / 3)
         engine.replace_environment(
             attrs.evolve(
                 engine.environment,
-                storage=cast("Storage", self.recorder),
-                clock=stage.clock,
-                monotonic=stage.clock.now,
-                lease_keeper=self.pulse,
+                storage=cast("Storage", self.tracer),
+                clock=replay.clock,
+                monotonic=replay.clock.now,
+                lease_keeper=self.heartbeat,
             )
         )
-        self.next_beat = stage.clock.now() + self.pulse.interval
+        self.next_heartbeat = replay.clock.now() + self.heartbeat.interval
 
     def _wait(self, over: Callable[[], bool]) -> None:
-        """Instead of waiting, let the others go on, until it is `over`."""
+        """Let other processes run until the wait is `over`."""
         while not over():
-            if not self._stage.step(FOREVER):
-                raise LifecycleError("nothing happens any more")
+            if not self._replay.step(FOREVER):
+                raise LifecycleError("the replay waits, and no process can run")
 
 
-class Consumer(Process):
-    """A consumer, with one worker. Its thread runs only while somebody waits in `go`."""
+class ReplayConsumer(ReplayProcess):
+    """A consumer with one worker. Its thread runs only while another thread waits in `resume`."""
 
-    def __init__(self, stage: World, name: str) -> None:
-        super().__init__(stage, name)
-        self.tasks.monotonic, self.tasks.sleep = stage.clock.now, self.sleep  # type: ignore[attr-defined]
+    def __init__(self, replay: ReplayWorld, name: str) -> None:
+        super().__init__(replay, name)
+        self.tasks.monotonic, self.tasks.sleep = replay.clock.now, self.sleep  # type: ignore[attr-defined]
         runner = TaskRunner(self.engine)
-        runner.interrupter = self._guard = _Guard(stage.clock)
+        runner.interrupter = self._interrupter = _ReplayInterrupter(replay.clock)
         self.worker = Worker(self.engine, f"{name}/1", runner=runner)
-        self.queue.signal()(self._hear)
+        self.queue.signal()(self._record_signal)
         for function, entry in self.engine.functions.items():
-            self.engine.functions[function] = attrs.evolve(entry, call=self._telling(entry))
-        self.pulse.keep(self.worker.name)
-        self.wakes: float | None = None
-        """When its body has slept enough; ``None``: it runs none."""
+            self.engine.functions[function] = attrs.evolve(entry, call=self._traced(entry))
+        self.heartbeat.keep(self.worker.name)
+        self.sleeps_until: float | None = None
+        """The time at which the running function ends its sleep; ``None`` if no function runs."""
         self.frozen = self.killed = self.stopping = False
-        self._go, self._paused = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._live, name=name, daemon=True)
+        self._resumed, self._paused = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run_worker, name=name, daemon=True)
         self._thread.start()
 
-    # What its thread does ------------------------------------------------------------------------------------------
+    # In its own thread --------------------------------------------------------------------------------------------
 
-    def _live(self) -> None:
-        with contextlib.suppress(_Dead):
-            self._go.acquire()
+    def _run_worker(self) -> None:
+        with contextlib.suppress(_Killed):
+            self._resumed.acquire()
             store = self.engine.storage
-            while not self.stopping:  # as a consumer's worker does
+            while not self.stopping:  # the loop of a consumer's worker
                 generation = store.generation(Channel.WORK)
                 self.worker.work(lambda: not self.stopping)
                 if not self.stopping:
@@ -162,107 +162,107 @@ class Consumer(Process):
         self._paused.release()
 
     def _wait(self, over: Callable[[], bool]) -> None:
-        del over  # whoever lets it go on again has looked
+        del over  # `resume` is called when it is
         self._pause()
 
     def _pause(self) -> None:
         self._paused.release()
-        self._go.acquire()
+        self._resumed.acquire()
         if self.killed:
-            raise _Dead
+            raise _Killed
 
     def sleep(self, seconds: float) -> None:
-        """What a body calls to let time pass."""
-        strike = self._guard.strike
-        now = self._stage.clock.now()
-        self.wakes = min(now + seconds, strike[0] if strike is not None else FOREVER)
+        """Sleep on the virtual clock: the `sleep` of the demo's tasks."""
+        pending = self._interrupter.pending
+        now = self._replay.clock.now()
+        self.sleeps_until = min(now + seconds, pending[0] if pending is not None else FOREVER)
         self._pause()
-        self.wakes = None
-        strike = self._guard.strike
-        if strike is not None and strike[0] <= self._stage.clock.now():
-            self._guard.strike = None
-            raise strike[1]
+        self.sleeps_until = None
+        pending = self._interrupter.pending
+        if pending is not None and pending[0] <= self._replay.clock.now():
+            self._interrupter.pending = None
+            raise pending[1]
 
-    def _hear(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
+    def _record_signal(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
         del exc
-        self._stage.hear(task.id, signal)
-        self._stage.score.announce(self.name, signal)
+        self._replay.record_signal(task.id, signal)
+        self._replay.step_log.add_signal(self.name, signal)
 
-    def _telling(self, function: Function) -> Callable[..., object]:
-        short = function.name.rpartition(".")[2]
+    def _traced(self, function: Function) -> Callable[..., object]:
+        short_name = function.name.rpartition(".")[2]
 
-        def told(*args: object, **kwargs: object) -> object:
-            score = self._stage.score
-            score.note(self.name, f"{short} begins")
-            begun = len(score.steps)
+        def traced(*args: object, **kwargs: object) -> object:
+            step_log = self._replay.step_log
+            step_log.add_note(self.name, f"{short_name} begins")
+            step_count = len(step_log.steps)
 
-            def end(how: str) -> None:
-                if len(score.steps) == begun:
-                    score.steps.pop()
-                score.note(self.name, f"{short} {how}")
+            def add_end(text: str) -> None:
+                if len(step_log.steps) == step_count:
+                    step_log.steps.pop()
+                step_log.add_note(self.name, f"{short_name} {text}")
 
             try:
                 value = function.call(*args, **kwargs)
-            except _Dead:
+            except _Killed:
                 raise
             except BaseException as error:
-                end(f"raises {type(error).__name__}")
+                add_end(f"raises {type(error).__name__}")
                 raise
-            end(f"returns {value!r}")
+            add_end(f"returns {value!r}")
             return value
 
-        return told
+        return traced
 
-    # What others do with it ----------------------------------------------------------------------------------------
+    # In other threads ---------------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
-        """Can it do anything?"""
+        """True if the consumer can run: it is neither frozen nor killed."""
         return self._thread.is_alive() and not self.frozen and not self.killed
 
-    def go(self) -> None:
-        """Let it run until it has nothing to do, or its body sleeps."""
-        self._go.release()
+    def resume(self) -> None:
+        """Let the thread run until it has nothing to do, or until its function sleeps."""
+        self._resumed.release()
         self._paused.acquire()
         if self.stopping or self.killed:
             self._thread.join()
 
     def send_signal(self, number: int) -> None:
-        """What an operator does to a process."""
-        score = self._stage.score
+        """Send a signal to the process, as an operator does."""
+        step_log = self._replay.step_log
         if number == signal.SIGKILL:
-            score.say(OPERATOR, self.name, "kill -9", Arrow.KILL)
+            step_log.add_call(OPERATOR, self.name, "kill -9", Arrow.KILL)
             self.killed = True
         elif number == signal.SIGTERM:
-            score.say(OPERATOR, self.name, "SIGTERM", Arrow.SEND)
+            step_log.add_call(OPERATOR, self.name, "SIGTERM", Arrow.SEND)
             self.stopping = True
             self.worker.interrupt()
-            self.go()
+            self.resume()
         elif number == signal.SIGSTOP:
-            score.say(OPERATOR, self.name, "SIGSTOP", Arrow.SEND)
+            step_log.add_call(OPERATOR, self.name, "SIGSTOP", Arrow.SEND)
             self.frozen = True
         elif number == signal.SIGCONT:
-            score.say(OPERATOR, self.name, "SIGCONT", Arrow.SEND)
+            step_log.add_call(OPERATOR, self.name, "SIGCONT", Arrow.SEND)
             self.frozen = False
 
     def close(self) -> None:
-        """End its thread; it may not touch the store any more."""
+        """End the thread, without another call of the store."""
         if self._thread.is_alive():
             self.killed = True
-            self.recorder.die(_Dead)
-            self.go()
+            self.tracer.fail_all_calls(_Killed)
+            self.resume()
         self.worker.runner.close()
 
 
-def _imported() -> ModuleType:
-    """The demo's tasks, imported as a process of its own would."""
-    setting = Setting("memory://", LEASE, DELAY)
+def _import_tasks() -> ModuleType:
+    """Import the demo's tasks once more, as another process does."""
+    settings = DemoSettings("memory://", LEASE_SECONDS, DELAY_SECONDS)
     before = dict(os.environ)
-    spec = importlib.util.find_spec(TASKS)
+    spec = importlib.util.find_spec(TASKS_MODULE)
     if spec is None or spec.loader is None:
-        raise LifecycleError(f"there is no module {TASKS}")
+        raise LifecycleError(f"there is no module {TASKS_MODULE}")
     module = importlib.util.module_from_spec(spec)
-    os.environ |= setting.environment()
+    os.environ |= settings.environment()
     try:
         spec.loader.exec_module(module)
     finally:

@@ -1,4 +1,4 @@
-"""A store that tells what it is asked, and what came of it: what pictures of real runs are made from."""
+"""A storage that records its calls and their outcomes, for pictures of real runs."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, cast
@@ -15,151 +15,156 @@ __all__ = ["HANDLERS", "STORE", "StepLog", "StorageTracer"]
 STORE: Final = "store"
 HANDLERS: Final = "handlers"
 HELD: Final = " (held)"
-REFUSED: Final = "refused: it is another's by now"
+REFUSED: Final = "refused: another worker holds the task"
 
 
 class StepLog:
-    """What has been recorded so far."""
+    """The recorded steps of a run."""
 
-    def __init__(self, now: Callable[[], float], *, full: bool = False) -> None:
-        """`full`: also what only looks, and what finds nothing."""
-        self.full = full
+    def __init__(self, now: Callable[[], float], *, with_reads: bool = False) -> None:
+        """`with_reads`: record also calls that only read, and calls without an effect."""
+        self.with_reads = with_reads
         self.steps: list[Message | Note] = []
-        self.outcomes = 0
-        """How often attempts came to an end."""
+        self.ended_count = 0
+        """The number of attempts that ended."""
         self._now, self._last = now, now()
 
     def add(self, step: Message | Note) -> None:
-        """Record a step; and before it how much later than the last one it comes."""
+        """Record a step; if time has passed since the last step, record how much."""
         now = self._now()
         if passed := round(now - self._last, 2):
             self.steps.append(Note((), f"{passed:g} s later"))
         self._last = now
         self.steps.append(step)
 
-    def say(self, source: str, target: str, text: str, arrow: Arrow = Arrow.CALL) -> None:
-        """Record a message."""
+    def add_call(self, source: str, target: str, text: str, arrow: Arrow = Arrow.CALL) -> None:
+        """Record a call or a message."""
         self.add(Message(source, target, text, arrow))
 
-    def note(self, who: str, text: str, kind: Kind | None = None) -> None:
-        """Record what happens at somebody."""
-        self.add(Note((who,), text, kind))
+    def add_note(self, participant: str, text: str, kind: Kind | None = None) -> None:
+        """Record a note at a participant."""
+        self.add(Note((participant,), text, kind))
 
-    def announce(self, who: str, signal: str) -> None:
-        """Record that handlers hear a signal."""
+    def add_signal(self, sender: str, signal: str) -> None:
+        """Record a signal to the handlers."""
         kind = next(state.kind for state in LIFECYCLE.states if state.signal == signal)
-        self.add(Message(who, HANDLERS, signal, Arrow.SEND, kind))
+        self.add(Message(sender, HANDLERS, signal, Arrow.SEND, kind))
 
 
 class StorageTracer:
-    """Stands between an engine and its store."""
+    """A `Storage` that passes each call on to another one, and records it."""
 
-    def __init__(self, store: Storage, score: StepLog, who: str, wait: Callable[[Callable[[], bool]], None]) -> None:
-        """`who` asks; `wait`: what to do instead of waiting, given what says that it is over."""
-        self._store, self._score, self._who, self._wait = store, score, who, wait
+    def __init__(
+        self, store: Storage, step_log: StepLog, caller: str, wait: Callable[[Callable[[], bool]], None]
+    ) -> None:
+        """`caller`: the name of the participant that calls.
 
-    def die(self, error: type[BaseException]) -> None:
-        """From now on every call raises `error`: who asks is no more."""
-        self._store = cast("Storage", _Gone(error))
+        `wait`: called instead of waiting, with a function that returns whether the wait is over.
+        """
+        self._store, self._step_log, self._caller, self._wait = store, step_log, caller, wait
+
+    def fail_all_calls(self, error: type[BaseException]) -> None:
+        """Raise `error` in every call from now on: the caller was killed."""
+        self._store = cast("Storage", _Unavailable(error))
 
     def __getattr__(self, name: str) -> object:
-        """What changes nothing: passed on, and told only in full."""
+        """Return another method of the storage; with `with_reads`, its calls are recorded, too."""
         method = cast("Callable[..., object]", getattr(self._store, name))
-        if not self._score.full or name in ("close", "wake"):
+        if not self._step_log.with_reads or name in ("close", "wake"):
             return method
 
-        def told(*args: object, **kwargs: object) -> object:
-            self._score.say(self._who, STORE, name)
+        def traced(*args: object, **kwargs: object) -> object:
+            self._step_log.add_call(self._caller, STORE, name)
             return method(*args, **kwargs)
 
-        return told
+        return traced
 
-    def _tell(self, call: str, *came: str | Move) -> None:
-        """A call, and what came of it, a note each."""
-        self._score.say(self._who, STORE, call)
-        for one in came:
+    def _record(self, call: str, *outcomes: str | Move) -> None:
+        """Record a call, and a note for each outcome."""
+        self._step_log.add_call(self._caller, STORE, call)
+        for one in outcomes:
             if isinstance(one, str):
-                self._score.note(STORE, one)
+                self._step_log.add_note(STORE, one)
             else:
-                self._score.note(STORE, _came(one), one.state.kind)
+                self._step_log.add_note(STORE, _move_text(one), one.state.kind)
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
-        """See `Storage`; so are the others."""
+        """Enqueue, and record the state of each task."""
         moves = self._store.enqueue(tasks, now, actor)
-        self._score.say(self._who, STORE, f"enqueue {', '.join(_short(task) for task in tasks)}")
+        self._step_log.add_call(self._caller, STORE, f"enqueue {', '.join(_short_name(task) for task in tasks)}")
         for status in filter(None, (self._store.status(task.id) for task in tasks)):
             state = LIFECYCLE.state(status.state)
-            self._score.note(STORE, state.name + HELD * (actor.hold is not None), state.kind)
+            self._step_log.add_note(STORE, state.name + HELD * (actor.hold is not None), state.kind)
         return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        """A settlement that is refused is noted as such."""
+        """Exchange, and record the moves and the refused settlements."""
         took, claims = self._store.exchange(done, request)
-        self._score.outcomes += sum(took)
-        if done or claims or self._score.full:
+        self._step_log.ended_count += sum(took)
+        if done or claims or self._step_log.with_reads:
             asked = [f"settle {' → '.join(move.path)}" for _, move in done] + ["claim"] * (request is not None)
-            came: list[str | Move] = [move if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
-            came += [move for _, move in claims]
-            if self._score.full and request is not None and not claims:
-                came.append("nothing is due")
-            self._tell(f"exchange: {', '.join(asked)}", *came)
+            outcomes: list[str | Move] = [move if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
+            outcomes += [move for _, move in claims]
+            if self._step_log.with_reads and request is not None and not claims:
+                outcomes.append("nothing is due")
+            self._record(f"exchange: {', '.join(asked)}", *outcomes)
         return took, claims
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
-        """Tells for whom."""
+        """Release, and record the tasks."""
         released = self._store.release(tasks, now)
-        self._tell(f"release {', '.join(_short(task) for task in tasks)}")
+        self._record(f"release {', '.join(_short_name(task) for task in tasks)}")
         return released
 
     def extend(self, workers: Collection[str], until: float) -> int:
-        """Told if it prolonged anything."""
+        """Extend the leases, and record it if there were any."""
         count = self._store.extend(workers, until)
         if count:
-            self._tell("extend", "the lease is prolonged")
+            self._record("extend", "the lease is extended")
         return count
 
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
-        """Told if it found anything."""
+        """Recover, and record the moves if there were any."""
         moved = self._store.recover(now, actor, max_interruptions=max_interruptions, limit=limit)
-        self._score.outcomes += len(moved)
+        self._step_log.ended_count += len(moved)
         if moved:
-            self._tell("recover", *(move for _, move in moved))
+            self._record("recover", *(move for _, move in moved))
         return moved
 
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
-        """By the function's name, or the task."""
+        """Revoke, and record the target."""
         self._store.revoke(target, revocation, now)
-        self._tell(f"revoke {_aim(target)}")
+        self._record(f"revoke {_target_text(target)}")
 
     def restore(self, target: RevocationTarget, now: float) -> bool:
-        """The same."""
+        """Restore, and record the target."""
         restored = self._store.restore(target, now)
-        self._tell(f"restore {_aim(target)}")
+        self._record(f"restore {_target_text(target)}")
         return restored
 
     def lock(self, lock: Lock, now: float) -> bool:
-        """Whether it was free."""
+        """Lock, and record whether the lock was free."""
         taken = self._store.lock(lock, now)
-        self._tell(f"lock {lock.name}", "taken" if taken else "refused: somebody has it")
+        self._record(f"lock {lock.name}", "taken" if taken else "refused: the lock is held")
         return taken
 
     def unlock(self, name: str, owner: str) -> bool:
-        """Tells the lock's name."""
+        """Unlock, and record the lock's name."""
         given = self._store.unlock(name, owner)
-        self._tell(f"unlock {name}")
+        self._record(f"unlock {name}")
         return given
 
     def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """Lets the others go on instead."""
+        """Let the other processes run instead of waiting."""
         del generation, timeout
-        if self._score.full:
-            self._score.say(self._who, STORE, f"wait for {channel.value}")
-        before = self._score.outcomes  # a generation of SQLite changes when another thread has looked
-        self._wait(lambda: self._score.outcomes != before)
+        if self._step_log.with_reads:
+            self._step_log.add_call(self._caller, STORE, f"wait for {channel.value}")
+        before = self._step_log.ended_count  # a generation of SQLite may change when another thread reads
+        self._wait(lambda: self._step_log.ended_count != before)
         return True
 
 
-class _Gone:
+class _Unavailable:
     def __init__(self, error: type[BaseException]) -> None:
         self._error = error
 
@@ -167,14 +172,14 @@ class _Gone:
         raise self._error
 
 
-def _short(task: Task) -> str:
+def _short_name(task: Task) -> str:
     return task.name.rpartition(".")[2]
 
 
-def _aim(target: RevocationTarget) -> str:
+def _target_text(target: RevocationTarget) -> str:
     return f"all of {target.key.rpartition('.')[2]}" if target.function else "the task"
 
 
-def _came(move: Move) -> str:
+def _move_text(move: Move) -> str:
     held = move.lease is not None and move.state.kind is Kind.WAITING
     return " → ".join(state.name for state in move.states) + HELD * held

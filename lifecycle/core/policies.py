@@ -92,8 +92,9 @@ class Move:
     """When (UTC seconds)."""
     worker: str
     """Who makes it."""
+    version: int
+    """The task's fields after the move; so are the fields that follow."""
     attempt: int
-    """The task's fields after the move; so are those that follow."""
     retries: int
     interruptions: int
     eta: float | None
@@ -130,39 +131,34 @@ class Move:
 
     def apply(self, task: Task) -> None:
         """Bring a task from before the move to after the move: every field that a store keeps, the state included."""
-        task.version += len(self.states)
-        task.state = self.states[-1].name
-        self._finish(task)
-
-    def enter(self, task: Task, step: int) -> None:
-        """Give a task the fields of one step of the path, all but the state.
-
-        `step`: 0 is the first transition. For announcing: the machine moves the state, and handlers see in each step
-        the fields of that step. Call it for each step, in order; after the last, the task is as `apply` leaves it.
-        """
-        task.version += 1
-        if step == len(self.path) - 1:
-            self._finish(task)
-            return
-        trigger = self.path[step]
-        task.worker, task.lease = self.worker, self.lease
-        if trigger == RETRY:  # pays with a retry; an operator's retry forgives interruptions
-            task.retries, task.interruptions = self.retries, self.interruptions
-        elif trigger == INTERRUPT:
-            task.interruptions = self.interruptions
-
-    def _finish(self, task: Task) -> None:
+        task.state, task.version = self.states[-1].name, self.version
         if task.canceling and self.ended is not None:
             task.canceling = False
         task.attempt, task.retries, task.interruptions = self.attempt, self.retries, self.interruptions
         task.eta, task.lease, task.worker = self.eta, self.lease, self.worker
+
+    def enter(self, task: Task, step: int) -> None:
+        """Give a task the fields of one step on the way, all but the state; for the last step there is `apply`.
+
+        `step`: 0 is the first transition. For announcing: the machine moves the state, and handlers see in each step
+        the fields of that step.
+        """
+        task.version += 1
+        task.worker, task.lease = self.worker, self.lease
+        if self.path[step] == RETRY:  # pays with a retry; an operator's retry forgives interruptions
+            task.retries, task.interruptions = self.retries, self.interruptions
+        elif self.path[step] == INTERRUPT:
+            task.interruptions = self.interruptions
 
 
 def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold: float | None = None) -> Move:
     """The move along `path`, with nothing else changed. Raises `IllegalTransition` if the table does not have it."""
     states = LIFECYCLE.walk(task.state, path)
     lease = hold if states[-1].name in WAITING else None
-    return Move(path, states, now, worker, task.attempt, task.retries, task.interruptions, task.eta, lease, hold)
+    version = task.version + len(states)
+    return Move(
+        path, states, now, worker, version, task.attempt, task.retries, task.interruptions, task.eta, lease, hold
+    )
 
 
 def enqueued(task: Task, now: float, worker: str, hold: float | None = None) -> Move:

@@ -5,8 +5,6 @@ value is refused where it is passed in, and reading never runs code. `PickleSeri
 any value; it fits only queues where every writer is trusted to run code in every worker.
 """
 
-import hmac
-import pickle
 import struct
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
@@ -244,11 +242,16 @@ class PickleSerializer:
         key = secret.encode() if isinstance(secret, str) else secret
         if len(key) < _MIN_SECRET_BYTES:
             raise ValueError(f"secret: must have at least {_MIN_SECRET_BYTES} bytes, for example secrets.token_hex()")
+        import hmac
+
         # A derived key: data that another program signed with the same secret is no payload.
         self._key = hmac.digest(key, b"lifecycle.PickleSerializer", "sha256")
 
     def dumps(self, value: object) -> bytes:
         """Return `value` pickled and signed. Raises `Unserializable`, without a path, if pickle refuses the value."""
+        import hmac
+        import pickle
+
         try:
             pickled = pickle.dumps(value)
         except (MemoryError, TaskTimeout):  # raised from outside to end the task, not because of the value
@@ -259,6 +262,9 @@ class PickleSerializer:
 
     def loads(self, data: bytes) -> object:
         """Return the value from which `dumps` made `data`. Raises `Undecodable` for other bytes and missing classes."""
+        import hmac
+        import pickle
+
         signature, pickled = data[:_SIGNATURE_BYTES], data[_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, hmac.digest(self._key, pickled, "sha256")):
             raise Undecodable("signature does not match: another secret, or the payload was changed")

@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Final, cast
 
-from lifecycle.core.policies import Outcome
 from lifecycle.core.task import Task
 from lifecycle.errors import TaskCanceled, TaskInterrupted, TaskTimeout
-from lifecycle.execution.attempt import Arguments, attempt, call_post_hooks, current_task, outcome_of_error
+from lifecycle.execution.attempt import completed, current_task, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.registry import Function
 from lifecycle.execution.runner import Ended, TaskRunner
@@ -20,8 +19,6 @@ from lifecycle.execution.runner import Ended, TaskRunner
 __all__ = ["AsyncRunner"]
 
 log = logging.getLogger("lifecycle.worker")
-
-_Ended = tuple[Outcome, BaseException | None]
 
 
 class _Coroutine:
@@ -149,38 +146,46 @@ class AsyncRunner:
 
     async def _attempt(self, task: Task, coroutine: _Coroutine, ended: Ended) -> None:
         engine = self._engine
+        value: object = None
+        error: BaseException | None = None
         current_task.set(task)
-
-        async def call(function: Function, arguments: Arguments) -> object:
-            alarm = None if task.timeout is None else self._loop.call_later(task.timeout, coroutine.throw, TaskTimeout)
-            try:
-                args, kwargs = arguments
-                awaited = cast("Awaitable[object]", function.call(*args, **kwargs))
-                coroutine.running = asyncio.current_task()
-                return await awaited
-            except asyncio.CancelledError:
-                if coroutine.thrown is None:
-                    raise
-                raise coroutine.thrown from None
-            finally:
-                coroutine.running = None
-                if alarm is not None:
-                    alarm.cancel()
-
         if self._interrupted:
             coroutine.thrown = TaskInterrupted
-        value: object = None
         try:
-            if coroutine.thrown is not None:
-                outcome, error = cast(_Ended, outcome_of_error(task, coroutine.thrown()))
-            else:
-                value, outcome, error = await attempt(engine, task, call, lambda: None, awaits=True)
+            try:
+                if coroutine.thrown is not None:
+                    raise coroutine.thrown
+                value = await self._call(coroutine, task.timeout, *prepare(engine, task))
+                outcome = completed(engine, task, value)
+            except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
+                outcome, error = outcome_of_error(task, failure)
             self._coroutines.pop(task.id, None)
-            call_post_hooks(engine, task, value, error)
+            end_attempt(engine, task, value, error)
         except BaseException as late:  # noqa: BLE001 -- a hook that exits must not take the loop with it
-            self._coroutines.pop(task.id, None)
             outcome, error = outcome_of_error(task, late)
         ended(task, outcome, error)
+
+    async def _call(
+        self,
+        coroutine: _Coroutine,
+        timeout: float | None,
+        function: Function,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
+        timer = None if timeout is None else self._loop.call_later(timeout, coroutine.throw, TaskTimeout)
+        try:
+            awaited = cast("Awaitable[object]", function.call(*args, **kwargs))
+            coroutine.running = asyncio.current_task()
+            return await awaited
+        except asyncio.CancelledError:
+            if coroutine.thrown is None:
+                raise
+            raise coroutine.thrown from None
+        finally:
+            coroutine.running = None
+            if timer is not None:
+                timer.cancel()
 
     # In threads beside it --------------------------------------------------------------------------------------------
 

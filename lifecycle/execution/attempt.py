@@ -1,11 +1,14 @@
-"""One attempt of a task: hooks, arguments, the function's end as an outcome of the table. The same for every runner."""
+"""One attempt of a task: hooks, arguments, and the function's end as an outcome of the table.
+
+Every runner makes an attempt in the same order: `prepare`, call the function, `completed` (or, for any exception,
+`outcome_of_error`), `end_attempt`.
+"""
 
 import logging
-from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from copy import copy
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 from lifecycle.core.policies import Outcome
 from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
@@ -27,12 +30,9 @@ from lifecycle.execution.registry import Function
 from lifecycle.execution.stored_result import pack_error, pack_value
 from lifecycle.moments import duration, moment
 
-__all__ = ["Arguments", "attempt", "call_post_hooks", "check_canceled", "current_task", "outcome_of_error"]
+__all__ = ["check_canceled", "completed", "current_task", "end_attempt", "outcome_of_error", "prepare"]
 
 log = logging.getLogger("lifecycle.worker")
-
-Arguments = tuple[tuple[object, ...], dict[str, object]]
-"""Positional and keyword arguments."""
 
 current_task: ContextVar[Task | None] = ContextVar("current_task", default=None)
 """The task that runs in this context; ``None`` outside of one."""
@@ -57,41 +57,13 @@ def check_canceled() -> None:
         raise TaskCanceled
 
 
-async def attempt(
-    engine: Engine,
-    task: Task,
-    call: Callable[[Function, Arguments], object],
-    disarm: Callable[[], object],
-    *,
-    awaits: bool = False,
-) -> tuple[object, Outcome, BaseException | None]:
-    """Make one attempt; return the function's value, the outcome, and the exception that the function raised.
+def end_attempt(engine: Engine, task: Task, value: object, error: BaseException | None) -> None:
+    """Give back the locks that a task's function has left taken, and call the post-execute hooks.
 
-    Calls the pre-execute hooks, and gives back the locks that the function has left taken. `call`: calls the function;
-    exceptions may be raised in it from outside. `disarm`: called when `call` has raised: from then on, none may come.
-    `awaits`: `call` returns an awaitable; without it, this coroutine never suspends.
-    Raises only an exception from outside that came before that.
+    A hook that raises an `Exception` is logged.
     """
-    value: object = None
-    error: BaseException | None = None
-    try:
-        try:
-            function, arguments = _prepare(engine, task)
-            value = call(function, arguments)
-            if awaits:
-                value = await cast("Awaitable[object]", value)
-            outcome = _completed(engine, task, value)
-        finally:
-            if task.id in engine.held_locks:
-                _release_locks(engine, task)
-    except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
-        disarm()
-        outcome, error = outcome_of_error(task, failure)
-    return value, outcome, error
-
-
-def call_post_hooks(engine: Engine, task: Task, value: object, error: BaseException | None) -> None:
-    """Call the post-execute hooks after an attempt; a hook that raises an `Exception` is logged."""
+    if task.id in engine.held_locks:
+        _release_locks(engine, task)
     for name, hook in engine.hooks.post_execute.items():
         try:
             hook(copy(task), value, error)
@@ -110,8 +82,8 @@ def outcome_of_error(task: Task, error: BaseException) -> tuple[Outcome, BaseExc
         return Outcome(FAIL, pack_error(task, LIFECYCLE.next(task.state, FAIL), fault)), fault
 
 
-def _prepare(engine: Engine, task: Task) -> tuple[Function, Arguments]:
-    """Call the pre-execute hooks; return the function of a task, and its arguments.
+def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], dict[str, object]]:
+    """Call the pre-execute hooks; return the function of a task, and its positional and keyword arguments.
 
     Raises `UnknownTask`, `Undecodable`, `TaskCanceled`, and `CancelExecution` if a hook does.
     """
@@ -137,10 +109,10 @@ def _prepare(engine: Engine, task: Task) -> tuple[Function, Arguments]:
             args = (*args[:place], shown, *args[place:])
         else:
             kwargs = {**kwargs, "task": shown}
-    return function, (args, kwargs)
+    return function, args, kwargs
 
 
-def _completed(engine: Engine, task: Task, value: object) -> Outcome:
+def completed(engine: Engine, task: Task, value: object) -> Outcome:
     """Return the outcome of a function that has returned `value`. Raises `Unserializable`."""
     try:
         body = engine.serializer.dumps(value)

@@ -21,7 +21,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, UnknownTask
 from lifecycle.execution.environment import Environment, LeaseKeeper
 from lifecycle.execution.heartbeat import Heartbeat
-from lifecycle.execution.interruption import Shield, shielded
+from lifecycle.execution.interruption import shield, shielded
 from lifecycle.execution.new_tasks import prepare
 from lifecycle.execution.registry import Function, Hooks
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
@@ -73,7 +73,7 @@ class Engine:
     def replace_environment(self, environment: Environment) -> None:
         """Use another store, clock, heartbeat and name from now on. `environment` holds what is used now."""
         self.environment = environment
-        self.storage = cast(Storage, Shield(environment.storage))
+        self.storage = cast(Storage, shield(environment.storage, Storage))
         """The store, shielded: within a running function, no exception from outside interrupts one of its calls."""
         self.clock, self.monotonic = environment.clock, environment.monotonic
         self.process_name = environment.process_name
@@ -230,31 +230,37 @@ class Engine:
         (further) signal, if the task was held beyond its lease meanwhile and another worker has taken it over: that
         worker announces it.
         """
-        version = task.version + len(move.path)
-        if self._lost_lease(task, move, version, requested_at):
+        if move.lease is not None and self._lost_lease(task, move, move.lease, requested_at):
             return False
-        connected = self.signals.connected
+        connected, last = self.signals.connected, len(move.path) - 1
+        if not connected:  # spares queues without handlers the walk
+            move.apply(task)
+            return True
         for step, trigger in enumerate(move.path):
             if task.state is None:
                 task.state = LIFECYCLE.initial.name
             else:
                 self._triggers[trigger](task)
-            move.enter(task, step)
+            if step == last:
+                move.apply(task)
+            else:
+                move.enter(task, step)
             signal = _SIGNAL[task.state]
             if signal in connected:  # spares the copy for signals without a handler
-                if step and self._lost_lease(task, move, version, requested_at):  # while handlers of the last step ran
+                # Look again: the handlers of the step before may have taken their time.
+                if step and move.lease is not None and self._lost_lease(task, move, move.lease, requested_at):
                     return False
                 # A copy: a handler's changes of the task do not reach the worker.
                 self.signals.send(signal, copy(task), error)
         return True
 
-    def _lost_lease(self, task: Task, move: Move, version: int, requested_at: float) -> bool:
-        """Return whether the lease has run out and another worker has moved the task since."""
+    def _lost_lease(self, task: Task, move: Move, lease: float, requested_at: float) -> bool:
+        """Return whether the move's lease has run out and another worker has moved the task since."""
         # By both clocks: the host's clock may have been set back while this process was frozen.
-        if move.lease is None or (move.lease > self.clock.now() and self.monotonic() < requested_at + self.lease):
+        if lease > self.clock.now() and self.monotonic() < requested_at + self.lease:
             return False
         stored = self.storage.get(task.id)
-        if stored is not None and (stored.version, stored.worker, stored.seq) == (version, move.worker, task.seq):
+        if stored is not None and (stored.seq, stored.version, stored.worker) == (task.seq, move.version, move.worker):
             return False
         log.warning("%s was taken over by another worker while this one was frozen; nothing more is announced", task)
         return True

@@ -1,7 +1,6 @@
 """The world of an engine: its store, its clocks, its heartbeat, the name of its process. Simulations replace it whole."""
 
 import os
-import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -39,6 +38,8 @@ class ProcessName:
         """Return the name; after a fork, the child has another one."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
+            import socket
+
             self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"
         return self._name
 

@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from lifecycle.clock import monotonic, pause
 
-__all__ = ["THREADS", "InterruptBackend", "Interrupter", "Shield", "shielded", "start_timer"]
+__all__ = ["THREADS", "InterruptBackend", "Interrupter", "shield", "shielded", "start_timer"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -223,18 +223,35 @@ def shielded(function: Callable[P, R]) -> Callable[P, R]:
     return whole
 
 
-class Shield:
-    """An object whose every method is `shielded`, in threads in which a task's function runs."""
+def shield(target: object, protocol: type) -> object:
+    """Return an object whose methods are those of `target`, each `shielded` in threads in which a function runs.
 
-    def __init__(self, shielded: object) -> None:
-        self._shielded = shielded
+    `protocol`: the class that lists the methods.
+    """
+    return _shield_class(protocol)(target)
 
-    def __getattr__(self, name: str) -> object:
-        method = getattr(self._shielded, name)
+
+class _Shield:
+    def __init__(self, target: object) -> None:
+        self._target = target
+
+
+@functools.cache
+def _shield_class(protocol: type) -> type[_Shield]:
+    # Real methods: an attribute that is looked up by `__getattr__` costs a call several times as much.
+    names = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
+    return type("Shield", (_Shield,), {name: _shielded_method(name) for name in names})
+
+
+def _shielded_method(name: str) -> Callable[..., object]:
+    def call(self: _Shield, *args: object, **kwargs: object) -> object:
+        method = getattr(self._target, name)
         if _active.interrupter is None:
-            return method
+            return method(*args, **kwargs)
         _active.interrupter.check()
-        return shielded(method)
+        return shielded(method)(*args, **kwargs)
+
+    return call
 
 
 class _Timer:

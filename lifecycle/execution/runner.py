@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from lifecycle.core.policies import Outcome
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted, TaskTimeout
-from lifecycle.execution.attempt import Arguments, attempt, call_post_hooks, current_task, outcome_of_error
+from lifecycle.execution.attempt import completed, current_task, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import THREADS, InterruptBackend, Interrupter
 from lifecycle.execution.registry import Function
@@ -80,35 +80,37 @@ class TaskRunner:
 
     def begin(self, task: Task, ended: Ended) -> None:
         """Run a task's attempt; `ended` is called before this returns."""
-        ended(task, *self.run(task))
+        engine = self._engine
+        value: object = None
+        error: BaseException | None = None
+        token, self._task = current_task.set(task), task
+        try:
+            try:
+                if self.on_change is not None:
+                    self.on_change(task)
+                value = self._call(*prepare(engine, task))
+                outcome = completed(engine, task, value)
+            except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
+                self.interrupter.disarm()  # the exception may have come from outside, while it was being disarmed
+                outcome, error = outcome_of_error(task, failure)
+            finally:
+                self._task = None
+                current_task.reset(token)
+                if self.on_change is not None:
+                    self.on_change(None)
+            end_attempt(engine, task, value, error)
+        except BaseException as late:  # noqa: BLE001 -- raised from outside, while another exception was dealt with
+            self.interrupter.disarm()
+            outcome, error = outcome_of_error(task, late)
+        ended(task, outcome, error)
 
     def run(self, task: Task) -> tuple[Outcome, BaseException | None]:
         """Run a task's attempt; return its outcome, and the exception that its function raised. Raises nothing."""
-        try:
-            return self._run(task)
-        except BaseException as late:  # noqa: BLE001 -- raised from outside, while another exception was dealt with
-            self.interrupter.disarm()
-            return outcome_of_error(task, late)
+        ends: list[tuple[Outcome, BaseException | None]] = []
+        self.begin(task, lambda _, outcome, error: ends.append((outcome, error)))
+        return ends[0]
 
-    def _run(self, task: Task) -> tuple[Outcome, BaseException | None]:
-        token, self._task = current_task.set(task), task
-        try:
-            if self.on_change is not None:
-                self.on_change(task)
-            try:
-                attempt(self._engine, task, self._call, self.interrupter.disarm).send(None)
-            except StopIteration as returned:  # it never suspends: `_call` runs the function to its end
-                value, outcome, error = cast("tuple[object, Outcome, BaseException | None]", returned.value)
-        finally:
-            self._task = None
-            current_task.reset(token)
-            if self.on_change is not None:
-                self.on_change(None)
-        call_post_hooks(self._engine, task, value, error)
-        return outcome, error
-
-    def _call(self, function: Function, arguments: Arguments) -> object:
-        args, kwargs = arguments
+    def _call(self, function: Function, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         if function.is_async:
             return self._run_coroutine(function.call(*args, **kwargs))
         self.interrupter.arm(cast(Task, self._task).timeout, TaskTimeout)

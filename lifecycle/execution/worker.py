@@ -79,7 +79,7 @@ class Worker:
         self._canceled: set[str] = set()
         """The ids of running tasks whose function was told: once only."""
         self._mutex = threading.Lock()
-        """Held while an attempt ends: other threads see it as running or as done, never as neither."""
+        """Held while an attempt ends: other threads see the attempt as running or as done, never as neither."""
         self._interrupted = False
         # Deques, since another thread may take from them (`hand_back_claims`): each entry is taken by one of the two.
         self._claimed: deque[Claim] = deque()
@@ -106,7 +106,7 @@ class Worker:
         self._now = now
         while True:
             self._requested_at = self.engine.monotonic()
-            claims = self.engine.storage.exchange((), self._claim_request()._replace(limit=1))[1]
+            claims = self.engine.storage.exchange((), self._claim_request(limit=1))[1]
             if not claims:
                 return None
             self._claimed.extend(claims)
@@ -207,12 +207,12 @@ class Worker:
     def _free_slots(self) -> int:
         return BATCH_LIMIT if self._slots is None else self._slots - len(self._running)
 
-    def _claim_request(self) -> ClaimRequest:
+    def _claim_request(self, limit: int = CLAIM_LIMIT) -> ClaimRequest:
         engine = self.engine
         now = engine.clock.now() if self._now is None else self._now
         hold = SIGNAL_SCHEDULED in engine.signals.connected
-        limit, batchable = min(self._free_slots(), CLAIM_LIMIT), self._quick if self._slots is None else None
-        return ClaimRequest(self.name, now, engine.lease, hold, limit, batchable)
+        batchable = self._quick if self._slots is None else None
+        return ClaimRequest(self.name, now, engine.lease, hold, min(self._free_slots(), limit), batchable)
 
     def _exchange(self, may_claim: Callable[[], bool]) -> bool:
         """Settle and announce outcomes, and claim tasks; return whether a task was released after the claim."""
@@ -290,15 +290,20 @@ class Worker:
     def _end(self, task: Task, outcome: Outcome, error: BaseException | None) -> None:
         """Note that an attempt has ended; called in any thread."""
         done = self._settlement(task, outcome, error)
+        if self._slots is None:  # this is the worker's thread: spares a lock
+            self._done.append(done)
+            del self._running[task.id]
+            self._canceled.clear()
+            self.attempts += 1
+            return
         with self._mutex:  # in one step: once the outcome is there it may be settled, and the task begin once more
             del self._running[task.id]
             self._canceled.discard(task.id)
             self._done.append(done)
             self.attempts += 1
-        if self._slots is not None:
-            self._ended.set()
-            if self._watching:
-                self.engine.storage.wake()
+        self._ended.set()
+        if self._watching:
+            self.engine.storage.wake()
 
     def _settlement(
         self, task: Task, outcome: Outcome, error: BaseException | None

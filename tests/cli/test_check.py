@@ -1,4 +1,4 @@
-"""`lifecycle check`: traces held against a table, for people and for programs."""
+"""`lifecycle check`: traces compared with a table, for people and for programs."""
 
 import json
 import os
@@ -41,8 +41,8 @@ def process(*arguments, **options):
 LEGAL = [("a", "enqueued"), ("b", "executing"), ("a", "executing"), ("b", "complete"), ("a", "error")]
 
 
-def test_check_legal(cli, tmp_path):
-    """A legal trace is counted; one that begins after the producer's signals is legal, unless it must not be."""
+def test_check_counts_a_legal_trace(cli, tmp_path):
+    """A legal trace is counted. A trace without the producer's signals is legal, unless `--strict` is given."""
     path = trace(tmp_path / "trace.jsonl", LEGAL)
     assert cli("check", path) == (0, "✓ 5 signals of 2 tasks: legal\n", "")
     assert cli("check", path, "--complete")[0] == 0
@@ -54,8 +54,8 @@ def test_check_legal(cli, tmp_path):
     ]
 
 
-def test_check_illegal(cli, tmp_path):
-    """The first illegal signal of each task is named with its line; the first at all, on demand."""
+def test_check_names_the_first_illegal_signal_of_each_task(cli, tmp_path):
+    """The first illegal signal of each task is named with its line; with `--first` only the first of all."""
     path = trace(
         tmp_path / "trace.jsonl",
         [*LEGAL, ("b", "executing"), ("b", "complete"), ("c", "enqueued"), ("c", "complete"), ("c", "revoked")],
@@ -75,8 +75,8 @@ def test_check_illegal(cli, tmp_path):
     ]
 
 
-def test_check_complete(cli, tmp_path):
-    """On demand every task must have come to rest; one that is not legal anyway is named once."""
+def test_check_complete_names_unfinished_tasks(cli, tmp_path):
+    """With `--complete` every task must rest at the end; a task that is not legal anyway is named once."""
     path = trace(tmp_path / "trace.jsonl", [("a", "enqueued"), ("b", "enqueued"), ("b", "complete"), ("c", "revoked")])
     code, said, _ = cli("check", path, "--complete")
     assert code == 1
@@ -87,8 +87,8 @@ def test_check_complete(cli, tmp_path):
     ]
 
 
-def test_check_bad_lines(cli, tmp_path):
-    """Lines that cannot be read are named, and the others checked all the same; there is no traceback."""
+def test_check_names_unreadable_lines_and_goes_on(cli, tmp_path):
+    """Unreadable lines are named, without a traceback, and the other lines are checked."""
     path = trace(tmp_path / "trace.jsonl", ["nonsense", LEGAL[0], '{"id": "a"}', '{"id": "a", "signal": 5}', LEGAL[3]])
     code, said, err = cli("check", path)
     assert (code, err) == (1, "")
@@ -102,8 +102,8 @@ def test_check_bad_lines(cli, tmp_path):
     assert cli("check", path)[1].splitlines()[-1] == "✗ 2 lines not readable; 0 signals of 0 tasks were legal"
 
 
-def test_check_json(cli, tmp_path):
-    """Programs get a line for each fault, and one with the sum."""
+def test_check_json_is_a_line_for_each_fault_and_the_sums(cli, tmp_path):
+    """With `--json` it prints a line for each fault, and one with the sums."""
     path = trace(tmp_path / "trace.jsonl", ["nonsense", *LEGAL, ("b", "error"), ("c", "executing")])
     code, said, _ = cli("check", path, "--json", "--complete")
     bad, illegal, unfinished, sums = map(json.loads, said.splitlines())
@@ -116,12 +116,12 @@ def test_check_json(cli, tmp_path):
     assert json.loads(cli("check", trace(path, LEGAL), "--json")[1])["legal"] is True
 
 
-def test_check_nothing(cli):
-    """An empty trace is legal, and says how little that is."""
+def test_check_of_an_empty_trace_is_legal(cli):
+    """An empty trace is legal; the output says that there were no signals."""
     assert cli("check", os.devnull) == (0, "✓ 0 signals of 0 tasks: legal\n", "")
 
 
-def test_check_standard_input(tmp_path):
+def test_check_reads_standard_input(tmp_path):
     """Without a file, or with `-`, the trace comes from the standard input, as it is written."""
     path = trace(tmp_path / "trace.jsonl", LEGAL)
     for arguments in ((), ("-",)):
@@ -130,7 +130,7 @@ def test_check_standard_input(tmp_path):
         assert (done.returncode, done.stdout, done.stderr) == (0, "✓ 5 signals of 2 tasks: legal\n", "")
 
 
-def test_check_no_file(cli, tmp_path):
+def test_check_of_an_unreadable_file_is_bad_usage(cli, tmp_path):
     """A file that cannot be read is bad usage."""
     for path, why in ((tmp_path / "none.jsonl", "No such file or directory"), (tmp_path, "Is a directory")):
         code, said, err = cli("check", path)
@@ -141,8 +141,8 @@ def test_check_no_file(cli, tmp_path):
 @pytest.mark.untraced
 @patient
 @given(st.lists(legal_histories(), max_size=3), st.data())
-def test_check_says_what_the_checker_says(tmp_path_factory, histories, data):
-    """Of any stream it says what `check` says."""
+def test_check_agrees_with_the_checker(tmp_path_factory, histories, data):
+    """For any stream of signals the command agrees with `lifecycle.testing.check`."""
     stream = data.draw(st.permutations([(f"t{n}", signal) for n, one in enumerate(histories) for signal in one]))
     path = trace(tmp_path_factory.mktemp("trace") / "trace.jsonl", stream)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
@@ -156,8 +156,8 @@ def test_check_says_what_the_checker_says(tmp_path_factory, histories, data):
         assert not ended.value.code
 
 
-def test_check_another_table(cli, tmp_path):
-    """A trace can be held against a table of one's own; one that cannot be built is what was found wrong."""
+def test_check_takes_a_table_of_the_user(cli, tmp_path):
+    """A trace can be compared with a table of the user; a table that cannot be built is exit code 1."""
     path = trace(tmp_path / "trace.jsonl", [("x", "opened"), ("x", "closed"), ("y", "enqueued")])
     code, said, _ = cli("check", path, "--table", "own:TABLE")
     assert code == 1
@@ -174,8 +174,8 @@ NAMES = {"sent": "enqueued", "task started": "executing", "done": "complete", "p
 
 
 @pytest.mark.parametrize("kind", ["json", "toml"])
-def test_map(cli, tmp_path, kind):
-    """Another system's signals are translated, and those with an empty name left out; a fault names both."""
+def test_map_renames_and_leaves_out_signals(cli, tmp_path, kind):
+    """Another system's signals are renamed, those with an empty name left out; a fault names both names."""
     names = tmp_path / f"map.{kind}"
     names.write_text(json.dumps(NAMES) if kind == "json" else "".join(f'"{a}" = "{b}"\n' for a, b in NAMES.items()))
     path = trace(tmp_path / "trace.jsonl", THEIRS[:-1])
@@ -207,8 +207,8 @@ def test_map(cli, tmp_path, kind):
         ("map.json", None, "cannot be read: No such file or directory"),
     ],
 )
-def test_bad_maps(cli, tmp_path, name, text, said):
-    """A map that is none is bad usage: one line says which file, and what is wrong."""
+def test_wrong_map_is_bad_usage(cli, tmp_path, name, text, said):
+    """A wrong map is bad usage: one line names the file and the fault."""
     path = tmp_path / name
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -219,8 +219,8 @@ def test_bad_maps(cli, tmp_path, name, text, said):
     assert err.count("\n") == 1
 
 
-def test_map_to_another_table(cli, tmp_path):
-    """The names in a map are those of the table that the trace is held against."""
+def test_map_takes_the_names_of_the_given_table(cli, tmp_path):
+    """The names in a map are those of the table that the trace is compared with."""
     names = tmp_path / "map.json"
     names.write_text('{"sent": "opened"}')
     path = trace(tmp_path / "trace.jsonl", [("a", "sent"), ("a", "closed")])
@@ -228,11 +228,11 @@ def test_map_to_another_table(cli, tmp_path):
     assert "which is no signal" in cli("check", path, "--map", names)[2]
 
 
-# Long traces, and who looks at them --------------------------------------------------------------------------------
+# Long traces, terminals and pipes ----------------------------------------------------------------------------------
 
 
 def long_trace(path, lives):
-    """So many lives, two at a time."""
+    """Write the traces of so many tasks, two at a time."""
     with path.open("w") as file:
         for number in range(0, lives, 2):
             for signal in ("enqueued", "executing", "complete"):
@@ -241,8 +241,8 @@ def long_trace(path, lives):
     return path
 
 
-def test_flat_memory(cli, tmp_path, monkeypatch):
-    """A trace ten times as long takes no more memory, whether its tasks are legal or their lines cannot be read."""
+def test_memory_does_not_grow_with_the_trace(cli, tmp_path, monkeypatch):
+    """A trace that is ten times as long takes no more memory."""
     monkeypatch.setattr("lifecycle.analysis.checker.REMEMBERED_TASK_COUNT", 500)
 
     def peak(path):
@@ -259,7 +259,7 @@ def test_flat_memory(cli, tmp_path, monkeypatch):
 
 
 def on_terminal(*command):
-    """Run a command whose standard error is a terminal, and its output a pipe: exit code, and what it wrote to both."""
+    """Run a command with a terminal as standard error and a pipe as output; return exit code, stdout and stderr."""
     master, slave = pty.openpty()
     seen = []
 
@@ -281,8 +281,8 @@ def on_terminal(*command):
     return code, out.decode(), b"".join(seen).decode()
 
 
-def test_progress(tmp_path):
-    """On a terminal it shows how far it is, on the standard error stream; elsewhere it does not."""
+def test_progress_is_shown_on_a_terminal_only(tmp_path):
+    """If the standard error stream is a terminal, the progress is shown there; otherwise nowhere."""
     path = long_trace(tmp_path / "trace.jsonl", 20_000)
     code, said, shown = on_terminal(sys.executable, "-m", "lifecycle", "check", str(path))
     assert (code, said) == (0, "✓ 60,000 signals of 20,000 tasks: legal\n")
@@ -290,8 +290,8 @@ def test_progress(tmp_path):
     assert process("check", path).stderr == ""
 
 
-def test_reader_that_has_seen_enough(tmp_path):
-    """If the reader of its output goes away it ends, without a traceback."""
+def test_check_ends_if_the_reader_of_its_output_ends(tmp_path):
+    """If the reader of its output ends, the command ends without a traceback."""
     path = trace(tmp_path / "trace.jsonl", [(f"task-{number}", "complete") for number in range(20_000)])
     for options in ((), ("--json",)):
         with subprocess.Popen(
@@ -305,6 +305,6 @@ def test_reader_that_has_seen_enough(tmp_path):
             assert running.wait(60) == 1
 
 
-def test_the_law_is_the_default():
-    """Both commands are about this queue's table, if no other is named."""
+def test_default_table_is_that_of_tasks():
+    """`verify` and `check` use the table of tasks if no other table is named."""
     assert properties() == properties(LIFECYCLE)

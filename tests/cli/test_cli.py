@@ -1,4 +1,4 @@
-"""The command line: what it says, to people and to programs, and how it takes mistakes."""
+"""The command line: its output for people and for programs, and its errors."""
 
 import json
 import os
@@ -12,29 +12,25 @@ from support.command_line import TASKS, is_one_line, process
 from support.processes import PATIENCE, environment, states
 
 from lifecycle import LIFECYCLE, StorageUnavailable, TaskQueue
-from lifecycle.consumer.cli import main as commands
 from lifecycle.consumer.cli.main import main
+from lifecycle.consumer.cli.options import SUMMARIES
 
 
 @pytest.fixture
 def cli(folder, monkeypatch, capsys):
-    """Gives a command in this process: its exit code, and what it wrote to stdout and stderr."""
+    """Run a command in this process; return exit code, stdout and stderr. The user's modules are imported anew each time."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    queues, queue_of = [], commands._queue
-    monkeypatch.setattr(commands, "_queue", lambda *given: queues.append(queue_of(*given)) or queues[-1])
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["lifecycle", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(str(folder)):
+                del sys.modules[name]
         return ended.value.code or 0, *capsys.readouterr()
 
-    yield run
-    for queue in queues:
-        queue.close()
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(str(folder)):
-            del sys.modules[name]
+    return run
 
 
 @pytest.fixture
@@ -42,25 +38,25 @@ def queue(folder):
     """The queue of `tasks.py`, with a task in each of five states; they are in `queue.in_state`."""
     queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
     add = queue.task(name="tasks.add")(lambda a, b: a + b)
-    hopeless = queue.task(name="tasks.hopeless")(lambda: 1 / 0)
-    queue.in_state = {"complete": add(1, 2), "error": hopeless(), "scheduled": add.schedule((1, 2), delay=3600)}
+    always_fails = queue.task(name="tasks.always_fails")(lambda: 1 / 0)
+    queue.in_state = {"complete": add(1, 2), "error": always_fails(), "scheduled": add.schedule((1, 2), delay=3600)}
     while queue.run_next():
         pass
-    doomed = add(3, 4)
-    doomed.revoke()
+    to_be_revoked = add(3, 4)
+    to_be_revoked.revoke()
     queue.run_next()
-    queue.in_state |= {"revoked": doomed, "queued": add(5, 6)}
+    queue.in_state |= {"revoked": to_be_revoked, "queued": add(5, 6)}
     assert all(result.state == state for state, result in queue.in_state.items())
     yield queue
     queue.close()
 
 
-# Looking -------------------------------------------------------------------------------------------------------------
+# Reading -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["target", "url", "environment"])
 def where(request, folder, monkeypatch):
-    """The ways to say which queue is meant."""
+    """The ways to name a queue."""
     url = f"sqlite:///{folder}/tasks.db"
     if request.param == "environment":
         monkeypatch.setenv("LIFECYCLE_URL", url)
@@ -68,7 +64,7 @@ def where(request, folder, monkeypatch):
     return ["tasks:queue"] if request.param == "target" else ["--url", url]
 
 
-def test_look_ups(cli, queue, where):
+def test_list_show_history_and_stats_print_json(cli, queue, where):
     """`list`, `show`, `history` and `stats` print JSON for programs, whichever way the queue is named."""
     code, out, err = cli("list", *where, "--json")
     assert (code, err) == (0, "")
@@ -84,7 +80,7 @@ def test_look_ups(cli, queue, where):
         {"state": one.state, "at": one.at, "worker": one.worker, "attempt": one.attempt} for one in result.history()
     ]
     assert shown == listed[3]
-    assert (shown["name"], shown["attempt"], shown["retries"], shown["eta"]) == ("tasks.hopeless", 1, 0, None)
+    assert (shown["name"], shown["attempt"], shown["retries"], shown["eta"]) == ("tasks.always_fails", 1, 0, None)
     code, out, err = cli("history", result.id, *where, "--json")
     assert (code, err) == (0, "")
     assert [one["state"] for one in json.loads(out)] == ["queued", "executing", "error"]
@@ -94,8 +90,8 @@ def test_look_ups(cli, queue, where):
     assert sum(json.loads(out).values()) == 5
 
 
-def test_look_ups_for_people(cli, queue):
-    """The same, as tables: nothing that identifies a task is cut or folded, however narrow the output."""
+def test_list_show_history_and_stats_print_tables(cli, queue):
+    """Without `--json` they print tables. Ids and names are never cut or folded, however narrow the output is."""
     code, out, err = cli("list", "tasks")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -115,8 +111,8 @@ def test_look_ups_for_people(cli, queue):
     assert counts == {state: str(count) for state, count in queue.counts().items()}
 
 
-def test_list_some(cli, queue):
-    """`list` may be told which states, and how many tasks at the most."""
+def test_list_filters_by_state_and_limits_the_number(cli, queue):
+    """`list` takes states, and the greatest number of tasks."""
     code, out, _ = cli("list", "tasks", "--json", "-s", "error", "--state", "queued")
     assert code == 0
     assert {task["state"] for task in json.loads(out)} == {"error", "queued"}
@@ -127,8 +123,8 @@ def test_list_some(cli, queue):
     assert is_one_line(err, "finished", *LIFECYCLE.states)
 
 
-def test_another_name(cli, folder):
-    """With `--url`, `--name` says which queue of the store is meant."""
+def test_name_option_selects_a_queue_of_the_store(cli, folder):
+    """With `--url`, `--name` selects the queue of that name in the store."""
     url = f"sqlite:///{folder}/both.db"
     both = [TaskQueue(url, name=name) for name in ("default", "other")]
     results = [queue.task(name="add")(lambda: 1)() for queue in both]
@@ -139,8 +135,8 @@ def test_another_name(cli, folder):
         queue.close()
 
 
-def test_odd_names(cli, folder):
-    """Ids and names are printed as they are, whatever they look like to the library that prints them."""
+def test_names_that_look_like_markup_are_printed_unchanged(cli, folder):
+    """Ids and names are printed unchanged, also if they look like markup of the library that prints them."""
     queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
     queue.task(name="[bold]add[/bold]")(lambda: 1).schedule(id="order[7]")
     queue.task(name="[/]")(lambda: 1).schedule(id="[/]")
@@ -157,11 +153,11 @@ def test_odd_names(cli, folder):
     assert is_one_line(err, "[/red]")
 
 
-# Acting --------------------------------------------------------------------------------------------------------------
+# Changing --------------------------------------------------------------------------------------------------------------
 
 
-def test_retry(cli, queue, where):
-    """`retry` runs once more what rests in an outcome."""
+def test_retry_enqueues_a_resting_task_again(cli, queue, where):
+    """`retry` enqueues a task that rests in an outcome."""
     result = queue.in_state["error"]
     code, out, err = cli("retry", result.id, *where)
     assert (code, err) == (0, "")
@@ -170,8 +166,8 @@ def test_retry(cli, queue, where):
 
 
 @pytest.mark.parametrize("state", ["complete", "revoked", "queued", "scheduled"])
-def test_retry_what_cannot_be(cli, queue, state):
-    """`retry` of anything else is refused with exit code 1: what is so, and what could be done instead."""
+def test_retry_is_refused_in_states_that_do_not_allow_it(cli, queue, state):
+    """`retry` of any other task is refused with exit code 1; the error names the state and the triggers that it allows."""
     result = queue.in_state[state]
     before = result.history()
     code, out, err = cli("retry", result.id, "tasks")
@@ -181,8 +177,8 @@ def test_retry_what_cannot_be(cli, queue, state):
     assert result.history() == before
 
 
-def test_revoke(cli, queue, where):
-    """`revoke` keeps a task from running; the next free worker says so."""
+def test_revoked_task_does_not_run(cli, queue, where):
+    """A task that was revoked does not run: the next free worker moves it to `revoked`."""
     result = queue.in_state["scheduled"]
     code, out, err = cli("revoke", result.id, *where)
     assert (code, err) == (0, "")
@@ -191,12 +187,12 @@ def test_revoke(cli, queue, where):
     assert states(result) == "queued scheduled revoked"
 
 
-def test_cancel(cli, queue, where):
-    """`cancel` revokes a task that waits, and refuses one that rests with exit code 1."""
+def test_cancel_revokes_a_waiting_task_and_refuses_a_resting_one(cli, queue, where):
+    """`cancel` revokes a waiting task; a resting task is refused with exit code 1."""
     result = queue.in_state["scheduled"]
     code, out, err = cli("cancel", result.id, *where)
     assert (code, err) == (0, "")
-    assert f"task {result.id} is called off" in out
+    assert f"cancellation of task {result.id} is requested" in out
     queue.run_next()
     assert states(result) == "queued scheduled revoked"
     code, out, err = cli("cancel", result.id, *where)
@@ -205,20 +201,20 @@ def test_cancel(cli, queue, where):
 
 
 @pytest.mark.parametrize("command", ["show", "history", "retry", "cancel", "revoke"])
-def test_unknown_ids(cli, queue, where, command):
-    """An id that is not there is a mistake: one line, exit code 2, and nothing is remembered of it."""
+def test_unknown_id_is_bad_usage(cli, queue, where, command):
+    """An unknown id is bad usage: one line, exit code 2, and nothing is stored for this id."""
     code, out, err = cli(command, "4711", *where)
     assert (code, out) == (2, "")
     assert is_one_line(err, "no task 4711")
     assert not queue.is_revoked("4711")
 
 
-# Mistakes ------------------------------------------------------------------------------------------------------------
+# Errors --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["list", "stats"])
-def test_no_file(cli, folder, command):
-    """To look at a queue is no reason to make one: a file that is not there is a mistake."""
+def test_commands_that_read_do_not_create_a_file(cli, folder, command):
+    """Commands that read a queue do not create a file: a missing file is bad usage."""
     for more in (["--url", f"sqlite:///{folder}/none.db"], ["--url", "sqlite:///none.db?synchronous=full"], []):
         code, out, err = cli(command, *more)
         assert (code, out) == (2, "")
@@ -233,33 +229,33 @@ def test_no_file(cli, folder, command):
         (["list", "--url", "mysql://localhost"], ["mysql://", "sqlite://"]),
         (["list", "--url", "tasks.db"], ["scheme", "sqlite:///"]),
         (["list", "-n", "0"], ["-n", "1"]),
-        (["lists"], ["lists"]),
+        (["lists"], ["No such command 'lists'", "'list'"]),
         (["show"], ["ID"]),
         (["stats", "--jsn"], ["--jsn"]),
         (["demo", "--folder", "not/there"], ["no folder", "not/there"]),
     ],
 )
-def test_bad_usage(cli, queue, arguments, parts):
-    """Bad usage of any command takes one line, and exit code 2."""
+def test_bad_usage_is_one_line_and_exit_code_2(cli, queue, arguments, parts):
+    """Bad usage of any command is one line and exit code 2."""
     code, out, err = cli(*arguments)
     assert (code, out) == (2, "")
     assert is_one_line(err, *parts), err
 
 
-def test_interrupted(capsys):
-    """Ctrl-C ends a command without a traceback."""
+def test_ctrl_c_ends_a_command_without_traceback(cli, queue, monkeypatch):
+    """Ctrl-C ends a command with one line and exit code 130."""
 
-    def command(**options):
+    def interrupted(self):
         raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit) as ended:
-        main(command)
-    assert ended.value.code == 130
-    assert is_one_line(capsys.readouterr().err, "interrupted")
+    monkeypatch.setattr(type(queue.storage), "counts", interrupted)
+    code, out, err = cli("stats", "tasks")
+    assert (code, out) == (130, "")
+    assert is_one_line(err, "interrupted")
 
 
-def test_a_store_that_is_away(cli, queue, monkeypatch):
-    """A store that fails is told in one line, too."""
+def test_unavailable_store_is_one_line(cli, queue, monkeypatch):
+    """The error of a store is one line, too."""
 
     def fail(self):
         raise StorageUnavailable("tasks.db is kept locked")
@@ -270,8 +266,8 @@ def test_a_store_that_is_away(cli, queue, monkeypatch):
     assert is_one_line(err, "tasks.db is kept locked")
 
 
-def test_a_reader_that_leaves(folder, queue):
-    """Whoever reads the output may stop doing so (`lifecycle list | head`): that is no error to speak of."""
+def test_closed_output_pipe_prints_no_error(folder, queue):
+    """If the reader of the output ends (`lifecycle list | head`), no error is printed."""
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -285,28 +281,64 @@ def test_a_reader_that_leaves(folder, queue):
 # Help ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "list", "show", "history", "stats", "retry", "revoke"])
+WITHOUT_QUEUE = ("demo", "verify", "check")
+JSON = ("demo", "list", "show", "history", "stats", "verify", "check")
+
+
+@pytest.mark.parametrize("command", SUMMARIES)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help(cli, command, flag):
-    """Each command says what it does and what it takes."""
+def test_help_of_each_command(cli, command, flag):
+    """The help of a command begins with its summary and lists its arguments and options, in lines of 80 columns."""
     code, out, err = cli(command, flag)
     assert (code, err) == (0, "")
-    assert f"lifecycle {command}" in out
-    assert "--help" in out
-    assert (command in ("run", "demo")) != ("--url" in out)
-    assert ("--json" in out) == (command in ("demo", "list", "show", "history", "stats"))
+    assert out.startswith(f"Usage: lifecycle {command} ")
+    assert SUMMARIES[command] in " ".join(out.split())
+    assert ("--help" in out, "MODULE:QUEUE" in out) == (True, command not in WITHOUT_QUEUE)
+    assert ("--url" in out) == (command != "run" and command not in WITHOUT_QUEUE)
+    assert ("--json" in out) == (command in JSON)
+    assert max(map(len, out.splitlines())) < 80
 
 
-def test_overall_help(cli):
-    """Without a command, and with `--help`, all of them are listed."""
-    for arguments in (["--help"], []):
-        _, out, err = cli(*arguments)
-        for command in ("run", "demo", "list", "show", "history", "stats", "retry", "revoke"):
-            assert f" {command} " in out + err
+def test_overall_help_lists_all_commands(cli):
+    """With `--help`, and without a command, all commands are listed; without a command the exit code is 2."""
+    for arguments, code in ((["--help"], 0), ([], 2)):
+        ended, out, err = cli(*arguments)
+        assert (ended, err) == (code, "")
+        assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines() if line[2] != " "] == [
+            *SUMMARIES
+        ]
 
 
-def test_as_a_module(folder, queue):
-    """`python -m consumer` is the command line, too, and sees the modules of the current folder."""
+NOT_IMPORTED = {
+    "--help": ["rich", "attrs", "msgspec", "transitions", "lifecycle.api", "lifecycle.core", "lifecycle.storage"],
+    "list": ["lifecycle.consumer.demo", "lifecycle.consumer.consumer", "lifecycle.analysis", "lifecycle.diagrams"],
+    "verify": ["lifecycle.consumer.demo", "lifecycle.consumer.consumer", "lifecycle.storage", "lifecycle.execution"],
+}
+"""The modules and packages that a command must not import: they would delay its start."""
+
+
+@pytest.mark.parametrize("command", NOT_IMPORTED)
+def test_command_imports_only_needed_modules(folder, queue, command):
+    """The list of commands, `list` and `verify` import no demo, no other store's adapter, and nothing of other commands."""
+    program = f"import sys; sys.argv[1:] = [{command!r}]; from lifecycle.consumer.cli.main import main\n"
+    program += "try:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    variables = environment() | {"LIFECYCLE_URL": f"sqlite:///{folder}/tasks.db"}
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    imported = ended.stderr.split()
+    assert "lifecycle.consumer.cli.main" in imported
+    never = [*NOT_IMPORTED[command], "lifecycle.storage.postgres.storage", "lifecycle.storage.redis.storage", "asyncio"]
+    assert [name for name in imported if any(f"{name}.".startswith(f"{one}.") for one in never)] == []
+
+
+def test_python_m_lifecycle_is_the_command_line(folder, queue):
+    """`python -m lifecycle` is the command line, too, and finds the modules of the current folder."""
     code, out, err = process("stats", "tasks:queue", "--json", cwd=folder)
     assert (code, err) == (0, "")
     assert json.loads(out) == queue.counts()
@@ -315,8 +347,8 @@ def test_as_a_module(folder, queue):
 # run -----------------------------------------------------------------------------------------------------------------
 
 
-def test_run(folder, queue):
-    """`run` runs the tasks of a queue until it is stopped, and logs its beginning and its end."""
+def test_run_works_until_stopped_and_logs(folder, queue):
+    """`run` runs the tasks of a queue until it is stopped, and logs its start and its end."""
     consumer = subprocess.Popen(
         [sys.executable, "-m", "lifecycle", "run", "tasks", "-w", "2"],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -325,14 +357,14 @@ def test_run(folder, queue):
     consumer.send_signal(signal.SIGTERM)
     out, err = consumer.communicate(timeout=PATIENCE)
     assert (consumer.returncode, out) == (0, "")
-    for part in ("2 workers", "'default'", "tasks.add, tasks.hopeless", "stopping", "has stopped"):
+    for part in ("2 workers", "'default'", "tasks.add, tasks.always_fails", "stopping", "has stopped"):
         assert part in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(("flag", "levels"), [("-q", set()), ("-v", {"INFO", "DEBUG"})])
-def test_run_as_loud_as_wanted(folder, flag, levels):
-    """`-q` leaves out news, `-v` nothing at all."""
+def test_run_log_level_follows_q_and_v(folder, flag, levels):
+    """With `-q` only warnings and errors are logged, with `-v` everything."""
     (folder / "talkative.py").write_text(
         TASKS.format(url="sqlite:///talk.db") + "import logging\nqueue.on_startup()(lambda: logging.debug('up'))\n"
     )

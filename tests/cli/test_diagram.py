@@ -1,4 +1,4 @@
-"""``lifecycle diagram``: what it prints, and how it takes mistakes."""
+"""``lifecycle diagram``: its output and its errors."""
 
 import re
 import sys
@@ -15,15 +15,15 @@ from lifecycle import Lifecycle, State, Transition, Kind
 draft = State("draft", "drafted", Kind.WAITING, "its author")
 sent = State("sent", "sent", Kind.FINAL, "nobody")
 LETTERS = Lifecycle([draft, sent], [
-    Transition("write", None, draft, "somebody has an idea"),
-    Transition("send", draft, sent, "it is good enough"),
+    Transition("write", None, draft, "it is written"),
+    Transition("send", draft, sent, "it is sent"),
 ])
 """
 
 
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
-    """Gives `lifecycle diagram` arguments: its exit code, and what it wrote to stdout and stderr."""
+    """Run `lifecycle diagram` in this process; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -40,7 +40,7 @@ def cli(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def task(tmp_path):
-    """The id of a task that failed once, and then completed; the file that it is in."""
+    """The id of a task that failed once and then completed, and the URL of its store."""
     with closing(TaskQueue(f"sqlite:///{tmp_path}/app.db")) as queue:
         attempts = iter([ValueError("not yet"), None])
 
@@ -58,7 +58,7 @@ def task(tmp_path):
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", PICTURES)
-def test_prints_each(cli, name):
+def test_each_picture_is_printed_in_each_format(cli, name):
     """Each picture is printed as it is committed, in every format that can show it."""
     picture = PICTURES[name]()
     for form in formats(picture):
@@ -71,14 +71,14 @@ def test_prints_the_lifecycle_without_a_name(cli):
     assert cli("-f", "svg")[1] == draw(PICTURES["lifecycle"](), "svg")
 
 
-def test_lists(cli):
+def test_list_prints_the_names_of_the_pictures(cli):
     """`--list` prints the names."""
     assert cli("--list") == (0, "".join(f"{name}\n" for name in PICTURES), "")
 
 
 @pytest.mark.parametrize("form", ["mermaid", "dot", "svg"])
-def test_draws_a_task(cli, task, form):
-    """With the id of a task it draws the way that this one took, its steps numbered in order."""
+def test_task_id_draws_the_path_of_the_task(cli, task, form):
+    """With the id of a task it draws the task's path, its steps numbered in order."""
     task_id, url = task
     code, out, err = cli(task_id, "--url", url, "-f", form)
     assert (code, err) == (0, "")
@@ -87,7 +87,7 @@ def test_draws_a_task(cli, task, form):
     assert sorted(re.findall(r"\b(\d): \+\d+\.\d\d s", out)) == ["1", "2", "3", "4", "5", "6", "7"]
 
 
-def test_draws_a_table(cli, tmp_path):
+def test_table_option_draws_a_table_of_the_user(cli, tmp_path):
     """With `--table` it draws a table of the user's own."""
     (tmp_path / "letters.py").write_text(TABLE)
     code, out, err = cli("--table", "letters:LETTERS")
@@ -111,8 +111,8 @@ def test_draws_a_table(cli, tmp_path):
         (("storage", "--table", "nothing"), "give --table or storage, not both"),
     ],
 )
-def test_mistakes(cli, task, arguments, message):
-    """A picture, task, table or format that there is not: one line that says what there is, and exit code 2."""
+def test_unknown_names_are_one_line_and_exit_code_2(cli, task, arguments, message):
+    """For an unknown picture, task, table or format: one line that names what exists, and exit code 2."""
     code, out, err = cli(*arguments)
     assert (code, out) == (2, "")
     assert message in err

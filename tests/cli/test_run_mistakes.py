@@ -1,4 +1,4 @@
-"""What `lifecycle run` says when its queue or its options are no good."""
+"""The errors of `lifecycle run` for a wrong queue or wrong options."""
 
 import signal
 import sqlite3
@@ -47,8 +47,8 @@ MISTAKES = {
 
 
 @pytest.fixture
-def mistakes(folder):
-    """Modules that are no good, in a folder with a name that looks like markup."""
+def wrong_modules(folder):
+    """Modules with errors, in a folder whose name looks like markup."""
     where = folder / "a [/b] c"
     (where / "folder").mkdir(parents=True)
     (where / "deep").mkdir()
@@ -62,28 +62,28 @@ def mistakes(folder):
 
 
 @pytest.mark.parametrize("name", sampled(MISTAKES, each=3))
-def test_mistakes(mistakes, name):
-    """Whatever is wrong with the queue or an option of `run` takes one line that names it, and exit code 2."""
+def test_wrong_queue_or_option_is_one_line_and_exit_code_2(wrong_modules, name):
+    """An error in the queue or in an option of `run` is one line that names it, and exit code 2; no file is changed."""
     arguments, parts = MISTAKES[name]
-    before = {file: file.read_bytes() for file in mistakes.rglob("*.*") if file.suffix != ".pyc"}
-    code, out, err = process("run", *arguments, cwd=mistakes)
+    before = {file: file.read_bytes() for file in wrong_modules.rglob("*.*") if file.suffix != ".pyc"}
+    code, out, err = process("run", *arguments, cwd=wrong_modules)
     assert (code, out) == (2, "")
     assert is_one_line(err, *parts), err
-    assert {file: file.read_bytes() for file in mistakes.rglob("*.*") if file.suffix != ".pyc"} == before
+    assert {file: file.read_bytes() for file in wrong_modules.rglob("*.*") if file.suffix != ".pyc"} == before
 
 
-def test_where_it_looked(mistakes):
-    """If there is no such module, the error says where it was looked for."""
-    assert str(mistakes) in process("run", "taks:queue", cwd=mistakes)[2]
+def test_missing_module_error_names_the_folder(wrong_modules):
+    """The error for a missing module names the folder in which it was looked for."""
+    assert str(wrong_modules) in process("run", "taks:queue", cwd=wrong_modules)[2]
 
 
-def test_where_it_went_wrong(mistakes):
-    """If a module cannot be imported, the error names the full path of the file that is to be mended."""
-    assert str(mistakes / "raises.py") in process("run", "raises:queue", cwd=mistakes)[2]
+def test_import_error_names_the_file(wrong_modules):
+    """The error for a module that cannot be imported names the full path of the file with the error."""
+    assert str(wrong_modules / "raises.py") in process("run", "raises:queue", cwd=wrong_modules)[2]
 
 
-def test_interrupted_while_it_imports(folder):
-    """So it does while a module is imported, which may take its time."""
+def test_ctrl_c_during_an_import_ends_run_without_traceback(folder):
+    """Ctrl-C during the import of the user's module ends `run` with one line and exit code 130."""
     (folder / "slow.py").write_text("import time\nopen('here', 'w').close()\ntime.sleep(3600)\n")
     started = subprocess.Popen(
         [sys.executable, "-m", "lifecycle", "run", "slow:queue"],

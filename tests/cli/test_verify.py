@@ -1,4 +1,4 @@
-"""`lifecycle verify`, and what it computes: the properties of a table."""
+"""`lifecycle verify`, and the properties of a table that it computes."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from lifecycle.testing import check, lifecycles
 
 @patient
 @given(lifecycles())
-def test_what_can_be_built_keeps_all_promises(table):
-    """For any table that could be built every property holds."""
+def test_tables_that_can_be_built_have_all_properties(table):
+    """For any table that can be built every property holds."""
     assert [one for one in properties(table) if not one.holds] == []
     assert len(properties(table)) == 7
 
 
 def unchecked(states, rows):
-    """A table as if nobody had looked at it."""
+    """A table without the checks of its constructor."""
     table = object.__new__(Lifecycle)
     table.states, table.transitions = tuple(states), tuple(rows)
     table._by_name = {state.name: state for state in states}
@@ -37,7 +37,7 @@ def unchecked(states, rows):
 
 
 def test_each_property_can_fail():
-    """Each property is computed from what the table answers: of a table with that fault, it alone names it."""
+    """Each property is computed from the answers of the table: a fault is named by its own property alone."""
     a, b = (State(name, name, Kind.WAITING, "x") for name in "ab")
     end, twin = State("end", "end", Kind.FINAL, "x"), State("twin", "end", Kind.FINAL, "x")
     new, on, off = Transition("make", None, a, ""), Transition("go", a, b, ""), Transition("stop", b, end, "")
@@ -66,7 +66,7 @@ def test_each_property_can_fail():
 
 
 def test_verify(cli):
-    """It says what holds, and prints the language: automaton, expression, and how many sequences there are."""
+    """It prints the properties and the language: automaton, expression, and the number of sequences."""
     code, said, err = cli("verify")
     assert (code, err) == (0, "")
     assert said.startswith("lifecycle.LIFECYCLE: 13 states, 25 rows\n")
@@ -88,16 +88,16 @@ def test_verify_list(cli):
     assert all(check(line.split()) == len(line.split()) for line in listed)
 
 
-def test_verify_counts_what_it_cannot_list(cli):
-    """Long sequences are counted, and not walked one by one."""
+def test_verify_counts_sequences_that_are_too_many_to_list(cli):
+    """Long sequences are counted, not listed one by one."""
     code, said, _ = cli("verify", "-n", "60")
     assert code == 0
     assert said.count("✓") == 7
     assert f"{count(length=60)[-1]:,}" in said
 
 
-def test_verify_json(cli):
-    """Programs get the same."""
+def test_verify_json_is_the_whole_report(cli):
+    """With `--json` it prints the same as JSON."""
     code, said, _ = cli("verify", "--json", "--length", "4", "--list")
     report = json.loads(said)
     assert code == 0
@@ -111,8 +111,8 @@ def test_verify_json(cli):
     assert "sequences" not in json.loads(cli("verify", "--json")[1])
 
 
-def test_verify_another_table(cli):
-    """A table of one's own is verified alike; the attribute's name may be left out."""
+def test_verify_takes_a_table_of_the_user(cli):
+    """A table of the user is verified in the same way; the attribute's name may be left out."""
     for target in ("own:TABLE", "own"):
         code, said, _ = cli("verify", target)
         assert code == 0
@@ -120,8 +120,8 @@ def test_verify_another_table(cli):
         assert "LIFE = opened closed" in said
 
 
-def test_verify_a_faulty_table(cli):
-    """A table that cannot be built is told in one line, with each fault and the place; that is what was found wrong."""
+def test_verify_names_all_faults_of_a_table_that_cannot_be_built(cli):
+    """A table that cannot be built: one line with each fault and its place, and exit code 1."""
     code, said, err = cli("verify", "faulty:TABLE")
     assert (code, said) == (1, "")
     assert err.count("\n") == 1
@@ -140,8 +140,8 @@ def test_verify_a_faulty_table(cli):
         ("own table", "'own table' does not name a table: write module:attribute, as in module:TABLE"),
     ],
 )
-def test_verify_no_table(cli, target, said):
-    """What names no table is bad usage, for both commands."""
+def test_unknown_table_is_bad_usage(cli, target, said):
+    """A name without a table is bad usage, for `verify` and `check`."""
     for command in (("verify", target), ("check", "--table", target, os.devnull)):
         code, out, err = cli(*command)
         assert (code, out) == (2, "")
@@ -149,16 +149,16 @@ def test_verify_no_table(cli, target, said):
         assert err.count("\n") == 1
 
 
-def test_verify_length(cli):
+def test_verify_length_below_one_is_bad_usage(cli):
     """A length below one is bad usage."""
     assert cli("verify", "--length", "0")[0] == 2
 
 
-def test_verify_names_what_does_not_hold(cli, monkeypatch):
-    """If something did not hold it would be named, with exit code 1."""
+def test_verify_names_a_property_that_does_not_hold(cli, monkeypatch):
+    """A property that does not hold is named, with exit code 1."""
     fault = properties()[0].__class__("every state can be reached", ("error",))
-    monkeypatch.setattr("lifecycle.consumer.cli.law.properties", lambda _: [fault])
-    monkeypatch.setattr("lifecycle.consumer.cli.law.sequences", lambda *_: iter([("enqueued",)]))
+    monkeypatch.setattr("lifecycle.consumer.cli.verify.properties", lambda _: [fault])
+    monkeypatch.setattr("lifecycle.consumer.cli.verify.sequences", lambda *_: iter([("enqueued",)]))
     code, said, _ = cli("verify", "--length", "2")
     assert code == 1
     assert "✗ every state can be reached: error\n" in said

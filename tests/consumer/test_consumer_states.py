@@ -1,4 +1,4 @@
-"""A consumer's own life: a table, checked as any other, that consumers really go through."""
+"""The states of a consumer: real consumers follow the table, and use each of its rows."""
 
 import threading
 from contextlib import closing, suppress
@@ -23,13 +23,13 @@ def queue():
 
 
 @pytest.fixture
-def lived(monkeypatch):
-    """What consumers in this process go through: the steps, in order."""
+def steps_taken(monkeypatch):
+    """The steps of consumers in this process, in order: trigger, state before, state after."""
     steps = []
-    born, go = ConsumerState.__init__, ConsumerState.go
+    init, go = ConsumerState.__init__, ConsumerState.go
 
     def begin(self):
-        born(self)
+        init(self)
         steps.append((CONSUMER_LIFECYCLE.allowed(None)[0], None, self.state))
 
     def told(self, trigger):
@@ -42,87 +42,93 @@ def lived(monkeypatch):
     return steps
 
 
-class Stuck:
-    """A task that does not end, nor can be interrupted, until it is let go."""
+class StuckTask:
+    """A task that neither ends nor can be interrupted until it is released."""
 
     def __init__(self, queue):
-        self.here, self.free = threading.Event(), threading.Event()
-        queue.task(name="stuck")(self.body)()
+        self.started, self.released = threading.Event(), threading.Event()
+        queue.task(name="stuck")(self.run)()
 
-    def body(self):
-        self.here.set()
-        while not self.free.is_set():
+    def run(self):
+        self.started.set()
+        while not self.released.is_set():
             with suppress(BaseException):
-                self.free.wait(0.005)
+                self.released.wait(0.005)
 
 
 def begin(queue, **options):
-    """A consumer that runs."""
+    """Start a consumer."""
     consumer = Consumer(queue, **options)
     consumer.start()
     return consumer
 
 
-def ask(consumer, lived, **options):
-    """Ask it to stop, in another thread, and wait until it has taken a step for that."""
-    before = len(lived)
+def request_stop(consumer, steps_taken, **options):
+    """Call `stop` in another thread, and wait until the consumer has changed its state."""
+    before = len(steps_taken)
     thread = threading.Thread(target=consumer.stop, kwargs=options, daemon=True)
     thread.start()
-    until(lambda: len(lived) > before, "a step")
+    until(lambda: len(steps_taken) > before, "a step")
     return thread
 
 
-def over(consumer, *threads):
-    """Wait for its end."""
+def wait_until_stopped(consumer, *threads):
+    """Wait until the consumer has stopped."""
     until(lambda: consumer.state == STOPPED, "its end")
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
-def ways(steps):
-    """The states of a life."""
+def entered(steps):
+    """Return the entered states."""
     return [after for _, _, after in steps]
 
 
-# Each way --------------------------------------------------------------------------------------------------------------
+# Each run --------------------------------------------------------------------------------------------------------------
 
 
-def drained(queue, lived, monkeypatch):
-    """Asked once, it finishes what runs."""
+def stopped_gracefully(queue, steps_taken, monkeypatch):
+    """A graceful stop drains."""
     consumer = begin(queue)
     consumer.stop()
-    assert ways(lived) == ["starting", "running", "draining", "stopped"]
+    assert entered(steps_taken) == ["starting", "running", "draining", "stopped"]
 
 
-def interrupted(queue, lived, monkeypatch):
-    """Asked less kindly, it puts back what runs."""
+def interrupted(queue, steps_taken, monkeypatch):
+    """A stop that is not graceful interrupts."""
     consumer = begin(queue)
     consumer.stop(graceful=False)
-    assert ways(lived) == ["starting", "running", "interrupting", "stopped"]
+    assert entered(steps_taken) == ["starting", "running", "interrupting", "stopped"]
 
 
-def asked_again(queue, lived, monkeypatch):
-    """Asked again, it hurries; and again, more so."""
-    stuck, consumer = Stuck(queue), begin(queue, grace=600)
-    assert stuck.here.wait(PATIENCE)
-    threads = [ask(consumer, lived), ask(consumer, lived), ask(consumer, lived)]
-    over(consumer, *threads)
-    stuck.free.set()
-    assert ways(lived) == ["starting", "running", "draining", "forcing", "forcing", "stopped"]
+def stopped_three_times(queue, steps_taken, monkeypatch):
+    """A second and a third stop force the end."""
+    stuck, consumer = StuckTask(queue), begin(queue, grace=600)
+    assert stuck.started.wait(PATIENCE)
+    threads = [
+        request_stop(consumer, steps_taken),
+        request_stop(consumer, steps_taken),
+        request_stop(consumer, steps_taken),
+    ]
+    wait_until_stopped(consumer, *threads)
+    stuck.released.set()
+    assert entered(steps_taken) == ["starting", "running", "draining", "forcing", "forcing", "stopped"]
 
 
-def hurried(queue, lived, monkeypatch):
-    """Interrupting may take its grace, but not if it is asked again."""
-    stuck, consumer = Stuck(queue), begin(queue, grace=600)
-    assert stuck.here.wait(PATIENCE)
-    over(consumer, ask(consumer, lived, graceful=False), ask(consumer, lived))
-    stuck.free.set()
-    assert ways(lived) == ["starting", "running", "interrupting", "forcing", "stopped"]
+def interrupted_then_forced(queue, steps_taken, monkeypatch):
+    """A second stop ends the grace of an interruption."""
+    stuck, consumer = StuckTask(queue), begin(queue, grace=600)
+    assert stuck.started.wait(PATIENCE)
+    wait_until_stopped(
+        consumer, request_stop(consumer, steps_taken, graceful=False), request_stop(consumer, steps_taken)
+    )
+    stuck.released.set()
+    assert entered(steps_taken) == ["starting", "running", "interrupting", "forcing", "stopped"]
 
 
-def no_store(queue, lived, monkeypatch):
-    """Without a store it ends before it runs, and says why."""
+def without_store(queue, steps_taken, monkeypatch):
+    """Without a store the consumer stops before it runs, and `start` raises."""
 
     def away():
         raise StorageUnavailable("no")
@@ -131,11 +137,11 @@ def no_store(queue, lived, monkeypatch):
         patch.setattr(queue.engine.storage, "next_due", away)
         with pytest.raises(StorageUnavailable):
             Consumer(queue).start()
-    assert ways(lived) == ["starting", "stopped"]
+    assert entered(steps_taken) == ["starting", "stopped"]
 
 
-def left_alone(queue, lived, monkeypatch):
-    """If who looks after the workers fails, that is its end, and no worker goes on."""
+def with_failing_supervision(queue, steps_taken, monkeypatch):
+    """If the supervision fails, the consumer stops, and all workers end."""
     consumer = Consumer(queue)
 
     def fail(bell, timeout):
@@ -144,38 +150,45 @@ def left_alone(queue, lived, monkeypatch):
     monkeypatch.setattr(StopRequests, "wait", fail)
     with pytest.raises(OSError, match="gone"):
         consumer.run()
-    assert ways(lived) == ["starting", "running", "stopped"]
+    assert entered(steps_taken) == ["starting", "running", "stopped"]
     until(
         lambda: not any(thread.name.startswith("lifecycle-1") for thread in threading.enumerate()), "its workers' end"
     )
 
 
-WAYS = [drained, interrupted, asked_again, hurried, no_store, left_alone]
+RUNS = [
+    stopped_gracefully,
+    interrupted,
+    stopped_three_times,
+    interrupted_then_forced,
+    without_store,
+    with_failing_supervision,
+]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_ways(way, queue, lived, monkeypatch):
-    """However a consumer comes to its end, it goes there by the table."""
-    way(queue, lived, monkeypatch)
-    assert set(lived) <= ROWS
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
+def test_each_run_follows_the_table(run, queue, steps_taken, monkeypatch):
+    """However a consumer ends, it follows the table."""
+    run(queue, steps_taken, monkeypatch)
+    assert set(steps_taken) <= ROWS
 
 
-def test_every_row_is_gone(lived, monkeypatch):
-    """There is no row that no consumer ever goes, and none that is not in the table is gone."""
-    gone = set()
-    for way in WAYS:
+def test_every_row_is_used_by_a_run(steps_taken, monkeypatch):
+    """Each row of the table is used by a run, and no run takes a step that is not in the table."""
+    used = set()
+    for run in RUNS:
         with closing(TaskQueue("memory://", lease=600)) as queue:
-            way(queue, lived, monkeypatch)
-        gone |= set(lived)
-        lived.clear()
-    assert gone == ROWS
+            run(queue, steps_taken, monkeypatch)
+        used |= set(steps_taken)
+        steps_taken.clear()
+    assert used == ROWS
 
 
 # Particular moments ------------------------------------------------------------------------------------------------------
 
 
-def test_a_stop_while_it_starts(queue, lived, monkeypatch):
-    """Who asks it to stop while it still waits for its store is heard once it runs, and told when it is over."""
+def test_stop_during_the_start_takes_effect_once_running(queue, steps_taken, monkeypatch):
+    """A stop while the consumer waits for its store takes effect once it runs; `stop` returns after the end."""
     consumer, asked, look = Consumer(queue), threading.Event(), queue.engine.storage.next_due
     threads = []
 
@@ -191,20 +204,20 @@ def test_a_stop_while_it_starts(queue, lived, monkeypatch):
 
     monkeypatch.setattr(queue.engine.storage, "next_due", slow)
     consumer.start()
-    over(consumer, *threads)
-    assert ways(lived) == ["starting", "running", "draining", "stopped"]
+    wait_until_stopped(consumer, *threads)
+    assert entered(steps_taken) == ["starting", "running", "draining", "stopped"]
 
 
-def test_a_stop_from_a_startup_hook(queue, lived):
-    """A hook that runs as its workers start may send it home."""
+def test_startup_hook_can_stop_the_consumer(queue, steps_taken):
+    """A startup hook can stop the consumer."""
     consumer = Consumer(queue)
     queue.on_startup()(consumer.stop)
     consumer.run()
-    assert ways(lived) == ["starting", "running", "draining", "stopped"]
+    assert entered(steps_taken) == ["starting", "running", "draining", "stopped"]
 
 
-def test_a_stop_of_what_does_not_run(queue, lived):
-    """A consumer that was never started, or is stopped, is left alone; stopping it twice is no mistake."""
+def test_stop_without_a_run_changes_nothing(queue, steps_taken):
+    """Stopping a consumer that was never started, or is stopped already, changes nothing."""
     consumer = Consumer(queue)
     assert consumer.state is None
     consumer.stop()
@@ -214,18 +227,18 @@ def test_a_stop_of_what_does_not_run(queue, lived):
     consumer.stop()
     consumer.stop()
     assert consumer.state == STOPPED
-    assert len(lived) == 4
+    assert len(steps_taken) == 4
 
 
-def test_each_run_is_a_life(queue, lived):
-    """One that was stopped, or could not start, can be started again; one that runs cannot."""
+def test_stopped_consumer_can_be_started_again(queue, steps_taken):
+    """A stopped consumer can be started again; a running consumer cannot."""
     consumer = begin(queue)
     with pytest.raises(ConfigurationError, match="runs already"):
         consumer.start()
     consumer.stop()
     consumer.start()
     consumer.stop(graceful=False)
-    assert ways(lived) == [
+    assert entered(steps_taken) == [
         "starting",
         "running",
         "draining",
@@ -237,8 +250,8 @@ def test_each_run_is_a_life(queue, lived):
     ]
 
 
-def test_started_at_once_by_many(queue, lived):
-    """Of several threads that start it at the same moment one succeeds."""
+def test_one_of_many_concurrent_starts_succeeds(queue, steps_taken):
+    """If several threads start a consumer at once, one succeeds, and the others raise."""
     consumer, failed = Consumer(queue), []
 
     def start():
@@ -254,31 +267,31 @@ def test_started_at_once_by_many(queue, lived):
         thread.join(PATIENCE)
     assert len(failed) == 7
     consumer.stop()
-    assert ways(lived) == ["starting", "running", "draining", "stopped"]
+    assert entered(steps_taken) == ["starting", "running", "draining", "stopped"]
 
 
-def test_no_thread_to_be_had(queue, lived, monkeypatch):
-    """If its workers cannot be started, it ends, and can be started later."""
+def test_failed_start_of_workers_stops_the_consumer(queue, steps_taken, monkeypatch):
+    """If the workers cannot be started, the consumer stops, and can be started later."""
     consumer = Consumer(queue)
     with monkeypatch.context() as patch:
         patch.setattr(consumer, "_start_worker", lambda: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
         with pytest.raises(RuntimeError):
             consumer.start()
-    assert ways(lived) == ["starting", "stopped"]
+    assert entered(steps_taken) == ["starting", "stopped"]
     consumer.start()
     consumer.stop()
 
 
 @given(triggers=st.lists(st.sampled_from(CONSUMER_LIFECYCLE.triggers), max_size=8))
-def test_only_by_the_table(triggers):
-    """A step that the table does not have is refused, and changes nothing."""
-    life, at = ConsumerState(), CONSUMER_LIFECYCLE.initial.name
+def test_triggers_outside_the_table_are_refused(triggers):
+    """A trigger that the table does not allow is refused, and changes nothing."""
+    consumer, at = ConsumerState(), CONSUMER_LIFECYCLE.initial.name
     for trigger in triggers:
         allowed = trigger in CONSUMER_LIFECYCLE.allowed(at)
         if allowed:
-            life.go(trigger)
+            consumer.go(trigger)
             at = CONSUMER_LIFECYCLE.next(at, trigger).name
         else:
             with pytest.raises(IllegalTransition):
-                life.go(trigger)
-        assert life.state == at
+                consumer.go(trigger)
+        assert consumer.state == at

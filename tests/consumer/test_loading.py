@@ -1,4 +1,4 @@
-"""Finding the queue that a command line names: in this folder, or installed; else one line that says what is wrong."""
+"""Finding the queue that a command line names, in this folder or installed; otherwise an error of one line."""
 
 import sys
 
@@ -11,9 +11,9 @@ MODULES = {
     "chores": "from lifecycle import TaskQueue\nqueue = TaskQueue('memory://')\nnothing = 5\n",
     "several": "import chores\nclass tasks:\n    queue = chores.queue\nmine = chores.queue\n",
     "broken": "def f():\n    return 1 / 0\nf()\n",
-    "unspeakable": "def f(:\n",
+    "with_syntax_error": "def f(:\n",
     "leaving": "raise SystemExit(3)\n",
-    "wanting": "import something_that_is_not_there\n",
+    "with_missing_import": "import something_that_is_not_there\n",
 }
 FAULTS = {
     "": "does not name a queue: write module:attribute",
@@ -31,15 +31,15 @@ FAULTS = {
     "queue": "'queue' is a module of Python's standard library: give yours another name",
     "test.tasks": "'test' is a module of Python's standard library",
     "broken": "'broken' cannot be imported: ZeroDivisionError: division by zero (",
-    "unspeakable": "'unspeakable' cannot be imported: SyntaxError: ",
+    "with_syntax_error": "'with_syntax_error' cannot be imported: SyntaxError: ",
     "leaving": "'leaving' cannot be imported: SystemExit: 3",
-    "wanting": "'wanting' cannot be imported: ModuleNotFoundError: No module named 'something_that_is_not_there'",
+    "with_missing_import": "'with_missing_import' cannot be imported: ModuleNotFoundError: No module named 'something_that_is_not_there'",
 }
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder, with modules in it; what was imported from there is forgotten."""
+    """The current folder, with modules; at the end their imports are undone."""
     for name, text in MODULES.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -51,8 +51,8 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("target", FAULTS)
-def test_load(folder, target):
-    """A queue is found by its module and name; what is not found is told in one line, with what may have been meant."""
+def test_queue_is_found_by_module_and_attribute(folder, target):
+    """A queue is found by module and attribute; otherwise the error is one line, with a suggestion if there is one."""
     if FAULTS[target] is None:
         assert isinstance(load_queue(target), TaskQueue)
         return
@@ -63,7 +63,7 @@ def test_load(folder, target):
     assert "\n" not in text
 
 
-def test_where_it_went_wrong(folder):
-    """An error in the user's module is told with its place there."""
+def test_import_error_names_the_place_in_the_module(folder):
+    """The error for a user's module that raises names the file and the line."""
     with pytest.raises(ConfigurationError, match=r"broken\.py, line 2\)"):
         load_queue("broken")

@@ -1,4 +1,4 @@
-"""A consumer that runs for months: new code, new processes, and whoever asks how it is."""
+"""Restarts of a consumer for new code and limits, and its health for an orchestrator."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ def make(live):
     return live
 
 
-# New code ------------------------------------------------------------------------------------------------------------
+# Restarts ------------------------------------------------------------------------------------------------------------
 
-NEWS = """
+MODULE = """
 import os, time
 from pathlib import Path
 from lifecycle import TaskQueue
@@ -46,11 +46,11 @@ def version(waits=False):
 
 
 @pytest.fixture
-def news(tmp_path):
-    """Writes the module that consumers run, of this version."""
+def write_module(tmp_path):
+    """Write the module that consumers run, in this version."""
 
     def write(version):
-        (tmp_path / "news.py").write_text(NEWS.format(folder=tmp_path, version=version))
+        (tmp_path / "module.py").write_text(MODULE.format(folder=tmp_path, version=version))
 
     write(1)
     return write
@@ -58,21 +58,18 @@ def news(tmp_path):
 
 @pytest.fixture
 def version(tmp_path):
-    """The task of that module, as its callers know it."""
+    """The task of that module, for callers."""
     with closing(TaskQueue(f"sqlite:///{tmp_path}/app.db")) as queue:
         yield queue.task(name="version")(lambda waits=False: None)
 
 
 @pytest.mark.parametrize("kind", sampled(KINDS))
-def test_new_code(tmp_path, news, version, kind):
-    """SIGHUP has what runs finished by the code that began it, and what comes then run by the code that is there then.
-
-    The process stays the same for whoever has started it.
-    """
-    with consuming(tmp_path, "news", "-k", kind) as consumer:
+def test_sighup_finishes_running_tasks_and_restarts_with_new_code(tmp_path, write_module, version, kind):
+    """After SIGHUP running tasks finish with the old code; later tasks run with the new code, in the same process."""
+    with consuming(tmp_path, "module", "-k", kind) as consumer:
         running_on = version(True)
         until(lambda: running_on.state == "executing", "its start")
-        news(2)
+        write_module(2)
         consumer.send_signal(signal.SIGHUP)
         said(consumer, "stopping; running tasks are finished first")
         later = version()
@@ -89,11 +86,11 @@ def test_new_code(tmp_path, news, version, kind):
     assert consumer.log.read_text().count("tasks: version") == 2
 
 
-def test_new_code_over_and_over(tmp_path, news, version):
-    """SIGHUP at any moment of a new start is neither a consumer's end nor forgotten."""
-    with consuming(tmp_path, "news") as consumer:
+def test_repeated_sighup_neither_ends_the_consumer_nor_is_lost(tmp_path, write_module, version):
+    """SIGHUP at any moment of a restart neither ends the consumer nor is lost."""
+    with consuming(tmp_path, "module") as consumer:
         said(consumer, "tasks: version")
-        news(2)
+        write_module(2)
         for count in (2, 3):
 
             def again(count=count):
@@ -118,11 +115,11 @@ bell.give_back = late
 """
 
 
-def test_new_code_at_the_last_moment(tmp_path, news, version):
-    """SIGHUP as a consumer's run has ended, and its new start has not begun, does not end it."""
-    with (tmp_path / "news.py").open("a") as module:
-        module.write(LATE)
-    with consuming(tmp_path, "news") as consumer:
+def test_sighup_between_run_and_exec_does_not_end_the_consumer(tmp_path, write_module, version):
+    """SIGHUP between the end of a run and the exec of the next does not end the consumer."""
+    with (tmp_path / "module.py").open("a") as file:
+        file.write(LATE)
+    with consuming(tmp_path, "module") as consumer:
         said(consumer, "tasks: version")
         consumer.send_signal(signal.SIGHUP)
         said(consumer, "tasks: version", 2)
@@ -133,9 +130,9 @@ def test_new_code_at_the_last_moment(tmp_path, news, version):
 @pytest.mark.parametrize(
     ("kind", "limit"), crossed(["thread", "asyncio"], [("--max-tasks", "3"), ("--max-memory", "1")])
 )
-def test_limits(tmp_path, news, version, kind, limit):
-    """A consumer that has run as many tasks as it shall, or uses too much memory, starts anew; not before it has run one."""
-    with consuming(tmp_path, "news", "-k", kind, *limit) as consumer:
+def test_consumer_restarts_after_max_tasks_and_max_memory(tmp_path, write_module, version, kind, limit):
+    """A consumer restarts after `--max-tasks` tasks, or above `--max-memory`, but not before it has run a task."""
+    with consuming(tmp_path, "module", "-k", kind, *limit) as consumer:
         results = [version() for _ in range(3)]
         first = [result.get(timeout=PATIENCE) for result in results]
         said(consumer, "tasks: version", 2)
@@ -148,28 +145,28 @@ def test_limits(tmp_path, news, version, kind, limit):
 
 
 @on_sqlite
-def test_a_program_of_ones_own(make):
-    """`run` tells a program of one's own whether it is to be started again."""
+def test_run_returns_whether_a_restart_is_due(make):
+    """`Consumer.run` returns True if a limit was reached, and False after `stop`."""
     queue = make()
     add = queue.task()(plus)
-    consumer, told = Consumer(queue, max_tasks=1), []
-    thread = threading.Thread(target=lambda: told.append(consumer.run()), daemon=True)
+    consumer, returned = Consumer(queue, max_tasks=1), []
+    thread = threading.Thread(target=lambda: returned.append(consumer.run()), daemon=True)
     thread.start()
     assert add(1, 2).get(timeout=PATIENCE) == 3
     ended(thread)
-    thread = threading.Thread(target=lambda: told.append(consumer.run()), daemon=True)
+    thread = threading.Thread(target=lambda: returned.append(consumer.run()), daemon=True)
     thread.start()
-    until(lambda: consumer.health.ready, "the next life")
+    until(lambda: consumer.health.ready, "the next run")
     consumer.stop()
     ended(thread)
-    assert told == [True, False]
+    assert returned == [True, False]
 
 
-# Whoever asks --------------------------------------------------------------------------------------------------------
+# Health -------------------------------------------------------------------------------------------------------------
 
 
-def asked(port, path):
-    """Status and body of an answer."""
+def get(port, path):
+    """Return status and body of an answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)
@@ -179,62 +176,62 @@ def asked(port, path):
 
 
 @on_sqlite
-def test_readiness(make, tmp_path, monkeypatch):
-    """File and port tell that it is ready from the moment it runs tasks until it stops, but not while its store is away."""
+def test_ready_file_and_port_follow_state_and_store(make, tmp_path, monkeypatch):
+    """File and port say ready from the first run of tasks until a stop, except while the store is unavailable."""
     queue, gate, file = make(), Gate(), tmp_path / "ready"
-    file.write_text("of one that was killed")
+    file.write_text("left by a killed consumer")
     wait = queue.task()(gate.pass_through)
     outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange", "recover")
 
-    def told(status, store, state):
-        return asked(port, "/ready") == (status, {"state": state, "store": store, "alive": 1}) and (
+    def answered(status, store, state):
+        return get(port, "/ready") == (status, {"state": state, "store": store, "alive": 1}) and (
             file.exists() is (status == 200)
         )
 
     with running(queue, ready_file=file, health="127.0.0.1:0") as consumer:
-        port = consumer._health_reports[1].number
-        until(lambda: told(200, True, "running"), "its readiness")
+        port = consumer._health_reports[1].port
+        until(lambda: answered(200, True, "running"), "its readiness")
         assert file.read_text() == f"{os.getpid()}\n"
         outage.on = True
-        until(lambda: told(503, False, "running"), "the bad news")
-        assert asked(port, "/live")[0] == 200
+        until(lambda: answered(503, False, "running"), "the outage")
+        assert get(port, "/live")[0] == 200
         outage.on = False
-        until(lambda: told(200, True, "running"), "the good news")
+        until(lambda: answered(200, True, "running"), "the end of the outage")
         wait()
         gate.until(1)
         stop = stopping(consumer)
-        until(lambda: told(503, True, "draining"), "the stop")
-        assert asked(port, "/live")[0] == 200
+        until(lambda: answered(503, True, "draining"), "the stop")
+        assert get(port, "/live")[0] == 200
         gate.open()
         ended(stop)
         assert not file.exists()
         with pytest.raises(urllib.error.URLError, match="refused"):
-            asked(port, "/live")
+            get(port, "/live")
 
 
-def test_a_port(monkeypatch):
-    """A consumer that has not reported yet is starting, not ready; one that does not report any more is not alive."""
-    with closing(http.HealthServer(("127.0.0.1", 0))) as port:
+def test_health_server_before_a_report_and_without_reports(monkeypatch):
+    """Before the first report a consumer is starting and not ready; without reports for long it is not alive."""
+    with closing(http.HealthServer(("127.0.0.1", 0))) as server:
         starting = {"state": "starting", "store": False, "alive": 0}
-        assert asked(port.number, "/ready") == (503, starting)
-        assert asked(port.number, "/live") == (200, starting)
-        assert asked(port.number, "/") == (404, {"paths": ["/ready", "/live"]})
-        port.report(health.Health("running", store=True, alive=1))
-        assert asked(port.number, "/ready")[0] == 200
+        assert get(server.port, "/ready") == (503, starting)
+        assert get(server.port, "/live") == (200, starting)
+        assert get(server.port, "/") == (404, {"paths": ["/ready", "/live"]})
+        server.report(health.Health("running", store=True, alive=1))
+        assert get(server.port, "/ready")[0] == 200
         now = http.monotonic()
-        monkeypatch.setattr(http, "monotonic", lambda: now + http.LIFELESS)
-        assert asked(port.number, "/live")[0] == 503
-        assert asked(port.number, "/ready")[0] == 200
+        monkeypatch.setattr(http, "monotonic", lambda: now + http.REPORT_TIMEOUT_SECONDS)
+        assert get(server.port, "/live")[0] == 503
+        assert get(server.port, "/ready")[0] == 200
 
 
-def test_who_hangs_up(capfd):
-    """Whoever asks and does not wait for the answer leaves no trace."""
-    with closing(http.HealthServer(("127.0.0.1", 0))) as port:
+def test_client_that_disconnects_leaves_no_output(capfd):
+    """A client that disconnects before the answer leaves no output."""
+    with closing(http.HealthServer(("127.0.0.1", 0))) as server:
         for _ in range(3):
-            with socket.create_connection(("127.0.0.1", port.number)) as caller:
+            with socket.create_connection(("127.0.0.1", server.port)) as caller:
                 caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 caller.sendall(b"GET /live HTTP/1.0\r\n")
-        assert asked(port.number, "/live")[0] == 200
+        assert get(server.port, "/live")[0] == 200
     assert capfd.readouterr() == ("", "")
 
 
@@ -247,30 +244,30 @@ def test_who_hangs_up(capfd):
         (":80", ("127.0.0.1", 80)),
     ],
 )
-def test_addresses(text, where):
-    """A port alone is one of this host only; a host may stand before it."""
-    assert health.address(text) == where
+def test_parse_address(text, where):
+    """A port alone is bound to 127.0.0.1; a host may stand before the port."""
+    assert health.parse_address(text) == where
 
 
 @on_sqlite
-def test_a_file_that_cannot_be(make, tmp_path, caplog):
-    """A readiness file that cannot be written is told of once, and nothing else suffers from it."""
+def test_unwritable_ready_file_is_logged_once(make, tmp_path, caplog):
+    """A readiness file that cannot be written is logged once; tasks run all the same."""
     queue, file = make(), tmp_path / "ready"
     add = queue.task()(plus)
     with running(queue, ready_file=file):
         until(file.exists, "the file")
         file.unlink()
         file.mkdir()
-        until(lambda: logged(caplog, logging.WARNING, "cannot be changed"), "the warning")
+        until(lambda: logged(caplog, logging.WARNING, "cannot change the readiness file"), "the warning")
         assert add(1, 2).get(timeout=PATIENCE) == 3
-    assert len(logged(caplog, logging.WARNING, "cannot be changed")) == 1
+    assert len(logged(caplog, logging.WARNING, "cannot change the readiness file")) == 1
 
 
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--health", "nonsense"], "health='nonsense': it takes a port, or HOST:PORT"),
-        (["--health", "localhost:65536"], "it takes a port, or HOST:PORT"),
+        (["--health", "nonsense"], "health='nonsense': must be a port or HOST:PORT"),
+        (["--health", "localhost:65536"], "must be a port or HOST:PORT"),
         (["--health", "{taken}"], "cannot be opened"),
         (["--ready-file", "{folder}/nowhere/ready"], "the readiness file cannot be made"),
         (["--worker-type", "fibre"], "worker_type='fibre': there are thread, process, greenlet, asyncio"),
@@ -278,8 +275,8 @@ def test_a_file_that_cannot_be(make, tmp_path, caplog):
         (["--max-tasks", "0"], "max-tasks"),
     ],
 )
-def test_mistakes(folder, cli, options, what):
-    """What is wrong with a consumer's options is said in one line; exit code 2."""
+def test_wrong_option_is_one_line_and_exit_code_2(folder, cli, options, what):
+    """A wrong option of a consumer is one line and exit code 2."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         known = {"taken": server.getsockname()[1], "folder": folder}
         code, out, err = cli("run", "tasks:queue", "-q", *[option.format(**known) for option in options])
@@ -289,7 +286,7 @@ def test_mistakes(folder, cli, options, what):
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])
 @pytest.mark.parametrize("option", ["workers", "max_tasks", "max_memory"])
-def test_wrong_numbers(make, option, wrong):
-    """Workers, tasks and bytes are whole numbers, 1 or more."""
+def test_numbers_below_1_are_refused(make, option, wrong):
+    """`workers`, `max_tasks` and `max_memory` must be whole numbers of 1 or more."""
     with pytest.raises(ConfigurationError, match=f"{option}={wrong!r}: must be a whole number, 1 or more"):
         Consumer(make(), **{option: wrong})

@@ -137,7 +137,7 @@ def test_unknown_signal_is_refused_with_the_list_of_signals(name):
 
 def test_signal_constants_are_the_signals_of_the_law():
     """The thirteen `SIGNAL_*` constants are the signals of the law, as plain strings."""
-    constants = {name: value for name, value in vars(lifecycle).items() if name.startswith("SIGNAL_")}
+    constants = {name: getattr(lifecycle, name) for name in dir(lifecycle) if name.startswith("SIGNAL_")}
     assert constants == {f"SIGNAL_{signal.upper().replace('-', '_')}": signal for signal, *_ in LAW.values()}
     assert all(type(value) is str for value in constants.values())
     assert list(lifecycle.SIGNALS) == [signal for signal, *_ in LAW.values()]

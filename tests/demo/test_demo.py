@@ -1,4 +1,4 @@
-"""`lifecycle demo`: it shows every scenario of the law, holds each signal against it, and can fail."""
+"""`lifecycle demo`: it runs every scenario, compares each signal with the table, and reports faults."""
 
 import json
 import os
@@ -38,7 +38,7 @@ BREAKS = {
     "miscount": ("add(1, 2)", ["not so: add(1, 2) is 3"]),
     "forget": ("its timeout", ["the stored history is enqueued, executing"]),
 }
-"""How the law is broken (see `programs/broken`), in which scenario, and what the demo says of it."""
+"""The broken rule (see `programs/broken`), the title of its scenario, and the faults that the demo reports."""
 
 
 def demo(*arguments, **more):
@@ -50,13 +50,13 @@ def demo(*arguments, **more):
 
 
 def broken(name, only, *arguments, **more):
-    """A demo of some scenarios that finds `programs/broken/sitecustomize.py`: its exit code, stdout and stderr."""
+    """Run a demo of some scenarios with `programs/broken/sitecustomize.py`; return exit code, stdout and stderr."""
     path = os.pathsep.join([str(PROGRAMS / "broken"), environment()["PYTHONPATH"]])
     return ended(demo(*arguments, PYTHONPATH=path, BREAK=name, ONLY=only, **more))
 
 
 def ended(run):
-    """Wait for its end; exit code, stdout and stderr."""
+    """Wait for the end of a demo; return exit code, stdout and stderr."""
     try:
         out, err = run.communicate(timeout=3 * PATIENCE)
     finally:
@@ -66,37 +66,37 @@ def ended(run):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a demo keeps its file."""
+    """The folder for a demo's file."""
     return tmp_path_factory.mktemp("demo")
 
 
 @pytest.fixture(scope="module")
 def runs(folder):
-    """What demos came to: exit code, stdout and stderr. Whole ones take their time, and the others run meanwhile."""
+    """Exit code, stdout and stderr of demos. The whole ones take longest; the others run meanwhile."""
     started = {"for people": demo(), "for programs": demo("--json", "--folder", folder)}
     ends = {name: broken(name, title, "--json") for name, (title, _) in BREAKS.items()}
     ends["swap, for people"] = broken("swap", SWAPPED[0])
-    ends["drop"] = broken("drop", "RetryTask", "--json", PATIENCE="5")
+    ends["drop"] = broken("drop", "RetryTask", "--json", SIGNAL_TIMEOUT_SECONDS="5")
     return ends | {name: ended(run) for name, run in started.items()}
 
 
-def test_for_people(runs):
-    """It shows each signal as it comes, says of each scenario that it went as promised, and ends with exit code 0."""
+def test_demo_prints_the_signals_of_each_scenario(runs):
+    """The demo prints each signal, and after each scenario that it went as promised; exit code 0."""
     code, out, err = runs["for people"]
     assert (code, err) == (0, "")
     _, *parts, end = out.strip().split("\n\n")
-    scenes = [part.splitlines() for part in parts]
-    shown = {title: [line.split()[-1] for line in lines] for title, *lines, _ in scenes}
+    blocks = [part.splitlines() for part in parts]
+    shown = {title: [line.split()[-1] for line in lines] for title, *lines, _ in blocks}
     for title, promised in LAW.items():
         assert [lines for name, lines in shown.items() if title in name] == [promised.split()] or title == "add(1, 2)"
     assert shown["add(1, 2)"] == LAW["add(1, 2)"].split()
-    assert {verdict.strip() for *_, verdict in scenes} == {"✓ as promised"}
+    assert {verdict.strip() for *_, verdict in blocks} == {"✓ as promised"}
     count = sum(len(lines) for lines in shown.values())
-    assert end.startswith(f"✓ {len(scenes)} scenarios, {count} signals")
+    assert end.startswith(f"✓ {len(blocks)} scenarios, {count} signals")
 
 
-def test_for_programs(runs):
-    """`--json` prints the verdicts: all scenarios of the law, each with exactly its signals, and no fault."""
+def test_demo_json_is_the_result_of_each_scenario(runs):
+    """`--json` prints all scenarios of the specification, each with exactly its signals, and no fault."""
     code, out, err = runs["for programs"]
     assert (code, err) == (0, "")
     verdicts = json.loads(out)
@@ -110,19 +110,19 @@ def test_for_programs(runs):
     assert set(SIGNALS) - shown <= {"rate-limited"}
 
 
-def test_its_file(runs, folder):
-    """`--folder` keeps the queue's file: the histories there are ways through the table, and those that were told."""
+def test_folder_keeps_the_file_with_the_same_signals(runs, folder):
+    """`--folder` keeps the queue's file: its histories are paths through the table, and match the printed signals."""
     assert [path.name for path in folder.iterdir() if path.name.endswith(".db")] == ["demo.db"]
     queue = TaskQueue(f"sqlite:///{folder}/demo.db")
     results = [queue.handle(task.id) for task in queue.tasks()]
     assert all(is_path([record.state for record in result.history()]) for result in results)
-    told = Counter(" ".join(verdict["came"]) for verdict in json.loads(runs["for programs"][1]))
-    assert Counter(signals(result) for result in results) == told
+    recorded = Counter(" ".join(verdict["came"]) for verdict in json.loads(runs["for programs"][1]))
+    assert Counter(signals(result) for result in results) == recorded
     queue.close()
 
 
-def test_again_in_its_folder(runs, folder, tmp_path):
-    """It can be shown again where it was shown before, whatever that left behind."""
+def test_demo_can_run_again_in_its_folder(runs, folder, tmp_path):
+    """The demo can run again in the same folder, also after `add` was revoked there."""
     folder = shutil.copytree(folder, tmp_path / "again")  # what other tests read there stays as it was
     queue = TaskQueue(f"sqlite:///{folder}/demo.db")
     add = queue.task(name="lifecycle.consumer.demo.tasks.add")(lambda a, b: a + b)
@@ -132,12 +132,12 @@ def test_again_in_its_folder(runs, folder, tmp_path):
     assert (code, err) == (0, ""), out
 
 
-# It can fail ---------------------------------------------------------------------------------------------------------
+# Faults ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_it_can_fail(runs, name):
-    """If the law is broken underneath, the demo says what was promised and what came instead; exit code 1."""
+def test_broken_rule_is_a_fault_and_exit_code_1(runs, name):
+    """If a rule is broken, the demo names the promised and the illegal signals; exit code 1."""
     title, parts = BREAKS[name]
     code, out, err = runs[name]
     assert (code, err) == (1, "")
@@ -146,8 +146,8 @@ def test_it_can_fail(runs, name):
         assert part in verdict["fault"]
 
 
-def test_a_signal_that_does_not_come(runs):
-    """A signal that does not come is missed."""
+def test_missing_signal_is_a_fault(runs):
+    """A signal that does not come is a fault."""
     code, out, err = runs["drop"]
     assert (code, err) == (1, "")
     (verdict,) = json.loads(out)
@@ -155,8 +155,8 @@ def test_a_signal_that_does_not_come(runs):
     assert "promised: executing, retrying, enqueued, executing, complete" in verdict["fault"]
 
 
-def test_it_can_fail_for_people(runs):
-    """It says so to people, too: in the scenario, and at the end."""
+def test_fault_is_printed_for_people(runs):
+    """For people, a fault is printed after its scenario, and counted at the end."""
     code, out, err = runs["swap, for people"]
     assert (code, err) == (1, "")
     text = " ".join(out.split())
@@ -165,8 +165,8 @@ def test_it_can_fail_for_people(runs):
     assert "✓" not in text
 
 
-def test_without_consumers():
-    """A demo whose consumers do not come to life says so, and does not wait for each of their signals."""
+def test_demo_whose_consumers_do_not_start_ends_with_a_fault():
+    """A demo whose consumers do not start reports their exit code, and does not wait for each signal."""
     code, out, err = broken("stillborn", "")
     assert code == 1
     assert "consumer" in out + err

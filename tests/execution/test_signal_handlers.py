@@ -101,3 +101,47 @@ def test_handlers_may_use_the_queue(queue, heard, add):
     assert ran == [3]
     assert heard.story(result) == "enqueued executing complete"
     assert queue.counts()["revoked"] == 1
+
+
+def test_handlers_see_the_fields_of_their_step(queue, clock):
+    """A handler sees the task as it was at that step: in `error` the retries of the attempt, in `retrying` the rest."""
+    steps = []
+    fail = queue.task(name="fail", retries=2, retry_delay=10)(lambda: 1 / 0)
+
+    @queue.signal()
+    def note(signal, task, exc=None):
+        steps.append((signal, task.state, task.version, task.attempt, task.retries, task.eta))
+
+    fail()
+    drain(queue)
+    now = clock.now()
+    assert steps == [
+        ("enqueued", "queued", 1, 0, 2, None),
+        ("executing", "executing", 2, 1, 2, None),
+        ("error", "error", 3, 1, 2, None),
+        ("retrying", "retrying", 4, 1, 1, None),
+        ("scheduled", "scheduled", 5, 1, 1, now + 10),
+    ]
+
+
+def test_handlers_see_the_interruptions_of_their_step(queue, clock):
+    """In `interrupted` the interruption is counted, and an operator's retry forgives it in `retrying`."""
+    steps = []
+    queue.engine.max_interruptions = 0
+    fail = queue.task(name="stop", retries=0)(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    @queue.signal()
+    def note(signal, task, exc=None):
+        steps.append((signal, task.interruptions, task.worker == queue.engine.process_name()))
+
+    result = fail()
+    with pytest.raises(KeyboardInterrupt):
+        queue.run_next()
+    queue.retry(result.id)
+    assert steps == [
+        ("enqueued", 0, True),
+        ("executing", 0, False),
+        ("interrupted", 1, False),
+        ("retrying", 0, True),
+        ("enqueued", 0, True),
+    ]

@@ -1,17 +1,16 @@
 """The generated parts of the pages: tables of states and transitions, schemas, help texts, pictures."""
 
-import inspect
 import re
 import sqlite3
 import sys
-import textwrap
 from contextlib import closing
 from pathlib import Path
 
-import typer
+import click
 
 from lifecycle import LIFECYCLE
-from lifecycle.consumer.cli.main import app
+from lifecycle.consumer.cli.main import commands
+from lifecycle.consumer.cli.options import SUMMARIES
 from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.demo.gallery import PICTURES, draw
 from lifecycle.storage.postgres import schema as postgres_schema
@@ -20,7 +19,8 @@ from lifecycle.storage.sqlite import schema as sqlite_schema
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 WRITE = "python tests/generate"
-WIDTH = 100
+WIDTH = 78
+"""Columns of the help texts: in a terminal of 80, click leaves two free."""
 
 
 def table(head, rows):
@@ -30,7 +30,7 @@ def table(head, rows):
 
 
 def states():
-    """Each state, its signal, its kind, and who moves a task on from it."""
+    """Each state with its signal, its kind, and the actor of the next transition."""
     return table(
         ("state", "its signal", "kind", "who moves it on"),
         [
@@ -57,7 +57,7 @@ def transitions():
 
 
 def scenarios():
-    """What the demo does, and the signals that it holds against the table."""
+    """The demo's scenarios and their promised signals."""
     return table(
         ("what happens", "signals"),
         [(scenario.title.replace("|", "\\|"), ", ".join(scenario.promised)) for scenario in SCENARIOS],
@@ -93,42 +93,20 @@ def postgres_tables():
 
 
 def command_line():
-    """The commands, by name, as typer builds them."""
-    line = typer.main.get_command(app)
-    return {name: line.get_command(None, name) for name in line.list_commands(None)}
+    """Return the commands by name."""
+    context = click.Context(commands)
+    return {name: commands.get_command(context, name) for name in commands.list_commands(context)}
 
 
-def overview():
-    """The commands, each with the first line of its help."""
-    found = command_line().items()
-    return table(
-        ("command", "what it does"), [(f"[`{name}`](#{name})", paragraphs(one.help)[0]) for name, one in found]
-    )
+def command_overview():
+    """Return a table of the commands, each with the first paragraph of its help."""
+    return table(("command", "what it does"), [(f"[`{name}`](#{name})", text) for name, text in SUMMARIES.items()])
 
 
-def paragraphs(text):
-    return [" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")]
-
-
-def help_of(name, command):
-    """The words of a command's ``--help``, laid out here: how typer draws them changes from release to release."""
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    entries = [(one.metavar, one.help + " [required]" * one.required) for one in arguments]
-    for option in command.params:
-        if option.param_type_name == "option":
-            left = ", ".join(sorted(option.opts, key=len))
-            left = left if left.startswith("-") and not left.startswith("--") else f"    {left}"
-            left += "" if option.is_flag else " " + max(option.opts, key=len).lstrip("-").upper().replace("-", "_")
-            default = "" if option.is_flag or option.default is None else f" [default: {option.default}]"
-            entries.append((left, option.help + default))
-    column = max(len(left) for left, _ in entries) + 4
-    lines = [f"lifecycle {name} [OPTIONS] {' '.join(one.metavar for one in arguments)}".rstrip(), ""]
-    for paragraph in paragraphs(command.help):
-        lines += [*textwrap.wrap(paragraph, WIDTH), ""]
-    for left, right in entries:
-        first = f"  {left}".ljust(column)
-        lines += textwrap.wrap(right, WIDTH, initial_indent=first, subsequent_indent=" " * column)
-    return "\n".join(["```text", *lines, "```"])
+def command_help(name, command):
+    """Return the help of a command as ``--help`` prints it in a terminal of 80 columns."""
+    group = click.Context(commands, info_name="lifecycle", terminal_width=WIDTH, **commands.context_settings)
+    return f"```text\n{click.Context(command, group, name).get_help()}\n```"
 
 
 def generated():
@@ -139,8 +117,8 @@ def generated():
         DOCS / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "sqlite.md": {"schema": schema()},
         DOCS / "postgres.md": {"schema": postgres_tables()},
-        DOCS / "cli.md": {"commands": overview()}
-        | {name: help_of(name, command) for name, command in command_line().items()},
+        DOCS / "cli.md": {"commands": command_overview()}
+        | {name: command_help(name, command) for name, command in command_line().items()},
     }
 
 

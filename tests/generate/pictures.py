@@ -4,7 +4,7 @@ import sys
 
 from generate.pages import ROOT, WRITE
 
-from lifecycle.consumer.demo.gallery import ENDINGS, PICTURES, draw, formats
+from lifecycle.consumer.demo.gallery import FILE_SUFFIXES, PICTURES, draw, formats
 
 FOLDER = ROOT / "diagrams"
 README = """# Pictures
@@ -35,7 +35,7 @@ def files():
         picture = make()
         links = []
         for form in formats(picture):
-            file = f"{name}.{ENDINGS[form]}"
+            file = f"{name}.{FILE_SUFFIXES[form]}"
             made[file] = draw(picture, form)
             links.append(f"[{form}]({file})")
         rows.append(f"| `{name}`: {', '.join(links)} | {picture.title} |")

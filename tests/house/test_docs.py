@@ -306,9 +306,9 @@ def test_every_marker_has_a_generator():
 
 def test_table_of_states_names_constants_of_the_package():
     """The constants in the table of states are names of the package, and each has its state's signal."""
-    names = vars(importlib.import_module("lifecycle"))
+    package = importlib.import_module("lifecycle")
     for state, constant in re.findall(r"^\| `([\w-]+)` \| `(SIGNAL_\w+)`", states(), re.MULTILINE):
-        assert names[constant] == LIFECYCLE.state(state).signal
+        assert getattr(package, constant) == LIFECYCLE.state(state).signal
 
 
 # Words and the map of packages -------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def installed(built, tmp_path_factory):
             paths = sysconfig.get_paths("venv", {"base": str(folder), "platbase": str(folder)})
             zipfile.ZipFile(built[kind]).extractall(paths["purelib"])  # noqa: S202 -- that is all that a wheel needs
             others = {
-                str(Path(find_spec(name).origin).parents[1]) for name in ("attrs", "msgspec", "transitions", "typer")
+                str(Path(find_spec(name).origin).parents[1]) for name in ("attrs", "msgspec", "transitions", "click")
             }
             Path(paths["purelib"], "zz_dependencies.pth").write_text("\n".join(sorted(others)))
             pythons[kind] = Path(paths["scripts"], "python")

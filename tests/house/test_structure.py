@@ -26,7 +26,7 @@ lifecycle.storage.postgres:      url / storage
 lifecycle.storage.redis:         connection / listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
 lifecycle.execution:             environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
-lifecycle:                       locks result / function / queue
+lifecycle:                       locks result / function / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_storage strategies / invariants / agreement / claim_order_cases / cases / spec
 lifecycle.testing.simulation:    faults lease_audit / world / queue_spec random_run
@@ -35,10 +35,9 @@ lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              os_signals process_memory states / health stop_requests / health_server
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
 lifecycle.consumer:              consumer
-lifecycle:                       consumer
 lifecycle.consumer:              loading
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
-lifecycle.consumer.cli:          diagram law migrate / main
+lifecycle.consumer.cli:          options output / act check demo diagram inspect migrate run verify / main
 lifecycle:                       __main__
 """
 """Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
@@ -58,22 +57,37 @@ ADAPTERS = {  # library: the modules that may know it
 
 LONGEST = 450  # lines
 
-LATE = {  # module: what it imports when that is used, since it costs a tenth of a program's start, or more
-    "lifecycle": {"lifecycle.consumer.consumer"},
+LATE = {  # module: what it imports when that is used, and why most programs need not wait for it
+    # `lifecycle --help` needs no task, and most programs only enqueue.
+    "lifecycle": {"lifecycle.api", "lifecycle.consumer.consumer"},
+    # Only `PickleSerializer` needs them.
+    "lifecycle.core.serializer": {"hmac", "pickle"},
+    # For the name of a process that acts on tasks.
+    "lifecycle.execution.environment": {"socket"},
+    # For `async` functions.
     "lifecycle.execution.runner": {"asyncio", "concurrent.futures"},
+    # A program uses one store.
     "lifecycle.storage": {
         f"lifecycle.storage.{name}" for name in ("postgres.storage", "postgres.url", "redis.storage", "redis.url")
     },
     "lifecycle.execution.external_transaction": {"lifecycle.storage.postgres.storage"},
+    # A consumer uses one kind of workers, and seldom a health server.
     "lifecycle.consumer.workers.types": {
         f"lifecycle.consumer.workers.{name}" for name in ("process", "asyncio_", "gevent_")
     },
     "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
+    # A command line runs one command. `verify` and `check` need no queue; `rich` prints errors, and logs on terminals.
+    "lifecycle.consumer.loading": {"lifecycle.queue"},
     "lifecycle.consumer.cli.main": {
-        "lifecycle.consumer.demo.demo",
-        "lifecycle.consumer.workers.gevent_",
-        *(f"lifecycle.consumer.cli.{name}" for name in ("diagram", "law", "migrate")),
+        "rich.console",
+        "rich.text",
+        *(
+            f"lifecycle.consumer.cli.{name}"
+            for name in ("act", "check", "demo", "diagram", "inspect", "migrate", "run", "verify")
+        ),
     },
+    "lifecycle.consumer.cli.options": {f"lifecycle.{name}" for name in ("core.table", "queue", "consumer.loading")},
+    "lifecycle.consumer.cli.run": {"rich.console", "rich.logging", "lifecycle.consumer.workers.gevent_"},
 }
 
 SLEEPERS = {  # (file, function): why it sleeps
@@ -117,6 +131,11 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.consumer.demo.storage_tracer", "recover"): "the name of a method of Storage",
     ("lifecycle.consumer.workers.process_main", "cancel"): "what a consumer asks of a worker's process",
     ("lifecycle.consumer.states", "interrupt"): "a trigger of the consumer's own life",
+    **{
+        (f"lifecycle.consumer.cli.{module}", command): "the name of a command"
+        for module in ("act", "main", "options")
+        for command in ("retry", "cancel", "revoke")
+    },
     ("lifecycle.consumer.cli.main", "interrupted"): "what it says when somebody presses Ctrl-C",
 }
 
@@ -192,7 +211,7 @@ def test_imports_stand_at_the_top_but_for_listed_ones():
     assert late == LATE
 
 
-@pytest.mark.parametrize("module", ["lifecycle", "lifecycle.consumer.cli.main"])
+@pytest.mark.parametrize("module", ["lifecycle", "lifecycle.api", "lifecycle.consumer.cli.main"])
 def test_late_imports_do_not_come_with_the_start(module):
     """The modules in LATE are not loaded by a program's start in another way."""
     names = f"import {module}, sys; print(*sys.modules)"
@@ -200,7 +219,7 @@ def test_late_imports_do_not_come_with_the_start(module):
         [sys.executable, "-P", "-c", names], check=True, capture_output=True, text=True
     ).stdout.split()
     assert module in loaded
-    late = {name for at, names in LATE.items() if not module.startswith(f"{at}.") for name in names}
+    late = {name for at in loaded for name in LATE.get(at, ())} - {module}
     assert sorted(late & {*loaded}) == []
 
 

@@ -21,7 +21,7 @@ HANGS = 120
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["pytest", "hypothesis", "hypothesis.stateful", "attrs", "msgspec", "transitions", "typer"]
+    ["pytest", "hypothesis", "hypothesis.stateful", "attrs", "msgspec", "transitions", "click"]
 )
 
 
@@ -72,7 +72,7 @@ def surroundings(mutant: Mutant, folder: str) -> Iterator[dict[str, str]]:
 def refused() -> str | None:
     """Why it cannot be imported: a table is checked as it is built. What is not even Python has shown nothing."""
     try:
-        importlib.import_module(SOURCE.name)
+        importlib.import_module(f"{SOURCE.name}.api")
     except (SyntaxError, NameError, ImportError):
         raise
     except Exception as error:

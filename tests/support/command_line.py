@@ -1,4 +1,4 @@
-"""The command line in a process of its own, and the module that it is given."""
+"""The command line in a process of its own, and a module with a queue for it."""
 
 import subprocess
 import sys
@@ -12,13 +12,13 @@ queue = TaskQueue({url!r})
 def add(a, b):
     return a + b
 @queue.task()
-def hopeless():
+def always_fails():
     raise ValueError("never")
 """
 
 
 def process(*arguments, **options):
-    """A command in a process of its own: its exit code, and what it wrote to stdout and stderr."""
+    """Run a command in a process of its own; return exit code, stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "lifecycle", *map(str, arguments)],
         env=environment(),
@@ -32,5 +32,5 @@ def process(*arguments, **options):
 
 
 def is_one_line(text, *parts):
-    """Is it one line, about an error, and has it all these parts?"""
+    """Return whether the text is one line that begins with ``error:`` and contains all these parts."""
     return text.startswith("error: ") and text.count("\n") == 1 and all(part in text for part in parts)

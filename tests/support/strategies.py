@@ -120,7 +120,16 @@ def moved(task, move):
     move.apply(after)
     for step, state in enumerate(move.states):
         announced.state = state.name
-        move.enter(announced, step)
+        if step < len(move.states) - 1:
+            move.enter(announced, step)
+            assert (announced.state, announced.version, announced.worker) == (
+                state.name,
+                task.version + step + 1,
+                move.worker,
+            )
+            assert announced.retries == (move.retries if "retry" in move.path[: step + 1] else task.retries)
+            assert (announced.eta, announced.attempt, announced.canceling) == (task.eta, task.attempt, task.canceling)
+    move.apply(announced)
     assert attrs.astuple(announced, recurse=False) == attrs.astuple(after, recurse=False)
     return after
 

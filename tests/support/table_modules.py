@@ -1,9 +1,9 @@
-"""Tables of a program's own, one of them faulty, as modules that the command line is asked about."""
+"""Modules of a user with tables, one of them faulty, for commands that take ``module:TABLE``."""
 
 OWN = """
 from lifecycle import Kind, Lifecycle, State, Transition
-open_, shut = State("open", "opened", Kind.WAITING, "anybody"), State("shut", "closed", Kind.FINAL, "nobody")
-TABLE = Lifecycle([open_, shut], [Transition("make", None, open_, "it is"), Transition("close", open_, shut, "it can")])
+open_, shut = State("open", "opened", Kind.WAITING, "its owner"), State("shut", "closed", Kind.FINAL, "nobody")
+TABLE = Lifecycle([open_, shut], [Transition("make", None, open_, "it is made"), Transition("close", open_, shut, "it is closed")])
 number = 5
 """
 FAULTY = """

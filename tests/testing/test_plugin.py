@@ -132,7 +132,7 @@ def test_little_is_imported():
     code = "import lifecycle.testing.plugin, sys; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"lifecycle.testing.plugin", "lifecycle.queue"} <= {*modules}
-    heavy = ("consumer", "typer", "rich", "lifecycle.diagrams")
+    heavy = ("consumer", "click", "rich", "lifecycle.diagrams")
     assert [name for name in heavy if name in modules] == []
 
 

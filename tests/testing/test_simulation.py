@@ -9,7 +9,7 @@ from support.profiles import examples
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.core.policies import Move
 from lifecycle.core.task import Task
-from lifecycle.execution import attempt
+from lifecycle.execution import runner
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.signals import Signals
 from lifecycle.execution.worker import Worker
@@ -190,14 +190,14 @@ def test_a_world_moved_by_hand():
 @pytest.mark.parametrize("heeded", [True, False])
 def test_called_off_before(monkeypatch, heeded):
     """Who is called off begins no further attempt; a worker that does not heed the wish breaks a promise."""
-    prepare = attempt._prepare
+    prepare = runner.prepare
 
     def deaf(engine, task):
         task.canceling = False
         return prepare(engine, task)
 
     if not heeded:
-        monkeypatch.setattr(attempt, "_prepare", deaf)
+        monkeypatch.setattr(runner, "prepare", deaf)
     queue = TaskQueue("memory://", lease=30)
     again = queue.task(name="again", retries=1)(lambda: None)
     with World(queue) as world:

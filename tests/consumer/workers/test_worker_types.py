@@ -157,5 +157,5 @@ def test_a_thread_that_is_left_behind(tmp_path, kind, grace):
         works.wire.wait_for(id=result.id, note="begun")
         assert end(consumer, SIGTERM) == 0
         assert states(result) == PUT_BACK
-        said = "ends without threads that tasks have left running" in consumer.log.read_text()
+        said = "exiting without threads that tasks have left running" in consumer.log.read_text()
         assert said == (kind != "process")  # which is killed

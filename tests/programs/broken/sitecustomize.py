@@ -39,7 +39,7 @@ def miscount(self, task, result, *rest):
     return outcome(self, task, result, *rest)
 
 
-demo.PATIENCE = float(os.environ.get("PATIENCE", demo.PATIENCE))
+demo.SIGNAL_TIMEOUT_SECONDS = float(os.environ.get("SIGNAL_TIMEOUT_SECONDS", demo.SIGNAL_TIMEOUT_SECONDS))
 demo.SCENARIOS = tuple(one for one in demo.SCENARIOS if os.environ.get("ONLY", "") in one.title)
 match os.environ.get("BREAK"):
     case "swap":

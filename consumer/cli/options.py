@@ -1,0 +1,153 @@
+"""Shared by the commands: their class, the common options, and the search for the named queue or table.
+
+This module is imported for ``lifecycle --help``, so it imports little.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from lifecycle.errors import ConfigurationError, FaultyTable
+
+if TYPE_CHECKING:
+    from lifecycle.core.table import Lifecycle
+    from lifecycle.queue import TaskQueue
+
+__all__ = [
+    "FOUND_WRONG",
+    "SUMMARIES",
+    "Argument",
+    "FoundWrong",
+    "command",
+    "find_queue",
+    "find_table",
+    "json_option",
+    "name_option",
+    "target_argument",
+    "task_id_argument",
+    "url_option",
+    "with_queue",
+]
+
+FOUND_WRONG: Final = 1
+"""Exit code of a command that worked, and found something wrong."""
+
+SUMMARIES: Final = {
+    "run": "Run a consumer: its workers run the queue's tasks until the consumer is stopped.",
+    "demo": "Show every scenario of the lifecycle with real tasks, in real consumers, on a new SQLite file.",
+    "list": "List tasks, the newest first.",
+    "show": "Show a task: its fields and its history.",
+    "history": "Show the states that a task entered, and when.",
+    "stats": "Count the tasks in each state.",
+    "retry": "Run a task that rests in an outcome (error, timeout, …) once more.",
+    "cancel": "Cancel a task that waits, or that runs at this moment.",
+    "revoke": "Do not run a task (again).",
+    "verify": "Prove what the table promises, and print its language: as an automaton, as an expression, and counted.",
+    "check": "Check a recorded trace against the table: name the first illegal signal of each task.",
+    "migrate": "Create the tables of a store on PostgreSQL, or bring them up to date with this release.",
+    "diagram": "Draw the lifecycle, a recorded scenario, or the path of one task.",
+}
+"""Name → first paragraph of the help. It stands here so that listing the commands imports none of them."""
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+class FoundWrong(click.ClickException):
+    """The command worked, and found something wrong: an error line and exit code 1."""
+
+    exit_code = FOUND_WRONG
+
+
+class Argument(click.Argument):
+    """An argument with a help text; click itself has them from 8.5 on."""
+
+    def __init__(self, param_decls: list[str], about: str, **attributes: Any) -> None:
+        super().__init__(param_decls, **attributes)
+        self.about = about + " [required]" * self.required
+
+
+class Command(click.Command):
+    """A command whose help lists its arguments, too."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write two lists: the arguments, and the options."""
+        arguments = [(one.metavar or "", one.about) for one in self.params if isinstance(one, Argument)]
+        if arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl(arguments)
+        super().format_options(ctx, formatter)
+
+
+def command(name: str, details: str = "") -> Callable[[Callable[..., None]], Command]:
+    """Declare a command; `details`: the paragraphs of its help after the summary."""
+    return click.command(name, Command, help=f"{SUMMARIES[name]}\n\n{details}".rstrip())
+
+
+target_argument: Final = click.argument(
+    "target", cls=Argument, metavar="[MODULE:QUEUE]", required=False, about="The queue, as in tasks:queue."
+)
+url_option: Final = click.option("--url", metavar="URL", help="The store, instead of a queue; default: $LIFECYCLE_URL.")
+name_option: Final = click.option(
+    "--name", metavar="NAME", default="default", show_default=True, help="With --url: the queue's name in the store."
+)
+task_id_argument: Final = click.argument("task_id", cls=Argument, metavar="ID", about="The task's id.")
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def with_queue(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the ways to name a queue, and its function the open queue as the first argument."""
+
+    @target_argument
+    @url_option
+    @name_option
+    @functools.wraps(function)
+    def on_queue(target: str | None, url: str | None, name: str, **options: object) -> None:
+        with closing(find_queue(target, url, name)) as queue:
+            function(queue, **options)
+
+    return on_queue
+
+
+def find_queue(target: str | None, url: str | None, name: str) -> "TaskQueue":
+    """Return the queue that the command line names.
+
+    Raises `click.UsageError` if it names two, or a SQLite file that does not exist; `ConfigurationError`.
+    """
+    from lifecycle.consumer.loading import load_queue
+    from lifecycle.queue import DEFAULT_URL, URL_VARIABLE, TaskQueue
+
+    if target is not None and url is not None:
+        raise click.UsageError("give a queue (tasks:queue) or --url, not both")
+    if target is not None:
+        return load_queue(target)
+    url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    if url.startswith("sqlite:"):
+        path = Path(unquote(urlsplit(url).path.removeprefix("/")))
+        if not path.exists():  # a command that reads a queue must not create one
+            raise click.UsageError(f"there is no file {path}")
+    return TaskQueue(url, name=name)
+
+
+def find_table(target: str | None) -> "Lifecycle":
+    """Return the table that the command line names; without a name, the lifecycle of tasks.
+
+    Raises `FoundWrong` if the module builds a faulty table, `ConfigurationError` if there is no table of that name.
+    """
+    if target is None:
+        from lifecycle.core.table import LIFECYCLE
+
+        return LIFECYCLE
+    from lifecycle.consumer.loading import load_table
+
+    try:
+        return load_table(target)
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, FaultyTable):
+            raise FoundWrong(str(error)) from None
+        raise

@@ -1,0 +1,144 @@
+"""``lifecycle run``: a consumer as a process of its own."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+import click
+
+from lifecycle.consumer.cli.options import Argument, command
+from lifecycle.consumer.consumer import Consumer
+from lifecycle.consumer.loading import load_queue
+from lifecycle.consumer.os_signals import give_back, take
+from lifecycle.consumer.workers.types import GREENLET, WORKER_TYPES
+
+__all__ = ["run"]
+
+DETAILS: Final = """
+SIGINT (Ctrl-C) finishes the running tasks. SIGTERM interrupts and requeues them; so does a second signal, at once.
+SIGHUP finishes the running tasks and starts again, with the code that is on the disk then.
+"""
+EXIT_SECONDS: Final = 1.0
+"""The least time that the end of the process may take, also without any grace."""
+
+
+@command("run", DETAILS)
+@click.argument("target", cls=Argument, metavar="MODULE:QUEUE", about="The queue, as in tasks:queue.")
+@click.option(
+    "-w",
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    default=1,
+    show_default=True,
+    help="How many tasks run at once.",
+)
+@click.option(
+    "-k",
+    "--worker-type",
+    metavar="TYPE",
+    default=WORKER_TYPES[0],
+    show_default=True,
+    help=f"{' or '.join(WORKER_TYPES)}.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=2.0,
+    show_default=True,
+    help="Seconds that interrupted tasks have to clean up.",
+)
+@click.option(
+    "--start", metavar="METHOD", default="spawn", show_default=True, help="How worker processes start: spawn or fork."
+)
+@click.option(
+    "--max-tasks",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="After so many tasks, go on in a new process: of each worker, or of all.",
+)
+@click.option(
+    "--max-memory",
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="The same, once a process uses so many megabytes (MiB).",
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file that exists while the consumer is ready.",
+)
+@click.option("--health", metavar="[HOST:]PORT", help="Answer /ready and /live there, over HTTP.")
+@click.option("-v", "--verbose", is_flag=True, help="Log everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
+def run(
+    target: str,
+    workers: int,
+    worker_type: str,
+    grace: float,
+    start: str,
+    max_tasks: int | None,
+    max_memory: int | None,
+    ready_file: Path | None,
+    health: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Run a consumer until it is stopped; exec the same command again if a new start is due."""
+    if worker_type == GREENLET:
+        from lifecycle.consumer.workers.gevent_ import restart_patched
+
+        restart_patched()
+    _configure_logging(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    consumer = Consumer(
+        load_queue(target),
+        workers,
+        worker_type,
+        grace=grace,
+        start_method=start,
+        max_tasks=max_tasks,
+        max_memory=None if max_memory is None else max_memory * 2**20,
+        ready_file=ready_file,
+        health=health,
+    )
+    # From the last moment of a run to the exec, SIGHUP must not do what it does by default: end the process.
+    take([signal.SIGHUP], lambda *_: None, {signal.SIGHUP: signal.getsignal(signal.SIGHUP)})
+    try:
+        if consumer.run():
+            # A SIGHUP from here on is not lost: it stays pending, across the exec, until the next run takes it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the command as it was given
+    finally:
+        give_back([signal.SIGHUP])
+    _exit_without_threads(grace)
+
+
+def _configure_logging(level: int) -> None:
+    handler: logging.Handler = logging.StreamHandler()
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+def _exit_without_threads(grace: float) -> None:
+    """End the process after `grace` seconds, even if functions have left threads: Python would wait for them."""
+
+    def leave() -> None:
+        logging.getLogger("lifecycle.consumer").warning("exiting without threads that tasks have left running")
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(max(grace, EXIT_SECONDS), leave)
+    timer.daemon = True  # without such threads the process ends before, and the timer with it
+    timer.start()
