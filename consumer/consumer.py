@@ -207,7 +207,7 @@ class Consumer:
             for _ in range(self._type.worker_count(self._options)):
                 self._start_worker()
             for job in self._check_stuck, self._deliver_cancellations, self._maintain:
-                # In threads of their own, since they call handlers: a slow one must not delay the other jobs, or a stop.
+                # In threads of their own, since they call handlers: a slow one must not delay other jobs, or a stop.
                 threading.Thread(target=self._repeat, args=(job,), name="lifecycle-maintenance", daemon=True).start()
         except BaseException:
             self._close()
@@ -311,7 +311,7 @@ class Consumer:
             self._start_worker()
 
     def _is_spent(self) -> bool:
-        """Return whether the consumer must be started anew: its workers have run enough tasks, or use too much memory."""
+        """Return whether to restart the consumer: its workers have run enough tasks, or use too much memory."""
         options, attempts = self._options, sum(worker.attempts for worker in self._workers)
         # Not before the first attempt: a limit that is too low would restart the consumer for ever.
         return attempts > 0 and (

@@ -68,8 +68,8 @@ class GreenletType(ThreadType):
             raise ConfigurationError("greenlets need gevent: pip install 'task-lifecycle[greenlet]'")
         if not _is_patched() or not pause.__module__.startswith("gevent"):
             raise ConfigurationError(
-                "greenlets need gevent.monkey.patch_all(), before anything else is imported; `lifecycle run -k greenlet`"
-                " does it"
+                "greenlets need gevent.monkey.patch_all(), before anything else is imported;"
+                " `lifecycle run -k greenlet` does it"
             )
 
 

@@ -82,16 +82,16 @@ class Outcome:
 
 @attrs.define
 class Move:
-    """A path of transitions that one task takes in one commit, and what changes with it."""
+    """A path of transitions that one task takes in one commit, and the changes of its fields."""
 
     path: tuple[str, ...]
     """The triggers, in order."""
     states: tuple[State, ...]
     """The states they enter, in order."""
     at: float
-    """When (UTC seconds)."""
+    """The moment (UTC seconds)."""
     worker: str
-    """Who makes it."""
+    """The worker, or the process, that makes the move."""
     version: int
     """The task's fields after the move; so are the fields that follow."""
     attempt: int
@@ -100,8 +100,12 @@ class Move:
     eta: float | None
     lease: float | None
     """Until when `worker` holds the task after the move (UTC seconds); ``None``: nobody does."""
+    ended: float | None
+    """When the move brought the task to rest (UTC seconds); ``None`` if it did not."""
+    frees_locks: bool
+    """True if the move ends an attempt whose worker may be gone: the locks taken in it are freed."""
     hold: float | None = None
-    """The same for whatever the move leaves waiting, follow-ups included."""
+    """The same as `lease` for every task that the move leaves waiting, follow-ups included."""
     result: bytes | None = None
     """``None``: leave what is there."""
     follow_ups: tuple[Task, ...] = ()
@@ -109,25 +113,15 @@ class Move:
 
     @property
     def state(self) -> State:
-        """The state that it leaves the task in."""
+        """The state after the move."""
         return self.states[-1]
 
     @property
     def history(self) -> str:
-        """What it adds to the task's history, as stored."""
+        """The lines that the move adds to the task's history, as stored."""
         if len(self.states) == 1:  # most moves are of one step
             return history_line(self.states[0].name, self.at, self.attempt, self.worker)
         return "".join([history_line(state.name, self.at, self.attempt, self.worker) for state in self.states])
-
-    @property
-    def ended(self) -> float | None:
-        """When it brought the task to rest (UTC seconds); ``None`` if it did not."""
-        return self.at if self.states[-1].name in AT_REST else None
-
-    @property
-    def frees_locks(self) -> bool:
-        """Does it end an attempt whose worker may be gone, so that the locks taken in it are to be freed?"""
-        return self.path[0] in _FREES_LOCKS
 
     def apply(self, task: Task) -> None:
         """Bring a task from before the move to after the move: every field that a store keeps, the state included."""
@@ -152,12 +146,26 @@ class Move:
 
 
 def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold: float | None = None) -> Move:
-    """The move along `path`, with nothing else changed. Raises `IllegalTransition` if the table does not have it."""
+    """Return the move along `path`, with nothing else changed.
+
+    Raises `IllegalTransition` if the table does not have the path.
+    """
     states = LIFECYCLE.walk(task.state, path)
-    lease = hold if states[-1].name in WAITING else None
-    version = task.version + len(states)
+    last = states[-1].name
     return Move(
-        path, states, now, worker, version, task.attempt, task.retries, task.interruptions, task.eta, lease, hold
+        path,
+        states,
+        now,
+        worker,
+        task.version + len(states),
+        task.attempt,
+        task.retries,
+        task.interruptions,
+        task.eta,
+        hold if last in WAITING else None,
+        now if last in AT_REST else None,
+        path[0] in _FREES_LOCKS,
+        hold,
     )
 
 

@@ -28,6 +28,11 @@ class _Coroutine:
         self.running: asyncio.Task[None] | None = None
         self.thrown: type[BaseException] | None = None
 
+    def check(self) -> None:
+        """Raise the exception that was thrown, if one was."""
+        if self.thrown is not None:
+            raise self.thrown from None
+
     def throw(self, error: type[BaseException]) -> None:
         """Cancel the coroutine; if it has not begun, prevent it. In the loop's thread."""
         self.thrown = error
@@ -153,9 +158,8 @@ class AsyncRunner:
             coroutine.thrown = TaskInterrupted
         try:
             try:
-                if coroutine.thrown is not None:
-                    raise coroutine.thrown
-                value = await self._call(coroutine, task.timeout, *prepare(engine, task))
+                coroutine.check()
+                value = await self._call(coroutine, task, *prepare(engine, task))
                 outcome = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
                 outcome, error = outcome_of_error(task, failure)
@@ -168,20 +172,19 @@ class AsyncRunner:
     async def _call(
         self,
         coroutine: _Coroutine,
-        timeout: float | None,
+        task: Task,
         function: Function,
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> object:
-        timer = None if timeout is None else self._loop.call_later(timeout, coroutine.throw, TaskTimeout)
+        timer = None if task.timeout is None else self._loop.call_later(task.timeout, coroutine.throw, TaskTimeout)
         try:
             awaited = cast("Awaitable[object]", function.call(*args, **kwargs))
             coroutine.running = asyncio.current_task()
             return await awaited
         except asyncio.CancelledError:
-            if coroutine.thrown is None:
-                raise
-            raise coroutine.thrown from None
+            coroutine.check()
+            raise
         finally:
             coroutine.running = None
             if timer is not None:

@@ -59,7 +59,7 @@ class Engine:
         self.worker_numbers = itertools.count(1)
         """Numbers for the names of workers: no two workers of a process have the same."""
         self.held_locks: dict[str, list[tuple[str, str]]] = {}
-        """Task id → name and owner of each lock that the task's attempt has taken in this process and not given back."""
+        """Task id → name and owner of each lock that its attempt has taken in this process and not given back."""
         self.deferred: deque[Callable[[], object]] = deque()
         """Calls of the store that failed and must be repeated: unlocking a lock, releasing a task. This process's
         heartbeat would keep both held for as long as the process lives."""
@@ -104,7 +104,8 @@ class Engine:
     def enqueue(self, tasks: Sequence[Task]) -> None:
         """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
         now, requested_at = self.clock.now(), self.monotonic()
-        self.prepare(tasks)
+        for task in tasks:
+            prepare(task, self.serializer, self.functions)
         # Held only if there is a handler: nobody else could see a later signal overtake `enqueued`.
         hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
         with self.keeping_leases(hold_until):

@@ -1,4 +1,4 @@
-"""The world of an engine: its store, its clocks, its heartbeat, the name of its process. Simulations replace it whole."""
+"""The environment of an engine: store, clocks, heartbeat, name of the process. Simulations replace it whole."""
 
 import os
 from collections.abc import Callable

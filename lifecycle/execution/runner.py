@@ -1,4 +1,4 @@
-"""Runners: they run attempts, and know nothing of claims and stores. Here: the inline runner, in its worker's thread."""
+"""Runners run attempts, and know nothing of claims and stores. Here: the runner in its worker's own thread."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine

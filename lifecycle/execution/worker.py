@@ -229,18 +229,7 @@ class Worker:
         Returns whether a task was released after its announcement: the claim could not see it.
         """
         engine = self.engine
-        settlements = [settlement for settlement, _ in done]
-        while True:
-            request = self._claim_request() if may_claim() and self._free_slots() > 0 else None
-            if not done and request is None:
-                return False
-            requested_at = engine.monotonic()
-            try:
-                took, claims = engine.storage.exchange(settlements, request)
-                break
-            except StorageError as failure:
-                if not done or not self._wait(failure):
-                    raise
+        requested_at, took, claims = self._commit([settlement for settlement, _ in done], may_claim)
         if engine.deferred:  # the store can be used
             engine.flush_deferred()
         started = engine.monotonic()
@@ -259,6 +248,26 @@ class Worker:
                 released = True
         self._handlers_took = engine.monotonic() - started
         return released
+
+    def _commit(
+        self, settlements: Sequence[Settlement], may_claim: Callable[[], bool]
+    ) -> tuple[float, list[bool], list[Claim]]:
+        """Exchange with the store, again and again while outcomes cannot be stored and `wait` says so.
+
+        Returns the monotonic time before the exchange, which settlements took, and the claims.
+        """
+        while True:
+            request = self._claim_request() if may_claim() else None
+            if request is not None and not request.limit:  # no slot is free
+                request = None
+            requested_at = self.engine.monotonic()
+            if not settlements and request is None:
+                return requested_at, [], []
+            try:
+                return requested_at, *self.engine.storage.exchange(settlements, request)
+            except StorageError as failure:
+                if not settlements or not self._wait(failure):
+                    raise
 
     def _begin_next(self) -> None:
         """Announce the next claim, and begin its attempt if the claim has started the task."""

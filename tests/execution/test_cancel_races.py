@@ -262,7 +262,7 @@ def test_from_another_process(live, tmp_path):
         code, out, err = process("cancel", result.id, "--url", f"sqlite:///{tmp_path}/0.db")
         assert (code, err) == (0, "")
         assert settled(queue, result) == ["canceled"]
-    assert f"cancellation of task {result.id} is requested" in out
+    assert "is requested" in out
 
 
 def test_while_a_consumer_drains(live):

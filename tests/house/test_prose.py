@@ -72,7 +72,6 @@ UNPLAIN = {
     "lifecycle.testing.simulation.queue_spec",
     "lifecycle.testing.simulation.random_run",
     "lifecycle.testing.simulation.world",
-    "lifecycle.core.policies",
     "lifecycle.execution.engine",
     "lifecycle.execution.external_transaction",
     "lifecycle.execution.heartbeat",

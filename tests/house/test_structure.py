@@ -105,7 +105,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.testing.storage_spec.agreement", "recover"): "the name of a method of Storage",
     ("lifecycle.errors", "error"): "a key of TaskException.metadata",
     ("lifecycle.execution.stored_result", "error"): "a key of TaskException.metadata",
-    ("lifecycle.execution.engine", "timeout"): "an option's name, in its error",
+    ("lifecycle.execution.new_tasks", "timeout"): "an option's name, in its error",
     ("lifecycle.function", "timeout"): "an option's name, in its error",
     ("lifecycle.queue", "timeout"): "an option's name, in its error",
     ("lifecycle.storage", "timeout"): "an option in a URL",

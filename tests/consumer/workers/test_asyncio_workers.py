@@ -198,7 +198,7 @@ def test_called_off_before_it_begins(queue):
         until(lambda: result.state == "executing", "its start")
         queue.cancel(result.id)
         (hand,) = consumer._workers
-        until(lambda: result.id in hand.worker._told, "the call")
+        until(lambda: result.id in hand.worker._canceled, "the call")
         release.set()
         assert settled(queue, first, result) == ["complete", "canceled"]
     assert ran == []
@@ -302,7 +302,7 @@ def test_told_too_late(queue):
         until(runner._loop.is_closed, "the end of the loop")
     runner._coroutines[result.id] = _Coroutine()
     hand.interrupt()
-    assert not runner.throw(TaskCanceled, result.id)
+    assert not runner.cancel(result.id)
 
 
 def test_put_back_on_its_behalf(queue, caplog):
