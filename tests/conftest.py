@@ -1,4 +1,4 @@
-"""What the tests of the public API share: queues on each kind of store, functions, an ear for their signals."""
+"""Fixtures of all tests: queues on each kind of store, task functions, workers, and the signals that queues send."""
 
 import itertools
 import os
@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from support import profiles
 from support.command_line import TASKS
 from support.postgres import a_database, a_name, told
 from support.processes import LONG
@@ -23,30 +24,35 @@ from lifecycle.testing import VirtualClock
 pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
 
 KINDS = tuple(os.environ.get("LIFECYCLE_TEST_KINDS", "memory sqlite").split())
-"""On which kinds of store the tests of the public API run. A server's take their time, so they are asked for: its adapter
-is proven, and used, by tests of its own."""
+"""Kinds of store on which the tests of the public API run. Servers take time and are left out unless the environment names
+them: the adapters of servers have tests of their own."""
 NOW = 1_000_000_000.0
-"""Where the virtual clock begins."""
+"""The first moment of the virtual clock, in UTC seconds."""
 LEASE = 30.0
-"""Seconds, as queues have it unless they are told otherwise."""
+"""Seconds: the default lease of a queue."""
 PATIENCE = 30.0
-"""Seconds after which what is awaited is taken for lost, on a machine that is busy."""
+"""Seconds that a test waits for an event before it fails, on a busy machine too."""
 SOON = 0.02
-"""Seconds that a reader waits for what does not come."""
+"""Seconds that a reader waits for a result that does not come."""
 
+
+# Tests start many processes: none need compile what another one has compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 for _number in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:
-    # Ignored under nohup, or in the background of a script: whatever tests start would inherit that, but no handler.
+    # Under nohup, or in the background of a script, these are ignored. Processes that tests start would inherit that.
+    # A handler is not inherited.
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
 
 
 class Killed(BaseException):
-    """The end of a worker, in the midst of anything."""
+    """Raised in a worker to stop it in the middle of anything."""
 
 
 class Heard(list):
-    """What a queue has announced, in order: ``(signal, id of the task, the task's state when it was told)``."""
+    """The signals of a queue, in order: ``(signal, id of the task, state of the task as the handler saw it)``."""
 
     def __init__(self, queue, *signals):
         super().__init__()
@@ -56,18 +62,18 @@ class Heard(list):
         self.append((signal, task.id, task.state))
 
     def of(self, task):
-        """The signals of one task."""
+        """Return the signals of one task."""
         return [signal for signal, task_id, _ in self if task_id == task.id]
 
     def story(self, task):
-        """The same as a text, held against the task's history."""
+        """Return the signals of one task as a text; fail unless they agree with the task's history."""
         history = [LIFECYCLE.state(record.state) for record in task.history()]
         assert [entry for entry in self if entry[1] == task.id] == [(at.signal, task.id, at) for at in history]
         return " ".join(self.of(task))
 
 
 class Readers:
-    """Tells when somebody begins to wait for an outcome."""
+    """Counts the readers that begin to wait for an outcome."""
 
     def __init__(self, queue, monkeypatch):
         self.waiting = threading.Semaphore(0)
@@ -85,24 +91,24 @@ class Readers:
 
 
 def states(result):
-    """The states that a task entered, as a text."""
+    """Return the states that a task entered, as a text."""
     return " ".join(record.state for record in result.history())
 
 
 def failure(result, **options):
-    """The metadata of the exception that reading a result raises."""
+    """Return the metadata of the exception that reading a result raises."""
     with pytest.raises(TaskException) as caught:
         result.get(**options)
     return caught.value.metadata
 
 
 def drain(queue):
-    """Run all that is due; the tasks, in order."""
+    """Run all tasks that are due; return them in order."""
     return list(iter(queue.run_next, None))
 
 
 def spin(seen, patience=PATIENCE):
-    """Stay in Python, where a thread can be interrupted, until `seen` is set; fails if it never is."""
+    """Stay in Python code, where a thread can be interrupted, until `seen` is set; fail if it is never set."""
     for _ in range(int(patience / 0.005)):
         if seen.wait(0.005):
             return
@@ -111,7 +117,7 @@ def spin(seen, patience=PATIENCE):
 
 @contextmanager
 def another_thread(work, patience=PATIENCE):
-    """Do `work()` in a thread meanwhile; what it raises is raised at the end."""
+    """Call `work()` in another thread meanwhile; raise its exception at the end."""
     raised = []
 
     def run():
@@ -129,9 +135,27 @@ def another_thread(work, patience=PATIENCE):
         raise raised[0]
 
 
+def pytest_configure():
+    profiles.load()
+
+
+def pytest_xdist_auto_num_workers():
+    """Return how many processes `-n auto` starts: tests wait much, for processes, timers and stores."""
+    return (os.cpu_count() or 1) + 2
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out of the default profile what only the thorough one runs."""
+    if profiles.IS_THOROUGH:
+        return
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Take the tracer of branches away from what it, and CPython 3.11 with it, would not survive."""
+    """Remove the tracer of branches around a test marked `untraced`, which CPython 3.11 would not survive with it."""
     if item.get_closest_marker("untraced") is None:
         return (yield)
     before = sys.gettrace(), threading.gettrace()
@@ -146,7 +170,7 @@ def pytest_runtest_call(item):
 
 @contextmanager
 def at_work(worker, runs):
-    """While a worker runs the next task, and its body has begun."""
+    """Let a worker run the next task meanwhile; enter when the task's function has begun."""
     with another_thread(worker.run_next):
         assert runs.wait(PATIENCE)
         yield
@@ -154,7 +178,7 @@ def at_work(worker, runs):
 
 @pytest.fixture(scope="session")
 def new(tmp_path_factory, request):
-    """Opens a queue on a virtual clock: ``with new(kind, …) as queue``. Those on one kind of store share it, not a name."""
+    """Open a queue on a virtual clock: ``with new(kind, …) as queue``. Queues on one kind of store share the store."""
     file = tmp_path_factory.mktemp("queues") / "queues.db"
     urls = {"memory": "memory://", "sqlite": f"sqlite:///{file}?synchronous=off"}
     numbers = itertools.count()
@@ -175,7 +199,7 @@ def new(tmp_path_factory, request):
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The URL of a PostgreSQL database that the tests share, each with a queue of its own name, or a schema."""
+    """URL of a PostgreSQL database that the tests share; each test has a queue name or a schema of its own."""
     with a_database() as url:
         yield url
 
@@ -184,7 +208,7 @@ SERVERS = ("postgres", "redis")
 
 
 def on_server(kind, request):
-    """The URL of an empty store on one of the servers."""
+    """Return the URL of an empty store on one of the servers."""
     if kind == "redis":
         request.getfixturevalue("redis_url")
         return told_redis()
@@ -193,7 +217,7 @@ def on_server(kind, request):
 
 @pytest.fixture(scope="session")
 def redis_url():
-    """The URL of a Redis server that the tests share, each with a queue of its own name."""
+    """URL of a Redis server that the tests share; each test has a queue name of its own."""
     required()
     yield SERVER
     clear_away()
@@ -201,19 +225,19 @@ def redis_url():
 
 @pytest.fixture(params=KINDS)
 def kind(request):
-    """Each kind of store."""
+    """Kind of store: the test runs once on each."""
     return request.param
 
 
 @pytest.fixture
 def clock():
-    """Stands still until it is moved."""
+    """Virtual clock: stands still until the test moves it."""
     return VirtualClock()
 
 
 @pytest.fixture
 def url(kind, tmp_path, request):
-    """Of a store of the test's own."""
+    """URL of a store that no other test uses."""
     if kind in SERVERS:
         return on_server(kind, request)
     return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/app.db?synchronous=off"}[kind]
@@ -221,7 +245,7 @@ def url(kind, tmp_path, request):
 
 @pytest.fixture
 def make(url, clock):
-    """Makes queues on that store and clock, and closes them."""
+    """Make queues on the store at `url`, with the virtual clock; close them in the end."""
     queues = []
 
     def made(**options):
@@ -235,7 +259,7 @@ def make(url, clock):
 
 @pytest.fixture(params=KINDS)
 def live(request, tmp_path):
-    """Makes queues on the real clock, each on a store of its own, and closes them; their leases outlast a test."""
+    """Make queues on the real clock, each on a store of its own, with leases longer than a test; close them in the end."""
     queues = []
 
     def made(**options):
@@ -252,25 +276,25 @@ def live(request, tmp_path):
 
 @pytest.fixture
 def queue(make):
-    """An empty queue; on a virtual clock, unless a file makes its queues in another way."""
+    """Empty queue on a virtual clock, unless the test file defines `make` in another way."""
     return make()
 
 
 @pytest.fixture
 def heard(queue):
-    """What the queue announces."""
+    """Signals of the queue, as they are sent."""
     return Heard(queue)
 
 
 @pytest.fixture
 def readers(queue, monkeypatch):
-    """Those who wait for what becomes of the queue's tasks."""
+    """Counter of the readers that wait for outcomes of the queue's tasks."""
     return Readers(queue, monkeypatch)
 
 
 @pytest.fixture
 def add(queue):
-    """A task function of the queue, as plain as can be."""
+    """Task function of the queue that adds two numbers."""
 
     @queue.task()
     def add(a, b=0):
@@ -281,13 +305,13 @@ def add(queue):
 
 @pytest.fixture
 def ran():
-    """Where bodies note that they run."""
+    """List in which task functions note that they run."""
     return []
 
 
 @pytest.fixture
 def worker(queue):
-    """Who runs the queue's tasks, in a thread that the test starts."""
+    """Worker of the queue; the test calls it, in a thread of the test."""
     worker = Worker(queue.engine, "w")
     yield worker
     worker.runner.close()
@@ -295,13 +319,13 @@ def worker(queue):
 
 @pytest.fixture
 def runs():
-    """Set once a body runs."""
+    """Event that a task function sets when it begins."""
     return threading.Event()
 
 
 @pytest.fixture
 def still_works(request):
-    """After each bad input: the queue runs what it is given, and what it was given before."""
+    """Check after a test of bad input that the queue still runs tasks, those enqueued before the bad input too."""
     if "queue" not in request.fixturenames:
         yield
         return
@@ -317,7 +341,7 @@ def still_works(request):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder that commands are given in, with a `tasks.py` whose queue is in a file there."""
+    """Current folder of commands, with a `tasks.py` whose queue is in a file there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
     (tmp_path / "tasks.py").write_text(TASKS.format(url=f"sqlite:///{tmp_path}/tasks.db"))
@@ -326,7 +350,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
-    """Gives a command in this process: its exit code, and what it wrote to stdout and stderr."""
+    """Run a command line in this process; return its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "own.py").write_text(OWN)

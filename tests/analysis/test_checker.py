@@ -9,6 +9,7 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 from support.strategies import EDGES, LAW, of_kind, patient
 
 from lifecycle import testing
@@ -82,7 +83,7 @@ def sequences(number):
 def test_checker_agrees_with_a_regular_expression():
     """On 10,000 random sequences, legal and not, the checker and the regular expression say the same."""
     legal = 0
-    for signals in sequences(10_000):
+    for signals in sequences(examples(10_000)):
         said = verdict(signals)
         assert isinstance(said, int) == accepts(LEGAL, signals), (signals, said)
         if isinstance(said, IllegalSequence):  # the first that is illegal: up to there it was not
@@ -92,7 +93,7 @@ def test_checker_agrees_with_a_regular_expression():
         else:
             assert said == len(signals)
             legal += 1
-    assert 3_000 < legal < 7_000, "the sequences are one-sided"
+    assert examples(3_000) < legal < examples(7_000), "the sequences are one-sided"
 
 
 @pytest.mark.untraced

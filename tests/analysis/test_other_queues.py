@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import PATIENCE, environment
+from support.profiles import thorough
 from support.redis_server import SERVER, a_prefix, connected, required
 
 from lifecycle import LIFECYCLE
@@ -167,6 +168,7 @@ MAP = ("--map", str(RECIPES / "celery.toml"))
 TABLE = ("--table", "celery_table")
 
 
+@thorough
 def test_celery_lives_are_legal_with_a_map(celery):
     """Celery's signals have names of their own, which a map translates; a plain life is ours."""
     assert celery.lives["completes"] == ["before_task_publish", "task_prerun", "task_success"]
@@ -174,6 +176,7 @@ def test_celery_lives_are_legal_with_a_map(celery):
     assert "completes" in celery.faults()
 
 
+@thorough
 def test_celery_publishes_a_retry_before_its_signal(celery):
     """A retry is published before its task is said to be retried: the next attempt may run by then."""
     assert celery.lives["is retried"][:4] == [
@@ -182,6 +185,7 @@ def test_celery_publishes_a_retry_before_its_signal(celery):
     assert celery.faults(*MAP)["is retried"] == "signal 3 is 'enqueued' after 'executing'"
 
 
+@thorough
 def test_celery_task_is_successful_and_revoked(celery):
     """A task that was stopped by a signal that it can handle, and has cleaned up, is successful and revoked."""
     *begun, one, other = celery.lives["is stopped"]
@@ -191,6 +195,7 @@ def test_celery_task_is_successful_and_revoked(celery):
     assert celery.faults(*MAP, *TABLE)["is stopped"] == f"signal 4 is {ends[other]!r} after {ends[one]!r}"
 
 
+@thorough
 def test_celery_revokes_running_tasks(celery):
     """A task that is terminated is revoked out of its run: a row that our table does not have, and Celery's does."""
     assert celery.lives["is terminated"] == ["before_task_publish", "task_prerun", "task_revoked"]
@@ -198,6 +203,7 @@ def test_celery_revokes_running_tasks(celery):
     assert celery.faults(*MAP, *TABLE).keys() == {"is retried", "is stopped"}
 
 
+@thorough
 def test_celery_forgets_revocations(celery):
     """A task that was revoked while no worker was there runs all the same; and no signal tells of it: it looks legal."""
     assert celery.lives["is revoked too early"] == ["before_task_publish", "task_prerun", "task_success"]
@@ -205,6 +211,7 @@ def test_celery_forgets_revocations(celery):
     assert {"is revoked too early", "is revoked while it runs"}.isdisjoint(celery.faults(*MAP))
 
 
+@thorough
 def test_celery_forgets_tasks_of_a_killed_worker(celery):
     """A task whose worker was killed stays `executing` for ever, as long as nothing else is asked for."""
     assert celery.lives["is killed"] == ["before_task_publish", "task_prerun"]

@@ -59,11 +59,15 @@ def task(tmp_path):
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", PICTURES)
 def test_each_picture_is_printed_in_each_format(cli, name):
-    """Each picture is printed as it is committed, in every format that can show it; without a name, the lifecycle."""
+    """Each picture is printed as it is committed, in every format that can show it."""
     picture = PICTURES[name]()
     for form in formats(picture):
         assert cli(name, "--format", form) == (0, draw(picture, form), "")
     assert cli(name) == (0, draw(picture, "mermaid"), "")
+
+
+def test_prints_the_lifecycle_without_a_name(cli):
+    """Without a name it prints the lifecycle."""
     assert cli("-f", "svg")[1] == draw(PICTURES["lifecycle"](), "svg")
 
 

@@ -140,7 +140,7 @@ def test_a_coroutine_that_computes(queue, worker, runs):
     """A coroutine that does not await for a while is struck as any body is, and its timeout stays what it was."""
     seen = []
 
-    @queue.task(timeout=1.0)
+    @queue.task(timeout=2.0)
     async def stubborn():
         runs.set()
         try:

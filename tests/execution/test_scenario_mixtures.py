@@ -8,6 +8,7 @@ from conftest import KINDS, LEASE, Heard, Killed, failure, states
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from support.profiles import examples, repeat_until
 from support.strategies import EDGES, LAW, of_kind
 
 from lifecycle import (
@@ -321,9 +322,7 @@ def test_any_mixture(kind, new):
 
     Machine.kind, Machine.new = kind, staticmethod(new)
     rows = {(source, target) for (source, _), target in EDGES.items()}
-    for _ in range(4):  # a row that is rare may be missing once
-        run_state_machine_as_test(Machine, settings=settings(max_examples=60, stateful_step_count=20, deadline=None))
-        if set(Machine.taken) == rows:
-            break
+    how = settings(max_examples=examples(60), stateful_step_count=20, deadline=None)
+    repeat_until(lambda: run_state_machine_as_test(Machine, settings=how), Machine, lambda: set(Machine.taken) == rows)
     assert set(Machine.taken) == rows, "a row of the table was never taken"
     assert set(Machine.entered) == set(LAW), "a state was never entered"

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import pytest
 from generate.pages import DOCS, ROOT, WRITE, command_line, filled, generated, states
+from hypothesis import Phase
+from support.profiles import hypothesis_options
 from support.redis_server import told_redis
 
 import lifecycle
@@ -35,7 +37,7 @@ STOP_TIMEOUT_SECONDS = 60.0
 """For a consumer to stop, on a busy machine."""
 
 RECIPE_LANGUAGES = ("ini", "dockerfile", "yaml")
-"""Languages of the files of systemd, Docker and Kubernetes: see `test_recipes`."""
+"""Languages of the files of systemd, Docker and Kubernetes: see `test_recipes_use_options_and_paths_that_exist`."""
 
 WORDS_TO_AVOID = re.compile(
     r"\b(call(ed|ing|s)? off|put(s|ting)? back|told|heard|hears?|bod(y|ies)|somebody|whoever|dismiss\w*|hired?|bury|buried)\b",
@@ -102,6 +104,7 @@ class PageRunner:
         """Save and import a file whose name is the first line of its text."""
         (self.folder / f"{name}.py").write_text(text)
         self.files.add(name)
+        sys.modules.pop(name, None)
         self.exits.callback(sys.modules.pop, name, None)
         module = importlib.import_module(name)
         self.names |= {key: value for key, value in vars(module).items() if not key.startswith("__")}
@@ -143,7 +146,7 @@ def stop_consumer(consumer):
 
 
 @by_page
-def test_examples_run(page, tmp_path, monkeypatch, request):
+def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
     """Every example of a page runs, and prints the output on the page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -155,12 +158,16 @@ def test_examples_run(page, tmp_path, monkeypatch, request):
         request.getfixturevalue("redis_url")
         urls[REDIS_URL] = told_redis()
     runner = PageRunner(page, tmp_path, urls)
-    with closing(runner):
+    # An example that finds a fault finds it each time, however long the fault's steps are.
+    same_each_time = hypothesis_options(
+        derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False
+    )
+    with closing(runner), same_each_time:
         for block in blocks(page):
             runner.run(block)
 
 
-def test_pages_have_examples():
+def test_pages_that_teach_have_examples():
     """The pages that teach have examples that run, and every block has a language that a test checks."""
     known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid", *RECIPE_LANGUAGES}
     languages = {page.name: [block.language for block in blocks(page)] for page in PAGES}
@@ -201,21 +208,21 @@ def fault(words):
 
 
 @by_page
-def test_commands_exist(page):
+def test_commands_on_pages_exist(page):
     """Every `lifecycle` command on a page exists, and so do its options."""
     calls = [words for words in command_lines(page) if words != ["--help"]]
     assert calls or page.name not in ("README.md", "index.md", "guide.md", "cli.md")
     assert [found for words in calls if (found := fault(words))] == []
 
 
-def test_unknown_commands_are_found():
+def test_unknown_command_on_a_page_is_found():
     """A command or an option that does not exist is a fault."""
     assert "no command lifecycle rum" in fault(["rum", "tasks:queue"])
     assert "no option --wrokers" in fault(["run", "tasks:queue", "--wrokers", "2"])
     assert fault(["run", "tasks:queue", "--workers=2", "-k", "thread"]) is None
 
 
-def test_recipes():
+def test_recipes_use_options_and_paths_that_exist():
     """The recipes start consumers with options that exist, ask for paths that exist, and allow for the grace period."""
     unit, image, compose, probes = (
         block.text for block in blocks(DOCS / "running.md") if block.language in RECIPE_LANGUAGES

@@ -21,6 +21,7 @@ from faults.scenarios import KINDS, SCENARIOS, Report, planned, tried
 from faults.storm import storm
 from faults.trial import Options, on_trial, read
 from support.processes import PATIENCE
+from support.profiles import thorough
 
 OPTIONS = Options(tasks=40, kills=1, seed=7, consumers=2, workers=2, interruptions=1)
 
@@ -29,14 +30,17 @@ LEFT_OUT = {("poison", "postgres"), ("clocks", "redis")}
 
 
 def trials():
-    """Each scenario on each store, with another kind of worker on each; a storm is one for all of them."""
+    """Each scenario on each store, with another kind of worker on each; a storm is one for all of them.
+
+    The default profile tries each scenario on one of its stores.
+    """
     for row, (name, scenario) in enumerate(SCENARIOS.items()):
-        for column, store in enumerate(STORES):
-            if (name, store) in LEFT_OUT:
-                continue
+        stores = [store for store in STORES if store in scenario.stores and (name, store) not in LEFT_OUT]
+        for column, store in enumerate(stores):
             kinds = KINDS if scenario.run is storm else (KINDS[(row + column) % len(KINDS)],)
+            marks = () if column == row % len(stores) else thorough
             for one in planned(name, store, attrs.evolve(OPTIONS, kinds=kinds)):
-                yield pytest.param(name, store, one, id=f"{name} on {store}, {' '.join(one.kinds)}")
+                yield pytest.param(name, store, one, id=f"{name} on {store}, {' '.join(one.kinds)}", marks=marks)
 
 
 def required(name, store, options):
@@ -48,16 +52,16 @@ def required(name, store, options):
 
 
 @pytest.mark.parametrize(("name", "store", "options"), [*trials()])
-def test_nothing_is_lost(name, store, options):
-    """Whatever is done to consumers and stores, each task is accounted for, finished once, and each duplicate explained."""
+def test_each_scenario_loses_no_task(name, store, options):
+    """Whatever happens to consumers and stores, each task is accounted for, finished once, and each duplicate explained."""
     report = required(name, store, options)
     assert report.audit.faults == [], f"seed {options.seed}; the consumers' logs are in {report.logs}"
     assert report.audit.tasks >= options.tasks or name == "freeze"
     assert not report.disturbances.startswith("0 ")
 
 
-def test_what_is_planted_is_found(tmp_path):
-    """A task that vanishes from the store, and a body that runs once more than anybody knows, are found after a real run."""
+def test_planted_loss_and_duplicate_are_found(tmp_path):
+    """After a real run, a task that was deleted from the store is found, and so is an execution added to the journal."""
     with place("sqlite", tmp_path) as where, on_trial(where, tmp_path, OPTIONS, lease=1.5) as trial:
         storm(trial)
         assert trial.audit().faults == []
@@ -76,8 +80,8 @@ def test_what_is_planted_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("shift", [0.0, 60.0])
-def test_a_clock_that_is_wrong(tmp_path, shift):
-    """A process on a host whose clock is wrong has another time, from the beginning, and nothing else."""
+def test_shifted_clock_changes_the_time_and_nothing_else(tmp_path, shift):
+    """A process on a host whose clock is wrong sees another time from its start, and the same monotonic clock."""
     (tmp_path / "ask.py").write_text(
         "from lifecycle.clock import SystemClock, monotonic\nprint(SystemClock.now(), monotonic())"
     )
@@ -124,8 +128,8 @@ class Echo:
 
 
 @pytest.mark.parametrize("manner", MANNERS)
-def test_a_wire_that_is_cut(manner):
-    """The proxy passes on all there is, until it is told to cut: then the answer is lost, and the request as it was told."""
+def test_proxy_cuts_the_connection_as_told(manner):
+    """The proxy passes on everything until it is told to cut; then the answer is lost, and the request too if so told."""
     with closing(Echo()) as server, closing(Proxy("127.0.0.1", server.port)) as proxy:
         with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as client:
             client.sendall(b"hello")
@@ -148,8 +152,8 @@ def test_a_wire_that_is_cut(manner):
         assert proxy.made == {f"cut {manner}": 1}
 
 
-def test_figures_are_written():
-    """The figures take the place of those of the last time, between their markers, and the rest of the page stays."""
+def test_figures_replace_those_of_the_last_run():
+    """New figures replace those of the last run, between their markers, and the rest of the page stays."""
     page = "before\n\n<!-- measured: faults -->\n\nold\n\n<!-- end of what was measured -->\n\nafter\n"
     assert page_with(page, r"new \1") == page.replace("old", r"new \1")
     report = Report("storm", "sqlite", ("thread",), "3 kills", 2.4, Audit(tasks=1000, executions=1200), {"died": 2})
@@ -164,8 +168,8 @@ def test_figures_are_written():
     ("words", "says"),
     [(["earthquake"], "there is no scenario earthquake"), (["--store", "oracle"], "there is no store oracle")],
 )
-def test_mistakes(words, says):
-    """A scenario or a store that is not there is a mistake of the command line, and what is there is named."""
+def test_unknown_scenario_or_store_is_refused(words, says):
+    """An unknown scenario or store is a mistake of the command line; the error names it."""
     program = Path(__file__).parents[1] / "faults"
     done = subprocess.run([sys.executable, program, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, says in done.stderr) == (2, True)

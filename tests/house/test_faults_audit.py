@@ -64,8 +64,8 @@ def tried(tasks=(), lines=(), wanted=None, rests=REST, locks=()):
 
 
 @given(st.data())
-def test_what_is_right(data):
-    """Lives that the table allows, with the bodies that they tell of, are not complained of, and all is counted."""
+def test_legal_lives_have_no_faults(data):
+    """Legal lives, with the executions that they tell of, are no faults, and all are counted."""
     lives = data.draw(st.lists(legal_histories(complete=True), max_size=4))
     tasks, lines = [], []
     for number, signals in enumerate(lives):
@@ -83,8 +83,8 @@ def test_what_is_right(data):
 
 
 @given(legal_histories(complete=True), st.data())
-def test_signals_that_are_missing(signals, data):
-    """Signals that were not heard, since who was to send them had died, are not missed; two that changed places are noticed."""
+def test_missing_signals_are_allowed_swapped_ones_are_not(signals, data):
+    """Signals whose sender died may be missing; two signals in the wrong order are a fault."""
     states, lines = [STATE[signal] for signal in signals], noted([STATE[signal] for signal in signals])
     heard = [signal for signal in signals if data.draw(st.booleans())]
     assert tried([found(states)], [*lines, *(line(SIGNAL + signal) for signal in heard)]).faults == []
@@ -94,7 +94,7 @@ def test_signals_that_are_missing(signals, data):
 
 
 @given(illegal_histories())
-def test_a_step_that_the_table_does_not_have(life):
+def test_illegal_step_is_found_in_any_place(life):
     """A history that is illegal in one place is found, whichever place that is."""
     states = [STATE.get(signal, signal) for signal in life.signals]
     for state in states:
@@ -103,8 +103,8 @@ def test_a_step_that_the_table_does_not_have(life):
     assert tried([found(states)], noted(states)).count("illegal")
 
 
-def test_duplicates_are_explained():
-    """An execution whose attempt was interrupted is counted apart, and so is one that had come to its end."""
+def test_duplicates_are_explained_by_interruptions():
+    """An execution whose attempt was interrupted is counted apart, and so is one that had ended."""
     result = tried([found(AGAIN)], noted(AGAIN))
     assert (result.executions, result.again, result.done_again, result.faults) == (2, 1, 1, [])
     result = tried([found(AGAIN)], [line(BEGIN), line(BEGIN, 2), line(END, 2)])
@@ -163,8 +163,8 @@ PLANTED = {
 
 
 @pytest.mark.parametrize(("kind", "what"), PLANTED.values(), ids=PLANTED)
-def test_what_is_planted(kind, what):
-    """Whatever is wrong is found, is named, and is taken for what it is."""
+def test_planted_fault_is_found_and_named(kind, what):
+    """Each planted fault is found, named, and counted as its own kind."""
     result = tried(**what)
     assert result.count(kind) == 1
     assert len(result.faults) >= 1

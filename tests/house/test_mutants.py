@@ -26,7 +26,7 @@ SAMPLE = [
 
 
 def test_each_has_its_place():
-    """What a mutant changes is there, once, and no two have one name."""
+    """The source that a mutant changes is there, once, and no two mutants have one name."""
     sources = {mutant.file: (SOURCE / mutant.file).read_text() for mutant in ALL.values()}
     assert [mutant.name for mutant in ALL.values() if sources[mutant.file].count(mutant.old) != 1] == []
     assert [name for name, count in Counter(mutant.name for mutant in mutants()).items() if count > 1] == []
@@ -36,15 +36,15 @@ def test_each_has_its_place():
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_some_are_noticed(name):
-    """A test notices that the table, a guard or the order of two steps is not what it was."""
+def test_sample_of_mutants_is_noticed(name):
+    """A test notices when the table, a guard or the order of two steps is changed."""
     if server := {"postgres": postgres, "redis": redis_server}.get(name.partition(":")[0]):
         server.required()
     assert noticed_by(ALL[name])
 
 
-def test_what_is_skipped(tmp_path):
-    """What was skipped, since its server is missing, has noticed nothing: there is a reason then, and no verdict."""
+def test_skipped_suite_gives_no_verdict(tmp_path):
+    """A suite that was skipped since its server is missing has noticed nothing: the mutant has a reason, and no verdict."""
     suite = tmp_path / "test_away.py"
     suite.write_text("import pytest\n\ndef test_it():\n    pytest.skip('no server')\n")
     with pytest.raises(Skipped, match=r"test_it is skipped: .*no server"):

@@ -1,16 +1,13 @@
-"""The shape of the code, read from its text: layers, adapters, the clock, docstrings, sizes, where the law stands."""
+"""The shape of the code, read from its text: layers, adapters, the clock, sizes, where the law stands."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+from support.source import FILES, TESTS, tree
 from support.strategies import LAW, MOVES
 
 pytestmark = pytest.mark.untraced
@@ -143,15 +140,6 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
 }
 
 
-def files():
-    """Every module's name and file, as installed."""
-    root = Path(next(iter(find_spec("lifecycle").submodule_search_locations)))
-    for folder, _, names in os.walk(root, followlinks=True):  # in the tree, `lifecycle/consumer` is a link
-        for path in sorted(Path(folder, name) for name in names if name.endswith(".py")):
-            parts = ("lifecycle", *path.relative_to(root).with_suffix("").parts)
-            yield ".".join(parts).removesuffix(".__init__"), path
-
-
 def layers():
     """Each module with its level: the layer that it stands in, counted from below."""
     level = 0
@@ -162,14 +150,7 @@ def layers():
             yield from ((f"{package}.{module}", level) for module in layer.split())
 
 
-TESTS = sorted(Path(__file__).parents[1].rglob("*.py"))
-FILES = dict(files())
 LEVEL = dict(layers())
-
-
-@cache
-def tree(path):
-    return ast.parse(path.read_text())
 
 
 def imports(module, within=None):
@@ -187,19 +168,14 @@ def imports(module, within=None):
                 yield (inner if inner in FILES else base), node.lineno
 
 
+def nodes():
+    """Yield every module's name with each node of its text."""
+    for module, path in FILES.items():
+        yield from ((module, node) for node in ast.walk(tree(path)))
+
+
 def ours(module):
     return [(name, line) for name, line in imports(module) if name.split(".")[0] == "lifecycle"]
-
-
-def defined(path):
-    """The classes and functions in a file, each with its dotted name; what stands in a function is its own affair."""
-    todo = [("", tree(path))]
-    for prefix, node in todo:
-        for part in ast.iter_child_nodes(node):
-            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                yield prefix + part.name, part
-                if isinstance(part, ast.ClassDef):
-                    todo.append((f"{prefix}{part.name}.", part))
 
 
 # Layers ------------------------------------------------------------------------------------------------------------
@@ -214,31 +190,30 @@ def test_every_module_has_its_layer():
     assert not gone, f"{', '.join(gone)} stand in LAYERS but do not exist"
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_go_down(module):
+def test_modules_import_only_from_lower_layers():
     """A module imports only from lower layers; so there are no cycles."""
-    for name, line in ours(module):
+    for module, name, line in ((importer, *found) for importer in FILES for found in ours(importer)):
         assert name in FILES, f"{module}:{line} imports {name}, which is no module"
         level, own = LEVEL.get(name, 10**6), LEVEL.get(module, 10**5)
         assert level < own, f"{module}:{line} imports {name}, which is not below it"
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_stand_at_the_top(module):
-    """No import hides in a function but what few programs need and all would wait for; none goes by a name in a string."""
-    late = set()
-    for node in ast.walk(tree(FILES[module])):
+def test_imports_stand_at_the_top_but_for_listed_ones():
+    """Imports stand at the top of a module, but for those in LATE, which few programs need; none goes by a name in a string."""
+    late = {}
+    for module, node in nodes():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            late |= {name for name, _ in imports(module, node)}
+            if names := {name for name, _ in imports(module, node)}:
+                late[module] = late.get(module, set()) | names
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
             named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
             assert named.split(".")[0] != "lifecycle", f"{module}:{node.lineno} imports late"
-    assert late == LATE.get(module, set())
+    assert late == LATE
 
 
 @pytest.mark.parametrize("module", ["lifecycle", "lifecycle.api", "lifecycle.consumer.cli.main"])
-def test_late_is_late(module):
-    """What is to come late does not come with a program's start, by another way."""
+def test_late_imports_do_not_come_with_the_start(module):
+    """The modules in LATE are not loaded by a program's start in another way."""
     names = f"import {module}, sys; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-P", "-c", names], check=True, capture_output=True, text=True
@@ -249,14 +224,14 @@ def test_late_is_late(module):
 
 
 @pytest.mark.parametrize("library", ADAPTERS)
-def test_one_adapter_for_each_library(library):
-    """What can be exchanged is known to its adapter alone."""
+def test_each_library_is_imported_by_its_adapter_alone(library):
+    """Each exchangeable library is imported by its adapter alone."""
     users = {module for module in FILES for name, _ in imports(module) if name.split(".")[0] == library}
     assert [module for module in users if not re.fullmatch(ADAPTERS[library], module)] == []
 
 
-def test_the_core_is_pure():
-    """What decides what may happen touches no clock, no chance, no thread, no file and no socket."""
+def test_core_imports_nothing_of_the_outside_world():
+    """The modules that decide moves import no clock, random numbers, threads, files or sockets."""
     assert [
         (module, name)
         for module in FILES
@@ -269,66 +244,50 @@ def test_the_core_is_pure():
 # The clock ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_one_module_reads_the_clock(module):
-    """Only `lifecycle.clock` asks what time it is; everything else is told."""
+def test_only_the_clock_module_reads_the_clock():
+    """Only `lifecycle.clock` reads the time; all other code is given it."""
     asked = []
-    for node in ast.walk(tree(FILES[module])):
+    for module, node in nodes():
         if isinstance(node, ast.Import):
-            asked += [alias.name for alias in node.names if alias.name == "time"]
+            asked += [(module, alias.name) for alias in node.names if alias.name == "time"]
         elif isinstance(node, ast.ImportFrom) and node.module == "time":
-            asked += [alias.name for alias in node.names if alias.name != "sleep"]  # which asks nothing
+            asked += [(module, alias.name) for alias in node.names if alias.name != "sleep"]  # which asks nothing
         elif isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today"):
-            asked += [ast.unparse(node)] if re.search(r"\bdate(time)?\.", ast.unparse(node)) else []
-    assert asked == [] or module == "lifecycle.clock"
+            asked += [(module, ast.unparse(node))] if re.search(r"\bdate(time)?\.", ast.unparse(node)) else []
+    assert [(module, name) for module, name in asked if module != "lifecycle.clock"] == []
 
 
-@pytest.mark.parametrize("path", [path for path in TESTS if path.parent.name != "programs"], ids=lambda path: path.name)
-def test_tests_do_not_sleep(path):
-    """No test lets time pass by sleeping: it moves a clock, or waits for an event; programs that tests run may."""
-    named, slept = {}, []  # what `time` and its `sleep` are called here; where they are called
-    for node in ast.walk(tree(path)):
+def sleeps(path):
+    """Yield the lines in which a file calls `time.sleep`, by whatever name, outside the functions in SLEEPERS."""
+    nodes = [*ast.walk(tree(path))]
+    named = {}  # what `time` and its `sleep` are called here
+    for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             whole = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
             named |= {alias.asname or alias.name: f"{whole}{alias.name}" for alias in node.names}
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Call):
+    allowed = [node for node in nodes if isinstance(node, ast.FunctionDef) and (path.name, node.name) in SLEEPERS]
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             first, *rest = ast.unparse(node.func).split(".")
-            slept += [node.lineno] if [named.get(first, first), *rest] in (["time", "sleep"], ["time.sleep"]) else []
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.FunctionDef) and (path.name, node.name) in SLEEPERS:
-            slept = [line for line in slept if not node.lineno <= line <= node.end_lineno]
-    assert slept == [], f"{path.name} sleeps in lines {slept}"
+            if [named.get(first, first), *rest] in (["time", "sleep"], ["time.sleep"]) and not any(
+                function.lineno <= node.lineno <= function.end_lineno for function in allowed
+            ):
+                yield node.lineno
 
 
-# Docstrings and sizes ----------------------------------------------------------------------------------------------
+def test_tests_do_not_sleep():
+    """No test sleeps: it moves a clock or waits for an event. Programs that tests run may."""
+    paths = [path for path in TESTS if path.parent.name != "programs"]
+    assert [f"{path.name}:{line}" for path in paths for line in sleeps(path)] == []
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_public_names_say_what_they_are(module):
-    """Each module, and each public class, method and function in it, has a docstring."""
-    assert ast.get_docstring(tree(FILES[module])), f"{module} has no docstring"
-    for name, node in defined(FILES[module]):
-        public = not any(part.startswith("_") for part in name.split("."))
-        overload = any(ast.unparse(mark).split(".")[-1] in ("overload", "setter") for mark in node.decorator_list)
-        assert ast.get_docstring(node) or overload or not public, f"{module}:{node.lineno}: {name} has no docstring"
+# Sizes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_tests_say_what_they_hold(path):
-    """Each test's docstring is a sentence: the specification is their sum."""
-    assert ast.get_docstring(tree(path)), f"{path.name} has no docstring"
-    for name, node in defined(path):
-        if name.split(".")[-1].startswith("test"):
-            text = ast.get_docstring(node) or ""
-            assert text.split("\n")[0].endswith((".", "?", "!", ":")), f"{path.name}:{node.lineno}: {name} says nothing"
-
-
-@pytest.mark.parametrize("path", [*FILES.values(), *TESTS], ids=lambda path: "/".join(path.parts[-2:]))
-def test_files_are_short(path):
-    """No file is longer than one can keep in mind."""
-    length = len(path.read_text().splitlines())
-    assert length <= LONGEST, f"{path.name} has {length} lines: split it"
+def test_files_are_short():
+    """No file is longer than one reader can keep in mind."""
+    lengths = {"/".join(path.parts[-2:]): path.read_text().count("\n") for path in [*FILES.values(), *TESTS]}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}, "split them"
 
 
 # The law -----------------------------------------------------------------------------------------------------------
@@ -347,8 +306,8 @@ def strings(path):
             yield node.value, node.lineno
 
 
-def test_one_place_for_the_law():
-    """No module but the table types the name of a state, a trigger or a signal; what looks like one has its reason."""
+def test_only_the_table_types_names_of_the_law():
+    """Only the table types the names of states, triggers and signals; each coincidence in another module has its reason."""
     words = {*LAW, *MOVES, *(signal for signal, *_ in LAW.values())}
     quoted = re.compile(rf"""['"]({"|".join(words)})['"]""")
     typed = {}

@@ -87,6 +87,7 @@ def trial(folder: str, suites: tuple[str, ...], verdict: str, environment: dict[
     os.chdir(folder)
     os.environ |= environment
     os.environ["PYTHONPATH"] = folder  # for processes that tests start
+    os.environ["LIFECYCLE_TEST_PROFILE"] = "thorough"
     os.environ.pop("CI", None)  # where a server is missing, a test is to say so: it has not noticed anything
     sys.path.insert(0, folder)
     for name in [name for name in sys.modules if name.partition(".")[0] == SOURCE.name]:

@@ -23,7 +23,7 @@ from lifecycle.storage.base import Channel
 PROGRAMS = Path(__file__).parents[1] / "programs"
 PATIENCE = 30.0
 """Seconds that anything may take on a machine that is busy."""
-NOISE = 2.0
+NOISE = 10.0
 """Seconds that such a machine may add to what the law bounds."""
 LEASE = 1.6
 """Seconds; of the queues whose consumers die."""

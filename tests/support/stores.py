@@ -82,17 +82,23 @@ def completed(task):
 
 
 def disturbed(storage, disturb, times, total=600):
-    """Run tasks in four workers while something is done to the store so many times: nothing is lost, or done twice."""
-    stop, accepted = threading.Event(), []
+    """Run tasks in four workers while something is done to the store so many times: nothing is lost, or done twice.
+
+    `disturb` returns 0 if it has met nobody, and is called again then. It goes by progress, not by the clock: the
+    workers get no further than to the next disturbance, so that a slow machine disturbs as often as a fast one.
+    """
+    stop, accepted, goal = threading.Event(), [], [0]
     storage.enqueue([Task(str(n), "add") for n in range(total)], 1.0, PRODUCER)
     with ThreadPoolExecutor(4) as pool:
-        workers = [pool.submit(work_off, storage, f"w{n}", total, stop, accepted) for n in range(4)]
+        workers = [pool.submit(work_off, storage, f"w{n}", total, stop, accepted, goal) for n in range(4)]
         try:
             for n in range(times):
-                # By progress, not by the clock: neither a fast machine nor a slow one has it done in vain.
+                goal[0] = min((n + 1) * total // times, total - 1)
                 while len(accepted) < n * total // times and not any(worker.done() for worker in workers):
                     stop.wait(0.001)
-                disturb()
+                while disturb() == 0 and not any(worker.done() for worker in workers):
+                    stop.wait(0.001)
+            goal[0] = total
             for worker in workers:
                 worker.result(PATIENCE)
         finally:
@@ -103,10 +109,16 @@ def disturbed(storage, disturb, times, total=600):
     assert {(task.state, task.attempt, task.version) for task in tasks} == {("complete", 1, 3)}
 
 
-def work_off(storage, name, total, stop, accepted):
-    """Run tasks until all are done, whatever is cut meanwhile, and note the outcomes that were accepted."""
+def work_off(storage, name, total, stop, accepted, goal):
+    """Run tasks until all are done, whatever is cut meanwhile, and note the outcomes that were accepted.
+
+    Pauses while as many as ``goal[0]`` were accepted.
+    """
     done = []
     while not stop.is_set():
+        if total > len(accepted) >= goal[0]:
+            stop.wait(0.001)
+            continue
         try:
             took, claims = storage.exchange(done, ClaimRequest(name, 2.0, 1000.0, limit=3))
         except StorageUnavailable:

@@ -7,13 +7,14 @@ from decimal import Decimal
 import attrs
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from support.profiles import examples
 
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.testing.strategies import moments, outcomes
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """Settings of Hypothesis under which a slow machine is no failure."""
-seldom = settings(patient, max_examples=40)
+seldom = settings(patient, max_examples=examples(40))
 """The same, for what is slow, and so plain that few examples tell."""
 
 RETRIER = "a retry, if any is left, or an operator's"

@@ -15,13 +15,14 @@ import attrs
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from support.profiles import examples
 
 from lifecycle.core.serializer import MsgpackSerializer
 
 plain = MsgpackSerializer()
 
-often = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
-seldom = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+often = settings(deadline=None, max_examples=examples(120), suppress_health_check=[HealthCheck.too_slow])
+seldom = settings(deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
 
 
 def nested(wrap, levels, innermost=None):

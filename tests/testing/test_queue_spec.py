@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
+from support.profiles import IS_THOROUGH, examples, repeat_until
 
 from lifecycle import SIGNAL_COMPLETE, TaskQueue
 from lifecycle.testing import QueueSpec
 
 calm = settings(deadline=None, suppress_health_check=list(HealthCheck), stateful_step_count=12)
-often = settings(calm, stateful_step_count=50, max_examples=50, derandomize=False, database=None)
-"""Each time anew, also where Hypothesis would do the same in each run."""
+often = settings(calm, stateful_step_count=50, max_examples=examples(50), database=None)
 
 
 class Chores(QueueSpec):
@@ -51,10 +51,7 @@ class Chores(QueueSpec):
 @pytest.mark.untraced
 def test_all_that_can_happen_happens():
     """No promise is broken, each row of the table is gone through, and each end of an attempt met, retries left or not."""
-    for _ in range(30):  # when the rarest ends are met is a matter of luck; that they are is not
-        run_state_machine_as_test(Chores, settings=often)
-        if not Chores.missing():
-            break
+    repeat_until(lambda: run_state_machine_as_test(Chores, settings=often), Chores, lambda: not Chores.missing())
     assert Chores.missing() == []
 
 
@@ -90,17 +87,24 @@ class Careful(Invoices):
     idempotent = True
 
 
+SHRINKING = 30.0 if IS_THOROUGH else 3.0
+"""Seconds for making a counterexample shorter."""
+
+
 def counterexample(spec, **options):
     """How a specification fails."""
     with pytest.raises(AssertionError) as caught:
         # Where Hypothesis draws anew each time, the default number of examples would be a matter of luck.
-        run_state_machine_as_test(spec, settings=settings(calm, database=None, max_examples=2000, **options))
+        run_state_machine_as_test(
+            spec, settings=settings(calm, database=None, max_examples=2000, report_multiple_bugs=False, **options)
+        )
     return str(caught.value) + "\n".join(caught.value.__notes__)
 
 
 @pytest.mark.untraced
-def test_an_invoice_that_is_sent_twice():
-    """A task that does not expect to run twice is found out, with the shortest way to it."""
+def test_an_invoice_that_is_sent_twice(monkeypatch):
+    """A task that does not expect to run twice is found out, with a short way to it."""
+    monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", SHRINKING)
     text = counterexample(Invoices)
     assert "sent twice" in text
     steps = [line for line in text.splitlines() if re.match(r"state\.(?!an_invoice|the_law)", line)]
@@ -109,7 +113,7 @@ def test_an_invoice_that_is_sent_twice():
 
 def test_an_invoice_that_is_sent_once():
     """The same task, once it is written for that, passes."""
-    run_state_machine_as_test(Careful, settings=settings(calm, max_examples=50))
+    run_state_machine_as_test(Careful, settings=settings(calm, max_examples=examples(50)))
 
 
 class Forgetful(Invoices):

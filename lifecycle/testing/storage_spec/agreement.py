@@ -222,6 +222,40 @@ class AdapterAgreement(RuleBasedStateMachine):
         task, twin = self.both("get", task_id)
         return Copy(task, twin.seq)
 
+    def take_every_transition(self) -> None:
+        """Take each row of the table, and end an attempt in each way, with retries left and without.
+
+        Random runs come to the rarest rows by luck; this run is always the same.
+        """
+        for retries, ending in itertools.product((0, 1), ENDINGS):
+            # With a retry left: for later, and retried later. Without: at once, and an operator's retry at once.
+            later = 5.0 * retries
+            self.write([Call("a", eta=later or None, retries=retries).task(self.now)], hold=False)
+            for _ in range(1 + retries):  # it is scheduled first
+                self.swap((), ClaimRequest("w1", self.now, LEASE))
+                self.agree()
+                self.now += later
+            self.finish([(self.running["a"], End(ending, delay=later, patience=retries))], None)
+            self.agree()
+            if self.ids(Kind.OUTCOME):
+                copy = self.look("a")
+                self.swap([(copy, policies.retry(copy.task, self.now, worker="operator"))])
+            self.both("revoke", RevocationTarget(function=False, key="a"), Revocation(), self.now)
+            self._claim_and_empty()
+        for eta in (None, 5.0):
+            self.write([Call("a", eta=eta, expires=20.0).task(self.now)], hold=False)
+            if eta is not None:
+                self.swap((), ClaimRequest("w1", self.now, LEASE))
+            self.now += 20.0
+            self._claim_and_empty()
+
+    def _claim_and_empty(self) -> None:
+        self.swap((), ClaimRequest("w1", self.now, LEASE))
+        self.agree()
+        self.emptied = True
+        self.both("flush")
+        self.agree()
+
     def clear_up(self) -> None:
         """Claim all that is due, end it in one way or another, try it again; then the same when everything is due.
 

@@ -26,7 +26,6 @@ _PATIENCE: Final = 60.0
 _ACTOR: Final = Actor("producer")
 _SHORT: Final = (5, 15)
 """Steps in a run."""
-_MORE: Final = 3
 
 
 class StorageCases(ClaimOrderCases):
@@ -36,29 +35,20 @@ class StorageCases(ClaimOrderCases):
 
     def test_adapter_and_model_agree(self) -> None:
         """Whatever is asked of adapter and model, in whatever order, they show the same, and the law is kept."""
-        self._run()
-
-    def _run(self, *, again: bool = False) -> None:
         how = self.settings
-        if again:  # and not the same runs, as where Hypothesis is told to do without chance
-            how = settings(how, derandomize=False, database=None)
         # Short runs first: what they show is told in few steps, which a long run's counterexample is hardly shrunk to.
         for steps in (*(n for n in _SHORT if n < how.stateful_step_count), how.stateful_step_count):
             run_state_machine_as_test(self.spec, settings=settings(how, stateful_step_count=steps))
 
     def test_every_transition_was_taken(self) -> None:
-        """The runs have gone through each row of the table, and ended attempts in each way there is.
-
-        It is luck in which run the rarest are met, not that they are: what is missing is looked for in a few more.
-        """
-        if not self.spec.taken:
-            self.test_adapter_and_model_agree()
-        for _ in range(_MORE):
-            if not self.spec.missing():
-                return
-            self._run(again=True)
+        """Tasks go through each row of the table, and attempts end in each way there is: no matter of luck."""
+        machine = self.spec()
+        try:
+            machine.take_every_transition()
+        finally:
+            machine.teardown()
         missing = self.spec.missing()
-        demand(not missing, "the runs never came to: " + "; ".join(missing))
+        demand(not missing, "no run has come to: " + "; ".join(missing))
 
     def test_a_late_outcome(self) -> None:
         """The outcome of an attempt that was given up is refused once there is another, be it of the same worker."""

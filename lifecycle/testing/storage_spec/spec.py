@@ -114,10 +114,10 @@ class StorageSpec(AdapterAgreement):
     told in a few steps. A few tests of their own
     (`lifecycle.testing.storage_spec.cases.StorageCases`) say what a machine comes to too seldom: crowds, waits, the closed store.
 
-    The test case also asserts that **every row of the table was gone through**, and every way in which an attempt can
-    end, with retries left and without; `taken` and `ended` count them, `missing()` says what is not there. Its settings
-    are Hypothesis's: ``TestMyStorage.settings = settings(TestMyStorage.settings, max_examples=1000)``. What a store
-    leaves behind is cleared away in a `teardown` of yours, after ``super().teardown()``, which closes it.
+    One run, always the same, **goes through every row of the table**, and ends attempts in every way there is, with
+    retries left and without; `taken` and `ended` count them in all runs, `missing()` names those that are left. The
+    settings are Hypothesis's: ``TestMyStorage.settings = settings(TestMyStorage.settings, max_examples=1000)``. What a
+    store leaves behind is cleared away in a `teardown` of yours, after ``super().teardown()``, which closes it.
 
     Not proven here, since one thread makes all the steps: that operations stay atomic when they run at the same time or
     are cut off in the middle, that `wait` wakes up other processes, how fast anything is, what happens when there is no

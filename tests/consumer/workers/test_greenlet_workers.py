@@ -4,12 +4,13 @@ import pytest
 from conftest import PATIENCE
 from support.postgres import a_name, told
 from support.processes import LONG, end, opened, settled
+from support.profiles import sampled
 
 from lifecycle import ConfigurationError, Consumer, TaskException
 from lifecycle.consumer.workers import gevent_ as greenlets
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=sampled(["sqlite", "postgres"]))
 def works(request, tmp_path):
     """Consumers of `programs/chores.py`, and their store."""
     url = None

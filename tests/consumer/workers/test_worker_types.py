@@ -5,6 +5,7 @@ from signal import SIGINT, SIGKILL, SIGTERM
 import pytest
 from support.postgres import a_name, told
 from support.processes import LEASE, LONG, LONG_AGO, PATIENCE, end, opened, said, settled, signals, states
+from support.profiles import crossed
 
 from lifecycle.storage import SCHEMES
 
@@ -14,7 +15,7 @@ KINDS = {"thread": 2, "process": 2, "greenlet": 2, "asyncio": 1}
 STORES = [store for store in ("sqlite", "postgres", "redis") if store in SCHEMES]
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture
 def url(request):
     """Of a store of the test's own; ``None``: the file of `Works`."""
     if request.param == "postgres":
@@ -87,7 +88,7 @@ SCENARIOS = {
 VALUES = {"a call": 3, "an async call": 3, "for later": 3, "a retry": "OK", "an async retry": "OK"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("url", "kind"), crossed(STORES, [*KINDS], first=1), indirect=["url"])
 def test_scenarios(tmp_path, url, kind):
     """Workers of each kind send what the law promises, agree with the history, and call each hook once in each worker."""
     with opened(tmp_path, url=url, lease=LONG) as works:
@@ -119,7 +120,7 @@ def test_scenarios(tmp_path, url, kind):
             assert len(works.wire.heard(note=note)) == KINDS[kind], note
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("url", "kind"), crossed(STORES, [*KINDS]), indirect=["url"])
 def test_stops(tmp_path, url, kind):
     """Workers of each kind put back what they run at SIGTERM; what a killed consumer ran is run by another one."""
     with opened(tmp_path, url=url, lease=LEASE) as works:
@@ -147,8 +148,7 @@ def test_stops(tmp_path, url, kind):
         assert end(third) == 0
 
 
-@pytest.mark.parametrize("grace", ["0", "0.3"])
-@pytest.mark.parametrize("kind", ["thread", "process", "asyncio"])
+@pytest.mark.parametrize(("grace", "kind"), crossed(["0", "0.3"], ["thread", "process", "asyncio"]))
 def test_a_thread_that_is_left_behind(tmp_path, kind, grace):
     """A consumer that is terminated puts back what runs, and ends, also if a body has started a thread that does not."""
     with opened(tmp_path, lease=LONG) as works:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.postgres import a_name, told
+from support.profiles import examples
 from support.redis_server import told_redis
 from support.stores import PATIENCE, PRODUCER, await_task, elsewhere, opening_at, produce, rows, settlement, start
 
@@ -77,7 +78,9 @@ class SQLiteSpec(StorageSpec):
 
 TestMemory = MemorySpec.TestCase
 TestSQLite = pytest.mark.untraced(SQLiteSpec.TestCase)
-TestMemory.settings = TestSQLite.settings = settings(TestMemory.settings, max_examples=50)  # in each of three stages
+TestMemory.settings = TestSQLite.settings = settings(
+    TestMemory.settings, max_examples=examples(50)
+)  # in each of three stages
 
 
 SHARED = ("sqlite", "postgres", "redis")

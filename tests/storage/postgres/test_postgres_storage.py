@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 from support.postgres import SERVER, a_name, connected, opened, told
+from support.profiles import examples
 from support.stores import PRODUCER, settlement, start
 
 from lifecycle import LIFECYCLE, ConfigurationError, Kind, TaskQueue
@@ -75,7 +76,7 @@ class TestPostgres(PostgresSpec.TestCase):
     """The spec, on PostgreSQL."""
 
 
-TestPostgres.settings = settings(TestPostgres.settings, max_examples=12)
+TestPostgres.settings = settings(TestPostgres.settings, max_examples=examples(12))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from hypothesis import settings
 from support.forks import beside_threads, forking, parted
+from support.profiles import examples
 from support.redis_server import SERVER, a_prefix, a_server, clear_away, connected, opened, told_redis
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
@@ -120,7 +121,7 @@ def test_the_spec_on_lost_connections(monkeypatch, after):
     lossy = Cuts(monkeypatch, after=after, every=3)
     lossy.on = True
     case = LossySpec.TestCase
-    case.settings = settings(case.settings, max_examples=4)
+    case.settings = settings(case.settings, max_examples=examples(4))
     case("test_adapter_and_model_agree").debug()
     assert lossy.lost > 100
 

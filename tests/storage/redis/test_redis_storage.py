@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from redis.crc import key_slot
 from support.processes import until
+from support.profiles import examples
 from support.redis_server import SERVER, a_prefix, a_server, clear_away, connected, keys, opened, overwrite, told_redis
 from support.stores import PRODUCER, settlement, start
 
@@ -82,7 +83,7 @@ class TestRedis(RedisSpec.TestCase):
     """The spec, on Redis."""
 
 
-TestRedis.settings = settings(TestRedis.settings, max_examples=20)
+TestRedis.settings = settings(TestRedis.settings, max_examples=examples(20))
 
 
 @pytest.fixture

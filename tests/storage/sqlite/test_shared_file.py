@@ -9,6 +9,7 @@ from statistics import median
 
 import pytest
 from support.processes import LONG, PATIENCE, PROGRAMS, end, environment, opened, settled, states, until
+from support.profiles import examples
 
 from lifecycle import TaskQueue
 
@@ -115,7 +116,7 @@ def test_made_at_the_same_moment(tmp_path, program):
     programs = [program("race") for _ in range(4)]
     for one in programs:
         assert one.stdout.readline() == b"ready\n"
-    for number in range(40):
+    for number in range(examples(40)):
         url = f"sqlite:///{tmp_path}/{number}.db"
         line = json.dumps([time.time() + 0.02, url]).encode() + b"\n"
         for one in programs:
