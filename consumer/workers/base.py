@@ -1,4 +1,4 @@
-"""What a consumer and its workers share: options, the state of a run, and the worker as its consumer sees it."""
+"""Shared by a consumer and its workers: options, the state of a run, and the worker as its consumer sees it."""
 
 import logging
 import threading

@@ -71,7 +71,7 @@ class Engine:
         self.replace_environment(environment)
 
     def replace_environment(self, environment: Environment) -> None:
-        """Use another store, clock, heartbeat and name from now on. `environment` holds what is used now."""
+        """Use another store, clock, heartbeat and name from now on; `environment` is the present one."""
         self.environment = environment
         self.storage = cast(Storage, shield(environment.storage, Storage))
         """The store, shielded: within a running function, no exception from outside interrupts one of its calls."""
@@ -94,7 +94,7 @@ class Engine:
                 return
 
     def prolong_leases(self, workers: Collection[str]) -> None:
-        """Prolong all that these workers hold, and repeat deferred calls. Raises `StorageError`."""
+        """Prolong the leases of these workers, and repeat deferred calls. Raises `StorageError`."""
         self.flush_deferred()
         self.storage.extend(list(workers), self.clock.now() + self.lease)
 
@@ -102,7 +102,7 @@ class Engine:
 
     @shielded
     def enqueue(self, tasks: Sequence[Task]) -> None:
-        """Serialize, store and announce tasks, all or none; raises what `TaskQueue.enqueue` does."""
+        """Serialize, store and announce tasks, all or none; raises the errors of `TaskQueue.enqueue`."""
         now, requested_at = self.clock.now(), self.monotonic()
         for task in tasks:
             prepare(task, self.serializer, self.functions)
@@ -123,7 +123,7 @@ class Engine:
             prepare(task, self.serializer, self.functions)
 
     def keeping_leases(self, hold_until: float | None) -> AbstractContextManager[None]:
-        """Keep this process's leases alive while it announces what it holds, however long the handlers take.
+        """Keep this process's leases alive while it announces tasks that it holds, however long the handlers take.
 
         `hold_until`: ``None`` says that nothing is held.
         """

@@ -40,7 +40,7 @@ class Runner(Protocol):
         ...
 
     def begin(self, task: Task, ended: Ended) -> None:
-        """Run a task's attempt, and call `ended` when it is over. Raises nothing, whatever the function does."""
+        """Run a task's attempt, and call `ended` when it is over. Raises nothing."""
         ...
 
     def cancel(self, task_id: str) -> bool:
@@ -52,7 +52,7 @@ class Runner(Protocol):
         ...
 
     def call_hook(self, hook: Callable[[], object]) -> None:
-        """Call a hook of the worker where its `async` functions run: they can use what it opens there."""
+        """Call a hook of the worker where its `async` functions run, so that they can use connections that it opens."""
         ...
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class TaskRunner:
             return pool.submit(context.run, asyncio.run, awaited).result()
 
     async def _await(self, task: Task, coroutine: Awaitable[object]) -> _Returned:
-        """Return what a coroutine returns, and what it raises: not raised here, since a loop keeps SystemExit."""
+        """Return the value and the exception of a coroutine. Not raised here: a loop keeps SystemExit."""
         import asyncio
 
         running, loop, interrupter = asyncio.current_task(), asyncio.get_running_loop(), self.interrupter

@@ -27,7 +27,6 @@ UNPLAIN = {
     "lifecycle.queue",
     "lifecycle.result",
     "lifecycle.consumer.os_signals",
-    "lifecycle.consumer.workers.base",
     "lifecycle.storage.base",
     "lifecycle.storage.claims",
     "lifecycle.storage.memory",
@@ -72,10 +71,8 @@ UNPLAIN = {
     "lifecycle.testing.simulation.queue_spec",
     "lifecycle.testing.simulation.random_run",
     "lifecycle.testing.simulation.world",
-    "lifecycle.execution.engine",
     "lifecycle.execution.external_transaction",
     "lifecycle.execution.heartbeat",
-    "lifecycle.execution.runner",
     "lifecycle.execution.signals",
     "lifecycle.execution.stored_result",
 }
