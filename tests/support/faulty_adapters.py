@@ -28,7 +28,7 @@ def bug(says, by=MACHINE):
 # Settling ----------------------------------------------------------------------------------------------------------
 
 
-@bug(r"of w: accepted is \[True\]", by="test_a_late_outcome")
+@bug(r"of w: accepted is \[True\]", by="test_late_outcome_is_refused")
 class SettlesWhateverTheVersion(MemoryStorage):
     """Compares state and id when an attempt ends, and so takes the outcome of one that was given up."""
 
@@ -39,7 +39,7 @@ class SettlesWhateverTheVersion(MemoryStorage):
         return super()._settle(task, move)
 
 
-@bug(r"ac are taken after interrupt, not abc", by="test_locks_of_an_attempt")
+@bug(r"ac are taken after interrupt, not abc", by="test_interruption_frees_the_locks_of_its_attempt")
 class KeepsLocksOfInterrupted(MemoryStorage):
     """Frees the locks of an interrupted attempt when they run out, not before."""
 
@@ -131,7 +131,7 @@ class IgnoresHolds(MemoryStorage):
         return claim
 
 
-@bug(r"a one-time revocation is spent with the task that it has stopped", by="test_revoked_once")
+@bug(r"a one-time revocation is spent with the task that it has stopped", by="test_one_time_revocation_stops_only_the_first_task")
 class NeverSpends(MemoryStorage):
     """Goes on to stop a function's tasks after the one that was to be stopped."""
 
@@ -180,7 +180,7 @@ class RecoversTooLate(MemoryStorage):
         return claims
 
 
-@bug(r"leases and versions are \[\(50\.0, 3\), \(12\.0, 2\)\] after a heartbeat", by="test_what_a_heartbeat_changes")
+@bug(r"leases and versions are \[\(50\.0, 3\), \(12\.0, 2\)\] after a heartbeat", by="test_heartbeat_changes_only_leases")
 class CountsHeartbeats(MemoryStorage):
     """Takes a heartbeat for a change, after which the worker's own outcome is refused."""
 
@@ -190,7 +190,7 @@ class CountsHeartbeats(MemoryStorage):
         return super().extend(workers, until)
 
 
-@bug(r"a waiting task is let go once|a running task cannot be let go", by="test_what_can_be_released")
+@bug(r"a waiting task is let go once|a running task cannot be let go", by="test_held_task_is_released_once")
 class ReleasesWhatRuns(MemoryStorage):
     """Lets go of a task whoever asks for it, in whatever state."""
 
@@ -218,7 +218,7 @@ class ForgetsAtARetry(MemoryStorage):
         return claim
 
 
-@bug("to be called off after complete: True, not False", by="test_what_is_to_be_called_off")
+@bug("to be called off after complete: True, not False", by="test_cancellation_is_requested_of_running_tasks_only")
 class RemembersAtRest(MemoryStorage):
     """Never forgets that a task was to be called off."""
 
@@ -285,7 +285,7 @@ class EnqueuesHalf(MemoryStorage):
             super().enqueue([task], now, actor)
 
 
-@bug(r"before 3\.0 1 are deleted, ba left, not cba", by="test_what_is_deleted")
+@bug(r"before 3\.0 1 are deleted, ba left, not cba", by="test_prune_deletes_only_tasks_at_rest")
 class PrunesWhatWaits(MemoryStorage):
     """Deletes what is old, whether it has come to rest or not."""
 

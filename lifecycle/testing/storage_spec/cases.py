@@ -50,7 +50,7 @@ class StorageCases(ClaimOrderCases):
         missing = self.spec.missing()
         demand(not missing, "no run has come to: " + "; ".join(missing))
 
-    def test_a_late_outcome(self) -> None:
+    def test_late_outcome_is_refused(self) -> None:
         """The outcome of an attempt that was given up is refused once there is another, be it of the same worker."""
         for worker in "w", "another":
             storage = self.opened()
@@ -66,7 +66,7 @@ class StorageCases(ClaimOrderCases):
                 took, _ = storage.exchange([Settlement(task, done)], None)
                 demand(took == [accepted], f"of {worker}: accepted is {took}")
 
-    def test_a_lock_at_its_end(self) -> None:
+    def test_lock_is_free_when_it_ends(self) -> None:
         """A lock is free from the moment on that was said, not before; who had it then has it no more."""
         storage = self.opened()
         demand(storage.lock(Lock("L", "x", 5.0), 1.0), "it is free")
@@ -75,7 +75,7 @@ class StorageCases(ClaimOrderCases):
         demand(storage.lock(Lock("L", "y", 9.0), 5.0), "it is free again")
         demand(not storage.unlock("L", "x") and storage.unlock("L", "y"), "only its owner gives it back")
 
-    def test_locks_of_an_attempt(self) -> None:
+    def test_interruption_frees_the_locks_of_its_attempt(self) -> None:
         """An interruption frees the locks that were taken in that attempt, and no others; another end frees none."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
@@ -90,7 +90,7 @@ class StorageCases(ClaimOrderCases):
             names = "".join(lock.name for lock in storage.locks(3.0))
             demand(names == left, f"{left} are taken after {trigger}, not {names}")
 
-    def test_an_outcome_of_another_worker(self) -> None:
+    def test_outcome_with_another_fence_is_refused(self) -> None:
         """Every part of the fence counts: a store that was set back may give one version out to two workers."""
         storage = self.opened()
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
@@ -105,7 +105,7 @@ class StorageCases(ClaimOrderCases):
         took, _ = storage.exchange([Settlement(task, end)], None)
         demand(took == [True], "it is still its own worker's")
 
-    def test_two_moves_of_one_task(self) -> None:
+    def test_two_moves_of_one_task_are_made_in_order(self) -> None:
         """Of two moves of one task in one call the second is made as well, if it follows from the first."""
         storage = self.opened()
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
@@ -120,7 +120,7 @@ class StorageCases(ClaimOrderCases):
         version = known.version if known is not None else 0
         demand((took, version) == ([True, True], later.version + 2), f"accepted are {took}, the version is {version}")
 
-    def test_what_a_heartbeat_changes(self) -> None:
+    def test_heartbeat_changes_only_leases(self) -> None:
         """A heartbeat prolongs the leases of its workers, and changes nothing else: their outcomes are accepted."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
@@ -134,7 +134,7 @@ class StorageCases(ClaimOrderCases):
             took, _ = storage.exchange([Settlement(task, end)], None)
             demand(took == [True], f"the outcome of {task} is refused after a heartbeat")
 
-    def test_what_a_heartbeat_keeps(self) -> None:
+    def test_heartbeat_extends_only_its_own_workers(self) -> None:
         """A heartbeat keeps the tasks and the locks of its workers, until the moment it says, and nobody else's."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, _ACTOR)
@@ -148,7 +148,7 @@ class StorageCases(ClaimOrderCases):
             tasks = [task.id for task, _ in storage.recover(now, _ACTOR)]
             demand((tasks, locks) == (lapsed, kept), f"at {now} {tasks} have lapsed, and {locks} are taken")
 
-    def test_what_is_to_be_called_off(self) -> None:
+    def test_cancellation_is_requested_of_running_tasks_only(self) -> None:
         """Only a running task can be called off; it stays so over a retry, and until it comes to rest."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1, canceling=True)], 1.0, _ACTOR)
@@ -170,7 +170,7 @@ class StorageCases(ClaimOrderCases):
             demand(storage.canceling(["w"]) == [], "it does not run")
         demand(not storage.cancel("a"), "what is complete stays so")
 
-    def test_called_off_when_its_worker_is_gone(self) -> None:
+    def test_recovery_honors_a_requested_cancellation(self) -> None:
         """A task that was to be called off, and whose worker is gone, is canceled; its locks are free."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1)], 1.0, _ACTOR)
@@ -183,7 +183,7 @@ class StorageCases(ClaimOrderCases):
         demand(known is not None and not known.canceling, "nothing is left to be called off")
         demand(storage.locks(12.0) == [], "its locks are free")
 
-    def test_what_can_be_released(self) -> None:
+    def test_held_task_is_released_once(self) -> None:
         """What is held to be announced is let go once; what runs stays its worker's, whoever asks for it."""
         storage = self.opened()
         task = Task("a", "add", retries=1)
@@ -202,7 +202,7 @@ class StorageCases(ClaimOrderCases):
         freed = [storage.release([known], 3.0) for known in (task, running)]
         demand(freed == [[False], [True]], f"who let it go before does not hold it now: {freed}")
 
-    def test_what_is_deleted(self) -> None:
+    def test_prune_deletes_only_tasks_at_rest(self) -> None:
         """Only what came to rest before the moment given is deleted: not what waits or runs, however old it is."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, _ACTOR)
@@ -215,7 +215,7 @@ class StorageCases(ClaimOrderCases):
             there = "".join(task.id for task in storage.tasks())
             demand((deleted, there) == (gone, left), f"before {before} {deleted} are deleted, {there} left, not {left}")
 
-    def test_revoked_for_good(self) -> None:
+    def test_revoked_task_is_not_restored(self) -> None:
         """What is said about a task that is revoked already can be unsaid, but that does not restore it."""
         storage = self.opened()
         target = RevocationTarget(function=False, key="a")
@@ -230,7 +230,7 @@ class StorageCases(ClaimOrderCases):
         storage.revoke(target, Revocation(), 3.0)
         demand(not storage.restore(target, 3.0) and storage.revocation(target) is None, "it was said in vain")
 
-    def test_an_outcome_of_one_that_is_gone(self) -> None:
+    def test_outcome_of_a_deleted_task_settles_no_other(self) -> None:
         """An outcome of a task that is gone settles none that bears its id now, however alike the two are."""
         storage = self.opened()
         copies = []
@@ -279,7 +279,7 @@ class StorageCases(ClaimOrderCases):
         demand(woken.wait(_PATIENCE), f"who waits for {channel.name} sleeps on")
         waiter.join()
 
-    def test_closed_for_good(self) -> None:
+    def test_closed_store_refuses_every_call(self) -> None:
         """A closed store answers each call with `StorageError`, as often as it is closed, and no wait goes on."""
         storage = self.opened()
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)

@@ -27,7 +27,7 @@ class ClaimOrderCases(unittest.TestCase):
         self.addCleanup(storage.close)
         return storage
 
-    def test_a_crowd_that_is_due_at_once(self) -> None:
+    def test_claim_promotes_a_limited_number_of_due_tasks(self) -> None:
         """One claim makes the earliest `PROMOTE_LIMIT` of the due tasks ready, and the next one the others."""
         storage = self.opened()
         # The oldest is due last: it goes first as soon as it is seen.
@@ -38,7 +38,7 @@ class ClaimOrderCases(unittest.TestCase):
             _, [(task, _)] = storage.exchange((), ClaimRequest("w", 9999.0, 10.0))
             demand(task.id == task_id, f"task {task_id} is next, not {task.id}")
 
-    def test_nothing_before_its_time(self) -> None:
+    def test_claim_leaves_a_task_until_its_eta(self) -> None:
         """A claim that comes just before a task's ETA, and has other work, leaves that task for when it is due."""
         storage = self.opened()
         storage.enqueue([Task("soon", "add", eta=8.0), Task("later", "add", eta=9.0)], 1.0, _ACTOR)
@@ -49,7 +49,7 @@ class ClaimOrderCases(unittest.TestCase):
             shown = task.id, storage.next_due()
             demand(shown == (task_id, due), f"{task} was claimed, more is due at {shown[1]}")
 
-    def test_after_a_step_back(self) -> None:
+    def test_claim_after_a_clock_step_back_skips_future_tasks(self) -> None:
         """A claim whose clock has stepped back passes over what is not due any more, and takes as much as it may."""
         storage = self.opened()
         etas = (30.0, 10.0, 30.0, 30.0, 10.0, 30.0, 10.0, 10.0)
@@ -61,7 +61,7 @@ class ClaimOrderCases(unittest.TestCase):
             found = [task.id for task, _ in claims]
             demand(found == ids, f"at {now} {ids} are claimed, not {found}")
 
-    def test_what_is_started_together(self) -> None:
+    def test_only_batchable_tasks_start_together(self) -> None:
         """Tasks of quick functions are started together, one of another function alone, and none after it."""
         storage = self.opened()
         names = {"a": "quick", "b": "quick", "c": "slow", "d": "slow", "e": "quick"}
@@ -71,7 +71,7 @@ class ClaimOrderCases(unittest.TestCase):
             found = [task.id for task, _ in claims]
             demand(found == ids, f"{ids} are started together, not {found}")
 
-    def test_revoked_once(self) -> None:
+    def test_one_time_revocation_stops_only_the_first_task(self) -> None:
         """Of several tasks that one claim takes, a function's one-time revocation stops the first only."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
@@ -82,7 +82,7 @@ class ClaimOrderCases(unittest.TestCase):
         demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
         demand(storage.revocation(function) is None, "a one-time revocation is spent with the task that it has stopped")
 
-    def test_revoked_anyway(self) -> None:
+    def test_one_time_revocation_is_not_spent_on_tasks_that_end_anyway(self) -> None:
         """A function's one-time revocation is not spent on tasks that are revoked themselves, or have expired."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add", expires=1.5), Task("c", "add")], 1.0, _ACTOR)
@@ -92,7 +92,7 @@ class ClaimOrderCases(unittest.TestCase):
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("a", REVOKE), ("b", EXPIRE), ("c", REVOKE)], f"it is spent on the last of the three: {path}")
 
-    def test_revoked_in_advance(self) -> None:
+    def test_task_revoked_in_advance_goes_first(self) -> None:
         """A task that was revoked before it was there goes first, whether it is enqueued or another's follow-up."""
         storage = self.opened()
         for task_id in "bc":
@@ -107,7 +107,7 @@ class ClaimOrderCases(unittest.TestCase):
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("b", REVOKE), ("a", START), ("c", REVOKE)], f"what is revoked goes first: {path}")
 
-    def test_revoked_while_it_runs(self) -> None:
+    def test_task_revoked_while_it_runs_is_not_retried(self) -> None:
         """A task that was revoked as it ran is revoked once it is put back, not when it is due again."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1)], 1.0, _ACTOR)
@@ -119,7 +119,7 @@ class ClaimOrderCases(unittest.TestCase):
         path = [(task.id, *move.path) for task, move in claims]
         demand(path == [("a", REVOKE)], f"it is revoked: {path}")
 
-    def test_a_task_that_is_called_like_a_function(self) -> None:
+    def test_task_id_that_equals_a_function_name_is_another_target(self) -> None:
         """What is said of a function is said of no task that bears its name as an id."""
         storage = self.opened()
         storage.enqueue([Task("x", "add", retries=1), Task("y", "x")], 1.0, _ACTOR)
@@ -141,7 +141,7 @@ class ClaimOrderCases(unittest.TestCase):
         shown = storage.prune(99.0), storage.revocation(function)
         demand(shown == (2, Revocation()), f"both are deleted, the function is revoked: {shown}")
 
-    def test_a_copy_that_its_task_has_changed(self) -> None:
+    def test_changed_copy_changes_no_stored_field(self) -> None:
         """What a careless task does to its copy changes nothing of what is stored, nor whose turn it is."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1, priority=9), Task("b", "add", priority=5)], 1.0, _ACTOR)
@@ -152,7 +152,7 @@ class ClaimOrderCases(unittest.TestCase):
         _, [(again, move)] = storage.exchange([Settlement(task, end)], ClaimRequest("w", 3.0, 10.0))
         demand((again.id, *move.path) == ("a", START), f"a goes first, as it was enqueued, not {again}: {move.path}")
 
-    def test_an_id_that_is_used_again(self) -> None:
+    def test_reused_id_waits_for_its_turn(self) -> None:
         """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
         storage = self.opened()
         target = RevocationTarget(function=False, key="a")
@@ -165,7 +165,7 @@ class ClaimOrderCases(unittest.TestCase):
         order = [task.id for task, _ in claims]
         demand(order == ["b", "c", "a"], f"claimed in the order of age, not {order}")
 
-    def test_those_that_lapsed_first(self) -> None:
+    def test_recovery_begins_with_the_earliest_lapsed_lease(self) -> None:
         """Of the leases that lapsed those are dealt with first that ended first, as many as were asked for."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
@@ -176,7 +176,7 @@ class ClaimOrderCases(unittest.TestCase):
             found = [task.id for task, _ in storage.recover(now, _ACTOR, limit=limit)]
             demand(found == ids, f"{limit} of those that lapsed until {now} are {ids}, not {found}")
 
-    def test_the_oldest_are_deleted(self) -> None:
+    def test_prune_begins_with_the_oldest_task(self) -> None:
         """What came to rest first is deleted first, as much as was asked for, and what was said about it with it."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
