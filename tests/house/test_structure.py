@@ -28,7 +28,8 @@ lifecycle:                       storage
 lifecycle.execution:             environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
 lifecycle:                       locks result / function / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
-lifecycle.testing.storage_spec:  reference_storage strategies / invariants / agreement / claim_order_cases / cases / spec
+lifecycle.testing.storage_spec:  reference_storage strategies / invariants / machine / agreement
+lifecycle.testing.storage_spec:  claim_order_cases operator_rules worker_rules / cases / spec
 lifecycle.testing.simulation:    faults lease_audit / world / queue_spec random_run
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
@@ -112,10 +113,11 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.testing.storage_spec.reference_storage", "retry"): "the name of a field of Task",
     ("lifecycle.testing.storage_spec.reference_storage", "timeout"): "the name of a field of Task",
     ("lifecycle.testing.storage_spec.agreement", "enqueue"): "the name of a method of Storage",
-    ("lifecycle.testing.storage_spec.spec", "recover"): "the name of a method of Storage",
-    ("lifecycle.testing.storage_spec.spec", "revoke"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.worker_rules", "recover"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.operator_rules", "revoke"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.operator_rules", "cancel"): "the name of a method of Storage",
     **{
-        ("lifecycle.testing.storage_spec.spec", rule): "the name of a rule, for Hypothesis to print"
+        ("lifecycle.testing.storage_spec.worker_rules", rule): "the name of a rule, for Hypothesis to print"
         for rule in ("complete", "fail", "time_out", "lock_out", "rate_limit", "cancel", "interrupt")
     },
     **{

@@ -46,7 +46,11 @@ def spec_of(adapter):
 def shown(error):
     """The steps of the counterexample that an error carries."""
     notes = "\n".join(getattr(error, "__notes__", ()))
-    return [name for name in re.findall(r"^(?:[\w, ()]+ = )?state\.(\w+)\(", notes, re.MULTILINE) if name != "agree"]
+    return [
+        name
+        for name in re.findall(r"^(?:[\w, ()]+ = )?state\.(\w+)\(", notes, re.MULTILINE)
+        if name != "adapter_and_model_agree"
+    ]
 
 
 @pytest.mark.untraced
@@ -85,8 +89,8 @@ def test_there_are_enough_of_them():
 def test_a_run_that_is_broken_off():
     """A run that Hypothesis breaks off is not judged at its end, so that a counterexample can be cut down; its store is closed."""
     machine = spec_of(next(iter(BUGS)))()
-    machine.agree()
-    machine.clear_up = lambda: pytest.fail("it was judged")
+    machine.adapter_and_model_agree()
+    machine.run_to_rest = lambda: pytest.fail("it was judged")
     with pytest.raises(KeyboardInterrupt):
         try:
             raise KeyboardInterrupt
@@ -116,5 +120,5 @@ def test_a_transition_that_is_not_taken():
         def missing(cls):
             return ["an unheard-of row"]
 
-    with pytest.raises(AssertionError, match="no run has come to: an unheard-of row"):
+    with pytest.raises(AssertionError, match="no run has reached: an unheard-of row"):
         Spec.TestCase("test_every_transition_was_taken").test_every_transition_was_taken()
