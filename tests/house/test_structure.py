@@ -30,7 +30,8 @@ lifecycle:                       locks result / function / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_storage strategies / invariants / machine / agreement
 lifecycle.testing.storage_spec:  claim_order_cases operator_rules worker_rules / cases / spec
-lifecycle.testing.simulation:    faults lease_audit / world / queue_spec random_run
+lifecycle.testing.simulation:    audit faults lease_audit stepping / world / queue_spec random_run
+lifecycle.testing:               property_based
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              os_signals process_memory states / health stop_requests / health_server
@@ -77,6 +78,8 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
         f"lifecycle.consumer.workers.{name}" for name in ("process", "asyncio_", "gevent_")
     },
     "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
+    # Programs, and most of their tests, need no Hypothesis.
+    "lifecycle.testing": {"lifecycle.testing.property_based"},
     # A command line runs one command. `verify` and `check` need no queue; `rich` prints errors, and logs on terminals.
     "lifecycle.consumer.loading": {"lifecycle.queue"},
     "lifecycle.consumer.cli.main": {

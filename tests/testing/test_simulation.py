@@ -36,16 +36,16 @@ def test_all_that_can_happen_happens():
     taken, happened = set(), set()
     for seed in range(100, 160):
         run = simulate(seed, workers=3, tasks=20)
-        taken |= set(run.taken)
-        happened |= set(run.happened)
+        taken |= set(run.transition_counts)
+        happened |= set(run.events)
     assert {(row.source and row.source.name, row.target.name) for row in LIFECYCLE.transitions} <= taken
     assert {
-        "wait",
+        "pass_time",
         "crash",
         "freeze",
         "oversleep",
         "wake",
-        "stall",
+        "stop_heartbeats",
         "step_back",
         "revoke",
         "cancel",
@@ -169,20 +169,20 @@ def test_a_world_moved_by_hand():
     ran = []
     add = queue.task(name="add")(lambda a, b: ran.append(a + b))
     with World(queue) as world:
-        first = world.hire("first")
+        first = world.add_worker("first")
         add(1, 2)
-        while not world.heard or "executing" not in next(iter(world.heard.values())):
+        while not world.auditor.signals or "executing" not in next(iter(world.auditor.signals.values())):
             first.step()
         world.freeze(first)
         world.advance(31)
         queue.engine.recover()
-        world.hire("second").step(100)
+        world.add_worker("second").step(100)
         assert ran == [3]
         world.freeze(first, frozen=False)
         first.step(100)
         world.finish()
         world.audit()
-        (signals,) = world.heard.values()
+        (signals,) = world.auditor.signals.values()
     assert signals == ["enqueued", "executing", "interrupted", "enqueued", "executing", "complete"]
     assert ran == [3, 3], "what was frozen before its body runs it when it wakes up: at least once"
 
@@ -201,12 +201,12 @@ def test_called_off_before(monkeypatch, heeded):
     queue = TaskQueue("memory://", lease=30)
     again = queue.task(name="again", retries=1)(lambda: None)
     with World(queue) as world:
-        worker = world.hire("worker")
+        worker = world.add_worker("worker")
         result = again()
         while result.state != "executing":
             worker.step()
         result.cancel()
-        world.troubles.append((ValueError("uh-oh"), False))
+        world.failures.append((ValueError("uh-oh"), False))
         worker.step(100)
         if heeded:
             world.finish()
@@ -217,8 +217,8 @@ def test_called_off_before(monkeypatch, heeded):
             world.audit()
             assert result.state == "complete", "somebody wants it again"
         else:
-            (fault,) = world.faults
-            assert fault.endswith("it was called off before, and attempt 2 has begun")
+            (fault,) = world.auditor.faults
+            assert fault.endswith("cancellation was requested before, but attempt 2 has begun")
 
 
 def test_the_command(capsys, monkeypatch):
