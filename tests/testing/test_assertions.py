@@ -27,7 +27,7 @@ from lifecycle import (
 )
 from lifecycle.storage import MemoryStorage
 from lifecycle.testing import VirtualClock
-from lifecycle.testing.assertions import SHOWN, assert_enqueued, refute_enqueued
+from lifecycle.testing.assertions import SHOWN_TASK_LIMIT, assert_enqueued, refute_enqueued
 from lifecycle.testing.inline import drain, perform, testing_mode
 
 
@@ -63,7 +63,7 @@ def refusal(call, *args, **kwargs):
 
 @pytest.mark.untraced
 @given(values(), st.lists(values(), max_size=2))
-def test_found_by_its_arguments(argument, others):
+def test_task_is_found_by_its_arguments(argument, others):
     """Whatever a task was called with, it is found by that, and not by what else was enqueued."""
     queue = TaskQueue("memory://")
     app = functions(queue)
@@ -76,7 +76,7 @@ def test_found_by_its_arguments(argument, others):
     queue.close()
 
 
-def test_however_they_are_passed(app):
+def test_form_of_the_call_does_not_matter(app):
     """Arguments are compared by the parameters that get them: by place, by name, or by default."""
     result = app.add(1, b=2)
     for args, kwargs in ((1, 2), {}), ((1,), {"b": 2}), ((), {"a": 1, "b": 2}), ((1, 2), {"c": None}), ((ANY, 2), {}):
@@ -85,16 +85,16 @@ def test_however_they_are_passed(app):
         refute_enqueued(app.add, *args, **kwargs)
 
 
-def test_any_arguments(app):
+def test_ellipsis_means_any_arguments(app):
     """Three dots as the only argument mean any arguments, not none."""
     refute_enqueued(app.other, ...)
     result = app.other(3)
     assert assert_enqueued(app.other, ...).id == result.id
     refute_enqueued(app.other)
-    assert "there should be no task other(...)" in refusal(refute_enqueued, app.other, ...)
+    assert "no task other(...) was expected" in refusal(refute_enqueued, app.other, ...)
 
 
-def test_in_whatever_state(app, queue, clock):
+def test_task_is_found_in_any_state(app, queue, clock):
     """A task is found while it waits, is scheduled, and when it has run; of several alike the newest is returned."""
     first = app.add.schedule((1,), delay=5)
     assert assert_enqueued(app.add, 1).state == "queued"
@@ -109,9 +109,9 @@ def test_in_whatever_state(app, queue, clock):
     assert assert_enqueued(app.add, 1).id == newest.id
 
 
-def test_beyond_one_page(app, monkeypatch):
+def test_task_is_found_beyond_the_first_page(app, monkeypatch):
     """It is found however many were enqueued since."""
-    monkeypatch.setattr("lifecycle.testing.assertions.PAGE", 2)
+    monkeypatch.setattr("lifecycle.testing.assertions.PAGE_SIZE", 2)
     result = app.add(1)
     for n in range(5):
         app.other(n)
@@ -119,7 +119,7 @@ def test_beyond_one_page(app, monkeypatch):
         refute_enqueued(app.add, 2)
 
 
-def test_waiting_for_it(app):
+def test_assertion_waits_for_a_task_of_another_thread(app):
     """It waits for a task that another thread enqueues, and is told of it: its timeout is no delay."""
     with another_thread(lambda: app.add(1)):
         task = assert_enqueued(app.add, 1, timeout=PATIENCE)
@@ -128,14 +128,14 @@ def test_waiting_for_it(app):
         assert "add(2): queued" in refusal(refute_enqueued, app.add, 2, timeout=PATIENCE)
 
 
-def test_waiting_in_vain(app):
+def test_timeout_is_in_the_message(app):
     """After its timeout it says what did not come, and for how long it waited."""
     app.add(1)
     refute_enqueued(app.add, 2, timeout=0.01)
-    assert "no task add(2) was enqueued within 0.01 s; of that" in refusal(assert_enqueued, app.add, 2, timeout=0.01)
+    assert "no task add(2) was enqueued within 0.01 s; tasks of" in refusal(assert_enqueued, app.add, 2, timeout=0.01)
 
 
-def test_another_queue(app, make):
+def test_other_queue_is_searched_only_if_given(app, make):
     """It looks into the function's own queue, or into another if told so."""
     app.add(1)
     other = make(name="elsewhere")
@@ -145,7 +145,7 @@ def test_another_queue(app, make):
     refute_enqueued(app.add, 2)
 
 
-def test_what_it_says(app, queue, clock):
+def test_message_lists_the_tasks_of_the_function(app, queue, clock):
     """A failed assertion lists the tasks of that function, newest first, with what they are; else how many others."""
     assert refusal(assert_enqueued, app.add, 1, c="x") == (
         "no task add(1, c='x') was enqueued, and no other of that function; the queue is empty"
@@ -156,25 +156,25 @@ def test_what_it_says(app, queue, clock):
     )
     one = app.add(1, b=2)
     assert refusal(assert_enqueued, app.add, 1).splitlines() == [
-        "no task add(1) was enqueued; of that function there is:",
+        "no task add(1) was enqueued; tasks of that function:",
         f"  add(1, b=2): queued, task {one.id}",
     ]
     queue.run_next()
     queue.run_next()
     two = app.add.schedule(("x",), eta=datetime(2100, 1, 1, tzinfo=UTC))
     assert refusal(assert_enqueued, app.add, 1).splitlines() == [
-        "no task add(1) was enqueued; of that function there are:",
+        "no task add(1) was enqueued; tasks of that function:",
         f"  add('x'): queued, not before 2100-01-01T00:00:00+00:00, task {two.id}",
         f"  add(1, b=2): complete, task {one.id}",
     ]
-    app.add.map(range(SHOWN))
+    app.add.map(range(SHOWN_TASK_LIMIT))
     assert refusal(assert_enqueued, app.add, "y").splitlines()[-1] == "  and 2 older ones"
     assert refusal(refute_enqueued, app.add, 1, 2) == (
-        f"there should be no task add(1, 2), but this was enqueued:\n  add(1, b=2): complete, task {one.id}"
+        f"no task add(1, 2) was expected, but one was enqueued:\n  add(1, b=2): complete, task {one.id}"
     )
 
 
-def test_what_cannot_be_read(app, queue):
+def test_unreadable_task_matches_nothing(app, queue):
     """A task whose arguments cannot be read, or do not fit the function any more, is none of those looked for."""
     task = app.add.s(1)
     app.add(2)
@@ -189,19 +189,21 @@ def test_what_cannot_be_read(app, queue):
         assert "add(arguments that cannot be read): queued" in refusal(assert_enqueued, app.add, 1)
 
 
-test_what_cannot_be_read = pytest.mark.parametrize("kind", ["memory"])(test_what_cannot_be_read)
+test_unreadable_task_matches_nothing = pytest.mark.parametrize("kind", ["memory"])(test_unreadable_task_matches_nothing)
 
 
-def test_wrong_questions(app):
+def test_wrong_arguments_and_plain_functions_raise(app):
     """Arguments that do not fit the function are an error of the test, as is a function that is no task's."""
     for call in assert_enqueued, refute_enqueued:
         with pytest.raises(TypeError, match=r"add.*missing a required argument: 'a'"):
             call(app.add)
-        with pytest.raises(ConfigurationError, match=r"is no decorated function: give what @queue\.task\(\) made"):
+        with pytest.raises(
+            ConfigurationError, match=r"is no task function: pass a function decorated with @queue\.task\(\)"
+        ):
             call(len, [])
 
 
-def test_as_the_serializer_gives_it_back():
+def test_task_is_found_by_arguments_as_the_serializer_returns_them():
     """What a serializer changes on the way is found by what was passed, and by what arrives."""
 
     class Lists(MsgpackSerializer):
@@ -220,7 +222,7 @@ def test_as_the_serializer_gives_it_back():
 # Draining ----------------------------------------------------------------------------------------------------------
 
 
-def test_draining(queue, app, clock):
+def test_drain_runs_due_tasks_in_order(queue, app, clock):
     """What is due runs, in order, with what that enqueues, and is returned as it came out; nothing waits, time stands."""
 
     @queue.task(name="chain")
@@ -247,7 +249,7 @@ def test_draining(queue, app, clock):
     assert drain(queue) == []
 
 
-def test_draining_until(queue, app, clock):
+def test_drain_until_advances_the_clock_to_each_due_time(queue, app, clock):
     """With `until` time passes from one due moment to the next, each task sees its own, and then up to that moment."""
     seen = []
 
@@ -277,7 +279,7 @@ def test_draining_until(queue, app, clock):
     assert clock.now() == start + 70 + start  # it does not go back
 
 
-def test_draining_for_ever(queue, clock):
+def test_drain_raises_at_its_limit(queue, clock):
     """Tasks without end, be it that they enqueue one another or are retried for ever, end a drain at its limit."""
 
     @queue.task(name="again")
@@ -289,7 +291,7 @@ def test_draining_for_ever(queue, clock):
         raise OSError
 
     again()
-    assert refusal(drain, queue, limit=7).startswith("drain: 7 tasks have run, and there are more")
+    assert refusal(drain, queue, limit=7).startswith("drain: 7 tasks have run, and more are due")
     assert queue.counts()["complete"] == 8
     queue.flush()
     again.revoke()
@@ -300,19 +302,19 @@ def test_draining_for_ever(queue, clock):
     assert len(drain(queue, limit=3)) == 3
 
 
-def test_draining_by_the_hosts_clock():
+def test_drain_until_needs_a_virtual_clock():
     """A queue on the host's clock is drained of what is due; asked for the time to pass it says what it needs."""
     queue = TaskQueue("memory://")
     app = functions(queue)
     app.add(1)
-    with pytest.raises(ConfigurationError, match=r"drain\(until=…\) moves the queue's clock: give it a VirtualClock"):
+    with pytest.raises(ConfigurationError, match=r"drain\(until=…\) needs a queue with a VirtualClock"):
         drain(queue, until=1)
     app.add(1)
     assert [task.name for task in drain(queue)] == ["add"]
     queue.close()
 
 
-def test_draining_with_a_frozen_worker(queue, app, clock):
+def test_drain_leaves_held_tasks(queue, app, clock):
     """What another holds is left to it: draining ends, and goes on with it when its hold has ended."""
     queue.signal("enqueued")(lambda signal, task: None)
     engine = queue.engine
@@ -326,7 +328,7 @@ def test_draining_with_a_frozen_worker(queue, app, clock):
 # Performing --------------------------------------------------------------------------------------------------------
 
 
-def test_performing(queue):
+def test_perform_runs_a_function_like_a_first_attempt(queue):
     """A function runs as its task would: serialized, awaited, with its task, its hooks and its lock; nothing is stored."""
     seen = []
     queue.pre_execute()(lambda task: seen.append((task.name, task.args)))
@@ -342,7 +344,7 @@ def test_performing(queue):
     assert sum(queue.counts().values()) == 0
 
 
-def test_performing_what_fails(queue):
+def test_perform_raises_the_exceptions_of_the_function(queue):
     """What the function raises is raised as it is, and so is what goes wrong around it."""
     raised = {"os": OSError(2, "no such"), "retry": RetryTask(delay=3), "cancel": CancelExecution()}
 
@@ -372,7 +374,7 @@ def test_performing_what_fails(queue):
 # A store of the test's own -----------------------------------------------------------------------------------------
 
 
-def test_put_aside(app, queue, clock):
+def test_testing_mode_gives_an_empty_store_in_memory(app, queue, clock):
     """Within it the queue is empty and in memory, with the same functions and handlers; then all is as it was before."""
     heard = Heard(queue)
     kept = app.add(1)
@@ -397,7 +399,7 @@ def test_put_aside(app, queue, clock):
         temporary.counts()
 
 
-def test_put_aside_though_it_fails(app, queue):
+def test_testing_mode_restores_the_queue_after_an_exception(app, queue):
     """Whatever is raised within it, the queue is as it was before; nested ones too."""
     store, clock = queue.storage, queue.engine.clock
     with pytest.raises(OSError, match="it went wrong"), testing_mode(queue, VirtualClock()):
@@ -410,7 +412,7 @@ def test_put_aside_though_it_fails(app, queue):
     assert (queue.storage, queue.engine.clock) == (store, clock)
 
 
-def test_put_aside_for_threads_and_coroutines(app, queue):
+def test_testing_mode_applies_to_threads_and_coroutines(app, queue):
     """Other threads, and coroutines, use the same store meanwhile; a thread that waits on it is not left waiting."""
 
     async def enqueue():
@@ -440,7 +442,7 @@ def test_put_aside_for_threads_and_coroutines(app, queue):
     assert queue.tasks() == []
 
 
-def test_put_aside_at_once(clock):
+def test_testing_mode_keeps_immediate_mode(clock):
     """A queue in immediate mode is immediate there, too."""
     queue = TaskQueue(immediate=True, clock=clock)
     app = functions(queue)

@@ -59,7 +59,7 @@ BUGS = {
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_bug_is_found(monkeypatch, bug):
+def test_broken_lease_handling_is_found(monkeypatch, bug):
     """A store or an engine that breaks P1, or tells nobody of what it has done, is found by one of the first seeds."""
     owner, name, broken, says = BUGS[bug]
     monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
@@ -88,7 +88,7 @@ class Kept:
         return answer
 
 
-def test_a_life_without_a_fault():
+def test_correct_store_has_no_fault():
     """What a store does right is no fault: a beat, a recovery at the end of a lease, a late outcome that is refused."""
     kept = Kept()
     late = settlement(kept.claimed[0].task)
@@ -103,7 +103,7 @@ def test_a_life_without_a_fault():
     assert kept.faults == []
 
 
-def test_an_outcome_is_taken_once():
+def test_second_accepted_outcome_is_a_fault():
     """A second outcome of the same attempt, taken as well, is a fault; refused it is none."""
     kept = Kept()
     done = settlement(kept.claimed[0].task)
@@ -114,7 +114,7 @@ def test_an_outcome_is_taken_once():
     assert len(kept.faults) == 1
 
 
-def test_an_outcome_of_somebody_else():
+def test_accepted_outcome_of_another_worker_is_a_fault():
     """An outcome of a worker who does not hold the task is a fault, if it was taken."""
     kept = Kept()
     (task, move) = settlement(kept.claimed[0].task)
@@ -125,7 +125,7 @@ def test_an_outcome_of_somebody_else():
     assert "an outcome of v was accepted" in kept.faults[0]
 
 
-def test_given_away_while_it_is_held():
+def test_claim_of_a_held_task_is_a_fault():
     """A task that somebody holds is given to nobody."""
     kept = Kept()
     [(task, move)] = kept.claimed
@@ -134,7 +134,7 @@ def test_given_away_while_it_is_held():
 
 
 @pytest.mark.parametrize(("now", "faults"), [(14.9, 1), (15.0, 0)])
-def test_the_end_of_a_lease(now, faults):
+def test_recovery_before_the_end_of_a_lease_is_a_fault(now, faults):
     """What is recovered before its lease has lapsed was taken from somebody who holds it."""
     kept = Kept()
     claims = kept.storage.recover(15.0, PRODUCER)
@@ -142,7 +142,7 @@ def test_the_end_of_a_lease(now, faults):
     assert len(kept.faults) == faults
 
 
-def test_a_call_that_takes_longer_than_a_lease():
+def test_process_in_a_call_longer_than_its_lease_is_disturbed():
     """Who hangs in a call of the store until its lease is over is as good as frozen: it need not be heard, and is replaced."""
     queue = TaskQueue("memory://", lease=30)
     ran = []
@@ -166,7 +166,7 @@ def test_a_call_that_takes_longer_than_a_lease():
 
 
 @pytest.mark.parametrize(("worker", "attempt", "faults"), [("w", 1, 0), ("v", 1, 1), ("w", 2, 1)])
-def test_whose_word_it_is(worker, attempt, faults):
+def test_signal_of_another_worker_or_attempt_is_a_fault(worker, attempt, faults):
     """What one worker announces of one attempt does not pass for what another one has done, or in another attempt."""
     queue = TaskQueue("memory://", lease=30)
     with World(queue) as world:

@@ -49,7 +49,7 @@ class Chores(QueueSpec):
 
 
 @pytest.mark.untraced
-def test_all_that_can_happen_happens():
+def test_every_transition_and_every_end_of_an_attempt_is_reached():
     """No promise is broken, each row of the table is gone through, and each end of an attempt met, retries left or not."""
     repeat_until(lambda: run_state_machine_as_test(Chores, settings=often), Chores, lambda: not Chores.missing())
     assert Chores.missing() == []
@@ -102,7 +102,7 @@ def counterexample(spec, **options):
 
 
 @pytest.mark.untraced
-def test_an_invoice_that_is_sent_twice(monkeypatch):
+def test_task_that_is_not_idempotent_is_found(monkeypatch):
     """A task that does not expect to run twice is found out, with a short way to it."""
     monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", SHRINKING)
     text = counterexample(Invoices)
@@ -111,7 +111,7 @@ def test_an_invoice_that_is_sent_twice(monkeypatch):
     assert 3 <= len(steps) <= 10, text
 
 
-def test_an_invoice_that_is_sent_once():
+def test_idempotent_task_passes():
     """The same task, once it is written for that, passes."""
     run_state_machine_as_test(Careful, settings=settings(calm, max_examples=examples(50)))
 
@@ -131,13 +131,13 @@ class Forgetful(Invoices):
 
 
 @pytest.mark.untraced
-def test_a_handler_that_relies_on_too_much():
+def test_handler_that_relies_on_every_signal_is_found():
     """A program that takes signals for certain, where a killed process sends none, is found out."""
     text = counterexample(Forgetful, phases=[Phase.generate, Phase.shrink])
     assert "not told of all" in text
 
 
-def test_the_queue_is_given_back(tmp_path):
+def test_queue_is_as_before_after_the_runs(tmp_path):
     """The queue that was tried has its own store, clock and functions again, and nothing new in them."""
     queue = TaskQueue(f"sqlite:///{tmp_path}/q.db")
     add = queue.task(name="add")(lambda a, b: a + b)

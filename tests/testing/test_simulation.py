@@ -24,14 +24,14 @@ SEEDS = 60
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("first", range(0, 100, 25))
-def test_no_violation(first):
+def test_worlds_have_no_violation(first):
     """Whatever happens to 4 workers and 50 tasks, no promise is broken."""
     for seed in range(first, first + examples(25)):
         simulate(seed)
 
 
 @pytest.mark.untraced
-def test_all_that_can_happen_happens():
+def test_worlds_reach_every_transition_and_every_event():
     """In a hundred worlds each row of the table is gone through, and everything that can befall a world does."""
     taken, happened = set(), set()
     for seed in range(100, 160):
@@ -54,13 +54,13 @@ def test_all_that_can_happen_happens():
     } <= happened
 
 
-def test_undisturbed():
+def test_worlds_without_crashes_announce_and_run_everything():
     """Where nobody crashes or freezes each signal of each task is heard, and each attempt runs."""
     for seed in range(20):
         assert simulate(seed, crashes=False).tasks == 50
 
 
-def test_again(tmp_path):
+def test_seed_gives_the_same_run_on_every_store(tmp_path):
     """A seed always gives the same run, and the same on another store."""
     runs = [simulate(7, tasks=30), simulate(7, tasks=30)]
     with closing(SQLiteStorage(str(tmp_path / "q.db"), synchronous="off")) as storage:
@@ -151,7 +151,7 @@ BUGS = {
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("bug", BUGS)
-def test_bugs_are_found(monkeypatch, bug):
+def test_bug_is_found(monkeypatch, bug):
     """A bug that is put in on purpose is found by one of the first seeds, and the violation names it."""
     owner, name, broken = BUGS[bug]
     monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
@@ -163,7 +163,7 @@ def test_bugs_are_found(monkeypatch, bug):
 # A world moved by hand -----------------------------------------------------------------------------------------------
 
 
-def test_a_world_moved_by_hand():
+def test_frozen_worker_resumes_after_another_has_run_its_task():
     """A test may move a world itself: freeze a worker in the middle, let another take over, and wake the first."""
     queue = TaskQueue("memory://", lease=30)
     ran = []
@@ -188,7 +188,7 @@ def test_a_world_moved_by_hand():
 
 
 @pytest.mark.parametrize("heeded", [True, False])
-def test_called_off_before(monkeypatch, heeded):
+def test_attempt_after_a_requested_cancellation_is_a_fault(monkeypatch, heeded):
     """Who is called off begins no further attempt; a worker that does not heed the wish breaks a promise."""
     prepare = runner.prepare
 
@@ -221,7 +221,7 @@ def test_called_off_before(monkeypatch, heeded):
             assert fault.endswith("cancellation was requested before, but attempt 2 has begun")
 
 
-def test_the_command(capsys, monkeypatch):
+def test_command_line_runs_worlds(capsys, monkeypatch):
     """`python -m lifecycle.testing` runs so many worlds, and says what happened in them, or what was wrong."""
     assert main(["--seeds", "3", "--tasks", "10", "--workers", "2"]) == 0
     out = capsys.readouterr().out

@@ -55,7 +55,7 @@ def shown(error):
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("adapter", sampled(BUGS, each=3), ids=lambda adapter: adapter.__name__)
-def test_a_bug_is_found(adapter, monkeypatch):
+def test_faulty_adapter_is_found(adapter, monkeypatch):
     """Each bug is found by one of the spec's tests, with its default number of examples, and told in a few steps.
 
     What is said names the call, what the adapter did, and what it should have done.
@@ -79,14 +79,14 @@ def test_a_bug_is_found(adapter, monkeypatch):
         assert steps[0].startswith("enqueue")
 
 
-def test_there_are_enough_of_them():
+def test_faulty_adapters_of_each_kind_exist():
     """There are bugs of each kind; most are found by the machine, the others by a test that needs no luck."""
     assert len(BUGS) >= 20
     assert all(adapter.__doc__ for adapter in BUGS)
     assert sum(by == MACHINE for _, by in BUGS.values()) >= 15
 
 
-def test_a_run_that_is_broken_off():
+def test_broken_off_run_is_not_judged():
     """A run that Hypothesis breaks off is not judged at its end, so that a counterexample can be cut down; its store is closed."""
     machine = spec_of(next(iter(BUGS)))()
     machine.adapter_and_model_agree()
@@ -112,7 +112,7 @@ def test_random_runs_take_every_transition():
     assert Spec.missing() == []
 
 
-def test_a_transition_that_is_not_taken():
+def test_missing_transition_is_named():
     """A row of the table that no run has come to is named."""
 
     class Spec(spec_of(MemoryStorage)):
