@@ -19,7 +19,8 @@ from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.consumer.cli.main import main
 from lifecycle.execution.worker import Worker
 from lifecycle.storage.base import Channel
-from lifecycle.testing import VirtualClock
+from lifecycle.testing import VirtualClock, drain
+from lifecycle.testing.signal_log import SignalLog
 
 pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
 
@@ -51,24 +52,22 @@ class Killed(BaseException):
     """Raised in a worker to stop it in the middle of anything."""
 
 
-class Heard(list):
-    """The signals of a queue, in order: ``(signal, id of the task, state of the task as the handler saw it)``."""
+class Heard(SignalLog):
+    """A queue's signals, with the state that each task had in the handler."""
 
-    def __init__(self, queue, *signals):
-        super().__init__()
-        queue.signal(*signals)(self.note)
+    def __init__(self, queue):
+        self.states = []
+        super().__init__(queue)
 
-    def note(self, signal, task, exc=None):
-        self.append((signal, task.id, task.state))
-
-    def of(self, task):
-        """Return the signals of one task."""
-        return [signal for signal, task_id, _ in self if task_id == task.id]
+    def _note(self, signal, task, exc=None):
+        self.states.append((task.id, task.state))
+        super()._note(signal, task, exc)
 
     def story(self, task):
-        """Return the signals of one task as a text; fail unless they agree with the task's history."""
-        history = [LIFECYCLE.state(record.state) for record in task.history()]
-        assert [entry for entry in self if entry[1] == task.id] == [(at.signal, task.id, at) for at in history]
+        """Return the signals of a task as a text, after a comparison with its history."""
+        history = [record.state for record in task.history()]
+        assert [state for task_id, state in self.states if task_id == task.id] == history
+        assert self.of(task) == [LIFECYCLE.state(state).signal for state in history]
         return " ".join(self.of(task))
 
 
@@ -100,11 +99,6 @@ def failure(result, **options):
     with pytest.raises(TaskException) as caught:
         result.get(**options)
     return caught.value.metadata
-
-
-def drain(queue):
-    """Run all tasks that are due; return them in order."""
-    return list(iter(queue.run_next, None))
 
 
 def spin(seen, patience=PATIENCE):

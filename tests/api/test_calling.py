@@ -109,7 +109,7 @@ def test_all_or_none(new, kind, place, flaw):
         assert all(task.state is None for task in good)
         results = queue.enqueue_many(iter(good))
         assert [result.id for result in results] == [task.id for task in good]
-        assert [entry[1:] for entry in heard[count:]] == [(task.id, "queued") for task in good]
+        assert heard.states[count:] == [(task.id, "queued") for task in good]
         assert [task.id for task in drain(queue)][count:] == [task.id for task in good]
 
 

@@ -82,7 +82,7 @@ def test_immediate_nested(immediate):
 
     result = factorial(5)
     assert result.get() == 120
-    ids = list(dict.fromkeys(task_id for _, task_id, _ in heard))
+    ids = list(dict.fromkeys(task_id for _, task_id in heard))
     assert ids[0] == result.id
     assert [entry[1] for entry in heard if entry[0] == "complete"] == ids[::-1]
     for task_id in ids:

@@ -11,7 +11,6 @@ import pytest
 from conftest import Heard, drain, failure
 
 from lifecycle import (
-    SIGNAL_ENQUEUED,
     DuplicateTask,
     IllegalTransition,
     StorageFull,
@@ -136,7 +135,7 @@ def test_a_release_that_fails(queue, monkeypatch):
 def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog, then):
     """A task that stays held, because the store fails just then, is let go with what is done next; at the latest its hold ends."""
     caplog.set_level(logging.WARNING)
-    heard = Heard(queue, SIGNAL_ENQUEUED)
+    heard = Heard(queue)
 
     def full(tasks, now):
         raise StorageFull("no space left")

@@ -31,8 +31,8 @@ def test_handlers_that_raise(make, clock, caplog, signal):
         clock.advance(5)
 
     def told(heard):
-        order = list(dict.fromkeys(task_id for _, task_id, _ in heard))
-        return [[name for name, task_id, _ in heard if task_id == one] for one in order]
+        order = list(dict.fromkeys(task_id for _, task_id in heard))
+        return [[name for name, task_id in heard if task_id == one] for one in order]
 
     assert told(before) == told(after) == told(twins)
     assert signal in {name for name, *_ in after}
