@@ -1,4 +1,4 @@
-"""Assertions on what was enqueued, running it in the test's thread, and a store of the test's own, without pytest."""
+"""`assert_enqueued`, `drain`, `perform` and `testing_mode`, which need no pytest."""
 
 import asyncio
 import threading
@@ -52,7 +52,7 @@ def app(queue):
 
 
 def refusal(call, *args, **kwargs):
-    """What an assertion that does not hold says."""
+    """Return the message of an assertion that fails."""
     with pytest.raises(AssertionError) as caught:
         call(*args, **kwargs)
     return str(caught.value)
@@ -64,7 +64,7 @@ def refusal(call, *args, **kwargs):
 @pytest.mark.untraced
 @given(values(), st.lists(values(), max_size=2))
 def test_task_is_found_by_its_arguments(argument, others):
-    """Whatever a task was called with, it is found by that, and not by what else was enqueued."""
+    """A task is found by its own arguments, whatever they are, and not by other tasks' arguments."""
     queue = TaskQueue("memory://")
     app = functions(queue)
     result = app.add(argument)
@@ -77,7 +77,7 @@ def test_task_is_found_by_its_arguments(argument, others):
 
 
 def test_form_of_the_call_does_not_matter(app):
-    """Arguments are compared by the parameters that get them: by place, by name, or by default."""
+    """Arguments are compared by parameter, whether they are given by position, by name or by default."""
     result = app.add(1, b=2)
     for args, kwargs in ((1, 2), {}), ((1,), {"b": 2}), ((), {"a": 1, "b": 2}), ((1, 2), {"c": None}), ((ANY, 2), {}):
         assert assert_enqueued(app.add, *args, **kwargs).id == result.id
@@ -110,7 +110,7 @@ def test_task_is_found_in_any_state(app, queue, clock):
 
 
 def test_task_is_found_beyond_the_first_page(app, monkeypatch):
-    """It is found however many were enqueued since."""
+    """A task is found however many tasks were enqueued after it."""
     monkeypatch.setattr("lifecycle.testing.assertions.PAGE_SIZE", 2)
     result = app.add(1)
     for n in range(5):
@@ -120,7 +120,7 @@ def test_task_is_found_beyond_the_first_page(app, monkeypatch):
 
 
 def test_assertion_waits_for_a_task_of_another_thread(app):
-    """It waits for a task that another thread enqueues, and is told of it: its timeout is no delay."""
+    """The assertion waits for a task of another thread, and returns as soon as there is one."""
     with another_thread(lambda: app.add(1)):
         task = assert_enqueued(app.add, 1, timeout=PATIENCE)
     assert task.name == "add"
@@ -129,14 +129,14 @@ def test_assertion_waits_for_a_task_of_another_thread(app):
 
 
 def test_timeout_is_in_the_message(app):
-    """After its timeout it says what did not come, and for how long it waited."""
+    """After its timeout the message says what was missing, and how long the assertion waited."""
     app.add(1)
     refute_enqueued(app.add, 2, timeout=0.01)
     assert "no task add(2) was enqueued within 0.01 s; tasks of" in refusal(assert_enqueued, app.add, 2, timeout=0.01)
 
 
 def test_other_queue_is_searched_only_if_given(app, make):
-    """It looks into the function's own queue, or into another if told so."""
+    """The function's own queue is searched, or the queue that is given."""
     app.add(1)
     other = make(name="elsewhere")
     refute_enqueued(app.add, 1, queue=other)
@@ -146,7 +146,7 @@ def test_other_queue_is_searched_only_if_given(app, make):
 
 
 def test_message_lists_the_tasks_of_the_function(app, queue, clock):
-    """A failed assertion lists the tasks of that function, newest first, with what they are; else how many others."""
+    """A failed assertion lists the tasks of that function, newest first, or else the number of other tasks."""
     assert refusal(assert_enqueued, app.add, 1, c="x") == (
         "no task add(1, c='x') was enqueued, and no other of that function; the queue is empty"
     )
@@ -175,7 +175,7 @@ def test_message_lists_the_tasks_of_the_function(app, queue, clock):
 
 
 def test_unreadable_task_matches_nothing(app, queue):
-    """A task whose arguments cannot be read, or do not fit the function any more, is none of those looked for."""
+    """A task whose arguments cannot be read, or do not fit the function any more, matches nothing."""
     task = app.add.s(1)
     app.add(2)
     stranger = queue.task(name="stranger")(lambda n, m: n).s(1, 2)
@@ -193,7 +193,7 @@ test_unreadable_task_matches_nothing = pytest.mark.parametrize("kind", ["memory"
 
 
 def test_wrong_arguments_and_plain_functions_raise(app):
-    """Arguments that do not fit the function are an error of the test, as is a function that is no task's."""
+    """Arguments that do not fit the function raise `TypeError`; a plain function raises `ConfigurationError`."""
     for call in assert_enqueued, refute_enqueued:
         with pytest.raises(TypeError, match=r"add.*missing a required argument: 'a'"):
             call(app.add)
@@ -204,7 +204,7 @@ def test_wrong_arguments_and_plain_functions_raise(app):
 
 
 def test_task_is_found_by_arguments_as_the_serializer_returns_them():
-    """What a serializer changes on the way is found by what was passed, and by what arrives."""
+    """Arguments that a serializer changes are found as they were passed, and as the worker gets them."""
 
     class Lists(MsgpackSerializer):
         def loads(self, data):
@@ -223,7 +223,7 @@ def test_task_is_found_by_arguments_as_the_serializer_returns_them():
 
 
 def test_drain_runs_due_tasks_in_order(queue, app, clock):
-    """What is due runs, in order, with what that enqueues, and is returned as it came out; nothing waits, time stands."""
+    """All due tasks run in order, with the tasks that they enqueue, and are returned; the clock stands still."""
 
     @queue.task(name="chain")
     def chain(n):
@@ -250,7 +250,7 @@ def test_drain_runs_due_tasks_in_order(queue, app, clock):
 
 
 def test_drain_until_advances_the_clock_to_each_due_time(queue, app, clock):
-    """With `until` time passes from one due moment to the next, each task sees its own, and then up to that moment."""
+    """With `until` the clock advances to each due time, and at the end to `until`."""
     seen = []
 
     @queue.task(retries=3, retry_delay=10, retry_backoff=2, name="flaky")
@@ -280,7 +280,7 @@ def test_drain_until_advances_the_clock_to_each_due_time(queue, app, clock):
 
 
 def test_drain_raises_at_its_limit(queue, clock):
-    """Tasks without end, be it that they enqueue one another or are retried for ever, end a drain at its limit."""
+    """Tasks that enqueue one another, or are retried for ever, raise at the limit."""
 
     @queue.task(name="again")
     def again():
@@ -303,7 +303,7 @@ def test_drain_raises_at_its_limit(queue, clock):
 
 
 def test_drain_until_needs_a_virtual_clock():
-    """A queue on the host's clock is drained of what is due; asked for the time to pass it says what it needs."""
+    """`until` raises on a queue with the host's clock; without `until` its due tasks run."""
     queue = TaskQueue("memory://")
     app = functions(queue)
     app.add(1)
@@ -315,7 +315,7 @@ def test_drain_until_needs_a_virtual_clock():
 
 
 def test_drain_leaves_held_tasks(queue, app, clock):
-    """What another holds is left to it: draining ends, and goes on with it when its hold has ended."""
+    """A task that another process holds is left alone until its hold has ended."""
     queue.signal("enqueued")(lambda signal, task: None)
     engine = queue.engine
     release, engine.release = engine.release, lambda tasks: None
@@ -329,7 +329,7 @@ def test_drain_leaves_held_tasks(queue, app, clock):
 
 
 def test_perform_runs_a_function_like_a_first_attempt(queue):
-    """A function runs as its task would: serialized, awaited, with its task, its hooks and its lock; nothing is stored."""
+    """`perform` serializes, awaits, calls hooks, gives the function its task and its locks, and stores nothing."""
     seen = []
     queue.pre_execute()(lambda task: seen.append((task.name, task.args)))
 
@@ -345,7 +345,7 @@ def test_perform_runs_a_function_like_a_first_attempt(queue):
 
 
 def test_perform_raises_the_exceptions_of_the_function(queue):
-    """What the function raises is raised as it is, and so is what goes wrong around it."""
+    """`perform` raises the function's exception itself, and errors of arguments and results."""
     raised = {"os": OSError(2, "no such"), "retry": RetryTask(delay=3), "cancel": CancelExecution()}
 
     @queue.task(name="body")
@@ -375,7 +375,7 @@ def test_perform_raises_the_exceptions_of_the_function(queue):
 
 
 def test_testing_mode_gives_an_empty_store_in_memory(app, queue, clock):
-    """Within it the queue is empty and in memory, with the same functions and handlers; then all is as it was before."""
+    """In the block the queue is empty and in memory, with the same functions and handlers; after it, all is as before."""
     heard = Heard(queue)
     kept = app.add(1)
     store = queue.storage
@@ -400,7 +400,7 @@ def test_testing_mode_gives_an_empty_store_in_memory(app, queue, clock):
 
 
 def test_testing_mode_restores_the_queue_after_an_exception(app, queue):
-    """Whatever is raised within it, the queue is as it was before; nested ones too."""
+    """After an exception in the block the queue is as before, also with nested blocks."""
     store, clock = queue.storage, queue.engine.clock
     with pytest.raises(OSError, match="it went wrong"), testing_mode(queue, VirtualClock()):
         outer = queue.storage, queue.engine.clock
@@ -413,7 +413,7 @@ def test_testing_mode_restores_the_queue_after_an_exception(app, queue):
 
 
 def test_testing_mode_applies_to_threads_and_coroutines(app, queue):
-    """Other threads, and coroutines, use the same store meanwhile; a thread that waits on it is not left waiting."""
+    """Other threads and coroutines use the same store; a thread that waits on the store at the end is woken with an error."""
 
     async def enqueue():
         await asyncio.gather(*(asyncio.to_thread(app.add, n) for n in range(3)))
@@ -443,7 +443,7 @@ def test_testing_mode_applies_to_threads_and_coroutines(app, queue):
 
 
 def test_testing_mode_keeps_immediate_mode(clock):
-    """A queue in immediate mode is immediate there, too."""
+    """A queue in immediate mode is immediate in the block, too."""
     queue = TaskQueue(immediate=True, clock=clock)
     app = functions(queue)
     with testing_mode(queue):

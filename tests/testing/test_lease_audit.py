@@ -1,4 +1,4 @@
-"""What a simulated world's account of its store finds, that histories and signals alone would hardly show."""
+"""The lease audit of a simulated world finds broken leases that histories and signals hardly show."""
 
 import pytest
 from support.stores import PRODUCER, settlement
@@ -13,7 +13,7 @@ from lifecycle.testing import Violation, World, simulate
 from lifecycle.testing.simulation.lease_audit import LeaseAudit
 
 SEEDS = 60
-"""How many a bug may hide from; with each it is said which was the first to find it when this was written."""
+"""Seeds that search for each bug. A comment at each bug names the first seed that found it."""
 
 
 def refusing(original):
@@ -60,7 +60,7 @@ BUGS = {
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_broken_lease_handling_is_found(monkeypatch, bug):
-    """A store or an engine that breaks P1, or tells nobody of what it has done, is found by one of the first seeds."""
+    """A store or an engine that breaks P1, or leaves out an announcement, is found by one of the first seeds."""
     owner, name, broken, says = BUGS[bug]
     monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
     with pytest.raises(Violation, match=f"(?s)^seed .*{says}"):
@@ -89,7 +89,7 @@ class Kept:
 
 
 def test_correct_store_has_no_fault():
-    """What a store does right is no fault: a beat, a recovery at the end of a lease, a late outcome that is refused."""
+    """A heartbeat, a recovery at the end of a lease, and a late outcome that is refused are no faults."""
     kept = Kept()
     late = settlement(kept.claimed[0].task)
     kept.ask("extend", ["w"], 20.0)
@@ -104,7 +104,7 @@ def test_correct_store_has_no_fault():
 
 
 def test_second_accepted_outcome_is_a_fault():
-    """A second outcome of the same attempt, taken as well, is a fault; refused it is none."""
+    """A second outcome of the same attempt is a fault if it was accepted, and none if it was refused."""
     kept = Kept()
     done = settlement(kept.claimed[0].task)
     kept.ask("exchange", [done], None)
@@ -115,7 +115,7 @@ def test_second_accepted_outcome_is_a_fault():
 
 
 def test_accepted_outcome_of_another_worker_is_a_fault():
-    """An outcome of a worker who does not hold the task is a fault, if it was taken."""
+    """An outcome of a worker that does not hold the task is a fault if it was accepted."""
     kept = Kept()
     (task, move) = settlement(kept.claimed[0].task)
     move.worker = "v"
@@ -126,7 +126,7 @@ def test_accepted_outcome_of_another_worker_is_a_fault():
 
 
 def test_claim_of_a_held_task_is_a_fault():
-    """A task that somebody holds is given to nobody."""
+    """A claim of a task that a worker holds is a fault."""
     kept = Kept()
     [(task, move)] = kept.claimed
     kept.ledger.note("exchange", ((), None), ([], [Claim(task, move)]))
@@ -135,7 +135,7 @@ def test_claim_of_a_held_task_is_a_fault():
 
 @pytest.mark.parametrize(("now", "faults"), [(14.9, 1), (15.0, 0)])
 def test_recovery_before_the_end_of_a_lease_is_a_fault(now, faults):
-    """What is recovered before its lease has lapsed was taken from somebody who holds it."""
+    """A recovery before the lease has lapsed is a fault."""
     kept = Kept()
     claims = kept.storage.recover(15.0, PRODUCER)
     kept.ledger.note("recover", (now, PRODUCER), claims)
@@ -143,7 +143,7 @@ def test_recovery_before_the_end_of_a_lease_is_a_fault(now, faults):
 
 
 def test_process_in_a_call_longer_than_its_lease_is_disturbed():
-    """Who hangs in a call of the store until its lease is over is as good as frozen: it need not be heard, and is replaced."""
+    """A process in a call of the store that takes as long as its lease counts as frozen, and another takes over its task."""
     queue = TaskQueue("memory://", lease=30)
     ran = []
     add = queue.task(name="add")(lambda a, b: ran.append(a + b))
@@ -167,7 +167,7 @@ def test_process_in_a_call_longer_than_its_lease_is_disturbed():
 
 @pytest.mark.parametrize(("worker", "attempt", "faults"), [("w", 1, 0), ("v", 1, 1), ("w", 2, 1)])
 def test_signal_of_another_worker_or_attempt_is_a_fault(worker, attempt, faults):
-    """What one worker announces of one attempt does not pass for what another one has done, or in another attempt."""
+    """A signal of one worker and attempt does not pass for a signal of another worker or attempt."""
     queue = TaskQueue("memory://", lease=30)
     with World(queue) as world:
         world.auditor.disturbed.add("w")

@@ -1,4 +1,4 @@
-"""What tests of a program are given: the pytest plugin, run by a pytest of its own."""
+"""The pytest plugin, in a pytest run of its own."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def project(pytester):
 
 @pytest.fixture
 def run(project):
-    """Runs a test module of that program, with the plugin as users have it; what came out."""
+    """Return a function that runs a test module of that program with the plugin, and returns the result."""
 
     def run(text, *options):
         project.makepyfile(test_app=text)
@@ -48,7 +48,7 @@ def run(project):
 
 
 def test_pytest_lists_the_fixtures(project):
-    """An installed pytest lists the fixtures, each with what it is; in a process of its own, as users start it."""
+    """``pytest --fixtures`` lists the fixtures with their descriptions."""
     found = project.runpytest_subprocess("--fixtures", "-p", "no:cacheprovider")
     found.stdout.fnmatch_lines(
         [
@@ -62,7 +62,7 @@ def test_pytest_lists_the_fixtures(project):
 
 
 def test_each_test_has_a_queue_of_its_own(run):
-    """Each test has an empty queue in memory, on a clock that it moves, and that is closed when it is over."""
+    """Each test has an empty queue in memory, on its own virtual clock, closed after the test."""
     run(
         """
         import pytest
@@ -89,7 +89,7 @@ def test_each_test_has_a_queue_of_its_own(run):
 
 
 def test_plugin_changes_nothing_when_unused(run):
-    """A suite that uses nothing of it runs as it would without: its tests, their failures, and their own fixtures."""
+    """A suite that does not use the plugin passes and fails as without it, and may define fixtures of the same names."""
     text = """
         import pytest
 
@@ -116,7 +116,7 @@ def test_plugin_changes_nothing_when_unused(run):
 
 
 def test_plugin_can_be_disabled(run):
-    """With ``-p no:lifecycle`` there are no such fixtures, and the helpers are there still."""
+    """With ``-p no:lifecycle`` there are no such fixtures; the other tools still work."""
     text = """
         from lifecycle.testing.inline import drain
         def test_queue(lifecycle_queue): ...
@@ -128,7 +128,7 @@ def test_plugin_can_be_disabled(run):
 
 
 def test_plugin_imports_no_consumer_and_no_hypothesis():
-    """The plugin, which every pytest in that environment imports, brings in no consumer and no command line."""
+    """The plugin, which every pytest run imports, imports no consumer, no command line and no Hypothesis."""
     code = "import lifecycle.testing.plugin, sys; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"lifecycle.testing.plugin", "lifecycle.queue"} <= {*modules}
@@ -140,7 +140,7 @@ def test_plugin_imports_no_consumer_and_no_hypothesis():
 
 
 def test_signals_are_recorded_in_order(run):
-    """Recorded signals are a list of signals and ids, in order, and can be asked for those of one task."""
+    """Recorded signals are a list of signals and task ids, in order; `of` returns the signals of one task."""
     run(
         """
         def test_signals(lifecycle_queue, lifecycle_signals):
@@ -159,7 +159,7 @@ def test_signals_are_recorded_in_order(run):
 
 
 def test_recording_starts_from_the_stored_states(run):
-    """What is in the store when recording begins goes on from there: it is held to what may follow, not to the start."""
+    """The signals of a stored task are checked from its current state on."""
     found = run(
         """
         import pytest
@@ -188,7 +188,7 @@ def test_recording_starts_from_the_stored_states(run):
 
 
 def test_illegal_signal_fails_the_test_at_once(run):
-    """An illegal signal in the test's thread fails the test where it is sent, with the task's id and the position."""
+    """An illegal signal in the test's thread fails the test at that line, with the task's id and the position."""
     found = run(
         """
         from lawless import lie
@@ -219,7 +219,7 @@ def test_illegal_signal_fails_the_test_at_once(run):
     ids=["thread", "body"],
 )
 def test_illegal_signal_in_a_thread_or_function_fails_the_test_at_its_end(run, how):
-    """An illegal signal from another thread, or from a task's body, disturbs nobody there; the test fails at its end."""
+    """An illegal signal from another thread, or from a task's function, fails the test at its end."""
     found = run(
         f"""
         import threading
@@ -241,7 +241,7 @@ def test_illegal_signal_in_a_thread_or_function_fails_the_test_at_its_end(run, h
 
 
 def test_illegal_signal_in_a_teardown_is_an_error(run):
-    """An illegal signal while fixtures are torn down makes an error of the teardown; a failed test says its own first."""
+    """An illegal signal during a teardown is an error of the teardown; a failed test keeps its own failure."""
     found = run(
         """
         import pytest, threading
@@ -270,7 +270,7 @@ def test_illegal_signal_in_a_teardown_is_an_error(run):
 
 
 def test_recording_ends_with_the_test(run):
-    """After the test the queue's signals go to nobody: a queue that outlives it is as it was."""
+    """After the test the queue has no handler of the recording."""
     run(
         """
         from app import add, queue
@@ -294,7 +294,7 @@ def test_recording_ends_with_the_test(run):
 
 
 def test_programs_own_queue_works_in_memory(run, tmp_path):
-    """A program's own queue works in memory for a test, as a fixture or within it; its file is not even made."""
+    """A program's own queue works in memory for a test; its file is not created."""
     run(
         """
         from datetime import timedelta
@@ -325,7 +325,7 @@ def test_programs_own_queue_works_in_memory(run, tmp_path):
 
 
 def test_failed_assertion_points_at_the_line_of_the_test(run):
-    """A failed `assert_enqueued` points at the test's own line, and lists what was enqueued of the function instead."""
+    """A failed `assert_enqueued` points at the line of the test, and lists the function's tasks."""
     found = run(
         """
         import app

@@ -1,4 +1,4 @@
-"""The simulated world: any number of seeds without a violation, and every bug that is put in found by one of them."""
+"""The simulated world: no seed has a violation, and every bug that is put in is found by one of the seeds."""
 
 from contextlib import closing
 from copy import copy
@@ -25,14 +25,14 @@ SEEDS = 60
 @pytest.mark.untraced
 @pytest.mark.parametrize("first", range(0, 100, 25))
 def test_worlds_have_no_violation(first):
-    """Whatever happens to 4 workers and 50 tasks, no promise is broken."""
+    """No promise to 50 tasks on 4 workers is broken, in any world."""
     for seed in range(first, first + examples(25)):
         simulate(seed)
 
 
 @pytest.mark.untraced
 def test_worlds_reach_every_transition_and_every_event():
-    """In a hundred worlds each row of the table is gone through, and everything that can befall a world does."""
+    """The worlds take every transition of the table, and every event happens."""
     taken, happened = set(), set()
     for seed in range(100, 160):
         run = simulate(seed, workers=3, tasks=20)
@@ -55,7 +55,7 @@ def test_worlds_reach_every_transition_and_every_event():
 
 
 def test_worlds_without_crashes_announce_and_run_everything():
-    """Where nobody crashes or freezes each signal of each task is heard, and each attempt runs."""
+    """In a world without crashes every signal is received, and every attempt runs."""
     for seed in range(20):
         assert simulate(seed, crashes=False).tasks == 50
 
@@ -84,7 +84,7 @@ def early(original):
 
 
 def unheld(original):
-    """What was released is forgotten."""
+    """Released tasks are lost."""
 
     def let_go(self, row, now):
         row.task.lease = None
@@ -94,12 +94,12 @@ def unheld(original):
 
 
 def impatient(original):
-    """Whoever holds something is taken for dead."""
+    """Leases lapse too early."""
     return lambda self, now, actor, **options: original(self, now + 1000, actor, **options)
 
 
 def generous(original):
-    """What one worker was given, the next is given, too."""
+    """A claimed task is given to the next worker, too."""
     given = []
 
     def exchange(self, done, claimant):
@@ -164,7 +164,7 @@ def test_bug_is_found(monkeypatch, bug):
 
 
 def test_frozen_worker_resumes_after_another_has_run_its_task():
-    """A test may move a world itself: freeze a worker in the middle, let another take over, and wake the first."""
+    """A test may drive a world by hand: a worker freezes, another runs its task, and the first runs it again when it resumes."""
     queue = TaskQueue("memory://", lease=30)
     ran = []
     add = queue.task(name="add")(lambda a, b: ran.append(a + b))
@@ -189,7 +189,7 @@ def test_frozen_worker_resumes_after_another_has_run_its_task():
 
 @pytest.mark.parametrize("heeded", [True, False])
 def test_attempt_after_a_requested_cancellation_is_a_fault(monkeypatch, heeded):
-    """Who is called off begins no further attempt; a worker that does not heed the wish breaks a promise."""
+    """A canceled task begins no further attempt; a worker that ignores the request breaks a promise."""
     prepare = runner.prepare
 
     def deaf(engine, task):
@@ -222,7 +222,7 @@ def test_attempt_after_a_requested_cancellation_is_a_fault(monkeypatch, heeded):
 
 
 def test_command_line_runs_worlds(capsys, monkeypatch):
-    """`python -m lifecycle.testing` runs so many worlds, and says what happened in them, or what was wrong."""
+    """`python -m lifecycle.testing` runs worlds, and prints their events or the first violation."""
     assert main(["--seeds", "3", "--tasks", "10", "--workers", "2"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("3 worlds, 30 tasks, ")

@@ -1,4 +1,4 @@
-"""The public strategies: what they draw is what they say, and they draw all of it."""
+"""The public strategies draw values as documented, and all of them."""
 
 import itertools
 import subprocess
