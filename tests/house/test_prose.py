@@ -52,7 +52,6 @@ UNPLAIN = {
     "lifecycle.storage.sqlite.schema",
     "lifecycle.storage.sqlite.storage",
     "lifecycle.storage.sqlite.watcher",
-    "lifecycle.testing.storage_spec.cases",
     "lifecycle.execution.external_transaction",
     "lifecycle.execution.heartbeat",
     "lifecycle.execution.signals",

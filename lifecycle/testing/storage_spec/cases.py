@@ -106,7 +106,7 @@ class StorageCases(ClaimOrderCases):
         require(took == [True], "the outcome of the worker that holds the task is accepted")
 
     def test_two_moves_of_one_task_are_made_in_order(self) -> None:
-        """Of two moves of one task in one call the second is made, too, if it follows from the first."""
+        """Two moves of one task in one call are both made, if the second follows from the first."""
         storage = self.opened()
         storage.enqueue([Task("a", "add")], 1.0, _ACTOR)
         _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
