@@ -8,8 +8,7 @@ from time import monotonic
 import pytest
 from conftest import PATIENCE, Killed, at_work, drain, failure, spin, states
 from support.command_line import process
-from support.consumers import Gate, on_sqlite, running, stopping
-from support.consumers import ended as join
+from support.consumers import Blocker, begin_stop, join, on_sqlite, running
 from support.processes import NOISE, settled
 
 from lifecycle import Consumer, IllegalTransition, TaskCanceled
@@ -230,24 +229,24 @@ def test_rescheduled_copy_of_canceled_task_runs(queue, worker, runs):
 def test_consumer_cancels_running_task_within_a_second(live, is_async):
     """A consumer cancels a running task within a second, and no other task; the next task gets the worker."""
     queue = live()
-    gate = Gate()
+    blocker = Blocker()
 
     async def function_async(who):
-        gate.waiting.append(who)
+        blocker.started.append(who)
         await asyncio.sleep(PATIENCE)
 
-    passes = queue.task(name="passes", retries=1)(gate.pass_through)
-    cancel_requested = queue.task(retries=1)(function_async if is_async else gate.pass_through)("canceled")
+    passes = queue.task(name="passes", retries=1)(blocker.run)
+    cancel_requested = queue.task(retries=1)(function_async if is_async else blocker.run)("canceled")
     with running(queue, 2):
         other, later = passes("other"), passes("later")
-        gate.until(2)
+        blocker.wait_until_started(2)
         cancel_requested.cancel()
         moment = monotonic()
         assert settled(queue, cancel_requested) == ["canceled"]
         assert monotonic() - moment < 1 + NOISE
         assert failure(cancel_requested)["error"] == "TaskCanceled()"
-        gate.until(3)
-        gate.open()
+        blocker.wait_until_started(3)
+        blocker.release()
         assert settled(queue, other, later) == ["complete"] * 2
     assert states(cancel_requested) == "queued executing canceled"
 
@@ -255,23 +254,23 @@ def test_consumer_cancels_running_task_within_a_second(live, is_async):
 @on_sqlite
 def test_command_cancels_task_of_another_process(live, tmp_path):
     """`lifecycle cancel` cancels a task that runs in another process, and prints so."""
-    queue, gate = live(), Gate()
-    result = queue.task()(gate.pass_through)()
+    queue, blocker = live(), Blocker()
+    result = queue.task()(blocker.run)()
     with running(queue):
-        gate.until(1)
+        blocker.wait_until_started(1)
         code, out, err = process("cancel", result.id, "--url", f"sqlite:///{tmp_path}/0.db")
         assert (code, err) == (0, "")
         assert settled(queue, result) == ["canceled"]
-    assert "is requested" in out
+    assert f"cancellation of task {result.id} is requested" in out
 
 
 def test_draining_consumer_cancels_running_task(live):
     """A consumer that drains still cancels a running task."""
-    queue, gate = live(), Gate()
-    result = queue.task()(gate.pass_through)()
+    queue, blocker = live(), Blocker()
+    result = queue.task()(blocker.run)()
     with running(queue) as consumer:
-        gate.until(1)
-        stop = stopping(consumer)
+        blocker.wait_until_started(1)
+        stop = begin_stop(consumer)
         result.cancel()
         join(stop)
     assert states(result) == "queued executing canceled"
@@ -279,10 +278,10 @@ def test_draining_consumer_cancels_running_task(live):
 
 def test_task_canceled_just_before_its_consumer_stops_is_not_called_again(live):
     """A task that is canceled just before its consumer stops is requeued; the next consumer does not call it."""
-    queue, gate = live(), Gate()
-    result = queue.task()(gate.pass_through)()
+    queue, blocker = live(), Blocker()
+    result = queue.task()(blocker.run)()
     with running(queue) as consumer:
-        gate.until(1)
+        blocker.wait_until_started(1)
         consumer._interval_seconds = PATIENCE  # it does not look for cancellations before it stops
         result.cancel()
         consumer.stop(graceful=False)
@@ -291,16 +290,16 @@ def test_task_canceled_just_before_its_consumer_stops_is_not_called_again(live):
         assert settled(queue, result) == ["canceled"]
     if path != "queued executing canceled":  # it looked for cancellations just then
         assert states(result) == "queued executing interrupted queued executing canceled"
-    assert len(gate.waiting) == 1
+    assert len(blocker.started) == 1
 
 
 def test_consumer_asks_only_for_cancellations_of_slow_tasks(queue, monkeypatch):
     """A consumer asks the store for cancellations of slow tasks only, not for idle workers or quick tasks."""
     consumer = Consumer(queue)
     context = WorkerContext(queue, consumer._options)
-    workers = [ThreadWorker(context, f"w{n}", TaskRunner(queue.engine)) for n in range(3)]
-    consumer._workers.extend(workers)
-    idle, quick, slow = [worker.worker for worker in workers]
+    handles = [ThreadWorker(context, f"w{n}", TaskRunner(queue.engine)) for n in range(3)]
+    consumer._workers.extend(handles)
+    idle, quick, slow = [handle.worker for handle in handles]
     asked = []
     monkeypatch.setattr(queue.storage, "canceling", lambda workers: asked.append(list(workers)) or [])
     now = queue.engine.monotonic()

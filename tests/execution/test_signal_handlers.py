@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import Heard, drain, states
-from support.task_endings import ENDINGS, ending_body
+from support.task_endings import ENDINGS, ending_function
 
 from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_ERROR, SIGNAL_EXECUTING, SIGNAL_SCHEDULED, SIGNALS
 
@@ -21,7 +21,7 @@ def test_handler_that_raises_is_logged_and_changes_nothing(make, clock, caplog, 
     after = Heard(queue)
     for each in (queue, calm):
         for how in ENDINGS:
-            each.task(name=how, context=True, retries=1, retry_delay=5)(ending_body(how))()
+            each.task(name=how, context=True, retries=1, retry_delay=5)(ending_function(how))()
         each.tasks()[-1]
         each.handle(each.task(name="revoked")(lambda: None).schedule(delay=3).id).revoke()
         each.task(name="expired")(lambda: None).schedule(delay=9, expires=4)

@@ -8,7 +8,7 @@ from conftest import KINDS, LEASE, Heard, drain, failure
 from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import LAW, patient
-from support.task_endings import ENDINGS, ending, ending_body
+from support.task_endings import ENDINGS, ending, ending_function
 
 from lifecycle import LIFECYCLE, SIGNAL_COMPLETE, SIGNAL_ERROR, StorageUnavailable, TaskException
 from lifecycle.execution.worker import Worker
@@ -173,7 +173,7 @@ def test_history_equals_the_announced_transitions(new, kind, endings, retries):
             )
         )
         for n, how in enumerate(endings):
-            results.append(queue.task(name=f"{how} {n}", context=True, retries=retries)(ending_body(how))())
+            results.append(queue.task(name=f"{how} {n}", context=True, retries=retries)(ending_function(how))())
         for _ in range(4):
             drain(queue)
             clock.advance(5)
