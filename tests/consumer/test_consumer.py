@@ -36,7 +36,7 @@ def test_consumer_runs_tasks_from_start_to_stop(queue):
 
 
 def test_as_many_tasks_run_at_once_as_there_are_workers(queue):
-    """As many tasks of a batch run at once as there are workers."""
+    """A batch of tasks runs on all workers at once."""
     barrier = threading.Barrier(4)
     meet = queue.task()(lambda number: barrier.wait(PATIENCE) and number)
     with running(queue, 4):
@@ -46,7 +46,7 @@ def test_as_many_tasks_run_at_once_as_there_are_workers(queue):
 
 
 def test_workers_share_quick_tasks(queue):
-    """As many tasks run at once as there are workers, even if a worker claims several quick tasks at once."""
+    """All workers run tasks at once, even if one of them claims several quick tasks in one call."""
     barrier = threading.Barrier(4)
     meet = queue.task()(lambda wait: wait and barrier.wait(PATIENCE))
     with running(queue, 1):

@@ -65,7 +65,7 @@ SCENARIOS = {
 
 
 class Report(NamedTuple):
-    """What came of a trial."""
+    """Result of a trial: its audit and its figures."""
 
     scenario: str
     store: str

@@ -73,7 +73,7 @@ def test_thousand_async_functions_wait_in_one_loop(queue):
 
 
 def test_as_many_functions_run_at_once_as_there_are_slots(queue):
-    """As many functions run at once as there are slots, async and plain ones together, and no more."""
+    """The number of functions that run at once is the number of slots, async and plain ones together."""
     async_blocker, barrier = AsyncBlocker(), threading.Barrier(3)
 
     @queue.task()
