@@ -98,7 +98,7 @@ SLEEPERS = {  # (file, function): why it sleeps
     ("processes.py", "until"): "it looks again at what another process does, and tells nobody of",
     ("test_worker_batches.py", "slow"): "a handler that is slow",
     ("trial.py", "pause"): "a program that does things to other processes at moments of chance, and looks on",
-    ("consumers.py", "pass_through"): "a body that takes its time, in Python, where it can be interrupted",
+    ("consumers.py", "run"): "a body that takes its time, in Python, where it can be interrupted",
     ("test_consumer.py", "work"): "a body that takes its time",
     ("test_stopping.py", "swallowing"): "a body that takes its time, and no interruption",
 }

@@ -7,7 +7,7 @@ import pytest
 from conftest import SERVERS, on_server
 from hypothesis import given
 from hypothesis import strategies as st
-from support.forks import Fork, forking
+from support.forks import Fork, ignore_fork_warning
 from support.strategies import patient
 
 from lifecycle import TaskQueue
@@ -125,7 +125,7 @@ def test_the_best_of_a_few():
     assert world.clock.now() == pytest.approx(world.server, abs=0.01)
 
 
-@forking
+@ignore_fork_warning
 def test_after_a_fork():
     """A child of a process whose clock was just being renewed renews its own."""
     world = World()
@@ -143,7 +143,7 @@ def test_after_a_fork():
 
     child = Fork(renew)
     assert child.step()
-    assert child.over()
+    assert child.wait()
     gate.set()
     world.renewed()
 

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 from psycopg import sql
-from support.forks import beside_threads, forking, parted
+from support.forks import check_forks_beside_threads, check_writes_after_fork, ignore_fork_warning
 from support.postgres import a_name, connected, told
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
@@ -307,21 +307,21 @@ def test_revoked_while_it_is_put_back(storage, db):
 # Forks -------------------------------------------------------------------------------------------------------------
 
 
-@forking
+@ignore_fork_warning
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("first", ["parent", "child"])
 def test_fork(storage, where, watched, first):
     """After a fork parent and child go on with the same store, each on connections of its own, also once one is gone."""
-    parted(storage, where, watched, first)
+    check_writes_after_fork(storage, where, watched, first)
 
 
-@forking
+@ignore_fork_warning
 def test_fork_at_any_moment(storage):
     """A fork while other threads write and wait leaves child and parent a store that works."""
-    beside_threads(storage)
+    check_forks_beside_threads(storage)
 
 
-@forking
+@ignore_fork_warning
 def test_a_child_keeps_nothing_locked(storage, postgres, schema):
     """What a process had locked as it died is not kept locked by a child of its that lives on."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)

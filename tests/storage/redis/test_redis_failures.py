@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 from hypothesis import settings
-from support.forks import beside_threads, forking, parted
+from support.forks import check_forks_beside_threads, check_writes_after_fork, ignore_fork_warning
 from support.profiles import examples
 from support.redis_server import SERVER, a_prefix, a_server, clear_away, connected, opened, told_redis
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
@@ -361,15 +361,15 @@ def test_a_connection_of_old(storage, monkeypatch):
 # Forks -------------------------------------------------------------------------------------------------------------
 
 
-@forking
+@ignore_fork_warning
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("first", ["parent", "child"])
 def test_fork(storage, where, watched, first):
     """After a fork parent and child go on with the same store, each on connections of its own, also once one is gone."""
-    parted(storage, where, watched, first)
+    check_writes_after_fork(storage, where, watched, first)
 
 
-@forking
+@ignore_fork_warning
 def test_fork_at_any_moment(storage):
     """A fork while other threads write and wait leaves child and parent a store that works."""
-    beside_threads(storage)
+    check_forks_beside_threads(storage)
