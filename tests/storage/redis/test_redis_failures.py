@@ -15,7 +15,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageUnavailable
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Channel, ClaimRequest
-from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, Refused
+from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, CommandRefused
 from lifecycle.testing.storage_spec.spec import StorageSpec
 
 pytestmark = pytest.mark.usefixtures("redis_url")
@@ -57,7 +57,7 @@ class Cuts:
     def __init__(self, monkeypatch, *, after, every=1):
         self.on, self.lost, self._after, self._every = False, 0, after, every
         self._calls = 0
-        send, answer, cuts = RedisConnection.send, RedisConnection.answer, self
+        send, answer, cuts = RedisConnection.send, RedisConnection.receive, self
 
         def cut(wire, command):
             wire.doomed = cuts.next(command)
@@ -73,7 +73,7 @@ class Cuts:
             return said
 
         monkeypatch.setattr(RedisConnection, "send", cut)
-        monkeypatch.setattr(RedisConnection, "answer", hear)
+        monkeypatch.setattr(RedisConnection, "receive", hear)
 
     def next(self, command):
         """What befalls this one."""
@@ -151,7 +151,7 @@ def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
     assert took == [True, True]
     assert [claim.task.id for claim in claims] == ["d", "e", "f", "z"]
     assert {task.id: task.attempt for task in storage.tasks()} == dict.fromkeys("acdefz", 1) | {"b": 2}
-    assert not storage._doubts
+    assert not storage._in_doubt
 
 
 @cuts
@@ -169,7 +169,7 @@ def test_asked_for_in_parts(storage, monkeypatch, after):
     assert storage.exchange(done[1:], None)[0] == [True]
     assert storage.exchange(done, None)[0] == [False, False], "they are settled"
     assert storage.counts() == {"complete": 2, "executing": 1}
-    assert not storage._doubts
+    assert not storage._in_doubt
 
 
 @cuts
@@ -223,12 +223,12 @@ def test_a_call_that_comes_too_late(storage, monkeypatch):
     with pytest.raises(StorageUnavailable):
         start(storage, "w")
     late = held_up[-1]
-    (doubt,) = storage._doubts._open
-    assert storage._server.resolve(doubt.line) is None, "it has not happened"
-    wire = storage._server._reach(storage._server._wire())
+    (doubt,) = storage._in_doubt._unresolved
+    assert storage._server.resolve(doubt.connection) is None, "it has not happened"
+    wire = storage._server.connected()
     wire.send(late)
-    with pytest.raises(Refused) as refused:
-        wire.answer()
+    with pytest.raises(CommandRefused) as refused:
+        wire.receive()
     assert refused.value.code == "LATE"
     wire.close()
     assert storage.get("a").attempt == 0
@@ -244,7 +244,7 @@ def test_answers_are_remembered_for_a_day(storage):
         storage.recover(1.0, PRODUCER)
         left = {name.decode() for name in db.hkeys(answers)}
     (line,) = storage._server._free
-    assert left == {f"{now - 80_000}-b", line.slot}
+    assert left == {f"{now - 80_000}-b", line.name}
 
 
 # The server is restarted, cut off, told to forget ------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_scripts_that_are_forgotten(private, theirs):
 def test_the_listener_is_ended(private, theirs):
     """Whoever waits hears of others' news also after the connection that listens was ended."""
     theirs.wait(Channel.WORK, theirs.generation(Channel.WORK), 0.05)
-    where = told_redis(theirs._server._place.prefix, url=private.url)
+    where = told_redis(theirs._server.settings.prefix, url=private.url)
     with connected(private.url) as db:
         for task_id in "a", "b":
             with ThreadPoolExecutor(1) as pool:
@@ -336,7 +336,7 @@ def test_closing_while_the_server_is_away(tmp_path):
 def test_a_server_that_is_a_replica_for_a_while(private, theirs):
     """A server that takes no writes, as in the midst of a failover, is waited for; who has no patience is told."""
     theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)
-    hasty = told_redis(theirs._server._place.prefix, url=private.url, patience=0)
+    hasty = told_redis(theirs._server.settings.prefix, url=private.url, patience=0)
     with connected(private.url) as db, closing(open_storage(hasty, "default")) as other, ThreadPoolExecutor(1) as pool:
         db.replicaof("127.0.0.1", "1")
         with pytest.raises(StorageUnavailable, match=r"READONLY .*nothing was changed, it can be tried again"):
@@ -352,10 +352,10 @@ def test_a_connection_of_old(storage, monkeypatch):
     """A connection that is kept for long gets a new name now and then: its answers are not taken for those of one that is gone."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     (line,) = storage._server._free
-    before = line.slot
-    monkeypatch.setattr("lifecycle.storage.redis.server.AGES", -1.0)
+    before = line.name
+    monkeypatch.setattr("lifecycle.storage.redis.server.CONNECTION_NAME_SECONDS", -1.0)
     assert [task.id for task in start(storage)] == ["a"]
-    assert line.slot not in ("", before)
+    assert line.name not in ("", before)
 
 
 # Forks -------------------------------------------------------------------------------------------------------------

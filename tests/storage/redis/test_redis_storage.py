@@ -26,7 +26,7 @@ from lifecycle.storage import open_storage
 from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget, Settlement
 from lifecycle.storage.redis import scripts as redis_script
 from lifecycle.storage.redis.connection import RedisConnection
-from lifecycle.storage.redis.rows import birth
+from lifecycle.storage.redis.rows import new_task_argument
 from lifecycle.testing.storage_spec.reference_storage import fields
 from lifecycle.testing.storage_spec.spec import StorageSpec
 from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
@@ -130,13 +130,13 @@ def test_what_a_url_says():
         "host": "h", "port": 7, "db": 3, "username": "me", "password": "p@ss", "socket_timeout": 2.0,
         "ssl_check_hostname": False,
     }  # fmt: skip
-    assert expected.items() <= place._place.parameters.items()
-    assert (place._place.tls, place._place.patience, place.prefix) == (True, 0.0, "{shop:q}")
+    assert expected.items() <= place.settings.parameters.items()
+    assert (place.settings.tls, place.settings.patience, place.prefix) == (True, 0.0, "{shop:q}")
     plain = open_storage("redis://", "q")._server
     expected = {"host": "127.0.0.1", "port": 6379, "db": 0, "username": None, "password": None}
-    assert expected.items() <= plain._place.parameters.items()
-    assert (plain._place.tls, plain.prefix) == (False, "{lifecycle:q}")
-    assert "p@ss" not in repr(place._place)
+    assert expected.items() <= plain.settings.parameters.items()
+    assert (plain.settings.tls, plain.prefix) == (False, "{lifecycle:q}")
+    assert "p@ss" not in repr(place.settings)
 
 
 def test_no_driver(monkeypatch):
@@ -165,7 +165,7 @@ def test_names_of_queues(redis_url):
 
 
 def name_of(prefix, queue):
-    return redis_script.prefix(prefix, queue).encode()
+    return redis_script.key_prefix(prefix, queue).encode()
 
 
 # The server --------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_a_server_that_evicts(theirs, told_to, policy):
     """A server that throws keys away when its memory is full is refused, with the reason."""
     told_to("maxmemory-policy", policy)
     for use in (theirs.counts, lambda: theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)):
-        with pytest.raises(StorageUnusable, match=f"maxmemory-policy is {policy}: .* throws tasks away; set it to"):
+        with pytest.raises(StorageUnusable, match=f"maxmemory-policy is {policy}: .* deletes tasks; set it to"):
             use()
     told_to("maxmemory-policy", "noeviction")
     assert theirs.counts() == {}
@@ -219,7 +219,7 @@ def test_a_server_that_keeps_what_has_no_end(private, theirs, told_to, policy):
     theirs.revoke(RevocationTarget(function=True, key="mul"), Revocation(5.0), 1.0)
     theirs.exchange([settlement(task) for task in start(theirs, limit=2)], None)
     with connected(private.url) as db:
-        names = keys(db, theirs._server._place.prefix)
+        names = keys(db, theirs._server.settings.prefix)
         assert len(names) > 8
         assert {db.ttl(name) for name in names} == {-1}
 
@@ -240,15 +240,15 @@ def test_a_server_that_does_not_say(private, caplog, user):
             list(pool.map(lambda _: storage.counts(), range(40)))
     warnings = [record.message for record in caplog.records]
     assert len(warnings) == 1
-    assert "see to it that its maxmemory-policy is noeviction" in warnings[0]
+    assert "make sure that it is noeviction" in warnings[0]
     assert "secret" not in warnings[0]
 
 
 def test_an_old_server(redis_url, monkeypatch):
     """A server that lacks what scripts need is refused, with its version."""
-    say = RedisConnection.say
+    say = RedisConnection.call
     old = b"# Server\r\nredis_version:6.0.16\r\n"
-    monkeypatch.setattr(RedisConnection, "say", lambda wire, *words: old if words[0] == "INFO" else say(wire, *words))
+    monkeypatch.setattr(RedisConnection, "call", lambda wire, *words: old if words[0] == "INFO" else say(wire, *words))
     with closing(opened(a_prefix())) as storage, pytest.raises(StorageUnusable, match=r"6\.0\.16 is too old: 6\.2"):
         storage.counts()
 
@@ -259,7 +259,7 @@ def test_not_let_in(private, caplog):
         "limited:hunter2@": (StorageUnusable, "look at user and password"),
         "": (StorageUnavailable, "cannot be reached, it can be tried again"),
         "no.such.host.invalid": (StorageUnavailable, "cannot be reached"),
-        "a..b": (StorageUnusable, "a host in the URL of the queue cannot be"),
+        "a..b": (StorageUnusable, "the host in the queue's URL is not a valid host name"),
     }
     for who, (kind, words) in cases.items():
         url = (
@@ -340,7 +340,7 @@ def test_steps_that_the_table_does_not_have(storage, source):
         with pytest.raises(StorageError, match=f"ILLEGAL no task is born {state}"):
             if state in LIFECYCLE.steps[None]:
                 raise StorageError(f"ILLEGAL no task is born {state}")
-            storage._server.write("enqueue", [birth(Task("c", "add"), attrs.evolve(move, result=None))])
+            storage._server.write("enqueue", [new_task_argument(Task("c", "add"), attrs.evolve(move, result=None))])
     assert [storage.get(task_id).version for task_id in "bd"] == [2, 1]
     assert storage.get("c") is None
 
@@ -377,7 +377,7 @@ def test_damaged_tasks(storage, caplog, case, due):
     field, data = DAMAGE[case]
     if field:
         overwrite(storage, "b", field, data)
-        with pytest.raises(StorageError, match="task b: what is stored of it was damaged"):
+        with pytest.raises(StorageError, match="task b: the stored row is damaged"):
             storage.get("b")
     else:
         with connected(SERVER) as db:
@@ -385,14 +385,14 @@ def test_damaged_tasks(storage, caplog, case, due):
         assert storage.get("b") is None
     tasks = start(storage, limit=2)
     assert [task.id for task in tasks] == ["a", "c"]
-    assert "task b cannot be read, and was set aside" in caplog.text
+    assert "quarantined a damaged task: id=b" in caplog.text
     assert {task.id for task in storage.tasks()} == {"a", "c"}
     assert storage.exchange([settlement(task) for task in tasks], None)[0] == [True, True]
     assert storage.next_due() is None
     assert storage.recover(99.0, PRODUCER) == []
     storage.flush()
     with connected(SERVER) as db:
-        assert {key.rpartition(b":")[2] for key in keys(db, storage._server._place.prefix)} == {b"seq", b"answers"}
+        assert {key.rpartition(b":")[2] for key in keys(db, storage._server.settings.prefix)} == {b"seq", b"answers"}
 
 
 @pytest.mark.parametrize("case", DAMAGE)
@@ -411,7 +411,7 @@ def test_damaged_while_it_runs(storage, case):
     assert storage.recover(99.0, PRODUCER) == []
     storage.flush()
     with connected(SERVER) as db:
-        assert {key.rpartition(b":")[2] for key in keys(db, storage._server._place.prefix)} == {b"seq", b"answers"}
+        assert {key.rpartition(b":")[2] for key in keys(db, storage._server.settings.prefix)} == {b"seq", b"answers"}
 
 
 @pytest.mark.parametrize(
