@@ -8,7 +8,7 @@ from typing import NamedTuple
 import attrs
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.redis_server import SERVER, a_prefix, connected, opened, required
 from support.stores import PRODUCER, completed, start
@@ -115,6 +115,11 @@ case_moments = st.floats(BEGIN + 0.5, LATEST).map(lambda moment: round(moment * 
 case_revocations = st.builds(Revocation, st.none() | case_moments, st.booleans())
 
 
+def rarely(strategy):
+    """A value in one case of four, else ``None``: a claim does most with tasks that nothing stops."""
+    return st.integers(0, 3).flatmap(lambda number: st.none() if number else strategy)
+
+
 class WaitingTask(NamedTuple):
     """A task that waits when a claim comes."""
 
@@ -128,14 +133,20 @@ class WaitingTask(NamedTuple):
 
     def task(self, number):
         """The task, as it is enqueued."""
-        eta = (self.eta or LATEST) if self.scheduled else self.eta
-        return Task(str(number), self.name, eta=eta, expires=self.expires, priority=self.priority)
+        return Task(str(number), self.name, eta=self.eta, expires=self.expires, priority=self.priority)
 
 
-waiting_tasks = st.builds(
-    WaitingTask, st.sampled_from(FUNCTIONS), st.booleans(), st.none() | case_moments, st.none() | case_moments,
-    st.integers(-1, 1), st.none() | case_revocations,
-)  # fmt: skip
+def waiting_tasks(*, scheduled, etas):
+    """Tasks in one of the two states."""
+    names, priorities = st.sampled_from(FUNCTIONS), st.integers(-1, 1)
+    return st.builds(
+        WaitingTask, names, st.just(scheduled), etas, rarely(case_moments), priorities, rarely(case_revocations)
+    )
+
+
+queued_or_scheduled = waiting_tasks(scheduled=False, etas=rarely(case_moments)) | waiting_tasks(
+    scheduled=True, etas=case_moments
+)
 
 
 class ClaimCase(NamedTuple):
@@ -156,10 +167,15 @@ class ClaimCase(NamedTuple):
 
 
 claim_cases = st.builds(
-    ClaimCase, st.lists(waiting_tasks, min_size=1, max_size=8), st.dictionaries(st.sampled_from(FUNCTIONS), case_revocations),
-    st.none() | case_moments, case_moments, st.booleans(), st.integers(1, 9),
-    st.none() | st.sets(st.sampled_from(FUNCTIONS)),
-)  # fmt: skip
+    ClaimCase,
+    waiting=st.lists(queued_or_scheduled, min_size=2, max_size=8),
+    of_functions=st.dictionaries(st.sampled_from(FUNCTIONS), case_revocations, max_size=2),
+    promoted_at=rarely(case_moments),
+    now=case_moments,
+    hold_scheduled=st.booleans(),
+    limit=st.integers(1, 9),
+    batchable=st.none() | st.sets(st.sampled_from(FUNCTIONS)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +237,7 @@ def claim_in_python(case, tasks):
     return moves, own, of_functions, waits
 
 
-@patient
+@settings(patient, max_examples=300)
 @given(claim_cases)
 @example(
     ClaimCase(
