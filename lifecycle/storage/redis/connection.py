@@ -10,7 +10,7 @@ from typing import Any
 
 from lifecycle.errors import ConfigurationError
 
-__all__ = ["CommandRefused", "ConnectionLost", "RedisConnection", "driver"]
+__all__ = ["CommandRefused", "ConnectionLost", "NamedConnection", "RedisConnection", "driver"]
 
 
 class ConnectionLost(Exception):
@@ -142,3 +142,11 @@ class RedisConnection:
             lost.sent = sent
             return lost
         return error
+
+
+class NamedConnection:
+    """A connection with a name and a call number, by which the server keeps its last answer; both outlive a socket."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self.connection = connection
+        self.name, self.call_number, self.named_at = "", 0, 0.0

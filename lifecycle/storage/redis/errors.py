@@ -1,13 +1,10 @@
 """Errors of a Redis server as errors of the library, with advice."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
-from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost
-
-if TYPE_CHECKING:
-    from lifecycle.storage.redis.server import NamedConnection
+from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, NamedConnection
 
 __all__ = ["TRANSIENT_CODES", "OutcomeUnknown", "translated"]
 
@@ -34,7 +31,7 @@ _ADVICE: Final[Sequence[tuple[frozenset[str], type[StorageError], str]]] = (
 class OutcomeUnknown(StorageUnavailable):
     """The connection was lost after a write was sent: whether the write happened is unknown."""
 
-    def __init__(self, message: str, connection: "NamedConnection") -> None:
+    def __init__(self, message: str, connection: NamedConnection) -> None:
         """`connection`: carried the call; `RedisServer.resolve` asks the server about it."""
         super().__init__(message)
         self.connection = connection

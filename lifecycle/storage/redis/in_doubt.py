@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from lifecycle.core.task import Task
 from lifecycle.storage.base import Claim, ClaimRequest, Settlement
-from lifecycle.storage.redis.server import NamedConnection, RedisServer
+from lifecycle.storage.redis.connection import NamedConnection
+from lifecycle.storage.redis.server import RedisServer
 
 __all__ = ["ExchangesInDoubt"]
 

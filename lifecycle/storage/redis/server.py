@@ -12,13 +12,13 @@ from lifecycle.clock import monotonic, pause
 from lifecycle.errors import StorageError, StorageUnusable
 from lifecycle.storage.base import Channel
 from lifecycle.storage.notifications import Notifier
-from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, RedisConnection
+from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, NamedConnection, RedisConnection
 from lifecycle.storage.redis.errors import TRANSIENT_CODES, OutcomeUnknown, translated
 from lifecycle.storage.redis.listener import ProcessSubscriptions, RedisSubscription
 from lifecycle.storage.redis.scripts import Script, command_word, key_prefix, script
 from lifecycle.storage.redis.url import ConnectionSettings
 
-__all__ = ["NamedConnection", "RedisServer"]
+__all__ = ["RedisServer"]
 
 log = logging.getLogger("lifecycle")
 
@@ -28,21 +28,13 @@ EVICTING_POLICIES: Final = ("allkeys-lru", "allkeys-lfu", "allkeys-random", "all
 """Values of `maxmemory-policy` that delete tasks. The volatile policies do not: no key of a queue expires."""
 FIRST_RETRY_SECONDS: Final = 0.01
 LONGEST_RETRY_SECONDS: Final = 0.5
-"""Pauses between attempts of a call that the server cannot serve now: the first, doubled each time up to the longest."""
+"""Pauses between attempts of a call that the server cannot serve now: the first is doubled up to the longest."""
 CONNECTION_NAME_SECONDS: Final = 3600.0
 """Age at which a connection gets a new name for its kept answers."""
 _CHANNEL_BITS: Final = {1: Channel.WORK, 2: Channel.OUTCOME}
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _servers: "weakref.WeakSet[RedisServer]" = weakref.WeakSet()
-
-
-class NamedConnection:
-    """A connection with a name and a call number, by which the server keeps its last answer; both survive a reconnect."""
-
-    def __init__(self, connection: RedisConnection) -> None:
-        self.connection = connection
-        self.name, self.call_number, self.named_at = "", 0, 0.0
 
 
 class RedisServer:
@@ -67,7 +59,7 @@ class RedisServer:
             lambda: RedisSubscription(self.connected(), self.prefix, self._subscriptions, translated)
         )
 
-    def restart_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start again in a child process: connections and threads belong to the parent."""
         for connection in self._connections:
             connection.abandon_after_fork()
@@ -307,9 +299,9 @@ def _server_info(connection: RedisConnection) -> Mapping[str, str]:
 # Forks -------------------------------------------------------------------------------------------------------------
 
 
-def _restart_in_child() -> None:
+def _reset_in_child() -> None:
     for server in list(_servers):
-        server.restart_after_fork()
+        server.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_restart_in_child)
+os.register_at_fork(after_in_child=_reset_in_child)

@@ -215,7 +215,7 @@ class RedisStorage:
             return float("-inf")
         return min((float(moment) for moment in moments if moment is not None), default=None)
 
-    # Maintenance -----------------------------------------------------------------------------------------------------
+    # Maintenance ---------------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000) -> int:
         """Delete tasks that came to rest before a moment."""

@@ -137,7 +137,7 @@ def test_a_second_cut(storage, monkeypatch, again):
     took, claims = storage.exchange(done, claimant)
     assert (took, [claim.task.id for claim in claims]) == ([True, True], ["c"])
     assert [storage.get(task.id).version for task in (a, b, claims[0].task)] == [3, 3, 2]
-    assert not storage._doubts
+    assert not storage._in_doubt
 
 
 @cuts
@@ -200,7 +200,7 @@ def test_connections_that_ended_while_idle(storage, db):
         lambda: storage.get("a"),
         lambda: storage.exchange((), ClaimRequest("w", 2.0, 9.0)),
     ):
-        pids = [session.pid for session in list(storage._server._all)]
+        pids = [session.pid for session in list(storage._server.pool.sessions)]
         db.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", [pids])
         use()
 
@@ -211,7 +211,7 @@ def test_the_listener_is_ended(storage, where, db):
     for task_id in "a", "b":
         with ThreadPoolExecutor(1) as pool:
             seen = pool.submit(await_task, storage, task_id)
-            pids = [session.pid for session in list(storage._server._all)]
+            pids = [session.pid for session in list(storage._server.pool.sessions)]
             db.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", [pids])
             with elsewhere(produce, where, task_id) as process:
                 assert seen.result(PATIENCE)
@@ -248,7 +248,7 @@ def test_few_connections(where, size):
         with ThreadPoolExecutor(6) as pool:
             for n in pool.map(lambda n: storage.enqueue([Task(str(n), "add")], 1.0, PRODUCER) and n, range(60)):
                 assert storage.get(str(n)) is not None
-        assert len(storage._server._all) <= size
+        assert len(storage._server.pool.sessions) <= size
 
 
 def test_two_claims_at_once(storage, db):
@@ -329,7 +329,7 @@ def test_a_child_keeps_nothing_locked(storage, postgres, schema):
     gate, open_gate = os.pipe()
 
     def hold_and_die(transaction):
-        (locked,) = transaction.run((storage._sql.lock_row, (queue, "a")))
+        (locked,) = transaction.run((storage._statements.lock_row, (queue, "a")))
         if not os.fork():
             os.close(open_gate)
             os.read(gate, 1)  # lives until the test is over

@@ -19,7 +19,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Actor, ClaimRequest, Lock, RevocationTarget
-from lifecycle.storage.postgres.server import AGAIN
+from lifecycle.storage.postgres.server import TRANSACTION_ATTEMPT_LIMIT
 from lifecycle.testing.storage_spec.spec import StorageSpec
 from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
 
@@ -133,9 +133,9 @@ def test_urls_as_libpq_has_them(postgres):
         "postgresql://%2Fvar%2Frun%2Fpg/app?application_name=mine": {"host": "/var/run/pg", "application_name": "mine"},
         "postgresql://": {},
     }.items():  # fmt: skip
-        parameters = open_storage(url, "q")._server._parameters
+        parameters = open_storage(url, "q")._server.pool.parameters
         assert expected.items() <= parameters.items()
-    assert open_storage("postgresql://h/d?connect_timeout=3", "q")._server._parameters["connect_timeout"] == "3"
+    assert open_storage("postgresql://h/d?connect_timeout=3", "q")._server.pool.parameters["connect_timeout"] == "3"
     with closing(open_storage(told(postgres, application_name="mine"), "q")) as storage:
         assert storage._server.read.__self__ is storage._server
         storage.counts()
@@ -302,7 +302,7 @@ def test_a_claim_that_fails(storage, db):
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 def test_in_one_anothers_way(storage, db, code):
     """A transaction that another got in the way of is made again, before anybody hears of it."""
-    failing(db, code, times=AGAIN - 1)
+    failing(db, code, times=TRANSACTION_ATTEMPT_LIMIT - 1)
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     assert storage.counts() == {"queued": 1}
 

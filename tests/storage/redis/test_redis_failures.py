@@ -15,7 +15,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageUnavailable
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Channel, ClaimRequest
-from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, CommandRefused
+from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, RedisConnection
 from lifecycle.testing.storage_spec.spec import StorageSpec
 
 pytestmark = pytest.mark.usefixtures("redis_url")
