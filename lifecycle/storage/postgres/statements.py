@@ -109,8 +109,8 @@ class Statements:
             " update SCHEMA.task t set lease = $2 from held where t.seq = held.seq",
         )
         # Cancellation
-        self.cancel = statement(
-            "cancel",
+        self.request_cancellation = statement(
+            "request_cancellation",
             f"update SCHEMA.task set canceling = true where id = $2 and queue + 0 = $1 and state = '{EXECUTING}'",
         )
         self.canceling = statement(
@@ -132,13 +132,13 @@ class Statements:
         self.revocation = statement(
             "revocation", "select until, once from SCHEMA.revocation where queue = $1 and function = $2 and key = $3"
         )
-        self.revoke = statement(
-            "revoke",
+        self.store_revocation = statement(
+            "store_revocation",
             "insert into SCHEMA.revocation(queue, function, key, until, once) values ($1, $2, $3, $4, $5)"
             " on conflict (queue, function, key) do update set until = excluded.until, once = excluded.once",
         )
-        self.restore = statement(
-            "restore", "delete from SCHEMA.revocation where queue = $1 and function = $2 and key = $3"
+        self.delete_revocation = statement(
+            "delete_revocation", "delete from SCHEMA.revocation where queue = $1 and function = $2 and key = $3"
         )
         self.delete_own_revocations = statement(
             "delete_own_revocations",

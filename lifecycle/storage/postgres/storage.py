@@ -223,7 +223,9 @@ class PostgresStorage:
 
     def cancel(self, task_id: str) -> bool:
         """Request cancellation of a running task."""
-        return bool(self._server.write((self._statements.cancel, (self._server.queue_id, task_id)))[0].row_count)
+        return bool(
+            self._server.write((self._statements.request_cancellation, (self._server.queue_id, task_id)))[0].row_count
+        )
 
     def canceling(self, workers: Collection[str]) -> list[str]:
         """Return the ids of the workers' tasks for which cancellation was requested."""
@@ -257,7 +259,7 @@ class PostgresStorage:
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """Store a revocation."""
         queue = self._server.queue_id
-        command: Command = (self._statements.revoke, (queue, *target, revocation.until, revocation.once))
+        command: Command = (self._statements.store_revocation, (queue, *target, revocation.until, revocation.once))
         if target.function:
             self._server.write(command)
             return
@@ -273,7 +275,7 @@ class PostgresStorage:
     def restore(self, target: RevocationTarget, now: float) -> bool:
         """Delete a revocation."""
         queue = self._server.queue_id
-        command: Command = (self._statements.restore, (queue, *target))
+        command: Command = (self._statements.delete_revocation, (queue, *target))
         if target.function:
             return bool(self._server.write(command)[0].row_count)
 
