@@ -32,7 +32,7 @@ SESSION_SETTINGS: Final = (
 
 
 class SessionPool:
-    """At most `size` sessions, lent to one thread each. See decision 16 for why this is not `psycopg_pool`."""
+    """At most `size` sessions, lent to one thread each. See decision 17 for why this is not `psycopg_pool`."""
 
     def __init__(self, parameters: Mapping[str, str], size: int) -> None:
         """`parameters`: of libpq."""

@@ -31,7 +31,7 @@ def versions(url, schema):
         return [version for (version,) in db.execute(f"select version from {schema}.migration order by version")]
 
 
-def test_made_at_the_first_use(postgres, schema):
+def test_schema_is_created_at_the_first_call(postgres, schema):
     """Nothing is made when a store is opened, and all that is needed when it is first used."""
     with closing(opened(postgres, schema=schema)) as store, connected(postgres) as db:
         look = "select count(*) from pg_namespace where nspname = %s"
@@ -47,7 +47,7 @@ def use(where, name):
     storage.close()
 
 
-def test_two_at_once(postgres, schema):
+def test_processes_create_one_schema_together(postgres, schema):
     """Processes that all find no schema make one, together, and lose nothing of what they write into it."""
     where = told(postgres, schema=schema)
     processes = [elsewhere(use, where, name) for name in "abcd"]
@@ -59,7 +59,7 @@ def test_two_at_once(postgres, schema):
         assert store.counts() == {"queued": 12}
 
 
-def test_forward(postgres, schema, monkeypatch):
+def test_later_release_migrates_the_schema(postgres, schema, monkeypatch):
     """A later release brings an older schema up to date, with what is in it; whoever comes next finds it done."""
     with closing(opened(postgres, schema=schema)) as store:
         store.enqueue([Task("a", "add")], 1.0, PRODUCER)
@@ -72,7 +72,7 @@ def test_forward(postgres, schema, monkeypatch):
     assert versions(postgres, schema) == [*range(1, KNOWN + 2)]
 
 
-def test_from_the_first(postgres, schema, monkeypatch):
+def test_first_version_is_migrated_to_the_latest(postgres, schema, monkeypatch):
     """What a release of the first version has written goes on in the latest; what that release itself calls is left."""
     with monkeypatch.context() as then, closing(opened(postgres, schema=schema)) as first:
         then.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
@@ -88,7 +88,7 @@ def test_from_the_first(postgres, schema, monkeypatch):
     assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
 
 
-def test_a_migration_that_fails(postgres, schema, monkeypatch):
+def test_failed_migration_leaves_the_schema_as_it_was(postgres, schema, monkeypatch):
     """A migration happens whole or not at all: after one that failed the schema is as it was."""
     with closing(opened(postgres, schema=schema)) as store:
         store.counts()
@@ -104,7 +104,7 @@ def test_a_migration_that_fails(postgres, schema, monkeypatch):
         ).fetchone() == (0,)
 
 
-def test_not_by_itself(postgres, schema, monkeypatch):
+def test_migrate_no_leaves_the_schema_to_the_command(postgres, schema, monkeypatch):
     """With migrate=no nothing is made or changed, the error names the command; the command does it, once."""
     where = told(postgres, schema=schema, migrate="no")
     with closing(open_storage(where, "q")) as store:
@@ -124,7 +124,7 @@ def test_not_by_itself(postgres, schema, monkeypatch):
         assert store.counts() == {}
 
 
-def test_a_newer_schema(postgres, schema):
+def test_newer_schema_is_refused(postgres, schema):
     """A schema that a newer release has made is refused, by a first use and by a migration, and not touched."""
     with closing(opened(postgres, schema=schema)) as store:
         store.counts()
@@ -137,7 +137,7 @@ def test_a_newer_schema(postgres, schema):
     assert versions(postgres, schema) == [*range(1, KNOWN + 2)]
 
 
-def test_another_programs_schema(postgres, schema):
+def test_schema_of_another_program_is_refused(postgres, schema):
     """A schema in which another program has its tables is refused; an empty one, made by an administrator, is used."""
     with connected(postgres) as db:
         db.execute(f"create schema {schema}")
@@ -152,7 +152,7 @@ def test_another_programs_schema(postgres, schema):
 
 
 @pytest.mark.parametrize("schema", ["My Queue", 'a"b', "größe", "s" * 63, "'; drop schema public; --"])
-def test_names_of_schemas(postgres, schema):
+def test_schema_may_have_any_name(postgres, schema):
     """A schema may have any name that PostgreSQL takes."""
     with closing(opened(postgres, schema=schema)) as store, closing(opened(postgres, schema=schema)) as other:
         store.enqueue([Task("a", "add")], 1.0, PRODUCER)
@@ -161,7 +161,7 @@ def test_names_of_schemas(postgres, schema):
         db.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
 
 
-def test_an_encoding_that_lacks_characters(postgres):
+def test_database_with_another_encoding_is_refused(postgres):
     """A database that cannot hold every text is refused, before anything is made in it."""
     name = f"lifecycle_test_{a_name()}_latin"
     with psycopg.connect(SERVER, autocommit=True) as db:
@@ -174,7 +174,7 @@ def test_an_encoding_that_lacks_characters(postgres):
             db.execute(f"drop database {name} with (force)")
 
 
-def test_who_may_not_make_tables(postgres, schema):
+def test_user_without_rights_learns_what_is_missing(postgres, schema):
     """A user without rights is told what is missing; with rights on the tables alone it can work, but not migrate."""
     user = f"lifecycle_test_{a_name()}"
     with connected(postgres) as db:
@@ -195,7 +195,7 @@ def test_who_may_not_make_tables(postgres, schema):
             db.execute(f"drop role {user}")
 
 
-def test_migrating_what_needs_none(tmp_path):
+def test_migrate_command_refuses_other_stores_and_missing_urls(tmp_path):
     """The command says so where there is nothing to migrate, or nothing named; each is the user's mistake."""
     code, out, err = process("migrate", "--url", f"sqlite:///{tmp_path}/app.db")
     assert (code, out) == (2, "")
@@ -208,7 +208,7 @@ def test_migrating_what_needs_none(tmp_path):
     assert is_one_line(err, "not both")
 
 
-def test_migrating_where_nobody_is():
+def test_migrate_command_reports_an_unreachable_server_in_one_line():
     """Where the server does not answer the command says so in one line."""
     code, out, err = process("migrate", "--url", "postgresql://user:hunter2@127.0.0.1:1/app")
     assert (code, out) == (2, "")

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.profiles import examples
 from support.redis_server import SERVER, a_prefix, connected, opened, required
 from support.stores import PRODUCER, completed, start
 from support.strategies import patient
@@ -237,7 +238,7 @@ def claim_in_python(case, tasks):
     return moves, own, of_functions, waits
 
 
-@settings(patient, max_examples=300)
+@settings(patient, max_examples=examples(1000))
 @given(claim_cases)
 @example(
     ClaimCase(

@@ -116,7 +116,7 @@ class LossySpec(StorageSpec):
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("after", ["before", "after"])
-def test_the_spec_on_lost_connections(monkeypatch, after):
+def test_spec_holds_on_lost_connections(monkeypatch, after):
     """The whole spec holds, ranks, limits and holds included, though every third call or answer is lost."""
     lossy = Cuts(monkeypatch, after=after, every=3)
     lossy.on = True
@@ -127,7 +127,7 @@ def test_the_spec_on_lost_connections(monkeypatch, after):
 
 
 @cuts
-def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
+def test_exchange_with_a_lost_answer_can_be_repeated(storage, monkeypatch, after):
     """An exchange that may or may not have happened can be asked for again: nothing is lost, or done twice."""
     storage.enqueue([Task(task_id, "add", retries=1) for task_id in "abcdef"], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=after)
@@ -155,7 +155,7 @@ def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
 
 
 @cuts
-def test_asked_for_in_parts(storage, monkeypatch, after):
+def test_exchange_with_a_lost_answer_can_be_repeated_in_parts(storage, monkeypatch, after):
     """What was settled and what was claimed in one lost call can be asked for one after the other."""
     storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=after)
@@ -173,7 +173,7 @@ def test_asked_for_in_parts(storage, monkeypatch, after):
 
 
 @cuts
-def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
+def test_lost_claim_is_returned_to_its_worker(storage, monkeypatch, after):
     """What a worker claimed and did not hear of is its own at its next call, though others have moved some of it."""
     storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=after)
@@ -192,7 +192,7 @@ def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
     assert storage.exchange([completed(task) for task, _ in claims], None)[0] == [True, True]
 
 
-def test_a_claim_that_was_taken_over(storage, monkeypatch):
+def test_lost_claim_that_was_recovered_is_not_returned(storage, monkeypatch):
     """What was recovered meanwhile is not the worker's any more that never heard of it."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=True)
@@ -205,7 +205,7 @@ def test_a_claim_that_was_taken_over(storage, monkeypatch):
     assert storage.exchange([completed(mine)], None)[0] == [True]
 
 
-def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
+def test_enqueue_with_a_lost_answer_says_that_the_outcome_is_unknown(storage, monkeypatch):
     """An enqueue that may have happened says so; the same id tells, as it is taken or not."""
     cut = Cuts(monkeypatch, after=True)
     cut.on = True
@@ -214,7 +214,7 @@ def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
     assert storage.get("a") is not None
 
 
-def test_a_call_that_comes_too_late(storage, monkeypatch):
+def test_call_that_was_given_up_changes_nothing_later(storage, monkeypatch):
     """A call that is still on its way when its worker asks what became of it comes too late, and changes nothing."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     cut, send, held_up = Cuts(monkeypatch, after=False), RedisConnection.send, []
@@ -234,7 +234,7 @@ def test_a_call_that_comes_too_late(storage, monkeypatch):
     assert storage.get("a").attempt == 0
 
 
-def test_answers_are_remembered_for_a_day(storage):
+def test_answers_are_kept_for_a_day(storage):
     """The answers that a process left behind that was gone for a day are forgotten; those of others are kept."""
     storage.counts()
     answers = f"{storage._server.prefix}:answers"
@@ -250,18 +250,18 @@ def test_answers_are_remembered_for_a_day(storage):
 # The server is restarted, cut off, told to forget ------------------------------------------------------------------
 
 
-def test_a_server_that_is_killed_and_restarted(private, theirs):
+def test_killed_server_loses_and_repeats_no_task(private, theirs):
     """While the server is killed and restarted, again and again, no task is lost, and none is run or accepted twice."""
     disturbed(theirs, private.restart, times=5, total=1500)
 
 
-def test_connections_are_ended_all_the_time(private, theirs):
+def test_killed_connections_lose_and_repeat_no_task(private, theirs):
     """While an administrator ends connections, again and again, no task is lost, and none is run or accepted twice."""
     with connected(private.url) as db:
         disturbed(theirs, lambda: db.execute_command("CLIENT KILL TYPE normal SKIPME yes"), times=30)
 
 
-def test_scripts_that_are_forgotten(private, theirs):
+def test_flushed_scripts_are_loaded_again(private, theirs):
     """A server that is told to forget its scripts learns them anew, before anybody hears of it."""
     with connected(private.url) as db:
         disturbed(theirs, db.script_flush, times=30)
@@ -270,7 +270,7 @@ def test_scripts_that_are_forgotten(private, theirs):
         assert theirs.counts() == {"complete": 600}
 
 
-def test_the_listener_is_ended(private, theirs):
+def test_killed_listener_is_replaced(private, theirs):
     """Whoever waits hears of others' news also after the connection that listens was ended."""
     theirs.wait(Channel.WORK, theirs.generation(Channel.WORK), 0.05)
     where = told_redis(theirs._server.settings.prefix, url=private.url)
@@ -284,7 +284,7 @@ def test_the_listener_is_ended(private, theirs):
             assert process.returncode == 0
 
 
-def test_who_is_told(storage, where):
+def test_process_subscribes_only_while_it_waits(storage, where):
     """Only who waits, or has a moment ago, is told of others' news, of the channel it waits for; its own it knows."""
 
     def listeners(channel):
@@ -309,7 +309,7 @@ def test_who_is_told(storage, where):
         )
 
 
-def test_a_server_that_does_not_come_back(tmp_path):
+def test_call_to_a_lost_server_ends_after_the_patience(tmp_path):
     """A call to a server that is gone is given up when patience is over, and works once there is one again."""
     with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=0.2), "q")) as storage:
         storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
@@ -321,7 +321,7 @@ def test_a_server_that_does_not_come_back(tmp_path):
         assert [task.id for task in start(storage)] == ["a"]
 
 
-def test_closing_while_the_server_is_away(tmp_path):
+def test_close_ends_a_call_that_waits_for_the_server(tmp_path):
     """Who waits for a server to come back waits no longer once the store is closed."""
     with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=PATIENCE), "q")) as it:
         it.counts()
@@ -333,7 +333,7 @@ def test_closing_while_the_server_is_away(tmp_path):
                 waiting.result(PATIENCE / 2)
 
 
-def test_a_server_that_is_a_replica_for_a_while(private, theirs):
+def test_call_waits_for_a_server_that_is_a_replica(private, theirs):
     """A server that takes no writes, as in the midst of a failover, is waited for; who has no patience is told."""
     theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)
     hasty = told_redis(theirs._server.settings.prefix, url=private.url, patience=0)
@@ -348,7 +348,7 @@ def test_a_server_that_is_a_replica_for_a_while(private, theirs):
         assert [task.id for task in waiting.result(PATIENCE)] == ["a"]
 
 
-def test_a_connection_of_old(storage, monkeypatch):
+def test_old_connection_gets_a_new_name(storage, monkeypatch):
     """A connection that is kept for long gets a new name now and then: its answers are not taken for those of one that is gone."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     (line,) = storage._server._free
@@ -364,12 +364,12 @@ def test_a_connection_of_old(storage, monkeypatch):
 @forking
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("first", ["parent", "child"])
-def test_fork(storage, where, watched, first):
+def test_parent_and_child_go_on_after_a_fork(storage, where, watched, first):
     """After a fork parent and child go on with the same store, each on connections of its own, also once one is gone."""
     parted(storage, where, watched, first)
 
 
 @forking
-def test_fork_at_any_moment(storage):
+def test_fork_beside_busy_threads(storage):
     """A fork while other threads write and wait leaves child and parent a store that works."""
     beside_threads(storage)
