@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import PATIENCE
-from support.postgres import a_name, told
+from support.postgres import postgres_store_url, unused_name
 from support.processes import LONG, end, opened, settled
 from support.profiles import sampled
 
@@ -15,7 +15,7 @@ def works(request, tmp_path):
     """Consumers of `programs/chores.py`, and their store."""
     url = None
     if request.param == "postgres":
-        url = told(request.getfixturevalue("postgres"), schema=a_name())
+        url = postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
     with opened(tmp_path, url=url, lease=LONG) as works:
         yield works
 

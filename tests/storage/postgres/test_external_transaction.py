@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from conftest import Heard, drain
 from psycopg.rows import dict_row
-from support.postgres import SERVER, a_name, told
+from support.postgres import SERVER, postgres_store_url, unused_name
 
 from lifecycle import SIGNAL_ENQUEUED, ConfigurationError, DuplicateTask, TaskQueue
 from lifecycle.storage.base import Channel
@@ -20,13 +20,13 @@ PATIENCE = 30.0
 @pytest.fixture
 def schema():
     """Of a name that nobody has used."""
-    return a_name()
+    return unused_name()
 
 
 @pytest.fixture
 def queue(postgres, schema):
     """An empty queue, on a virtual clock."""
-    with closing(TaskQueue(told(postgres, schema=schema), clock=VirtualClock())) as queue:
+    with closing(TaskQueue(postgres_store_url(postgres, schema=schema), clock=VirtualClock())) as queue:
         yield queue
 
 
@@ -268,7 +268,7 @@ def test_stores_without_external_transactions_refuse_them(tmp_path, db, url):
 
 def test_immediate_queue_runs_the_task_after_the_commit(postgres, schema, db):
     """In immediate mode what was enqueued runs in the caller once it is committed."""
-    with closing(TaskQueue(told(postgres, schema=schema), immediate=True)) as queue:
+    with closing(TaskQueue(postgres_store_url(postgres, schema=schema), immediate=True)) as queue:
         add = queue.task(name="add")(lambda a, b: a + b)
         with queue.transaction(db):
             result = queue.enqueue(add.s(1, 2), db)

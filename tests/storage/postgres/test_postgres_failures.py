@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 from psycopg import sql
 from support.forks import beside_threads, forking, parted
-from support.postgres import a_name, connected, told
+from support.postgres import connected, postgres_store_url, unused_name
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
 from lifecycle.core.policies import Revocation
@@ -24,13 +24,13 @@ from lifecycle.storage.postgres.session import ConnectionLost, ServerError, Sess
 @pytest.fixture
 def schema():
     """Of a name that nobody has used."""
-    return a_name()
+    return unused_name()
 
 
 @pytest.fixture
 def where(postgres, schema):
     """The URL of an empty store."""
-    return told(postgres, schema=schema)
+    return postgres_store_url(postgres, schema=schema)
 
 
 @pytest.fixture
@@ -224,18 +224,18 @@ def test_notifications_are_sent_only_to_registered_listeners(storage, where, db)
     for name in names.values():
         db.execute(sql.SQL("listen {}").format(sql.Identifier(name)))
 
-    def told(task_id):
+    def notified_channels(task_id):
         storage.enqueue([Task(task_id, "add")], 1.0, PRODUCER)
         storage.exchange([completed(task) for task in start(storage)], None)
         return {heard.channel for heard in db.notifies(timeout=0.1)}
 
     storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.05)  # it need not be told what it does itself
-    assert told("a") == set()
+    assert notified_channels("a") == set()
     with closing(open_storage(where, "default")) as other:
         generation = other.generation(Channel.OUTCOME)
         assert other.wait(Channel.OUTCOME, generation, PATIENCE), "it looks again once it is known to listen"
-        assert told("b") == {names[Channel.OUTCOME]}
-    assert told("c") == set()
+        assert notified_channels("b") == {names[Channel.OUTCOME]}
+    assert notified_channels("c") == set()
 
 
 # All at once -------------------------------------------------------------------------------------------------------

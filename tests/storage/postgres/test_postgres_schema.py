@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from support.command_line import is_one_line, process
-from support.postgres import SERVER, a_name, connected, opened, told
+from support.postgres import SERVER, connected, open_store, postgres_store_url, unused_name
 from support.stores import PRODUCER, elsewhere, start
 
 from lifecycle.core.task import Task
@@ -22,7 +22,7 @@ KNOWN = len(postgres_schema.MIGRATIONS)
 @pytest.fixture
 def schema():
     """Of a name that nobody has used."""
-    return a_name()
+    return unused_name()
 
 
 def versions(url, schema):
@@ -33,7 +33,7 @@ def versions(url, schema):
 
 def test_schema_is_created_at_the_first_call(postgres, schema):
     """Nothing is made when a store is opened, and all that is needed when it is first used."""
-    with closing(opened(postgres, schema=schema)) as store, connected(postgres) as db:
+    with closing(open_store(postgres, schema=schema)) as store, connected(postgres) as db:
         look = "select count(*) from pg_namespace where nspname = %s"
         assert db.execute(look, [schema]).fetchone() == (0,)
         assert store.counts() == {}
@@ -49,23 +49,23 @@ def use(where, name):
 
 def test_processes_create_one_schema_together(postgres, schema):
     """Processes that all find no schema make one, together, and lose nothing of what they write into it."""
-    where = told(postgres, schema=schema)
+    where = postgres_store_url(postgres, schema=schema)
     processes = [elsewhere(use, where, name) for name in "abcd"]
     for one in processes:
         assert one.wait(60) == 0
         one.stdout.close()
     assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         assert store.counts() == {"queued": 12}
 
 
 def test_later_release_migrates_the_schema(postgres, schema, monkeypatch):
     """A later release brings an older schema up to date, with what is in it; whoever comes next finds it done."""
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         store.enqueue([Task("a", "add")], 1.0, PRODUCER)
         monkeypatch.setattr(postgres_schema, "MIGRATIONS", [*postgres_schema.MIGRATIONS, LATER])
         for _ in range(2):
-            with closing(opened(postgres, schema=schema)) as later:
+            with closing(open_store(postgres, schema=schema)) as later:
                 assert later.get("a") is not None
                 later.enqueue([Task(f"later {id(later)}", "add")], 1.0, PRODUCER)
         assert store.get("a") is not None  # the older release goes on, if the change lets it
@@ -74,11 +74,11 @@ def test_later_release_migrates_the_schema(postgres, schema, monkeypatch):
 
 def test_first_version_is_migrated_to_the_latest(postgres, schema, monkeypatch):
     """What a release of the first version has written goes on in the latest; what that release itself calls is left."""
-    with monkeypatch.context() as then, closing(opened(postgres, schema=schema)) as first:
+    with monkeypatch.context() as then, closing(open_store(postgres, schema=schema)) as first:
         then.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
         first.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
     assert versions(postgres, schema) == [1]
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         assert [task.id for task in start(store, "w")] == ["a"]
         assert store.cancel("a")
         assert store.canceling(["w"]) == ["a"]
@@ -90,12 +90,12 @@ def test_first_version_is_migrated_to_the_latest(postgres, schema, monkeypatch):
 
 def test_failed_migration_leaves_the_schema_as_it_was(postgres, schema, monkeypatch):
     """A migration happens whole or not at all: after one that failed the schema is as it was."""
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         store.counts()
     monkeypatch.setattr(
         postgres_schema, "MIGRATIONS", [*postgres_schema.MIGRATIONS, LATER + "alter table SCHEMA.nonsense add x int;"]
     )
-    with closing(opened(postgres, schema=schema)) as later, pytest.raises(StorageUnusable, match="nonsense"):
+    with closing(open_store(postgres, schema=schema)) as later, pytest.raises(StorageUnusable, match="nonsense"):
         later.counts()
     assert versions(postgres, schema) == [*range(1, KNOWN + 1)]
     with connected(postgres) as db:
@@ -106,7 +106,7 @@ def test_failed_migration_leaves_the_schema_as_it_was(postgres, schema, monkeypa
 
 def test_migrate_no_leaves_the_schema_to_the_command(postgres, schema, monkeypatch):
     """With migrate=no nothing is made or changed, the error names the command; the command does it, once."""
-    where = told(postgres, schema=schema, migrate="no")
+    where = postgres_store_url(postgres, schema=schema, migrate="no")
     with closing(open_storage(where, "q")) as store:
         for _ in range(2):
             with pytest.raises(StorageUnusable, match=f"schema {schema} is not there.*migrate=no.*lifecycle migrate"):
@@ -126,13 +126,13 @@ def test_migrate_no_leaves_the_schema_to_the_command(postgres, schema, monkeypat
 
 def test_newer_schema_is_refused(postgres, schema):
     """A schema that a newer release has made is refused, by a first use and by a migration, and not touched."""
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         store.counts()
     with connected(postgres) as db:
         db.execute(f"insert into {schema}.migration(version) values ({KNOWN + 1})")
     for use_it in (lambda store: store.counts(), lambda store: store.migrate()):
         refused = pytest.raises(StorageUnusable, match=f"has version {KNOWN + 1}, this release knows {KNOWN}: use the")
-        with closing(opened(postgres, schema=schema)) as store, refused:
+        with closing(open_store(postgres, schema=schema)) as store, refused:
             use_it(store)
     assert versions(postgres, schema) == [*range(1, KNOWN + 2)]
 
@@ -143,18 +143,18 @@ def test_schema_of_another_program_is_refused(postgres, schema):
         db.execute(f"create schema {schema}")
         db.execute(f"create table {schema}.task(id int)")
         refused = pytest.raises(StorageUnusable, match=f"{schema} is another program's: .*schema=…")
-        with closing(opened(postgres, schema=schema)) as store, refused:
+        with closing(open_store(postgres, schema=schema)) as store, refused:
             store.counts()
         assert db.execute("select count(*) from pg_tables where schemaname = %s", [schema]).fetchone() == (1,)
         db.execute(f"drop table {schema}.task")
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         assert store.counts() == {}
 
 
 @pytest.mark.parametrize("schema", ["My Queue", 'a"b', "größe", "s" * 63, "'; drop schema public; --"])
 def test_schema_may_have_any_name(postgres, schema):
     """A schema may have any name that PostgreSQL takes."""
-    with closing(opened(postgres, schema=schema)) as store, closing(opened(postgres, schema=schema)) as other:
+    with closing(open_store(postgres, schema=schema)) as store, closing(open_store(postgres, schema=schema)) as other:
         store.enqueue([Task("a", "add")], 1.0, PRODUCER)
         assert other.get("a") is not None
     with connected(postgres) as db:
@@ -163,12 +163,12 @@ def test_schema_may_have_any_name(postgres, schema):
 
 def test_database_with_another_encoding_is_refused(postgres):
     """A database that cannot hold every text is refused, before anything is made in it."""
-    name = f"lifecycle_test_{a_name()}_latin"
+    name = f"lifecycle_test_{unused_name()}_latin"
     with psycopg.connect(SERVER, autocommit=True) as db:
         db.execute(f"create database {name} template template0 encoding 'LATIN1' locale 'C'")
         try:
             where = postgres.replace(postgres.rpartition("/")[2], name)
-            with closing(opened(where)) as store, pytest.raises(StorageUnusable, match="in LATIN1: make one"):
+            with closing(open_store(where)) as store, pytest.raises(StorageUnusable, match="in LATIN1: make one"):
                 store.counts()
         finally:
             db.execute(f"drop database {name} with (force)")
@@ -176,14 +176,14 @@ def test_database_with_another_encoding_is_refused(postgres):
 
 def test_user_without_rights_learns_what_is_missing(postgres, schema):
     """A user without rights is told what is missing; with rights on the tables alone it can work, but not migrate."""
-    user = f"lifecycle_test_{a_name()}"
+    user = f"lifecycle_test_{unused_name()}"
     with connected(postgres) as db:
         db.execute(f"create role {user} login")
         try:
-            where = told(postgres.replace("//postgres@", f"//{user}@"), schema=schema)
+            where = postgres_store_url(postgres.replace("//postgres@", f"//{user}@"), schema=schema)
             with closing(open_storage(where, "q")) as store, pytest.raises(StorageUnusable, match="permission denied"):
                 store.counts()
-            with closing(opened(postgres, schema=schema)) as owner:
+            with closing(open_store(postgres, schema=schema)) as owner:
                 owner.counts()
             db.execute(f"grant usage on schema {schema} to {user}")
             db.execute(f"grant select, insert, update, delete on all tables in schema {schema} to {user}")

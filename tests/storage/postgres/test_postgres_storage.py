@@ -6,7 +6,7 @@ from contextlib import closing
 import psycopg
 import pytest
 from hypothesis import settings
-from support.postgres import a_name, connected, opened
+from support.postgres import connected, open_store, unused_name
 from support.profiles import examples
 from support.stores import PRODUCER, settlement, start
 
@@ -30,12 +30,12 @@ class PostgresSpec(StorageSpec):
 
     @classmethod
     def open_storage(cls):
-        cls.queue = a_name()
-        return opened(cls.url, cls.queue)
+        cls.queue = unused_name()
+        return open_store(cls.url, cls.queue)
 
     @classmethod
     def reopen(cls, storage):
-        return opened(cls.url, cls.queue)
+        return open_store(cls.url, cls.queue)
 
 
 def rows(url, queue):
@@ -53,8 +53,8 @@ def rows(url, queue):
 @pytest.fixture(scope="class")
 def neighbour(postgres):
     """Makes the other queue, and looks in the end whether it is as it was."""
-    name = a_name()
-    other = opened(postgres, name)
+    name = unused_name()
+    other = open_store(postgres, name)
     other.enqueue([Task(one, "add", eta=None if one in "ace" else 900.0) for one in IDS], 1.0, PRODUCER)
     ended, *_ = start(other, "w1", limit=7)
     other.exchange([settlement(ended, FAIL, retry=False)], None)
@@ -79,13 +79,13 @@ TestPostgres.settings = settings(TestPostgres.settings, max_examples=examples(12
 @pytest.fixture
 def schema():
     """Of a name that nobody has used."""
-    return a_name()
+    return unused_name()
 
 
 @pytest.fixture
 def storage(postgres, schema):
     """An empty store."""
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         yield store
 
 
@@ -265,7 +265,7 @@ def test_any_text_can_be_stored_and_found(storage, text):
 def test_queues_with_any_names_are_separate(postgres, schema):
     """Queues of one schema are apart, whatever they are called."""
     for name in ("a", "A", "a\0", "a\\0", "x" * 2000):
-        with closing(opened(postgres, name, schema=schema)) as storage:
+        with closing(open_store(postgres, name, schema=schema)) as storage:
             assert storage.counts() == {}
             storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
             assert storage.counts() == {"queued": 1}

@@ -5,7 +5,7 @@ import traceback
 from contextlib import closing
 
 import pytest
-from support.postgres import SERVER, connected, told
+from support.postgres import SERVER, connected, postgres_store_url
 from support.stores import PRODUCER
 
 from lifecycle import ConfigurationError, TaskQueue
@@ -47,7 +47,7 @@ def test_url_accepts_all_that_libpq_accepts(postgres):
         parameters = open_storage(url, "q")._server.pool.parameters
         assert expected.items() <= parameters.items()
     assert open_storage("postgresql://h/d?connect_timeout=3", "q")._server.pool.parameters["connect_timeout"] == "3"
-    with closing(open_storage(told(postgres, application_name="mine"), "q")) as storage:
+    with closing(open_storage(postgres_store_url(postgres, application_name="mine"), "q")) as storage:
         assert storage._server.read.__self__ is storage._server
         storage.counts()
         with connected(postgres) as db:

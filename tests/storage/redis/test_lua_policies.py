@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.profiles import examples
-from support.redis_server import SERVER, a_prefix, connected, opened, required
+from support.redis_server import SERVER, connected, open_store, require_server, unused_prefix
 from support.stores import PRODUCER, completed, start
 from support.strategies import patient
 
@@ -46,7 +46,7 @@ return {
 @pytest.fixture(scope="module")
 def lua():
     """Calls the policies of the scripts on the server."""
-    required()
+    require_server()
     policies = redis_script.filled((redis_script._FOLDER / "policies.lua").read_text())
     with connected(SERVER) as db:
         call = db.register_script(policies + CALL_POLICIES)
@@ -182,8 +182,8 @@ claim_cases = st.builds(
 @pytest.fixture(scope="module")
 def storage():
     """A store on the server; each case empties it."""
-    required()
-    with closing(opened(a_prefix())) as storage:
+    require_server()
+    with closing(open_store(unused_prefix())) as storage:
         yield storage
 
 

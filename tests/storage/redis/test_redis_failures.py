@@ -7,7 +7,15 @@ import pytest
 from hypothesis import settings
 from support.forks import beside_threads, forking, parted
 from support.profiles import examples
-from support.redis_server import SERVER, a_prefix, a_server, clear_away, connected, opened, told_redis
+from support.redis_server import (
+    SERVER,
+    connected,
+    delete_test_keys,
+    open_store,
+    private_server,
+    redis_store_url,
+    unused_prefix,
+)
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
 from lifecycle.core.table import FAIL, START
@@ -24,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("redis_url")
 @pytest.fixture
 def where():
     """The URL of an empty store that gives a lost connection up at once."""
-    return told_redis(patience=0)
+    return redis_store_url(patience=0)
 
 
 @pytest.fixture
@@ -37,14 +45,14 @@ def storage(where):
 @pytest.fixture(scope="module")
 def private(tmp_path_factory):
     """A server of our own, to which anything may be done."""
-    with a_server(tmp_path_factory.mktemp("redis")) as server:
+    with private_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def theirs(private):
     """An empty store there, which is patient."""
-    with closing(open_storage(told_redis(url=private.url), "default")) as store:
+    with closing(open_storage(redis_store_url(url=private.url), "default")) as store:
         yield store
 
 
@@ -102,16 +110,16 @@ class LossySpec(StorageSpec):
 
     @classmethod
     def open_storage(cls):
-        cls.prefix = a_prefix()
-        return opened(cls.prefix)
+        cls.prefix = unused_prefix()
+        return open_store(cls.prefix)
 
     @classmethod
     def reopen(cls, storage):
-        return opened(cls.prefix)
+        return open_store(cls.prefix)
 
     def teardown(self):
         super().teardown()
-        clear_away(self.prefix)
+        delete_test_keys(self.prefix)
 
 
 @pytest.mark.untraced
@@ -273,7 +281,7 @@ def test_flushed_scripts_are_loaded_again(private, theirs):
 def test_killed_listener_is_replaced(private, theirs):
     """Whoever waits hears of others' news also after the connection that listens was ended."""
     theirs.wait(Channel.WORK, theirs.generation(Channel.WORK), 0.05)
-    where = told_redis(theirs._server.settings.prefix, url=private.url)
+    where = redis_store_url(theirs._server.settings.prefix, url=private.url)
     with connected(private.url) as db:
         for task_id in "a", "b":
             with ThreadPoolExecutor(1) as pool:
@@ -311,7 +319,10 @@ def test_process_subscribes_only_while_it_waits(storage, where):
 
 def test_call_to_a_lost_server_ends_after_the_patience(tmp_path):
     """A call to a server that is gone is given up when patience is over, and works once there is one again."""
-    with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=0.2), "q")) as storage:
+    with (
+        private_server(tmp_path) as server,
+        closing(open_storage(redis_store_url(url=server.url, patience=0.2), "q")) as storage,
+    ):
         storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
         server.kill()
         for use in (storage.counts, lambda: storage.exchange((), ClaimRequest("w", 1.0, 9.0)), storage.next_due):
@@ -323,7 +334,10 @@ def test_call_to_a_lost_server_ends_after_the_patience(tmp_path):
 
 def test_close_ends_a_call_that_waits_for_the_server(tmp_path):
     """Who waits for a server to come back waits no longer once the store is closed."""
-    with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=PATIENCE), "q")) as it:
+    with (
+        private_server(tmp_path) as server,
+        closing(open_storage(redis_store_url(url=server.url, patience=PATIENCE), "q")) as it,
+    ):
         it.counts()
         server.kill()
         with ThreadPoolExecutor(1) as pool:
@@ -336,7 +350,7 @@ def test_close_ends_a_call_that_waits_for_the_server(tmp_path):
 def test_call_waits_for_a_server_that_is_a_replica(private, theirs):
     """A server that takes no writes, as in the midst of a failover, is waited for; who has no patience is told."""
     theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)
-    hasty = told_redis(theirs._server.settings.prefix, url=private.url, patience=0)
+    hasty = redis_store_url(theirs._server.settings.prefix, url=private.url, patience=0)
     with connected(private.url) as db, closing(open_storage(hasty, "default")) as other, ThreadPoolExecutor(1) as pool:
         db.replicaof("127.0.0.1", "1")
         with pytest.raises(StorageUnavailable, match=r"READONLY .*nothing was changed, it can be tried again"):

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 from support.processes import until
-from support.redis_server import a_prefix, a_server, connected, keys, opened, told_redis
+from support.redis_server import connected, keys, open_store, private_server, redis_store_url, unused_prefix
 from support.stores import PRODUCER, settlement, start
 
 from lifecycle.clock import SystemClock
@@ -28,7 +28,7 @@ def private(tmp_path_factory):
     rights = "~{test-* &{test-* -@all +@read +@write +@scripting +@pubsub +@connection +info +time"
     users = [("limited", rights), ("blind", rights.replace(" +info", ""))]
     options = [part for name, may in users for part in ("--user", name, "on", ">secret", *may.split())]
-    with a_server(folder, *options) as server:
+    with private_server(folder, *options) as server:
         yield server
 
 
@@ -45,7 +45,7 @@ def told_to(private):
 @pytest.fixture
 def theirs(private):
     """An empty store there."""
-    with closing(open_storage(told_redis(url=private.url), "q")) as storage:
+    with closing(open_storage(redis_store_url(url=private.url), "q")) as storage:
         yield storage
 
 
@@ -78,7 +78,7 @@ def test_volatile_policies_are_accepted_since_no_key_expires(private, theirs, to
 def test_server_that_hides_its_policy_is_accepted_with_a_warning(private, caplog, user):
     """A server that does not tell its policy is taken, and a warning says once what to see to."""
     url = private.url.replace("//", f"//{user}:secret@")
-    with closing(open_storage(told_redis(url=url), "q")) as storage:
+    with closing(open_storage(redis_store_url(url=url), "q")) as storage:
         storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
         [task] = start(storage)
         storage.exchange([settlement(task)], None)
@@ -99,7 +99,10 @@ def test_old_server_is_refused(redis_url, monkeypatch):
     say = RedisConnection.call
     old = b"# Server\r\nredis_version:6.0.16\r\n"
     monkeypatch.setattr(RedisConnection, "call", lambda wire, *words: old if words[0] == "INFO" else say(wire, *words))
-    with closing(opened(a_prefix())) as storage, pytest.raises(StorageUnusable, match=r"6\.0\.16 is too old: 6\.2"):
+    with (
+        closing(open_store(unused_prefix())) as storage,
+        pytest.raises(StorageUnusable, match=r"6\.0\.16 is too old: 6\.2"),
+    ):
         storage.counts()
 
 
@@ -115,7 +118,7 @@ def test_failed_connection_is_explained_without_the_password(private, caplog):
         url = (
             private.url.replace("//", f"//{who}") if who.endswith("@") else f"redis://:hunter2@{who or '127.0.0.1'}:1/0"
         )
-        with closing(open_storage(told_redis(url=url), "q")) as storage:
+        with closing(open_storage(redis_store_url(url=url), "q")) as storage:
             for use in (storage.counts, lambda: storage.enqueue([Task("a", "add")], 1.0, PRODUCER)):
                 with pytest.raises(kind, match=words) as caught:
                     use()
@@ -150,7 +153,9 @@ def test_queue_is_found_in_a_cluster(tmp_path):
     """In a cluster a queue is found on the node that has its slot, whichever node the URL names."""
     with ExitStack() as stack:
         here, there = (
-            stack.enter_context(a_server(tmp_path / name, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000"))
+            stack.enter_context(
+                private_server(tmp_path / name, "--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+            )
             for name in ("here", "there")
         )
         with connected(here.url) as one, connected(there.url) as other:
@@ -160,7 +165,7 @@ def test_queue_is_found_in_a_cluster(tmp_path):
             until(lambda: {db.execute_command("CLUSTER INFO")["cluster_state"] for db in (one, other)} == {"ok"})
             for name in "abcd":
                 for url in (here.url, there.url):
-                    with closing(open_storage(told_redis("shop", url=url), name)) as storage:
+                    with closing(open_storage(redis_store_url("shop", url=url), name)) as storage:
                         storage.enqueue([Task(url, "add")], 1.0, PRODUCER)
                         storage.exchange([settlement(task) for task in start(storage)], None)
                         there_now = storage.counts()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from redis.crc import key_slot
 from support.profiles import examples
-from support.redis_server import SERVER, a_prefix, clear_away, connected, keys, opened, overwrite
+from support.redis_server import SERVER, connected, delete_test_keys, keys, open_store, overwrite, unused_prefix
 from support.stores import PRODUCER, settlement, start
 
 from lifecycle import LIFECYCLE, Kind
@@ -34,16 +34,16 @@ class RedisSpec(StorageSpec):
 
     @classmethod
     def open_storage(cls):
-        cls.prefix = a_prefix()
-        return opened(cls.prefix)
+        cls.prefix = unused_prefix()
+        return open_store(cls.prefix)
 
     @classmethod
     def reopen(cls, storage):
-        return opened(cls.prefix)
+        return open_store(cls.prefix)
 
     def teardown(self):
         super().teardown()
-        clear_away(self.prefix)
+        delete_test_keys(self.prefix)
 
 
 def contents(prefix):
@@ -55,8 +55,8 @@ def contents(prefix):
 @pytest.fixture(scope="class")
 def neighbour():
     """Makes the other queue, and looks in the end whether it is as it was."""
-    name = a_prefix()
-    other = opened(name)
+    name = unused_prefix()
+    other = open_store(name)
     other.enqueue([Task(one, "add", eta=None if one in "ace" else 900.0) for one in IDS], 1.0, PRODUCER)
     ended, *_ = start(other, "w1", limit=7)
     other.exchange([settlement(ended, FAIL, retry=False)], None)
@@ -82,15 +82,15 @@ TestRedis.settings = settings(TestRedis.settings, max_examples=examples(20))
 @pytest.fixture
 def storage(redis_url):
     """An empty store."""
-    with closing(opened(a_prefix())) as store:
+    with closing(open_store(unused_prefix())) as store:
         yield store
 
 
 def test_queues_with_any_names_are_separate(redis_url):
     """Queues are apart, whatever they are called, each in one slot of a cluster, the keys of its tasks included."""
-    prefix, names = a_prefix(), ("a", "A", "a\0", "a}", "a}:task:{b", "a%7D", "{", "x" * 2000)
+    prefix, names = unused_prefix(), ("a", "A", "a\0", "a}", "a}:task:{b", "a%7D", "{", "x" * 2000)
     for name in names:
-        with closing(opened(prefix, name)) as storage:
+        with closing(open_store(prefix, name)) as storage:
             assert storage.counts() == {}
             storage.enqueue([Task(task_id, "add", eta=900.0) for task_id in ("a", "}{")], 1.0, PRODUCER)
             start(storage, limit=2)
