@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 from support import profiles
 from support.command_line import TASKS
-from support.postgres import a_database, a_name, told
+from support.postgres import postgres_store_url, temporary_database, unused_name
 from support.processes import LONG
-from support.redis_server import SERVER, clear_away, required, told_redis
+from support.redis_server import SERVER, delete_test_keys, redis_store_url, require_server
 from support.table_modules import FAULTY, OWN
 
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
@@ -180,7 +180,7 @@ def new(tmp_path_factory, request):
     @contextmanager
     def opened(kind, **options):
         if kind == "postgres":
-            urls[kind] = told(request.getfixturevalue("postgres"))
+            urls[kind] = postgres_store_url(request.getfixturevalue("postgres"))
         url = urls[kind] if kind in urls else on_server(kind, request)
         queue = TaskQueue(url, **({"clock": VirtualClock(), "name": f"q{next(numbers)}"} | options))
         try:
@@ -194,7 +194,7 @@ def new(tmp_path_factory, request):
 @pytest.fixture(scope="session")
 def postgres():
     """URL of a PostgreSQL database that the tests share; each test has a queue name or a schema of its own."""
-    with a_database() as url:
+    with temporary_database() as url:
         yield url
 
 
@@ -205,16 +205,16 @@ def on_server(kind, request):
     """Return the URL of an empty store on one of the servers."""
     if kind == "redis":
         request.getfixturevalue("redis_url")
-        return told_redis()
-    return told(request.getfixturevalue("postgres"), schema=a_name())
+        return redis_store_url()
+    return postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
 
 
 @pytest.fixture(scope="session")
 def redis_url():
     """URL of a Redis server that the tests share; each test has a queue name of its own."""
-    required()
+    require_server()
     yield SERVER
-    clear_away()
+    delete_test_keys()
 
 
 @pytest.fixture(params=KINDS)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import attrs
 import psycopg
-from support.postgres import SERVER, why_not
+from support.postgres import SERVER, unavailable_reason
 from support.processes import until
 
 from lifecycle.storage import SCHEMES
@@ -69,7 +69,7 @@ def postgres(folder: Path, *, private: bool) -> Iterator[Place]:
         with _postgres_server() as (server, restart), _database(server) as url:
             yield Place("postgres", url, lambda: _terminate(server, url), restart, ("fast", "immediate"))
     else:
-        if reason := why_not():
+        if reason := unavailable_reason():
             raise Missing(reason)
         with _database(SERVER) as url:
             yield Place("postgres", url, lambda: _terminate(SERVER, url))

@@ -21,9 +21,9 @@ lifecycle:                       diagrams
 lifecycle.execution:             heartbeat interruption signals stored_result registry
 lifecycle.storage:               base / claims notifications / memory
 lifecycle.storage.sqlite:        schema watcher / database / storage
-lifecycle.storage.postgres:      schema session / statements / listener / server / exchange external_transaction in_doubt
-lifecycle.storage.postgres:      url / storage
-lifecycle.storage.redis:         connection / listener rows scripts url / server / in_doubt / storage
+lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
+lifecycle.storage.postgres:      listener pool exchange / insertion server / storage
+lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
 lifecycle.execution:             environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
 lifecycle:                       locks result / function / queue / api

@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import PATIENCE
-from support.postgres import a_name, told
+from support.postgres import postgres_store_url, unused_name
 from support.processes import LONG, consumer_group, settled, stop_process
 from support.profiles import sampled
 
@@ -15,7 +15,7 @@ def group(request, tmp_path):
     """Consumers of `programs/chores.py`, on each store."""
     url = None
     if request.param == "postgres":
-        url = told(request.getfixturevalue("postgres"), schema=a_name())
+        url = postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
     with consumer_group(tmp_path, url=url, lease=LONG) as group:
         yield group
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.postgres import a_name, told
+from support.postgres import postgres_store_url, unused_name
 from support.processes import (
     LEASE,
     LONG,
@@ -308,7 +308,7 @@ def test_workers_can_be_forked_beside_threads_that_use_the_queue(tmp_path, reque
     """No connection, lock or handler state crosses a fork: other threads use the queue while workers are forked."""
     url = f"sqlite:///{tmp_path}/app.db?synchronous=off"
     if store == "postgres":
-        url = told(request.getfixturevalue("postgres"), schema=a_name())
+        url = postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
     program = subprocess.run(
         [sys.executable, PROGRAMS / "forks.py", url],
         env=environment(),

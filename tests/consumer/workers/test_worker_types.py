@@ -3,7 +3,7 @@
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
-from support.postgres import a_name, told
+from support.postgres import postgres_store_url, unused_name
 from support.processes import (
     LEASE,
     LONG,
@@ -30,13 +30,13 @@ STORES = [store for store in ("sqlite", "postgres", "redis") if store in SCHEMES
 def url(request):
     """URL of a store that no other test uses; None: an SQLite file of the group."""
     if request.param == "postgres":
-        yield told(request.getfixturevalue("postgres"), schema=a_name())
+        yield postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
     elif request.param == "redis":
-        from support.redis_server import clear_away, required, told_redis  # noqa: PLC0415 -- comes with the adapter
+        from support.redis_server import delete_test_keys, redis_store_url, require_server  # noqa: PLC0415 -- comes with the adapter
 
-        required()
-        yield told_redis()
-        clear_away()
+        require_server()
+        yield redis_store_url()
+        delete_test_keys()
     else:
         yield None
 
