@@ -24,7 +24,7 @@ def test_a_context_manager(queue):
         assert lock.is_locked()
         assert queue.is_locked("lock")
         assert not queue.is_locked("other")
-        with pytest.raises(TaskLockedException, match="'lock' is taken"), queue.lock_task("lock"):
+        with pytest.raises(TaskLockedException, match="'lock' is held already"), queue.lock_task("lock"):
             raise AssertionError("two hold it")
         assert queue.is_locked("lock")
         with queue.lock_task("other"):

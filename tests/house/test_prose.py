@@ -22,10 +22,6 @@ HEADLESS_PER_1000 = 3
 
 # Modules whose docstrings are still to be rewritten.
 UNPLAIN = {
-    "lifecycle.function",
-    "lifecycle.locks",
-    "lifecycle.queue",
-    "lifecycle.result",
     "lifecycle.consumer.os_signals",
     "lifecycle.storage.base",
     "lifecycle.storage.claims",
@@ -56,7 +52,6 @@ UNPLAIN = {
     "lifecycle.execution.external_transaction",
     "lifecycle.execution.heartbeat",
     "lifecycle.execution.signals",
-    "lifecycle.execution.stored_result",
 }
 
 
