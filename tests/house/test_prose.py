@@ -22,7 +22,6 @@ HEADLESS_PER_1000 = 3
 
 # Modules whose docstrings are still to be rewritten.
 UNPLAIN = {
-    "lifecycle.consumer.os_signals",
     "lifecycle.storage.base",
     "lifecycle.storage.claims",
     "lifecycle.storage.memory",
@@ -49,9 +48,6 @@ UNPLAIN = {
     "lifecycle.storage.sqlite.storage",
     "lifecycle.storage.sqlite.watcher",
     "lifecycle.testing.storage_spec.cases",
-    "lifecycle.execution.external_transaction",
-    "lifecycle.execution.heartbeat",
-    "lifecycle.execution.signals",
 }
 
 
