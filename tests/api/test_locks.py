@@ -174,7 +174,7 @@ def test_flushed_and_taken_again(queue):
         queue.flush_locks()
     assert lock.acquire()
     assert lock.release()
-    assert queue.engine.heartbeat._workers == {}
+    assert queue.engine.heartbeat._counts == {}
 
 
 def test_kept_alive(tmp_path):
@@ -186,7 +186,7 @@ def test_kept_alive(tmp_path):
             pass
         assert queue.is_locked("lock")
     assert not queue.is_locked("lock")
-    assert queue.engine.heartbeat._workers == {}
+    assert queue.engine.heartbeat._counts == {}
     queue.close()
 
 
