@@ -147,7 +147,7 @@ class Exchange:
         }
         if not waiting:
             return {}
-        # Revocations are read after the rows are locked: whoever revokes a task has to wait for its row, too.
+        # Revocations are read after the rows are locked: a call that revokes a task has to wait for its row, too.
         rows, revocations = self._transaction.run(
             (self._statements.lock_rows, (self._queue, number_array(waiting.values()))),
             (
@@ -187,7 +187,7 @@ def own_revocations(rows: Sequence[Row]) -> dict[str, Revocation | None]:
 
 
 def rank_of_birth(new: Task, move: Move, own: Revocation | None) -> int | None:
-    """The rank of a task that is being made; `own`: what was revoked of its id before there was a task."""
+    """Return the rank of a new task. `own`: the revocation of its id, which can be older than the task."""
     if move.lease is not None:
         return None
     return REVOKED_RANK if revoked_when_due(new, own, move.at) else new.priority

@@ -33,7 +33,7 @@ class _ExchangeInDoubt(NamedTuple):
 
 
 class ExchangesInDoubt:
-    """The exchanges with an unknown outcome, and what became of them, until their workers ask."""
+    """The exchanges with an unknown outcome, and their results once known, until their workers ask."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server

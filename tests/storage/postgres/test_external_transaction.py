@@ -19,7 +19,7 @@ PATIENCE = 30.0
 
 @pytest.fixture
 def schema():
-    """Of a name that nobody has used."""
+    """Name of a schema that is not in use."""
     return unused_name()
 
 

@@ -1,4 +1,4 @@
-"""What the PostgreSQL adapter keeps to where the world is less kind: cut connections, forks, foreign hands, no room."""
+"""The PostgreSQL adapter on lost connections, with many threads, and after forks."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ from lifecycle.storage.postgres.session import ConnectionLost, ServerError, Sess
 
 @pytest.fixture
 def schema():
-    """Of a name that nobody has used."""
+    """Name of a schema that is not in use."""
     return unused_name()
 
 

@@ -21,7 +21,7 @@ KNOWN = len(postgres_schema.MIGRATIONS)
 
 @pytest.fixture
 def schema():
-    """Of a name that nobody has used."""
+    """Name of a schema that is not in use."""
     return unused_name()
 
 

@@ -1,4 +1,4 @@
-"""What the PostgreSQL adapter keeps to: the spec, and where the world is less kind."""
+"""The PostgreSQL adapter: the spec, what the database refuses, failed writes, any texts."""
 
 import itertools
 from contextlib import closing
@@ -24,7 +24,7 @@ from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
 
 
 class PostgresSpec(StorageSpec):
-    """The PostgreSQL adapter; in the same schema is another queue, with the same ids, that nothing must happen to."""
+    """The PostgreSQL adapter; another queue in the same schema has the same ids, and must stay as it is."""
 
     url = ""
 
@@ -39,7 +39,7 @@ class PostgresSpec(StorageSpec):
 
 
 def rows(url, queue):
-    """All that is in a queue."""
+    """Return all rows of a queue."""
     with connected(url) as db:
         return [
             db.execute(
@@ -52,7 +52,7 @@ def rows(url, queue):
 
 @pytest.fixture(scope="class")
 def neighbour(postgres):
-    """Makes the other queue, and looks in the end whether it is as it was."""
+    """Create the other queue, and compare it in the end."""
     name = unused_name()
     other = open_store(postgres, name)
     other.enqueue([Task(one, "add", eta=None if one in "ace" else 900.0) for one in IDS], 1.0, PRODUCER)
@@ -78,7 +78,7 @@ TestPostgres.settings = settings(TestPostgres.settings, max_examples=examples(12
 
 @pytest.fixture
 def schema():
-    """Of a name that nobody has used."""
+    """Name of a schema that is not in use."""
     return unused_name()
 
 

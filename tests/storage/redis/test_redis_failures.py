@@ -1,4 +1,4 @@
-"""What the Redis adapter keeps to where the world is less kind: cut connections, restarts, forks, foreign hands."""
+"""The Redis adapter on lost connections, restarted servers and forks."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("redis_url")
 
 @pytest.fixture
 def where():
-    """The URL of an empty store that gives a lost connection up at once."""
+    """URL of an empty store that does not wait for a lost connection."""
     return redis_store_url(patience=0)
 
 
@@ -44,14 +44,14 @@ def storage(where):
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory):
-    """A server of our own, to which anything may be done."""
+    """A private server."""
     with private_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def theirs(private):
-    """An empty store there, which is patient."""
+    """An empty store on the private server, which waits for lost connections."""
     with closing(open_storage(redis_store_url(url=private.url), "default")) as store:
         yield store
 
@@ -84,7 +84,7 @@ class Cuts:
         monkeypatch.setattr(RedisConnection, "receive", hear)
 
     def next(self, command):
-        """What befalls this one."""
+        """Return whether to lose the connection before or after this call; ``None``: do not."""
         if not self.on or b"EVAL" not in command[:20]:
             return None
         self._calls += 1
@@ -94,7 +94,7 @@ class Cuts:
         return self._after if isinstance(self._after, str) else ("before", "after")[self._after]
 
     def lose(self, wire):
-        """The cable."""
+        """Lose the connection."""
         self.lost += 1
         wire.close()
         error = ConnectionLost("the cable was cut")
@@ -106,7 +106,7 @@ cuts = pytest.mark.parametrize("after", [False, True], ids=["before it is sent",
 
 
 class LossySpec(StorageSpec):
-    """The Redis adapter on connections that are lost all the time; nobody notices."""
+    """The Redis adapter on connections that are lost all the time."""
 
     @classmethod
     def open_storage(cls):

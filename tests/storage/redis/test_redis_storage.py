@@ -1,4 +1,4 @@
-"""What the Redis adapter keeps to: the spec, and where the world is less kind."""
+"""The Redis adapter: the spec, illegal transitions, damaged tasks, any texts."""
 
 import itertools
 from contextlib import closing
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("redis_url")
 
 
 class RedisSpec(StorageSpec):
-    """The Redis adapter; on the same server is another queue, with the same ids, that nothing must happen to."""
+    """The Redis adapter; another queue on the same server has the same ids, and must stay as it is."""
 
     @classmethod
     def open_storage(cls):
@@ -47,14 +47,14 @@ class RedisSpec(StorageSpec):
 
 
 def contents(prefix):
-    """All that is there, but for the answers that are remembered."""
+    """Return all keys with their values, without the kept answers."""
     with connected(SERVER) as db:
         return {key: db.dump(key) for key in keys(db, prefix) if not key.endswith(b":answers")}
 
 
 @pytest.fixture(scope="class")
 def neighbour():
-    """Makes the other queue, and looks in the end whether it is as it was."""
+    """Create the other queue, and compare it in the end."""
     name = unused_prefix()
     other = open_store(name)
     other.enqueue([Task(one, "add", eta=None if one in "ace" else 900.0) for one in IDS], 1.0, PRODUCER)
