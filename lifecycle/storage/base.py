@@ -56,7 +56,7 @@ class Actor(NamedTuple):
     """Who makes a transition."""
 
     worker: str
-    hold: float | None = None
+    hold_until: float | None = None
     """Until when to hold what is left waiting, to announce it first (UTC seconds); ``None``: do not."""
 
 
@@ -82,7 +82,7 @@ class ClaimRequest(NamedTuple):
     """UTC seconds."""
     lease: float
     """Seconds that a started task is held for."""
-    hold: bool = False
+    hold_scheduled: bool = False
     """Hold a task that was scheduled, too, until it is released."""
     limit: int = 1
     """How many tasks to take at the most."""

@@ -19,7 +19,7 @@ class ClaimDecisions:
     """
 
     def __init__(self, request: ClaimRequest) -> None:
-        self.worker, self.now, self._lease, self._hold, self.limit, self._batchable = request
+        self.worker, self.now, self._lease, self._hold_scheduled, self.limit, self._batchable = request
         self.over = False
         """True once the claim ends, although there may be room for more tasks."""
         self.spends = False
@@ -46,4 +46,4 @@ class ClaimDecisions:
             self._started, self.over = True, alone
         elif trigger == REVOKE and of_function is not None and of_function.once:
             self.spends = not revoked_when_due(task, own, self.now)
-        return claimed(task, trigger, self.worker, self.now, self._lease, hold=self._hold)
+        return claimed(task, trigger, self.worker, self.now, self._lease, hold_scheduled=self._hold_scheduled)

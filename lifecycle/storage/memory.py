@@ -121,7 +121,11 @@ class MemoryStorage:
                     self._let_go(row, now)
                 else:
                     move = recover(
-                        row.task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions
+                        row.task,
+                        now,
+                        worker=actor.worker,
+                        hold_until=actor.hold_until,
+                        max_interruptions=max_interruptions,
                     )
                     claims.append(self._claimed(row, move))
             return claims
@@ -164,7 +168,7 @@ class MemoryStorage:
         self._move(row, move)
         for follow_up in move.follow_ups:
             if follow_up.id not in self._rows:
-                self._insert(follow_up, enqueued(follow_up, move.at, move.worker, move.hold))
+                self._insert(follow_up, enqueued(follow_up, move.at, move.worker, move.hold_until))
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:

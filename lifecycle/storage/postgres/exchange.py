@@ -158,7 +158,7 @@ class Exchange:
 
     def _bear(self, new: Sequence[tuple[Task, Move]]) -> None:
         """Follow-ups, but for those whose id is taken."""
-        made = {one.id: (one, enqueued(one, move.at, move.worker, move.hold)) for one, move in reversed(new)}
+        made = {one.id: (one, enqueued(one, move.at, move.worker, move.hold_until)) for one, move in reversed(new)}
         tasks = [one for one, _ in new if made[one.id][0] is one]
         (said,) = self._transaction.run((self._sql.own, (self._queue, texts(made))))
         own = {key: revocation(until, once) for key, until, once in said.rows}

@@ -207,7 +207,9 @@ class PostgresStorage:
                 if known.state in WAITING:
                     freed.append((cast(int, known.seq), visibility(known, own.get(known.id), now)))
                     continue
-                move = recover(known, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
+                move = recover(
+                    known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                )
                 after = attrs.evolve(known, state=move.state.name, eta=move.eta)
                 waits = move.lease is None and move.state.name in WAITING
                 rows.append((known, move, visibility(after, own.get(known.id), now) if waits else (None, None)))

@@ -73,12 +73,12 @@ class RedisStorage:
     def _exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         told = []
         for known, move in done:
-            born = [birth(one, enqueued(one, move.at, move.worker, move.hold)) for one in move.follow_ups]
+            born = [birth(one, enqueued(one, move.at, move.worker, move.hold_until)) for one in move.follow_ups]
             told.append(settlement(known, move, born))
         wish = None
         if request is not None:
-            worker, now, lease, hold, limit, batchable = request
-            wish = (worker, now, now + lease, hold, limit, batchable and [*batchable], *stamp_of(now, worker))
+            worker, now, lease, hold_scheduled, limit, batchable = request
+            wish = (worker, now, now + lease, hold_scheduled, limit, batchable and [*batchable], *stamp_of(now, worker))
         try:
             answer = self._server.write("exchange", told, wish)
         except OutcomeUnknown as error:
@@ -99,10 +99,10 @@ class RedisStorage:
         _warn(damaged)
         made = []
         if request is not None:
-            worker, now, lease, hold, *_ = request
+            worker, now, lease, hold_scheduled, *_ = request
             for trigger, *fields in entries(claims, 5):
                 known = task(*fields)
-                move = claimed(known, trigger.decode(), worker, now, lease, hold=hold)
+                move = claimed(known, trigger.decode(), worker, now, lease, hold_scheduled=hold_scheduled)
                 made.append(Claim(known, move))
         return [bool(taken) for taken in took], made
 
@@ -123,7 +123,9 @@ class RedisStorage:
         claims = []
         for fields in entries(lapsed, 4):
             known = task(*fields)
-            move = recover(known, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
+            move = recover(
+                known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+            )
             claims.append(Claim(known, move))
         return claims
 

@@ -134,7 +134,9 @@ class SQLiteStorage:
                 if task.state in WAITING:
                     self._release(db, task, now)
                 else:
-                    move = recover(task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
+                    move = recover(
+                        task, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                    )
                     self._move(db, task, move)
                     claims.append(Claim(task, move))
         return claims
@@ -165,9 +167,9 @@ class SQLiteStorage:
         return bool(freed)
 
     def _insert(
-        self, db: sqlite3.Connection, task: Task, now: float, worker: str, hold: float | None
+        self, db: sqlite3.Connection, task: Task, now: float, worker: str, hold_until: float | None
     ) -> tuple[int, Move]:
-        move = enqueued(task, now, worker, hold)
+        move = enqueued(task, now, worker, hold_until)
         state = move.state.name
         rank = None
         if move.lease is None:
@@ -194,7 +196,7 @@ class SQLiteStorage:
             if not db.execute(
                 "select 1 from task where queue=? and id=?", (self._file.queue_id, follow_up.id)
             ).fetchone():
-                births.append((follow_up, self._insert(db, follow_up, move.at, move.worker, move.hold)[0]))
+                births.append((follow_up, self._insert(db, follow_up, move.at, move.worker, move.hold_until)[0]))
         return True
 
     def _claim(self, db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:

@@ -166,7 +166,7 @@ class AdapterAgreement(RuleBasedStateMachine):
                 self._announce(copy, move)
                 for follow_up, other in zip(move.follow_ups, twin.move.follow_ups, strict=True):
                     if other.seq is not None:
-                        born = policies.enqueued(follow_up, move.at, move.worker, move.hold)
+                        born = policies.enqueued(follow_up, move.at, move.worker, move.hold_until)
                         self._announce(Copy(follow_up, other.seq), born)
         return took, self.received("exchange", claims, theirs)
 
@@ -295,7 +295,7 @@ class AdapterAgreement(RuleBasedStateMachine):
             end.outcome(self.now),
             self.now,
             worker=str(copy.task.worker),
-            hold=self.until(hold),
+            hold_until=self.until(hold),
             max_interruptions=end.patience,
             follow_ups=tuple(call.task(self.now) for call in follow_ups),
         )

@@ -196,7 +196,7 @@ class StorageCases(ClaimOrderCases):
         demand(storage.release([running], 2.0) == [False], "a running task cannot be let go")
         known = storage.get("a")
         demand(known is not None and known.lease == running.lease, "a running task keeps its lease")
-        move = policies.settle(running, Outcome(FAIL), 3.0, worker="w", hold=9.0)
+        move = policies.settle(running, Outcome(FAIL), 3.0, worker="w", hold_until=9.0)
         storage.exchange([Settlement(running, move)], None)
         move.apply(running)
         freed = [storage.release([known], 3.0) for known in (task, running)]

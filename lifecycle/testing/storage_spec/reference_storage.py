@@ -140,7 +140,9 @@ class ReferenceStorage:
             if is_waiting(row.task):
                 self._let_go(row, now)
             else:
-                move = recover(row.task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
+                move = recover(
+                    row.task, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                )
                 claims.append(self._commit(row, move))
         return claims
 
@@ -158,7 +160,7 @@ class ReferenceStorage:
         return [task.id for task in tasks if task.canceling]
 
     def _bear(self, task: Task, now: float, actor: Actor) -> Move:
-        move = enqueued(task, now, actor.worker, actor.hold)
+        move = enqueued(task, now, actor.worker, actor.hold_until)
         self.births += 1
         task.seq = self.births
         row = Row(attrs.evolve(task, canceling=False))
@@ -174,11 +176,11 @@ class ReferenceStorage:
         self._commit(row, move)
         for follow_up in move.follow_ups:
             if self.row(follow_up.id) is None:
-                self._bear(follow_up, move.at, Actor(move.worker, move.hold))
+                self._bear(follow_up, move.at, Actor(move.worker, move.hold_until))
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
-        worker, now, lease, hold, limit, batchable = request
+        worker, now, lease, hold_scheduled, limit, batchable = request
         due = [(row.due, row.task.seq, row) for row in self.rows if row.due is not None and row.due <= now]
         for _, _, row in sorted(due, key=lambda entry: entry[:2])[:PROMOTE_LIMIT]:
             row.rank, row.due = row.task.priority, None
@@ -205,7 +207,7 @@ class ReferenceStorage:
                 and not revoked_when_due(task, own, now)
             ):
                 del self.revocations[RevocationTarget(function=True, key=task.name)]
-            claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold=hold)))
+            claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold_scheduled=hold_scheduled)))
         return claims
 
     def _ready(self) -> list[Row]:

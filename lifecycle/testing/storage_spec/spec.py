@@ -311,7 +311,7 @@ class StorageSpec(AdapterAgreement):
     def retry(self, task: str, hold: bool) -> MultipleResults[Copy]:
         """An operator gives a task at rest one more attempt."""
         copy = self.look(task)
-        move = policies.retry(copy.task, self.now, worker="operator", hold=self.until(hold))
+        move = policies.retry(copy.task, self.now, worker="operator", hold_until=self.until(hold))
         self.swap([(copy, move)])
         return multiple(copy.snapshot())
 
