@@ -162,10 +162,10 @@ def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold_until
         task.retries,
         task.interruptions,
         task.eta,
-        hold if last in WAITING else None,
+        hold_until if last in WAITING else None,
         now if last in AT_REST else None,
         path[0] in _FREES_LOCKS,
-        hold,
+        hold_until,
     )
 
 
