@@ -10,6 +10,7 @@ from lifecycle.core.policies import WAITING, visibility
 from lifecycle.core.table import START
 from lifecycle.storage import MemoryStorage, SQLiteStorage
 from lifecycle.storage.base import Channel, Settlement
+from lifecycle.storage.notifications import ChangeCounter
 
 BUGS = {}
 """Class → what is said about it, as a pattern; the test of the proof that says so, `MACHINE` for any run of steps."""
@@ -43,9 +44,9 @@ class SettlesWhateverTheVersion(MemoryStorage):
 class KeepsLocksOfInterrupted(MemoryStorage):
     """Frees the locks of an interrupted attempt when they run out, not before."""
 
-    def _move(self, row, move):
+    def _commit(self, row, move):
         locks = self._locks
-        claim = super()._move(row, move)
+        claim = super()._commit(row, move)
         self._locks = locks
         return claim
 
@@ -54,9 +55,9 @@ class KeepsLocksOfInterrupted(MemoryStorage):
 class LosesLines(MemoryStorage):
     """Writes one line of history for each move, though a move may pass through several states."""
 
-    def _move(self, row, move):
+    def _commit(self, row, move):
         history = row.history
-        claim = super()._move(row, move)
+        claim = super()._commit(row, move)
         row.history = history + row.history.splitlines(keepends=True)[-1]
         return claim
 
@@ -74,9 +75,9 @@ class DropsFollowUps(MemoryStorage):
 class WakesNobody(MemoryStorage):
     """Tells those who wait for work, and not those who wait for an outcome."""
 
-    def _notify(self, channel):
-        if channel is Channel.WORK:
-            super()._notify(channel)
+    def __init__(self):
+        super().__init__()
+        self._changes.count = lambda channel: channel is Channel.WORK and ChangeCounter.count(self._changes, channel)
 
 
 # Claiming ----------------------------------------------------------------------------------------------------------
@@ -86,8 +87,8 @@ class WakesNobody(MemoryStorage):
 class LowestFirst(MemoryStorage):
     """Takes the number of a priority for a place in the queue."""
 
-    def _rank(self, row, rank, due):
-        super()._rank(row, -rank if rank else rank, due)
+    def _set_rank(self, row, rank, due):
+        super()._set_rank(row, -rank if rank else rank, due)
 
 
 @bug(r"exchange: the moves: the adapter says .*'(executing|revoked)'.*, the model .*'expired'")
@@ -124,10 +125,10 @@ class GivesOneTaskToTwo(MemoryStorage):
 class IgnoresHolds(MemoryStorage):
     """Lets workers see what is held to be announced."""
 
-    def _move(self, row, move):
-        claim = super()._move(row, move)
+    def _commit(self, row, move):
+        claim = super()._commit(row, move)
         if row.task.lease is not None and row.task.state in WAITING:
-            self._rank(row, *visibility(row.task, None, move.at))
+            self._set_rank(row, *visibility(row.task, None, move.at))
         return claim
 
 
@@ -146,7 +147,7 @@ class NeverSpends(MemoryStorage):
 class YoungestFirst(MemoryStorage):
     """Orders tasks of one priority by their id, as if ids were given out in order."""
 
-    def _foremost(self):
+    def _first_ready(self):
         ready = [row for row in self._rows.values() if row.rank is not None]
         return min(ready, key=lambda row: (-row.rank, row.task.id), default=None)
 
@@ -198,7 +199,7 @@ class ReleasesWhatRuns(MemoryStorage):
         row = self._rows.get(task.id)
         if row is None or row.task.lease is None:
             return False
-        self._let_go(row, now)
+        self._unhold(row, now)
         return True
 
 
@@ -211,8 +212,8 @@ class ReleasesWhatRuns(MemoryStorage):
 class ForgetsAtARetry(MemoryStorage):
     """Takes what was wished of an attempt for done when that attempt has ended, though the task goes on."""
 
-    def _move(self, row, move):
-        claim = super()._move(row, move)
+    def _commit(self, row, move):
+        claim = super()._commit(row, move)
         if move.path != (START,):
             row.task.canceling = False
         return claim
@@ -222,9 +223,9 @@ class ForgetsAtARetry(MemoryStorage):
 class RemembersAtRest(MemoryStorage):
     """Never forgets that a task was to be called off."""
 
-    def _move(self, row, move):
+    def _commit(self, row, move):
         wished = row.task.canceling
-        claim = super()._move(row, move)
+        claim = super()._commit(row, move)
         row.task.canceling = wished
         return claim
 

@@ -3,26 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-
-from lifecycle.core.policies import (
-    REVOKED_RANK,
-    WAITING,
-    Move,
-    Revocation,
-    enqueued,
-    revoked_when_due,
-    visibility,
-)
+from lifecycle.core.policies import WAITING, Move, Revocation, enqueued
 from lifecycle.core.table import REVOKE
 from lifecycle.core.task import Task
 from lifecycle.storage.base import PROMOTE_LIMIT, Channel, Claim, ClaimRequest, Settlement
-from lifecycle.storage.claims import ClaimDecisions
+from lifecycle.storage.claims import ClaimDecisions, visibility_after
 from lifecycle.storage.postgres.server import Transaction
 from lifecycle.storage.postgres.session import Command, numbers, texts
 from lifecycle.storage.postgres.statements import Rank, Sql, ranks, revocation, task
 
-__all__ = ["Exchange", "Row", "rank_of_birth"]
+__all__ = ["Exchange", "Row"]
 
 Row = tuple[Any, ...]
 _NOWHERE: Rank = (None, None)
@@ -84,13 +74,11 @@ class Exchange:
         return self._transaction.run((self._sql.spend, (self._queue, function)))[0].touched > 0
 
     def _take(self, known: Task, move: Move, own: Revocation | None) -> None:
-        rank = _NOWHERE
         if move.lease is None and move.state.name in WAITING:
-            rank = visibility(attrs.evolve(known, state=move.state.name, eta=move.eta), own, move.at)
             self.news.add(Channel.WORK)
         if move.ended is not None:
             self.news.add(Channel.OUTCOME)
-        self._unwritten.append((known, move, rank))
+        self._unwritten.append((known, move, visibility_after(known, move, own)))
         self.claims.append(Claim(known, move))
 
     def writes(self) -> list[Command]:
@@ -150,10 +138,8 @@ class Exchange:
         stored = {one.seq: one for one in map(task, locked.rows)}
         places = {}
         for number, seq in waiting.items():
-            move = done[number].move
-            if seq in stored:
-                after = attrs.evolve(stored[seq], state=move.state.name, eta=move.eta)
-                places[number] = visibility(after, own.get(after.id), move.at)
+            if one := stored.get(seq):
+                places[number] = visibility_after(one, done[number].move, own.get(one.id))
         return places
 
     def _bear(self, new: Sequence[tuple[Task, Move]]) -> None:
@@ -163,18 +149,11 @@ class Exchange:
         (said,) = self._transaction.run((self._sql.own, (self._queue, texts(made))))
         own = {key: revocation(until, once) for key, until, once in said.rows}
         birth = [made[one.id][1] for one in tasks]
-        places = [rank_of_birth(one, move, own.get(one.id)) for one, move in zip(tasks, birth, strict=True)]
+        places = [visibility_after(one, move, own.get(one.id))[0] for one, move in zip(tasks, birth, strict=True)]
         (born,) = self._transaction.run(self._sql.births(self._queue, tasks, birth, places, new=False))
         self.births += [(made[task_id][0], seq) for seq, task_id in born.rows]
         if born.rows:
             self.news.add(Channel.WORK)
-
-
-def rank_of_birth(new: Task, move: Move, own: Revocation | None) -> int | None:
-    """The rank of a task that is being made; `own`: what was revoked of its id before there was a task."""
-    if move.lease is not None:
-        return None
-    return REVOKED_RANK if revoked_when_due(new, own, move.at) else new.priority
 
 
 def _parts(done: Sequence[Settlement]) -> list[list[Settlement]]:

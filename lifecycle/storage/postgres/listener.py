@@ -80,7 +80,7 @@ class PostgresSubscription:
         except (ServerError, ConnectionLost) as error:
             raise self._server.translated(error) from error
 
-    def heed(self, wanted: Collection[Channel]) -> Collection[Channel]:
+    def subscribe(self, wanted: Collection[Channel]) -> Collection[Channel]:
         """Let others know what is listened to here, and for how long."""
         queue, sql, process, now = self._server.queue_id, self._server.sql, self._server.process, monotonic()
         new = set()
@@ -96,7 +96,7 @@ class PostgresSubscription:
                 self._run((sql.unlisten, key))
         return new
 
-    def news(self) -> Collection[Channel]:
+    def changed_channels(self) -> Collection[Channel]:
         """What other processes told."""
         try:
             told = [(self._names.get(one.relname.decode()), one.be_pid) for one in self._session.news()]

@@ -83,7 +83,7 @@ class PostgresServer:
         self._migrate, self._size = migrate, pool_size
         self._closed = False
         self._all: set[Session] = set()
-        self.watch: Notifier
+        self.watch = Notifier(lambda: PostgresSubscription(self), recheck_seconds=SOON)
         self._begin_anew()
         _live.add(self)
 
@@ -95,7 +95,6 @@ class PostgresServer:
         self._queue_id = 0
         self.process = f"{os.getpid()}:{os.urandom(6).hex()}"
         """Who it is among those who listen."""
-        self.watch = Notifier(lambda: PostgresSubscription(self), settles=SOON)
 
     def forget(self) -> None:
         """Start anew, as a child after a fork: connections and threads are the parent's.
@@ -107,7 +106,7 @@ class PostgresServer:
             os.close(session.fd)
         _orphans.extend(self._all)
         self._all = set()
-        self.watch.forget()
+        self.watch.reset_after_fork()
         self._begin_anew()
 
     # Connections ---------------------------------------------------------------------------------------------------

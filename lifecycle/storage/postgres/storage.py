@@ -6,15 +6,14 @@ from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import Any, Final, cast
 
-import attrs
-
 from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import ConfigurationError, DuplicateTask, StorageError
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
-from lifecycle.storage.postgres.exchange import Exchange, rank_of_birth
+from lifecycle.storage.claims import visibility_after
+from lifecycle.storage.postgres.exchange import Exchange
 from lifecycle.storage.postgres.external_transaction import ELSEWHERE, begun, joined
 from lifecycle.storage.postgres.in_doubt import Doubts
 from lifecycle.storage.postgres.listener import channel_name
@@ -42,6 +41,8 @@ class PostgresStorage:
         )
         self._name = queue
         self._doubts = Doubts(self._sql)
+        watch = self._server.watch
+        self.generation, self.wait, self.wake = watch.generation, watch.wait, watch.wake
 
     def migrate(self) -> tuple[int, int]:
         """Bring the schema up to date; the version that it had, 0 if it was not there, and the one it has now."""
@@ -63,7 +64,7 @@ class PostgresStorage:
 
         places: list[int] = []
         if len(tasks) <= _TOGETHER and sum(len(one.payload) for one in tasks) <= _BYTES:  # in one round trip
-            ranked = [rank_of_birth(one, move, None) for one, move in zip(tasks, made, strict=True)]
+            ranked = [visibility_after(one, move, None)[0] for one, move in zip(tasks, made, strict=True)]
             try:
                 born, *_ = self._server.write(self._sql.births(queue, tasks, made, ranked, new=True), *tell)
                 places = [seq for (seq,) in born.rows]
@@ -108,7 +109,8 @@ class PostgresStorage:
         born: dict[str, int] = {}
         for part in _portions(tasks):
             ranked = [
-                rank_of_birth(one, move, own.get(one.id)) for one, move in zip(tasks[part], made[part], strict=True)
+                visibility_after(one, move, own.get(one.id))[0]
+                for one, move in zip(tasks[part], made[part], strict=True)
             ]
             (result,) = transaction.run(self._sql.births(queue, tasks[part], made[part], ranked, new=False))
             born |= {task_id: seq for seq, task_id in result.rows}
@@ -210,9 +212,7 @@ class PostgresStorage:
                 move = recover(
                     known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
                 )
-                after = attrs.evolve(known, state=move.state.name, eta=move.eta)
-                waits = move.lease is None and move.state.name in WAITING
-                rows.append((known, move, visibility(after, own.get(known.id), now) if waits else (None, None)))
+                rows.append((known, move, visibility_after(known, move, own.get(known.id))))
                 claims.append(Claim(known, move))
                 news.add(Channel.OUTCOME if move.ended is not None else Channel.WORK)
             commands: list[Command] = []
@@ -374,18 +374,6 @@ class PostgresStorage:
         """See `Storage.flush`."""
         queue = self._server.queue_id
         self._server.write(*((one, (queue,)) for one in self._sql.flush), *self._tell(queue, set(Channel)))
-        self._server.watch.notify(*Channel)
-
-    def generation(self, channel: Channel) -> int:
-        """See `Storage.generation`."""
-        return self._server.watch.generation(channel)
-
-    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """See `Storage.wait`."""
-        return self._server.watch.wait(channel, generation, timeout)
-
-    def wake(self) -> None:
-        """See `Storage.wake`."""
         self._server.watch.notify(*Channel)
 
     def clock(self) -> Clock:

@@ -47,7 +47,7 @@ class RedisSubscription:
         """The connection's socket."""
         return self._wire.fd
 
-    def heed(self, wanted: Collection[Channel]) -> Collection[Channel]:
+    def subscribe(self, wanted: Collection[Channel]) -> Collection[Channel]:
         """Subscribe to what is wanted, and to that only."""
         new = [channel for channel in Channel if channel in wanted and channel not in self._heard]
         old = [channel for channel in Channel if channel not in wanted and channel in self._heard]
@@ -78,7 +78,7 @@ class RedisSubscription:
             self._news.add(self._channels[channel])
         return False
 
-    def news(self) -> Collection[Channel]:
+    def changed_channels(self) -> Collection[Channel]:
         """What others published."""
         try:
             while self._wire.has_news():

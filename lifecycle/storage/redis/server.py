@@ -69,20 +69,20 @@ class RedisServer:
         self._home = self._address = settings.parameters["host"], settings.parameters["port"]
         """Where the URL says that the queue is, and where it is: in a cluster it may be on another node."""
         self._all: weakref.WeakSet[RedisConnection] = weakref.WeakSet()
+        self.watch = Notifier(lambda: RedisSubscription(self._reach(self._wire()), self.prefix, self._who, _translated))
         self._begin_anew()
         _live.add(self)
 
     def _begin_anew(self) -> None:
         self._free: list[NamedConnection] = []
         self._who = Who(f"{os.getpid()}:{os.urandom(6).hex()}")
-        self.watch = Notifier(lambda: RedisSubscription(self._reach(self._wire()), self.prefix, self._who, _translated))
 
     def forget(self) -> None:
         """Start anew, as a child after a fork: connections and threads are the parent's."""
         for wire in self._all:
             wire.part()
         self._all = weakref.WeakSet()
-        self.watch.forget()
+        self.watch.reset_after_fork()
         self._begin_anew()
 
     # Connections ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import Move, Revocation, claimed, enqueued, recover
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
+from lifecycle.storage.base import Actor, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
 from lifecycle.storage.redis.in_doubt import Doubts
 from lifecycle.storage.redis.rows import (
     birth,
@@ -42,6 +42,8 @@ class RedisStorage:
         """`settings`: what `lifecycle.storage.redis.url.parsed` made of a URL."""
         self._server = RedisServer(settings, queue)
         self._doubts = Doubts(self._server)
+        watch = self._server.watch
+        self.generation, self.wait, self.wake = watch.generation, watch.wait, watch.wake
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
@@ -221,18 +223,6 @@ class RedisStorage:
     def flush(self) -> None:
         """See `Storage.flush`."""
         self._server.write("clear")
-
-    def generation(self, channel: Channel) -> int:
-        """See `Storage.generation`."""
-        return self._server.watch.generation(channel)
-
-    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """See `Storage.wait`."""
-        return self._server.watch.wait(channel, generation, timeout)
-
-    def wake(self) -> None:
-        """See `Storage.wake`."""
-        self._server.watch.notify(*Channel)
 
     def clock(self) -> Clock:
         """See `Storage.clock`. The server's."""

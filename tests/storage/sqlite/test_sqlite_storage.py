@@ -276,7 +276,7 @@ def test_no_room(storage, path):
     """Where there is no room for a write, nothing of it is written, the error says so, and with room it can be made."""
     storage.enqueue([Task("a", "add", retries=1), Task("b", "add")], 1.0, PRODUCER)
     a, b = start(storage, limit=2)
-    writer = storage._file.writer()
+    writer = storage._database.writer()
     (pages,) = writer.execute("pragma page_count").fetchone()
     new = [Task("c", "add"), Task("d", "add", b"x" * 100_000)]
     follow_up = Task("e", "add")
@@ -384,11 +384,11 @@ def test_cut_off_anywhere(storage, path, error, after):
     first, second = start(storage, limit=2)
     new, follow_up = [Task("c", "add"), Task("d", "add")], Task("e", "add")
     objects = (first, second, *new, follow_up)
-    db = storage._file.writer()
+    db = storage._database.writer()
     for name, write in everything(storage, first, second, new, follow_up):
         before, known = rows(path), [attrs.astuple(task) for task in objects]
         for statement in range(1, 100):
-            storage._file._writer = CutOff(db, statement, error, after)
+            storage._database._writer = CutOff(db, statement, error, after)
             try:
                 write()
             except (StorageError, KeyboardInterrupt):
@@ -398,6 +398,6 @@ def test_cut_off_anywhere(storage, path, error, after):
             else:
                 break
             finally:
-                storage._file._writer = db
+                storage._database._writer = db
         assert 2 < statement < 99, name
         assert rows(path) != before, name
