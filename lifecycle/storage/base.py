@@ -23,7 +23,7 @@ says, so that a task that was interrupted or is retried is still to be called of
 
 from collections.abc import Collection, Sequence
 from copy import copy
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from lifecycle.clock import Clock
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-class Channel(Enum):
+class Channel(StrEnum):
     """What one can wait for."""
 
     WORK = "work"

@@ -56,7 +56,9 @@ class ChangeCounter:
         """Count a change of each channel, and wake the threads that wait."""
         with self._changed:
             for channel in channels:
-                self.count(channel)
+                self._generations[channel] += 1
+            if self._waiting_count:
+                self._changed.notify_all()
 
     def wake(self) -> None:
         """End all waits in this process, as a change of every channel does."""

@@ -18,7 +18,7 @@ from lifecycle.storage.base import (
     Settlement,
     TaskStatus,
 )
-from lifecycle.storage.claims import ClaimDecisions, Visibility, visibility_after
+from lifecycle.storage.claims import ClaimDecisions, visibility_after
 from lifecycle.storage.sqlite.database import Database, Transaction
 from lifecycle.storage.sqlite.statements import (
     DELETE_REVOCATION,
@@ -139,7 +139,8 @@ class SQLiteStorage:
     ) -> tuple[int, Move]:
         move = enqueued(task, now, worker, hold_until)
         state = move.state.name
-        rank, due = self._visibility(db, task, move)
+        own = self._own_revocation(db, task.id) if move.lease is None else None
+        rank, due = visibility_after(task, move, own)
         policy = policy_text(task.retry)
         try:
             cursor = db.execute(
@@ -203,7 +204,7 @@ class SQLiteStorage:
             stored = db.execute(TASK + " where seq=?", (task.seq,)).fetchone()
             if stored is None:
                 return False
-            rank, due = self._visibility(db, task_from(stored), move)
+            rank, due = visibility_after(task_from(stored), move, self._own_revocation(db, task.id))
             self._database.work_changed = True
         ended = move.ended
         moved = db.execute(
@@ -229,10 +230,6 @@ class SQLiteStorage:
     def _set_rank(self, db: sqlite3.Connection, task: Task, rank: int | None, due: float | None) -> None:
         db.execute("update task set rank=?, due=? where seq=?", (rank, due, task.seq))
         self._database.work_changed = True
-
-    def _visibility(self, db: sqlite3.Connection, task: Task, move: Move) -> Visibility:
-        own = self._own_revocation(db, task.id) if move.lease is None else None
-        return visibility_after(task, move, own)
 
     def _own_revocation(self, db: sqlite3.Connection, task_id: str) -> Revocation | None:
         return revocation_from(db.execute(REVOCATION, (self._database.queue_id, 0, task_id)).fetchone())
