@@ -35,7 +35,8 @@ class ChangeCounter:
         self._restart(lock)
 
     def _restart(self, lock: Any = None) -> None:
-        self._changed = threading.Condition(lock)
+        self._lock = lock or threading.RLock()  # as a context manager twice as fast as its condition
+        self._changed = threading.Condition(self._lock)
         self._waiting_count = 0
 
     def reset_after_fork(self) -> None:
@@ -54,7 +55,7 @@ class ChangeCounter:
 
     def notify(self, *channels: Channel) -> None:
         """Count a change of each channel, and wake the threads that wait."""
-        with self._changed:
+        with self._lock:
             for channel in channels:
                 self._generations[channel] += 1
             if self._waiting_count:
