@@ -1,4 +1,4 @@
-"""Several programs on one SQLite file: producers and consumers at once, and who makes the file."""
+"""Several programs on one SQLite file: producers and consumers at once, and the creation of the file."""
 
 import json
 import subprocess
@@ -13,20 +13,20 @@ from support.profiles import examples
 
 from lifecycle import TaskQueue
 
-PROMPT = 0.4
-"""Seconds: less than half of what a worker (or, tenfold, a caller) waits before it looks by itself."""
+PROMPT_SECONDS = 0.4
+"""Less than half of the time after which a worker (tenfold: a caller) looks without a wake-up."""
 
 
 @pytest.fixture
 def works(tmp_path):
-    """Consumers of `programs/tally.py`."""
+    """Yield consumers of `programs/tally.py`."""
     with opened(tmp_path, "tally", lease=LONG) as works:
         yield works
 
 
 @pytest.fixture
 def program(tmp_path):
-    """Starts programs that talk with the test, and ends them."""
+    """Yield a function that starts programs which talk with the test; they are ended in the end."""
     started = []
 
     def start(name, *args, **options):
@@ -52,8 +52,8 @@ def program(tmp_path):
     assert "".join(errors) == ""
 
 
-def test_two_and_two(works, program):
-    """Two producers and two consumers share a file: no error anywhere, each task runs once, each result comes home."""
+def test_two_producers_and_two_consumers_share_a_file(works, program):
+    """Two producers and two consumers share a file: no error, each task runs once, each result reaches its producer."""
     producers = [program("tally", first, 500, env=works.environment()) for first in (0, 500)]
     for _ in range(2):
         works.hire("-w", "2", "-q")
@@ -74,8 +74,8 @@ def test_two_and_two(works, program):
     assert {states(result) for result in results} == {"queued executing complete"}
 
 
-def test_news_of_others(works):
-    """A worker is woken by what another program enqueues, and a caller by what another program completes."""
+def test_commits_of_other_programs_wake_workers_and_callers(works):
+    """A task enqueued by another program wakes a worker, and a result of another program wakes a caller."""
     works.hire("-w", "2")
     now = works.tasks.now
     first = now()
@@ -87,12 +87,12 @@ def test_news_of_others(works):
         ran = result.get(timeout=PATIENCE)
         started.append(ran - called)
         came.append(time.time() - result.history()[-1].at)
-    assert median(started) < PROMPT
-    assert median(came) < PROMPT
+    assert median(started) < PROMPT_SECONDS
+    assert median(came) < PROMPT_SECONDS
 
 
-def test_a_caller_that_waits_early(works, program):
-    """A caller who waits while no consumer is there gets its result when one has come and run the task."""
+def test_caller_may_wait_before_there_is_a_consumer(works, program):
+    """A caller that waits while there is no consumer gets its result once a consumer has run the task."""
     producer = program("tally", 0, 1, env=works.environment())
     works.wire.wait_for(pid=producer.pid, note="ready")
     producer.stdin.write(b"go\n")
@@ -103,16 +103,16 @@ def test_a_caller_that_waits_early(works, program):
     assert producer.wait(PATIENCE) == 0
 
 
-def test_made_by_the_consumer(works):
-    """A consumer may be there before the file is: it makes it, and runs what is enqueued there later."""
+def test_consumer_creates_a_missing_file(works):
+    """A consumer creates a missing file, and runs tasks that are enqueued later."""
     assert not works.file.exists()
     works.hire()
     assert works.file.exists()
     assert settled(works.queue, works.tasks.count(7)) == ["complete"]
 
 
-def test_made_at_the_same_moment(tmp_path, program):
-    """Programs that make the file at the same moment all succeed, and none loses what another one has written."""
+def test_programs_may_create_the_file_at_the_same_moment(tmp_path, program):
+    """Programs that create the file at the same moment all succeed, and no write is lost."""
     programs = [program("race") for _ in range(4)]
     for one in programs:
         assert one.stdout.readline() == b"ready\n"
@@ -129,8 +129,8 @@ def test_made_at_the_same_moment(tmp_path, program):
         queue.close()
 
 
-def test_two_queues_in_one_file(works):
-    """Queues of different names share a file without seeing one another's tasks."""
+def test_queues_of_one_file_do_not_see_each_other(works):
+    """Queues of different names share a file without seeing each other's tasks."""
     other = TaskQueue(works.url, name="other")
     unseen = other.task(name="tally.count")(lambda number: number)(1)
     works.hire()
