@@ -75,7 +75,7 @@ def open_storage(url: str, queue: str) -> Storage:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True, keep_blank_values=True)) if parts.query else {}
     except ValueError:  # its message repeats a part of the URL
-        raise ConfigurationError("invalid URL of a store: the URL is malformed, or an option has no value") from None
+        raise ConfigurationError("the text is no URL of a store: it is malformed, or an option has no value") from None
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         fault = f"unknown scheme {parts.scheme}://" if parts.scheme else "the URL of the store has no scheme"
