@@ -112,7 +112,7 @@ def test_unreachable_server_leaves_the_hosts_time_or_the_last_known_offset():
 
 
 def test_quickest_of_several_answers_counts():
-    """Of several answers the quickest counts: it is the most exact."""
+    """The quickest of several answers counts: it is the most exact."""
     hosts = SimulatedHosts(there=5.0, back=0.0)
     ask = hosts.clock._ask
 
