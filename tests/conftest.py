@@ -10,16 +10,17 @@ from contextlib import contextmanager
 import pytest
 from support import profiles
 from support.command_line import TASKS
-from support.postgres import a_database, a_name, told
+from support.postgres import postgres_store_url, temporary_database, unused_name
 from support.processes import LONG
-from support.redis_server import SERVER, clear_away, required, told_redis
+from support.redis_server import SERVER, delete_test_keys, redis_store_url, require_server
 from support.table_modules import FAULTY, OWN
 
 from lifecycle import LIFECYCLE, TaskException, TaskQueue
 from lifecycle.consumer.cli.main import main
 from lifecycle.execution.worker import Worker
 from lifecycle.storage.base import Channel
-from lifecycle.testing import VirtualClock
+from lifecycle.testing import VirtualClock, drain
+from lifecycle.testing.signal_log import SignalLog
 
 pytest_plugins = ["pytester", "lifecycle.testing.plugin"]
 
@@ -51,24 +52,22 @@ class Killed(BaseException):
     """Raised in a worker to stop it in the middle of anything."""
 
 
-class Heard(list):
-    """The signals of a queue, in order: ``(signal, id of the task, state of the task as the handler saw it)``."""
+class Heard(SignalLog):
+    """A queue's signals, with the state that each task had in the handler."""
 
-    def __init__(self, queue, *signals):
-        super().__init__()
-        queue.signal(*signals)(self.note)
+    def __init__(self, queue):
+        self.states = []
+        super().__init__(queue)
 
-    def note(self, signal, task, exc=None):
-        self.append((signal, task.id, task.state))
-
-    def of(self, task):
-        """Return the signals of one task."""
-        return [signal for signal, task_id, _ in self if task_id == task.id]
+    def _note(self, signal, task, exc=None):
+        self.states.append((task.id, task.state))
+        super()._note(signal, task, exc)
 
     def story(self, task):
-        """Return the signals of one task as a text; fail unless they agree with the task's history."""
-        history = [LIFECYCLE.state(record.state) for record in task.history()]
-        assert [entry for entry in self if entry[1] == task.id] == [(at.signal, task.id, at) for at in history]
+        """Return the signals of a task as a text, after a comparison with its history."""
+        history = [record.state for record in task.history()]
+        assert [state for task_id, state in self.states if task_id == task.id] == history
+        assert self.of(task) == [LIFECYCLE.state(state).signal for state in history]
         return " ".join(self.of(task))
 
 
@@ -100,11 +99,6 @@ def failure(result, **options):
     with pytest.raises(TaskException) as caught:
         result.get(**options)
     return caught.value.metadata
-
-
-def drain(queue):
-    """Run all tasks that are due; return them in order."""
-    return list(iter(queue.run_next, None))
 
 
 def spin(seen, patience=PATIENCE):
@@ -186,7 +180,7 @@ def new(tmp_path_factory, request):
     @contextmanager
     def opened(kind, **options):
         if kind == "postgres":
-            urls[kind] = told(request.getfixturevalue("postgres"))
+            urls[kind] = postgres_store_url(request.getfixturevalue("postgres"))
         url = urls[kind] if kind in urls else on_server(kind, request)
         queue = TaskQueue(url, **({"clock": VirtualClock(), "name": f"q{next(numbers)}"} | options))
         try:
@@ -200,7 +194,7 @@ def new(tmp_path_factory, request):
 @pytest.fixture(scope="session")
 def postgres():
     """URL of a PostgreSQL database that the tests share; each test has a queue name or a schema of its own."""
-    with a_database() as url:
+    with temporary_database() as url:
         yield url
 
 
@@ -211,16 +205,16 @@ def on_server(kind, request):
     """Return the URL of an empty store on one of the servers."""
     if kind == "redis":
         request.getfixturevalue("redis_url")
-        return told_redis()
-    return told(request.getfixturevalue("postgres"), schema=a_name())
+        return redis_store_url()
+    return postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
 
 
 @pytest.fixture(scope="session")
 def redis_url():
     """URL of a Redis server that the tests share; each test has a queue name of its own."""
-    required()
+    require_server()
     yield SERVER
-    clear_away()
+    delete_test_keys()
 
 
 @pytest.fixture(params=KINDS)

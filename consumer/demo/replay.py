@@ -104,7 +104,7 @@ class Replay:
         """
         now = self.clock.now()
         for consumer in self._all_consumers:
-            if consumer.alive and self._run_one(consumer, now):
+            if consumer.process.can_run and self._run_one(consumer, now):
                 return True
         times = [time for time in self._times() if time > now]
         time = min(times, default=FOREVER)
@@ -118,13 +118,13 @@ class Replay:
     def _run_one(self, consumer: ReplayConsumer, now: float) -> bool:
         """Let a consumer run if it has something to do; return whether it did something."""
         if consumer.next_heartbeat <= now:
-            consumer.next_heartbeat = now + consumer.heartbeat.interval
+            consumer.next_heartbeat = now + consumer.engine.lease / 3
             consumer.heartbeat.beat()
             return True
         if consumer.sleeps_until is not None:
             if consumer.sleeps_until > now:
                 return False
-            consumer.resume()
+            consumer.process.step()
             return True
         if any(lease <= now for lease in self._leases()) and consumer.engine.recover():
             return True
@@ -132,7 +132,7 @@ class Replay:
         if due is None or due > now:
             return False
         before = len(self.step_log.steps)
-        consumer.resume()
+        consumer.process.step()
         return len(self.step_log.steps) > before
 
     def _leases(self) -> list[float]:
@@ -143,7 +143,7 @@ class Replay:
     def _times(self) -> Iterator[float]:
         """Yield the times at which a process may have something to do."""
         for consumer in self._all_consumers:
-            if consumer.alive and consumer.sleeps_until is not None:
+            if consumer.process.can_run and consumer.sleeps_until is not None:
                 yield consumer.sleeps_until
                 yield consumer.next_heartbeat
         yield from self._leases()

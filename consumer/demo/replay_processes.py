@@ -1,10 +1,8 @@
 """The processes of a replay: a producer, and consumers whose threads run one at a time."""
 
-import contextlib
 import importlib.util
 import os
 import signal
-import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Final, Protocol, cast
@@ -16,7 +14,6 @@ from lifecycle.consumer.demo.storage_tracer import StepLog, StorageTracer
 from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow
 from lifecycle.errors import LifecycleError
-from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import Interrupter
 from lifecycle.execution.registry import Function
 from lifecycle.execution.runner import TaskRunner
@@ -24,6 +21,7 @@ from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Channel
+from lifecycle.testing.simulation.stepping import ManualHeartbeat, ProcessTerminated, SimulatedProcess
 from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["DELAY_SECONDS", "FOREVER", "LEASE_SECONDS", "OPERATOR", "ReplayConsumer", "ReplayProcess", "ReplayWorld"]
@@ -40,6 +38,7 @@ class ReplayWorld(Protocol):
 
     clock: VirtualClock
     step_log: StepLog
+    faults: list[str]
 
     def open(self) -> Storage:
         """Open the store, as another process does."""
@@ -52,28 +51,6 @@ class ReplayWorld(Protocol):
     def record_signal(self, task_id: str, signal: str) -> None:
         """Record a call of a handler."""
         ...
-
-
-class _Killed(BaseException):
-    """Raised in the thread of a killed consumer, so that the thread ends without another action."""
-
-
-class _ManualHeartbeat(Heartbeat):
-    """A heartbeat without a thread: `beat` extends the leases."""
-
-    def keep(self, worker: str) -> None:
-        """Add a worker whose leases `beat` extends."""
-        self._workers[worker] = self._workers.get(worker, 0) + 1
-
-    def beat(self) -> None:
-        """Extend the leases of all workers."""
-        if self._workers:
-            self._beat(list(self._workers))
-
-    @property
-    def interval(self) -> float:
-        """The seconds between two beats."""
-        return self._interval
 
 
 class _ReplayInterrupter(Interrupter):
@@ -108,7 +85,7 @@ class ReplayProcess:
         self.queue: TaskQueue = self.tasks.queue
         self.engine = engine = self.queue.engine
         self.tracer = StorageTracer(replay.open(), replay.step_log, name, self._wait)
-        self.heartbeat = _ManualHeartbeat(engine.prolong_leases, engine.lease / 3)
+        self.heartbeat = ManualHeartbeat(engine.prolong_leases)
         engine.replace_environment(
             attrs.evolve(
                 engine.environment,
@@ -118,7 +95,7 @@ class ReplayProcess:
                 lease_keeper=self.heartbeat,
             )
         )
-        self.next_heartbeat = replay.clock.now() + self.heartbeat.interval
+        self.next_heartbeat = replay.clock.now() + engine.lease / 3
 
     def _wait(self, over: Callable[[], bool]) -> None:
         """Let other processes run until the wait is `over`."""
@@ -128,7 +105,7 @@ class ReplayProcess:
 
 
 class ReplayConsumer(ReplayProcess):
-    """A consumer with one worker. Its thread runs only while another thread waits in `resume`."""
+    """A consumer with one worker, in a simulated process."""
 
     def __init__(self, replay: ReplayWorld, name: str) -> None:
         super().__init__(replay, name)
@@ -142,41 +119,29 @@ class ReplayConsumer(ReplayProcess):
         self.heartbeat.keep(self.worker.name)
         self.sleeps_until: float | None = None
         """The time at which the running function ends its sleep; ``None`` if no function runs."""
-        self.frozen = self.killed = self.stopping = False
-        self._resumed, self._paused = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run_worker, name=name, daemon=True)
-        self._thread.start()
+        self.process = SimulatedProcess(name, self._run_worker, replay.faults.append)
 
     # In its own thread --------------------------------------------------------------------------------------------
 
-    def _run_worker(self) -> None:
-        with contextlib.suppress(_Killed):
-            self._resumed.acquire()
-            store = self.engine.storage
-            while not self.stopping:  # the loop of a consumer's worker
-                generation = store.generation(Channel.WORK)
-                self.worker.work(lambda: not self.stopping)
-                if not self.stopping:
-                    store.next_due()
-                    store.wait(Channel.WORK, generation, FOREVER)
-        self._paused.release()
+    def _run_worker(self, process: SimulatedProcess) -> None:
+        store = self.engine.storage
+        while not process.stopping:  # the loop of a consumer's worker
+            generation = store.generation(Channel.WORK)
+            self.worker.work(lambda: not process.stopping)
+            if not process.stopping:
+                store.next_due()
+                store.wait(Channel.WORK, generation, FOREVER)
 
     def _wait(self, over: Callable[[], bool]) -> None:
-        del over  # `resume` is called when it is
-        self._pause()
-
-    def _pause(self) -> None:
-        self._paused.release()
-        self._resumed.acquire()
-        if self.killed:
-            raise _Killed
+        del over  # the next step comes when it is
+        self.process.pause()
 
     def sleep(self, seconds: float) -> None:
         """Sleep on the virtual clock: the `sleep` of the demo's tasks."""
         pending = self._interrupter.pending
         now = self._replay.clock.now()
         self.sleeps_until = min(now + seconds, pending[0] if pending is not None else FOREVER)
-        self._pause()
+        self.process.pause()
         self.sleeps_until = None
         pending = self._interrupter.pending
         if pending is not None and pending[0] <= self._replay.clock.now():
@@ -203,7 +168,7 @@ class ReplayConsumer(ReplayProcess):
 
             try:
                 value = function.call(*args, **kwargs)
-            except _Killed:
+            except ProcessTerminated:
                 raise
             except BaseException as error:
                 add_end(f"raises {type(error).__name__}")
@@ -215,42 +180,28 @@ class ReplayConsumer(ReplayProcess):
 
     # In other threads ---------------------------------------------------------------------------------------------
 
-    @property
-    def alive(self) -> bool:
-        """True if the consumer can run: it is neither frozen nor killed."""
-        return self._thread.is_alive() and not self.frozen and not self.killed
-
-    def resume(self) -> None:
-        """Let the thread run until it has nothing to do, or until its function sleeps."""
-        self._resumed.release()
-        self._paused.acquire()
-        if self.stopping or self.killed:
-            self._thread.join()
-
     def send_signal(self, number: int) -> None:
         """Send a signal to the process, as an operator does."""
         step_log = self._replay.step_log
         if number == signal.SIGKILL:
             step_log.add_call(OPERATOR, self.name, "kill -9", Arrow.KILL)
-            self.killed = True
+            self.process.crashed = True
         elif number == signal.SIGTERM:
             step_log.add_call(OPERATOR, self.name, "SIGTERM", Arrow.SEND)
-            self.stopping = True
+            self.process.stopping = True
             self.worker.interrupt()
-            self.resume()
+            self.process.step()
         elif number == signal.SIGSTOP:
             step_log.add_call(OPERATOR, self.name, "SIGSTOP", Arrow.SEND)
-            self.frozen = True
+            self.process.frozen = True
         elif number == signal.SIGCONT:
             step_log.add_call(OPERATOR, self.name, "SIGCONT", Arrow.SEND)
-            self.frozen = False
+            self.process.frozen = False
 
     def close(self) -> None:
         """End the thread, without another call of the store."""
-        if self._thread.is_alive():
-            self.killed = True
-            self.tracer.fail_all_calls(_Killed)
-            self.resume()
+        self.tracer.fail_all_calls(ProcessTerminated)
+        self.process.terminate()
         self.worker.runner.close()
 
 

@@ -1,4 +1,4 @@
-"""``python -m lifecycle.testing`` runs simulated worlds."""
+"""Run simulated worlds: ``python -m lifecycle.testing``."""
 
 import sys
 

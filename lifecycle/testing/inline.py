@@ -1,4 +1,4 @@
-"""Running what was enqueued, in the test's own thread, and a store of the test's own under a program's queue."""
+"""Run tasks in the test's own thread, and give a program's queue a store in memory for a test."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,21 +25,21 @@ __all__ = ["drain", "perform", "testing_mode"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LIMIT: Final = 10_000
+TASK_LIMIT: Final = 10_000
 
 
-def drain(queue: TaskQueue, until: datetime | timedelta | float | None = None, limit: int = LIMIT) -> list[Task]:
-    """Run all that is due, and what that enqueues, in this thread; the tasks in this order, each as it came out.
+def drain(queue: TaskQueue, until: datetime | timedelta | float | None = None, limit: int = TASK_LIMIT) -> list[Task]:
+    """Run all due tasks, and the tasks that they enqueue, in this thread; return them in that order, each as it ended.
 
-    A task that is retried is in the list once for each attempt; one that was revoked or has expired is there, too.
+    A task that is retried is in the list once for each attempt. Revoked and expired tasks are in the list, too.
 
-    :param until: let that much time pass (seconds or a timedelta; or up to a moment): the queue's `VirtualClock` moves
-        on to whatever is due next, be it a retry, and in the end to `until`. ``float("inf")``: until nothing is left.
-        ``None``: the clock stands still.
-    :param limit: how many tasks may run.
+    :param until: a duration (seconds or a timedelta) or a time: the queue's `VirtualClock` advances to each due time,
+        those of retries included, and at the end to `until`. ``float("inf")``: until no task is left. ``None``: the
+        clock stands still.
+    :param limit: the largest number of tasks that may run.
 
-    Raises `AssertionError` once more than `limit` have run: tasks that enqueue one another, or that are retried for
-    ever; and `ConfigurationError` if `until` is given and the clock is not virtual.
+    Raises `AssertionError` if more than `limit` tasks run, because tasks enqueue one another or are retried for ever;
+    `ConfigurationError` if `until` is given and the clock is not virtual.
     """
     __tracebackhide__ = True
     engine = queue.engine
@@ -51,15 +51,15 @@ def drain(queue: TaskQueue, until: datetime | timedelta | float | None = None, l
             ran.append(task)
             if len(ran) > limit:
                 raise AssertionError(
-                    f"drain: {limit} tasks have run, and there are more: do they enqueue one another, or are they "
-                    f"retried for ever? The last was {task.name}, attempt {task.attempt} of task {task.id}"
+                    f"drain: {limit} tasks have run, and more are due: they may enqueue one another, or be retried for "
+                    f"ever. The last was {task.name}, attempt {task.attempt} of task {task.id}"
                 )
         if end is None:
             return ran
         if not isinstance(clock, VirtualClock):
-            raise ConfigurationError(f"drain(until=…) moves the queue's clock: give it a VirtualClock, not {clock!r}")
+            raise ConfigurationError(f"drain(until=…) needs a queue with a VirtualClock, not {clock!r}")
         due = engine.storage.next_due()
-        if due is None or not clock.now() < due <= end:  # what is due by now is in another thread's hands
+        if due is None or not clock.now() < due <= end:  # another thread holds the tasks that are due now
             if clock.now() < end < inf:
                 clock.set(end)
             return ran
@@ -71,19 +71,19 @@ def _end(until: datetime | timedelta | float, now: float) -> float:
 
 
 def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a task of `fn` here and now, as a worker would run its first attempt, but without a store; what it returned.
+    """Run a task of `fn` now, as the first attempt of a worker, but without a store; return the function's result.
 
-    More than ``fn.call_local``: arguments and result go through the queue's serializer, an `async` function is awaited,
-    a ``context=True`` function gets its task, hooks are called, and the timeout holds. No signal is sent, and nothing
-    is retried.
+    Does more than ``fn.call_local``: arguments and result pass through the queue's serializer, an `async` function is
+    awaited, a ``context=True`` function gets its task, hooks are called, and the timeout applies. No signal is sent,
+    and nothing is retried.
 
-    Raises what the function raised (`RetryTask`, `CancelExecution` and `TaskTimeout` included), `Unserializable`, and
+    Raises the function's exception (`RetryTask`, `CancelExecution` and `TaskTimeout` included), `Unserializable`, and
     `TypeError` if the arguments do not fit.
     """
     engine = fn._engine
-    made = fn.s(*args, **kwargs)
-    engine.prepare((made,))
-    task = engine.attach_serializer(attrs.evolve(made, call=None))  # its arguments are what is read back
+    new = fn.s(*args, **kwargs)
+    engine.prepare((new,))
+    task = engine.attach_serializer(attrs.evolve(new, call=None))  # its arguments are read from the payload
     task.state, task.attempt, task.worker = EXECUTING.name, 1, engine.process_name()
     runner = TaskRunner(engine)
     try:
@@ -97,17 +97,16 @@ def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 @contextmanager
 def testing_mode(queue: TaskQueue, clock: Clock | None = None) -> Iterator[TaskQueue]:  # noqa: PT028 -- no test
-    """Within the ``with``, `queue` keeps its tasks in a store of its own, in memory, that is empty at first.
+    """Give `queue` an empty store in memory for the duration of the ``with`` block.
 
-    For a queue that a program has made when it was imported: its functions, signal handlers and hooks stay as they are,
-    and its own store is not touched, nor even opened. Holds for all threads and all `async` tasks of the process, not
-    for other processes; so for one test at a time in a process. Can be nested.
+    Use it for a queue that a program makes when it is imported. The queue's functions, signal handlers and hooks stay
+    as they are; its own store is not touched, not even opened. It applies to all threads and `async` tasks of the
+    process, but not to other processes, so run one such test at a time in a process. Blocks can be nested.
 
-    :param clock: for that time, say a `VirtualClock`; ``None``: the queue's.
+    :param clock: the clock in the block, such as a `VirtualClock`; ``None``: the queue's own clock.
 
-    Afterwards the queue is as it was before, and who still waits for something in memory is told that it is gone
-    (`StorageError`, `UnknownTask`). Not to be entered or left while a consumer runs the queue: it would not find what
-    it has begun.
+    After the block the queue is as before. Calls that still wait for a task in memory raise `StorageError` or
+    `UnknownTask`. Do not enter or leave the block while a consumer runs the queue: it would not find its running tasks.
     """
     engine = queue.engine
     before = engine.environment
@@ -120,4 +119,4 @@ def testing_mode(queue: TaskQueue, clock: Clock | None = None) -> Iterator[TaskQ
         storage.close()
 
 
-testing_mode.__test__ = False  # type: ignore[attr-defined]  # pytest takes its name for a test's
+testing_mode.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it as a test

@@ -1,11 +1,11 @@
-"""Fixtures for pytest (8 or later), there as soon as the package is installed; ``-p no:lifecycle`` leaves them out.
+"""The pytest plugin (pytest 8 or later), active in every environment with the package; ``-p no:lifecycle`` disables it.
 
 - `lifecycle_clock`: a `VirtualClock`.
 - `lifecycle_queue`: an empty `TaskQueue` in memory on that clock.
-- `lifecycle_signals`: records a queue's signals, and fails the test at the first that the table does not have there.
+- `lifecycle_signals`: records a queue's signals, and fails the test at the first illegal signal.
 
-What a test does with a queue, be it one of these or the program's own, stands in `lifecycle.testing.assertions`
-(`assert_enqueued`, `refute_enqueued`) and `lifecycle.testing.inline` (`drain`, `perform`, `testing_mode`)::
+`lifecycle.testing.assertions` (`assert_enqueued`, `refute_enqueued`) and `lifecycle.testing.inline` (`drain`,
+`perform`, `testing_mode`) work with these queues and with a program's own::
 
     def test_a_reminder_goes_out_after_a_day(lifecycle_clock, lifecycle_signals):
         with testing_mode(app.queue, lifecycle_clock):
@@ -28,14 +28,14 @@ from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["lifecycle_clock", "lifecycle_queue", "lifecycle_signals"]
 
-_RECORDINGS: Final = pytest.StashKey[list[SignalLog]]()
-"""Of a test: whose signals it records."""
+_SIGNAL_LOGS: Final = pytest.StashKey[list[SignalLog]]()
+"""The signal logs of a test."""
 _MESSAGE: Final = "illegal sequence of signals: {}"
 
 
 @pytest.fixture
 def lifecycle_clock() -> VirtualClock:
-    """A clock that stands still until the test moves it."""
+    """A clock that stands still until the test advances it."""
     return VirtualClock()
 
 
@@ -51,46 +51,46 @@ def lifecycle_queue(lifecycle_clock: VirtualClock) -> Iterator[TaskQueue]:
 def lifecycle_signals(request: pytest.FixtureRequest) -> Iterator[Callable[[TaskQueue], SignalLog]]:
     """``lifecycle_signals(queue)`` records the queue's signals from then on: a list of ``(signal, task id)``.
 
-    Its `of` gives those of one task, by the task, its handle or its id. The first signal that is illegal after those
-    before it fails the test, and names task and position: at once, if it is sent in the thread that called this and not
-    from a task's body, else at the end of the test, at the latest when its fixtures are torn down.
+    Its `of` returns the signals of one task, given as a task, a handle or an id. The first illegal signal fails the
+    test, with the task and the position: at once, if it is sent in the thread that called this and not from a task's
+    function; else at the end of the test, at the latest when its fixtures are torn down.
     """
-    recordings: list[SignalLog] = request.node.stash.setdefault(_RECORDINGS, [])
+    logs: list[SignalLog] = request.node.stash.setdefault(_SIGNAL_LOGS, [])
 
     def record(queue: TaskQueue) -> SignalLog:
-        recordings.append(SignalLog(queue, _strike))
-        return recordings[-1]
+        logs.append(SignalLog(queue, _fail_at_once))
+        return logs[-1]
 
     yield record
-    for heard in recordings:
-        heard.close()
-    _judge(recordings)
+    for log in logs:
+        log.close()
+    _fail_if_illegal(logs)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that has passed fails after all, if what it has recorded is not legal."""
-    recordings = item.stash.get(_RECORDINGS, [])
+    """Fail a test that has passed if it has recorded an illegal signal."""
+    logs = item.stash.get(_SIGNAL_LOGS, [])
     try:
         result = yield
     except pytest.fail.Exception as failure:
-        for heard in recordings:  # it was said here, and need not be said again
-            if heard.fault is not None and str(heard.fault) in str(failure):
-                heard.fault = None
+        for log in logs:  # reported here, and not again in the teardown
+            if log.fault is not None and str(log.fault) in str(failure):
+                log.fault = None
         raise
-    _judge(recordings)
+    _fail_if_illegal(logs)
     return result
 
 
-def _judge(recordings: list[SignalLog]) -> None:
-    """Fail because of the first that is not legal; it is told once."""
-    for heard in recordings:
-        if heard.fault is not None:
-            fault, heard.fault = heard.fault, None
+def _fail_if_illegal(logs: list[SignalLog]) -> None:
+    """Fail at the first illegal signal; report it only once."""
+    for log in logs:
+        if log.fault is not None:
+            fault, log.fault = log.fault, None
             pytest.fail(_MESSAGE.format(fault), pytrace=False)
 
 
-def _strike(fault: IllegalSequence) -> NoReturn:
-    """Fail the test; what `pytest.fail` raises is no `Exception`, and so passes through handlers and workers."""
+def _fail_at_once(fault: IllegalSequence) -> NoReturn:
+    """Fail the test at once: `pytest.fail` raises no `Exception`, so handlers and workers do not catch it."""
     __tracebackhide__ = True
     pytest.fail(_MESSAGE.format(fault))

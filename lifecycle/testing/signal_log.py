@@ -1,4 +1,4 @@
-"""The signals of a queue, as a test hears them: each held against the table as it comes."""
+"""A log of a queue's signals, which compares each signal with the table."""
 
 import threading
 from collections.abc import Callable
@@ -14,18 +14,18 @@ __all__ = ["SignalLog"]
 
 
 class SignalLog(list[tuple[str, str]]):
-    """``(signal, task id)`` for all that a queue announces from now on in this process, in order; until `close`."""
+    """A list of ``(signal, task id)`` of all signals of a queue in this process, in order, until `close`."""
 
-    def __init__(self, queue: TaskQueue, strike: Callable[[IllegalSequence], object] | None = None) -> None:
-        """Tasks that are in the store already go on from where they are; so begin before workers run.
+    def __init__(self, queue: TaskQueue, on_fault: Callable[[IllegalSequence], object] | None = None) -> None:
+        """Begin before workers run: stored tasks are read first, and go on from their current states.
 
-        `strike`: called at the first signal that is not legal, if it comes in this thread, outside a task's body; it
-        may raise what is no `Exception`, and so end what runs. What it raises elsewhere would not get to the test.
+        `on_fault`: called at the first illegal signal, if it is sent in this thread, outside a task's function. It may
+        raise a `BaseException` to end the test; raised elsewhere, an exception would not reach the test.
         """
         super().__init__()
         self.fault: IllegalSequence | None = None
-        """The first signal that was not legal: which, of which task, and where in its sequence."""
-        self._queue, self._strike, self._thread = queue, strike, threading.get_ident()
+        """The first illegal signal: its task, and its position in the task's sequence."""
+        self._queue, self._on_fault, self._thread = queue, on_fault, threading.get_ident()
         self._checker, self._mutex = Checker(), threading.Lock()
         for task in queue.tasks(limit=2**31):
             for record in queue.history(task.id):
@@ -45,17 +45,17 @@ class SignalLog(list[tuple[str, str]]):
                 self.fault = fault
         if (
             self.fault is not None
-            and self._strike is not None
+            and self._on_fault is not None
             and threading.get_ident() == self._thread
             and current_task.get() is None
         ):
-            self._strike(self.fault)
+            self._on_fault(self.fault)
 
     def of(self, task: Task | Result[object] | str) -> list[str]:
-        """The signals of one task, given by itself, its handle or its id."""
+        """Return the signals of a task, given as a task, a handle or an id."""
         task_id = task if isinstance(task, str) else task.id
         return [signal for signal, of in self if of == task_id]
 
     def close(self) -> None:
-        """Hear no more."""
+        """End the recording."""
         self._queue.disconnect_signal(self._note)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.processes import PATIENCE, environment
 from support.profiles import thorough
-from support.redis_server import SERVER, a_prefix, connected, required
+from support.redis_server import SERVER, connected, require_server, unused_prefix
 
 from lifecycle import LIFECYCLE
 from lifecycle.testing import IllegalSequence
@@ -25,7 +25,7 @@ from lifecycle.testing import check as hold
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "recipes"
 PAGE = ROOT / "docs" / "other-queues.md"
-PREFIX = f"{a_prefix()}:"
+PREFIX = f"{unused_prefix()}:"
 """Prefix of the keys of Celery's broker."""
 
 
@@ -144,7 +144,7 @@ def test_huey_forgets_tasks_of_a_killed_consumer(huey):
 def celery(tmp_path_factory):
     """A trace of Celery, with a pool of processes; its worker was killed, and has a successor."""
     need("celery")
-    required()
+    require_server()
     folder = tmp_path_factory.mktemp("celery")
     (folder / "worker.log").touch()
     command = (

@@ -1,4 +1,4 @@
-"""Bad input: refused where it is given, by name and with a way out; the queue goes on, and nothing is lost."""
+"""Bad input: refused with an error that names the input and a way out; the queue goes on, and nothing is lost."""
 
 import functools
 import re
@@ -31,26 +31,26 @@ def add(queue):
     return add
 
 
-# Arguments ---------------------------------------------------------------------------------------------------------
+# Arguments -----------------------------------------------------------------------------------------------------------
 
 
-class Odd:
-    """Something that is nobody's to store."""
+class NotSerializable:
+    """Object that no serializer stores."""
 
 
 PLACES = {
-    "argument 'a' of": ((Odd(),), {}),
-    "argument 'b'['when'][1] of": ((1, {"when": [2, Odd()]}), {}),
-    "argument 'b'[0] of": ((1,), {"b": [Odd()]}),
-    "argument 3[0] of": ((1, 2, 3, (Odd(),)), {}),
-    "argument 'named' of": ((1,), {"named": Odd()}),
+    "argument 'a' of": ((NotSerializable(),), {}),
+    "argument 'b'['when'][1] of": ((1, {"when": [2, NotSerializable()]}), {}),
+    "argument 'b'[0] of": ((1,), {"b": [NotSerializable()]}),
+    "argument 3[0] of": ((1, 2, 3, (NotSerializable(),)), {}),
+    "argument 'named' of": ((1,), {"named": NotSerializable()}),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("way", ["call", "s", "schedule", "map"])
-def test_unserializable_arguments(queue, heard, add, place, way):
-    """An argument that cannot be stored is refused at the call: the error names task, argument and place; no task is made."""
+def test_unserializable_argument_is_refused_at_the_call(queue, heard, add, place, way):
+    """An argument that cannot be stored is refused at the call, with task, argument and place in the error."""
     args, kwargs = PLACES[place]
     count = sum(queue.counts().values())
     with pytest.raises(Unserializable, match=re.escape(f"{place} {add.name}")) as caught:
@@ -62,15 +62,15 @@ def test_unserializable_arguments(queue, heard, add, place, way):
             add.schedule(args, kwargs, delay=5)
         else:
             add(*args, **kwargs)
-    assert "Odd" in str(caught.value)
+    assert "NotSerializable" in str(caught.value)
     assert "pass " in str(caught.value)
     assert heard == []
     assert sum(queue.counts().values()) == count
 
 
 @pytest.mark.parametrize("kwargs", [False, True])
-def test_what_cannot_be_pickled(make, kwargs):
-    """A serializer that cannot tell the place leaves the task and the argument named all the same."""
+def test_unpicklable_argument_is_named(make, kwargs):
+    """A serializer that cannot give the place still leads to an error that names the task and the argument."""
     queue = make(serializer=PickleSerializer("a secret of sixteen bytes"))
 
     @queue.task()
@@ -80,10 +80,10 @@ def test_what_cannot_be_pickled(make, kwargs):
         add(1, b=lambda: 0) if kwargs else add(1, lambda: 0)
 
 
-def test_unserializable_arguments_in_a_task(queue, heard):
-    """A task that calls another with what cannot be stored fails with that error, not with one about its result."""
+def test_unserializable_argument_of_a_nested_call_is_the_error_of_the_outer_task(queue, heard):
+    """A task that calls another one with an argument that cannot be stored fails with that error."""
     inner = queue.task(name="inner")(lambda what: None)
-    outer = queue.task(name="outer")(lambda: inner(Odd()))
+    outer = queue.task(name="outer")(lambda: inner(NotSerializable()))
     result = outer()
     drain(queue)
     assert heard.story(result) == "enqueued executing error"
@@ -92,36 +92,36 @@ def test_unserializable_arguments_in_a_task(queue, heard):
     assert "result of" not in error
 
 
-def test_context_is_not_an_argument(queue):
-    """The task that a function is passed is none of its arguments: errors count as the caller does."""
+def test_context_is_not_counted_among_the_arguments(queue):
+    """The task that a function with context gets is none of its arguments: errors count as the caller does."""
 
     @queue.task(context=True)
     def look(a, b, task=None): ...
 
     with pytest.raises(Unserializable, match="argument 'b' of"):
-        look(1, Odd())
+        look(1, NotSerializable())
 
 
-# Options -----------------------------------------------------------------------------------------------------------
+# Options -------------------------------------------------------------------------------------------------------------
 
 
 NAN, INF = float("nan"), float("inf")
-NO_DURATIONS = [-1, -0.5, NAN, INF, -INF, "5", True, timedelta(seconds=-1), [5]]
+NOT_DURATIONS = [-1, -0.5, NAN, INF, -INF, "5", True, timedelta(seconds=-1), [5]]
 OPTIONS = {
     "retries": [-1, True, False, 1.0, 2.5, "3", None],
-    "retry_delay": [*NO_DURATIONS, None],
+    "retry_delay": [*NOT_DURATIONS, None],
     "retry_backoff": [-1, NAN, INF, "2", True, None, timedelta(seconds=2)],
-    "retry_max_delay": [*NO_DURATIONS, None],
+    "retry_max_delay": [*NOT_DURATIONS, None],
     "retry_jitter": [-0.1, 1.1, NAN, "0.5", None, timedelta(0)],
     "priority": [1.0, 2.5, "high", 2**31, -(2**31) - 1, True, NAN, Decimal(1)],
-    "timeout": NO_DURATIONS,
+    "timeout": NOT_DURATIONS,
     "expires": [NAN, INF, "tomorrow", True, [5]],
 }
 
 
 @pytest.mark.parametrize(("option", "value"), [(option, value) for option in OPTIONS for value in OPTIONS[option]])
-def test_options_of_a_function(queue, option, value):
-    """An option that cannot be is refused where the function is declared: the error names it, and what it was."""
+def test_bad_option_of_a_function_is_refused_at_its_declaration(queue, option, value):
+    """A bad option of a function is refused at the declaration: the error names the option and its value."""
     with pytest.raises(ConfigurationError) as caught:
         queue.task(name="bad", **{option: value})(lambda: None)
     assert option in str(caught.value)
@@ -131,10 +131,10 @@ def test_options_of_a_function(queue, option, value):
 
 CALLS = {
     "retries": [-1, True, 1.0, "3"],
-    "retry_delay": NO_DURATIONS,
+    "retry_delay": NOT_DURATIONS,
     "retry_backoff": [-1, NAN, INF, "2", True],
     "priority": [1.0, "high", 2**31, True],
-    "timeout": NO_DURATIONS,
+    "timeout": NOT_DURATIONS,
     "expires": [NAN, INF, "tomorrow", True],
     "delay": [NAN, INF, -INF, "5", True, -1, timedelta(seconds=-1)],
     "eta": [5.0, "tomorrow"],
@@ -142,8 +142,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("option", "value"), [(option, value) for option in CALLS for value in CALLS[option]])
-def test_options_of_a_call(queue, heard, add, option, value):
-    """So is one of a single call; then nothing is enqueued."""
+def test_bad_option_of_a_call_is_refused_and_nothing_is_enqueued(queue, heard, add, option, value):
+    """A bad option of a call is refused, and nothing is enqueued."""
     count = sum(queue.counts().values())
     with pytest.raises(ConfigurationError) as caught:
         add.schedule((1,), **{option: value})
@@ -162,8 +162,8 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in FIELDS for value in FIELDS[field]])
-def test_fields_of_a_task(queue, heard, add, field, value):
-    """So is a field of a task that was changed before it is enqueued; put right, the task can be enqueued."""
+def test_bad_field_of_a_task_is_refused_until_it_is_corrected(queue, heard, add, field, value):
+    """A bad field of a task is refused at its enqueuing; after the correction of the field the task can be enqueued."""
     task = add.s(1)
     good = getattr(task, field)
     setattr(task, field, value)
@@ -175,22 +175,22 @@ def test_fields_of_a_task(queue, heard, add, field, value):
     assert queue.enqueue(task).state == "queued"
 
 
-class Picky(int):
-    """A whole number that somebody has subclassed, and that counts how often it is compared."""
+class CountingInt(int):
+    """Subclass of int that counts how often it is compared."""
 
     compared = 0
 
     def __eq__(self, other):
-        Picky.compared += 1
-        assert Picky.compared < 1000, "it is compared with every number there is"
+        CountingInt.compared += 1
+        assert CountingInt.compared < 1000, "it is compared with every number there is"
         return int(self) == other
 
     __hash__ = int.__hash__
 
 
-def test_numbers_of_another_type(queue, add):
-    """Whole numbers of a type of their own, an `IntEnum`'s, say, are whole numbers."""
-    number = Picky(5)
+def test_int_subclass_is_a_whole_number(queue, add):
+    """A whole number of a subclass of int, of an `IntEnum` for example, is a whole number."""
+    number = CountingInt(5)
     for result in (
         add.schedule((1,), priority=number, retries=number),
         queue.task(name="high", priority=number, retries=number)(lambda: 1)(),
@@ -199,15 +199,15 @@ def test_numbers_of_another_type(queue, add):
         assert queue.run_next().id == result.id
 
 
-def test_an_eta_and_a_delay(queue, heard, add):
-    """An ETA and a delay contradict each other."""
+def test_eta_and_delay_together_are_refused(queue, heard, add):
+    """An ETA and a delay together are refused."""
     with pytest.raises(ConfigurationError, match="eta or delay, not both"):
         add.schedule((1,), eta=datetime.now(UTC), delay=5)
     assert heard == []
 
 
-def test_without_parentheses(queue):
-    """A decorator that is used without its parentheses says so; so do signals."""
+def test_decorator_without_parentheses_is_refused(queue):
+    """A decorator of tasks or handlers without its parentheses is refused, with the correct form in the error."""
 
     def chore(): ...
 
@@ -219,8 +219,8 @@ def test_without_parentheses(queue):
         queue.task()("chore")
 
 
-def test_a_callable_without_a_name(queue):
-    """What has no name of its own needs one as a task: the error says so; given one, it works."""
+def test_callable_without_a_name_needs_the_name_option(queue):
+    """A callable without a name of its own is refused as a task, unless `name=` is given."""
     nameless = functools.partial(max, 1)
     with pytest.raises(ConfigurationError, match="name="):
         queue.task()(nameless)
@@ -230,8 +230,8 @@ def test_a_callable_without_a_name(queue):
     assert result.get() == 3
 
 
-def test_a_task_is_enqueued_once(queue, heard, add):
-    """A task that was enqueued, or comes from the store, is not enqueued again: the error says what to do instead."""
+def test_enqueued_task_cannot_be_enqueued_again(queue, heard, add):
+    """A task that was enqueued, or comes from the store, cannot be enqueued again: the error gives the alternatives."""
     task = add.s(1)
     result = queue.enqueue(task)
     for again in (task, queue.get(result.id)):
@@ -246,16 +246,16 @@ def test_a_task_is_enqueued_once(queue, heard, add):
 
 
 @pytest.mark.parametrize("what", ["handle", "function", "name", None])
-def test_what_is_no_task(queue, heard, add, what):
-    """What is no task is not enqueued: the error says what was given, and what makes a task."""
+def test_value_that_is_no_task_cannot_be_enqueued(queue, heard, add, what):
+    """A value that is no task cannot be enqueued: the error shows the value and how to make a task."""
     thing = {"handle": queue.handle("some id"), "function": add, "name": add.name, None: None}[what]
     with pytest.raises((TypeError, ConfigurationError), match=r"\.s\("):
         queue.enqueue(thing)
     assert heard == []
 
 
-def test_reading_results_in_vain(queue, add):
-    """A timeout that is no time is refused, and the task is not touched."""
+def test_bad_timeout_of_a_result_is_refused(queue, add):
+    """A timeout that is no duration is refused, and the task stays as it is."""
     result = add(1)
     for bad in ("soon", [5]):
         with pytest.raises((TypeError, ValueError)):
@@ -268,13 +268,13 @@ def test_reading_results_in_vain(queue, add):
         failed.get()
 
 
-# What a task says of itself ----------------------------------------------------------------------------------------
+# Exceptions of a task ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("delay", ["soon", NAN, INF, -5, True, [5]])
 @pytest.mark.parametrize("kind_of", ["retry", "limit"])
-def test_bad_delays_of_a_retry(queue, heard, delay, kind_of):
-    """A task that asks for a retry after no time at all, or at a moment that is none, has made an error: it ends so."""
+def test_bad_delay_of_a_requested_retry_ends_the_task_as_error(queue, heard, delay, kind_of):
+    """A task that asks for a retry with a bad delay ends `error`."""
 
     @queue.task()
     def again():
@@ -288,8 +288,8 @@ def test_bad_delays_of_a_retry(queue, heard, delay, kind_of):
 
 
 @pytest.mark.parametrize("eta", ["tomorrow", 5.0, NAN])
-def test_bad_etas_of_a_retry(queue, heard, eta):
-    """The same goes for the ETA."""
+def test_bad_eta_of_a_requested_retry_ends_the_task_as_error(queue, heard, eta):
+    """A task that asks for a retry with a bad ETA ends `error`."""
 
     @queue.task()
     def again():
@@ -302,28 +302,28 @@ def test_bad_etas_of_a_retry(queue, heard, eta):
     assert repr(eta) in failure(result)["error"]
 
 
-class Wild(RetryTask):
-    """Whose attributes are nobody's."""
+class RetryWithBadDelay(RetryTask):
+    """`RetryTask` whose delay is no duration."""
 
     def __init__(self):
         super().__init__()
         self.delay = object()
 
 
-def test_wild_exceptions(queue):
-    """Whatever a task raises, its worker goes on."""
-    result = queue.task(name="wild")(lambda: (_ for _ in ()).throw(Wild()))()
+def test_exception_with_bad_attributes_does_not_stop_the_worker(queue):
+    """A worker goes on after any exception of a task."""
+    result = queue.task(name="wild")(lambda: (_ for _ in ()).throw(RetryWithBadDelay()))()
     queue.run_next()
     queue.run_next()
     assert result.state == "error"
 
 
-# Signals, states ---------------------------------------------------------------------------------------------------
+# Signals, states -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", ["completed", "SIGNAL_ERROR", "", "Error", "rate_limited", None, 7])
-def test_misspelt_signals(queue, bad):
-    """A signal that does not exist is refused where it is named, with those that do; nothing is registered."""
+def test_misspelled_signal_is_refused_with_a_list_of_signals(queue, bad):
+    """A name that is no signal is refused, with a list of the signals; nothing is registered."""
     heard = []
 
     def handler(signal, task, exc=None):

@@ -1,4 +1,4 @@
-"""Calling task functions: now, later, many at once; with arguments that fit; each call a task with an id of its own."""
+"""Calls of task functions: at once, later, many in one batch; their arguments and ids."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -12,8 +12,8 @@ from support.strategies import patient
 from lifecycle import ConfigurationError, DuplicateTask, UnknownTask, Unserializable
 
 
-def test_a_task_is_yours_until_it_is_enqueued(queue, heard, add):
-    """`s` makes a task that is nowhere yet; what is changed in it before it is enqueued counts."""
+def test_changes_of_a_task_before_it_is_enqueued_count(queue, heard, add):
+    """`s` makes a task that is in no store yet; changes of the task before it is enqueued count."""
     task = add.s(1, b=2)
     assert (task.state, task.args, task.kwargs, len(heard)) == (None, (1,), {"b": 2}, 0)
     with pytest.raises(UnknownTask, match=task.id):
@@ -39,8 +39,8 @@ ETAS = {
     [*({"eta": eta} for eta in ETAS.values()), {"delay": 100}, {"delay": 100.0}, {"delay": timedelta(seconds=100)}],
     ids=str,
 )
-def test_etas(queue, clock, add, when):
-    """A task runs at its ETA, given as an aware or a local datetime, or as a delay, in seconds or as a timedelta."""
+def test_task_runs_at_its_eta_or_after_its_delay(queue, clock, add, when):
+    """A task runs at its ETA, an aware or a local datetime, or after its delay, seconds or a timedelta."""
     result = add.schedule((1, 2), **when)
     assert queue.get(result.id).eta == NOW + 100
     assert queue.run_next() is None
@@ -52,8 +52,8 @@ def test_etas(queue, clock, add, when):
 
 
 @pytest.mark.parametrize("when", [100, 100.0, timedelta(seconds=100), *ETAS.values()], ids=str)
-def test_a_time_in_the_first_place(queue, when):
-    """A call that has no arguments may be scheduled by its time alone, as users of Huey do it."""
+def test_call_without_arguments_can_be_scheduled_by_its_time_alone(queue, when):
+    """A call without arguments can be scheduled by its time alone, as users of Huey do."""
     result = queue.task(name="nothing")(lambda: None).schedule(when)
     assert queue.get(result.id).eta == NOW + 100
     assert queue.get(result.id).args == ()
@@ -61,22 +61,22 @@ def test_a_time_in_the_first_place(queue, when):
 
 @pytest.mark.parametrize("field", ["eta", "expires"])
 @pytest.mark.parametrize("moment", [*ETAS.values(), NOW + 100], ids=str)
-def test_moments_of_a_task(queue, add, field, moment):
-    """Who changes a task before it is enqueued may set its moments as datetimes, too."""
+def test_moments_of_a_task_can_be_set_as_datetimes(queue, add, field, moment):
+    """ETA and expiry of a task can be set as datetimes before it is enqueued."""
     task = add.s(1)
     setattr(task, field, moment)
     assert getattr(queue.get(queue.enqueue(task).id), field) == NOW + 100
 
 
-def test_an_eta_that_has_passed(queue, add):
+def test_task_with_a_passed_eta_is_due_at_once(queue, add):
     """A task whose ETA has passed is due at once, and never `scheduled`."""
     result = add.schedule((1, 2), eta=datetime.fromtimestamp(NOW - 1, UTC))
     queue.run_next()
     assert states(result) == "queued executing complete"
 
 
-def test_map(queue, heard, add):
-    """`map` enqueues a call for each item, in order: a tuple is its arguments, anything else its only one."""
+def test_map_enqueues_one_call_for_each_item(queue, heard, add):
+    """`map` enqueues a call for each item, in order: a tuple is all arguments, any other item the only one."""
     results = add.map(iter([(1, 2), 3, (4,), "56"]))
     assert [signal for signal, *_ in heard] == ["enqueued"] * 4
     assert [queue.get(result.id).args for result in results] == [(1, 2), (3,), (4,), ("56",)]
@@ -85,8 +85,8 @@ def test_map(queue, heard, add):
 
 @patient
 @given(st.sampled_from(KINDS), st.integers(0, 4), st.sampled_from(["duplicate", "argument", "priority"]))
-def test_all_or_none(new, kind, place, flaw):
-    """Of tasks enqueued together all are, in their order, or none is, and then nothing is announced."""
+def test_batch_is_enqueued_completely_or_not_at_all(new, kind, place, flaw):
+    """A batch of tasks is enqueued completely, in its order, or not at all, and then no signal is sent."""
     with new(kind) as queue:
         heard = Heard(queue)
 
@@ -109,12 +109,12 @@ def test_all_or_none(new, kind, place, flaw):
         assert all(task.state is None for task in good)
         results = queue.enqueue_many(iter(good))
         assert [result.id for result in results] == [task.id for task in good]
-        assert [entry[1:] for entry in heard[count:]] == [(task.id, "queued") for task in good]
+        assert heard.states[count:] == [(task.id, "queued") for task in good]
         assert [task.id for task in drain(queue)][count:] == [task.id for task in good]
 
 
-def test_duplicate_ids(queue, heard, add):
-    """An id is used once: a second task of that id is refused by name, and the first one is not touched."""
+def test_duplicate_id_is_refused_and_the_first_task_stays(queue, heard, add):
+    """A second task of one id is refused by the id, and the first task stays as it is."""
     result = add.schedule((1, 2), id="order-7")
     assert result.id == "order-7"
     with pytest.raises(DuplicateTask, match="order-7") as caught:
@@ -131,15 +131,15 @@ def test_duplicate_ids(queue, heard, add):
         add.schedule((3, 4), id="order-7")
 
 
-def test_ids_are_new_each_time(queue, add):
-    """Each call has an id of its own, 32 hexadecimal digits."""
+def test_each_call_has_a_new_id(queue, add):
+    """Each call has a new id of 32 hexadecimal digits."""
     ids = [add(1).id for _ in range(100)]
     assert len(set(ids)) == 100
     assert all(len(task_id) == 32 and int(task_id, 16) for task_id in ids)
 
 
-def test_call_local(queue, heard):
-    """`call_local` calls the plain function here and now: no task, no signal, and what it raises is raised."""
+def test_call_local_calls_the_plain_function(queue, heard):
+    """`call_local` calls the plain function at once: no task, no signal, and exceptions are raised."""
 
     @queue.task(retries=3)
     def divide(a, b):
@@ -175,8 +175,8 @@ FITTING = {
 
 @pytest.mark.parametrize("signature", SIGNATURES)
 @pytest.mark.parametrize("way", ["call", "s", "schedule"])
-def test_signatures(queue, heard, signature, way):
-    """Arguments that do not fit are a TypeError where they are given, and no task; those that fit run."""
+def test_arguments_that_do_not_fit_the_signature_are_refused(queue, heard, signature, way):
+    """Arguments that do not fit the signature raise TypeError at the call, and make no task; fitting ones run."""
     function, bad = SIGNATURES[signature]
     task = queue.task(name="task")(function)
 

@@ -1,4 +1,4 @@
-"""Declaring tasks: their names, their options, and the order that these give them."""
+"""Declarations of tasks: their names, their options, and the order in which tasks run."""
 
 import inspect
 import subprocess
@@ -15,8 +15,8 @@ from support.strategies import patient
 from lifecycle import ConfigurationError
 
 
-def test_a_task_function_is_its_function(queue):
-    """A decorated function has the name, the docstring and the signature of the plain one, and its own repr."""
+def test_task_function_has_name_docstring_and_signature_of_its_function(queue):
+    """A task function has the name, the docstring and the signature of its function, and a repr of its own."""
 
     @queue.task()
     def plain(a: int, *, b: str = "x") -> int:
@@ -27,8 +27,8 @@ def test_a_task_function_is_its_function(queue):
     assert repr(plain) == f"<task function {plain.name}>"
 
 
-def test_names(queue):
-    """A function's tasks carry its module's name and its own, or the name that it is given."""
+def test_task_is_named_by_module_and_function_or_by_the_name_option(queue):
+    """A task is named by its function's module and name, or by the name option."""
 
     @queue.task()
     def nameless(): ...
@@ -36,14 +36,16 @@ def test_names(queue):
     @queue.task(name="billing.charge")
     def named(): ...
 
-    assert nameless.name == f"{__name__}.test_names.<locals>.nameless"
+    assert (
+        nameless.name == f"{__name__}.test_task_is_named_by_module_and_function_or_by_the_name_option.<locals>.nameless"
+    )
     assert named.name == "billing.charge"
     assert queue.get(named().id).name == "billing.charge"
 
 
 @pytest.mark.parametrize("how", ["file", "module", "code"])
-def test_names_in_main(how, tmp_path):
-    """A module that runs as a program has the name that a consumer will import it by."""
+def test_function_in_main_module_is_named_by_its_import_name(how, tmp_path):
+    """A function of a module that runs as a program is named as a consumer imports it."""
     code = dedent("""
         from lifecycle import TaskQueue
         queue = TaskQueue("memory://")
@@ -57,8 +59,8 @@ def test_names_in_main(how, tmp_path):
     assert done.stdout.strip() == ("__main__.add" if how == "code" else "chores.add")
 
 
-def test_two_functions_of_one_name(queue):
-    """Two functions cannot have one name; the error names both. The same function may be declared again."""
+def test_second_function_of_one_name_is_refused(queue):
+    """A second function of one name is refused, and the error names both; one function can be declared again."""
 
     def declare():
         @queue.task(name="mail")
@@ -77,8 +79,8 @@ def test_two_functions_of_one_name(queue):
     assert queue.run_next().id == result.id
 
 
-def test_a_function_declared_again_is_the_one_that_runs(queue):
-    """Of a function that is declared twice, as when its module is reloaded, the last one runs."""
+def test_last_declaration_of_a_function_runs(queue):
+    """The last declaration of a function runs, if its module is reloaded for example."""
 
     def declare(value):
         @queue.task()
@@ -109,7 +111,7 @@ options = st.fixed_dictionaries(
 
 
 def as_stored(given):
-    """What a task says of the options that it was given."""
+    """Return the fields of a stored task for these options."""
 
     def seconds(value):
         return value.total_seconds() if isinstance(value, timedelta) else value
@@ -126,14 +128,14 @@ def as_stored(given):
     }
 
 
-def told(task):
+def stored_options(task):
     return {name: getattr(task, name) for name in ("retries", "retry_delay", "priority", "expires", "timeout")}
 
 
 @patient
 @given(st.sampled_from(KINDS), options, options)
-def test_options(new, kind, declared, called):
-    """A task has its function's options, and its call's where that has any; durations count from the call."""
+def test_task_has_the_options_of_its_function_and_its_call(new, kind, declared, called):
+    """A task has its function's options, replaced by those of its call; durations count from the call."""
     with new(kind) as queue:
 
         @queue.task(**declared)
@@ -148,7 +150,7 @@ def test_options(new, kind, declared, called):
             (add.schedule([1, 2], **called), declared | called),
         ]:
             task = queue.get(result.id)
-            assert told(task) == as_stored(given_)
+            assert stored_options(task) == as_stored(given_)
             assert task.retry.backoff == given_.get("retry_backoff", 0)
             assert (task.state, task.attempt, task.eta) == ("queued", 0, None)
             assert (task.args, task.kwargs) in [((1, 2), {}), ((1,), {"b": 2})]
@@ -156,8 +158,8 @@ def test_options(new, kind, declared, called):
 
 @patient
 @given(st.sampled_from(KINDS), st.lists(st.integers(-3, 3), min_size=2, max_size=12))
-def test_order(new, kind, priorities):
-    """Tasks run by priority, the higher first, and by age within one."""
+def test_tasks_run_by_priority_then_by_age(new, kind, priorities):
+    """Tasks run by priority, the higher first, and by age within a priority."""
     with new(kind) as queue:
 
         @queue.task()
@@ -168,8 +170,8 @@ def test_order(new, kind, priorities):
         assert [task.id for task in drain(queue)] == [ids[n] for n in by_rank]
 
 
-def test_a_scheduled_task_has_its_priority_when_due(queue, clock, add):
-    """A task that has waited for its ETA is then ranked as any other."""
+def test_scheduled_task_is_ranked_by_priority_once_it_is_due(queue, clock, add):
+    """A task that has waited for its ETA is ranked as any other one once it is due."""
     ids = [
         add.schedule((1,), delay=10, priority=1).id, add.schedule((1,), delay=5, priority=0).id,
         add.schedule((1,), delay=5, priority=2).id,

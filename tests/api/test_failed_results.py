@@ -1,4 +1,4 @@
-"""Reading what failed: errors are raised, those on the way only to who waits, and forgotten when they are reset."""
+"""Results of failed tasks: their exceptions, failures before a retry, and `reset`."""
 
 import pytest
 from conftest import SOON, Readers, another_thread, drain, failure
@@ -17,7 +17,7 @@ from lifecycle import (
 
 @pytest.fixture
 def flaky(queue):
-    """Fails at its first two attempts."""
+    """Task function that fails at its first two attempts."""
 
     @queue.task(retries=2, context=True)
     def flaky(task=None):
@@ -28,7 +28,7 @@ def flaky(queue):
     return flaky
 
 
-# Failures ----------------------------------------------------------------------------------------------------------
+# Failures ------------------------------------------------------------------------------------------------------------
 
 
 ENDINGS = {
@@ -41,8 +41,8 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("state", ENDINGS)
-def test_failures(queue, state):
-    """A task that did not complete raises `TaskException`, which says how it ended, why, where, and what is left."""
+def test_result_of_failed_task_raises_with_its_metadata(queue, state):
+    """Reading a failed task raises `TaskException` with state, error, traceback, attempt and retries left."""
 
     @queue.task(retries=1, context=True)
     def ends(task=None):
@@ -65,8 +65,8 @@ def test_failures(queue, state):
 
 
 @pytest.mark.parametrize("state", ["revoked", "expired", "interrupted"])
-def test_ends_without_an_outcome(make, clock, state):
-    """A task that rests without having left anything raises `TaskException`, too, and says what happened instead."""
+def test_result_of_task_that_never_ran_raises(make, clock, state):
+    """Reading a task that rests without an outcome raises `TaskException`, with the task's state as the reason."""
     queue = make(max_interruptions=0)
 
     @queue.task(retries=3)
@@ -88,33 +88,33 @@ def test_ends_without_an_outcome(make, clock, state):
 
 
 @pytest.mark.parametrize("state", ["revoked", "expired", "interrupted"])
-def test_who_waits_for_what_never_runs(make, clock, monkeypatch, state):
-    """Who waits for a task that then comes to rest without running is told so, and does not wait for ever."""
+def test_reader_of_a_task_that_never_runs_is_woken(make, clock, monkeypatch, state):
+    """A reader that waits for a task which comes to rest without running gets the exception."""
     queue = make(max_interruptions=0)
 
     @queue.task()
     def interrupted():
         raise TaskInterrupted
 
-    result, told = interrupted.schedule(expires=5), []
+    result, states = interrupted.schedule(expires=5), []
     readers = Readers(queue, monkeypatch)
-    with another_thread(lambda: told.append(failure(result, blocking=True)["state"])):
+    with another_thread(lambda: states.append(failure(result, blocking=True)["state"])):
         readers.expect()
         if state == "expired":
             clock.advance(5)
         elif state == "revoked":
             result.revoke()
         queue.run_next()
-    assert told == [state]
+    assert states == [state]
 
 
-def test_intermediate_errors(queue, flaky, readers):
-    """A failure raises to who waits, even if a retry is to come; who asks again later is told of the latest."""
-    result, told = flaky(), []
-    with another_thread(lambda: told.append(failure(result, blocking=True))):
+def test_waiting_reader_gets_the_error_of_each_attempt(queue, flaky, readers):
+    """A failure is raised to a waiting reader, even before a retry; a later reader gets the latest failure."""
+    result, failures = flaky(), []
+    with another_thread(lambda: failures.append(failure(result, blocking=True))):
         readers.expect()
         queue.run_next()
-    assert (told[0]["error"], told[0]["attempt"], told[0]["retries"]) == ("ValueError('attempt 1')", 1, 2)
+    assert (failures[0]["error"], failures[0]["attempt"], failures[0]["retries"]) == ("ValueError('attempt 1')", 1, 2)
     assert failure(result)["attempt"] == 1
     queue.run_next()
     assert failure(result)["attempt"] == 2
@@ -122,8 +122,8 @@ def test_intermediate_errors(queue, flaky, readers):
     assert result.get() == "done"
 
 
-def test_no_intermediate_errors(make, monkeypatch):
-    """With `intermediate_errors=False` failures that are retried are kept from who asks: only the last one raises."""
+def test_intermediate_errors_false_raises_only_the_last_error(make, monkeypatch):
+    """With `intermediate_errors=False` only the last error is raised, none before a retry."""
     queue = make(intermediate_errors=False)
     readers, got = Readers(queue, monkeypatch), []
 
@@ -152,8 +152,8 @@ def test_no_intermediate_errors(make, monkeypatch):
     assert got == ["done"]
 
 
-def test_a_retry_that_a_task_asks_for_is_no_failure(queue):
-    """`RetryTask` leaves no outcome: who does not wait gets None, until there is one."""
+def test_requested_retry_leaves_no_outcome(queue):
+    """`RetryTask` leaves no outcome: a reader that does not wait gets None until there is one."""
 
     @queue.task(context=True)
     def again(task=None):
@@ -168,11 +168,11 @@ def test_a_retry_that_a_task_asks_for_is_no_failure(queue):
     assert result.get() == "done"
 
 
-# Reset -------------------------------------------------------------------------------------------------------------
+# Reset ---------------------------------------------------------------------------------------------------------------
 
 
-def test_reset(queue, flaky, readers):
-    """After `reset` the handle waits for the next attempt's outcome, and never shows again what it has shown."""
+def test_reset_makes_the_handle_wait_for_the_next_outcome(queue, flaky, readers):
+    """After `reset` a handle waits for the next attempt's outcome, and never shows an earlier one again."""
     result, got = flaky(), []
     queue.run_next()
     assert failure(result)["attempt"] == 1
@@ -192,8 +192,8 @@ def test_reset(queue, flaky, readers):
     assert result.get() == "done"
 
 
-def test_a_handle_forgets_only_what_it_has_shown(queue, flaky):
-    """`reset` before anything was read forgets nothing, and other handles forget nothing either."""
+def test_reset_forgets_only_outcomes_that_the_handle_has_shown(queue, flaky):
+    """`reset` forgets only an outcome that this handle has shown; other handles keep theirs."""
     result = flaky()
     other = queue.handle(result.id)
     queue.run_next()
@@ -207,8 +207,8 @@ def test_a_handle_forgets_only_what_it_has_shown(queue, flaky):
     assert failure(other)["attempt"] == 2
 
 
-def test_reset_and_an_operator(queue):
-    """What rests is forgotten by `reset` like any other outcome: the handle waits for an operator's retry."""
+def test_after_reset_the_handle_waits_for_an_operators_retry(queue):
+    """After `reset` of a failed task its handle waits for an operator's retry."""
     works = False
 
     @queue.task()
@@ -229,8 +229,8 @@ def test_reset_and_an_operator(queue):
     assert result.get() == "done"
 
 
-def test_reset_and_a_value(queue, add):
-    """A value that was read and forgotten is not shown any more either; who asks anew has it."""
+def test_value_is_not_shown_again_after_reset(queue, add):
+    """A value is not shown again after `reset`; a new handle still shows it."""
     result = add(1, 2)
     queue.run_next()
     assert result.get() == 3
@@ -242,8 +242,8 @@ def test_reset_and_a_value(queue, add):
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired"])
-def test_reset_and_an_end(queue, clock, flaky, end):
-    """Who waits for the next attempt after a failure learns that there will be none."""
+def test_after_reset_the_handle_raises_if_no_attempt_follows(queue, clock, flaky, end):
+    """A reader that waits for the next attempt gets the exception if the task is revoked or expires before it."""
     result = flaky.schedule(retry_delay=10, expires=5 if end == "expired" else None)
     queue.run_next()
     assert failure(result)["state"] == "error"

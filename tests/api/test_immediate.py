@@ -12,14 +12,14 @@ from lifecycle.testing import VirtualClock
 
 @pytest.fixture
 def immediate():
-    """A queue that runs tasks in its caller."""
+    """Queue in immediate mode."""
     queue = TaskQueue(immediate=True, clock=VirtualClock())
     yield queue
     queue.close()
 
 
-def test_immediate(immediate):
-    """In immediate mode a call has run when it returns, with the signals of any other, in the caller's thread."""
+def test_call_has_run_when_it_returns(immediate):
+    """In immediate mode a call has run when it returns, with all signals of a call, in the caller's thread."""
     heard, threads = Heard(immediate), []
 
     @immediate.task()
@@ -35,8 +35,8 @@ def test_immediate(immediate):
     assert immediate.enqueue(add.s(3, 3)).get() == 6
 
 
-def test_immediate_failures(immediate, ran):
-    """In immediate mode a failure is retried at once, and raised only to who asks for the result."""
+def test_failure_is_retried_at_once_and_raised_by_the_result_only(immediate, ran):
+    """In immediate mode a failure is retried at once, and raised only where the result is read."""
     heard = Heard(immediate)
 
     @immediate.task(retries=2)
@@ -52,8 +52,8 @@ def test_immediate_failures(immediate, ran):
     assert result.state == "error"
 
 
-def test_immediate_later(immediate, ran):
-    """In immediate mode what is scheduled runs with the first call after its ETA."""
+def test_scheduled_task_runs_with_the_first_call_after_its_eta(immediate, ran):
+    """In immediate mode a scheduled task runs with the first call after its ETA."""
 
     @immediate.task(retries=1, retry_delay=10)
     def note(what):
@@ -71,8 +71,8 @@ def test_immediate_later(immediate, ran):
     assert ran[3:] == ["later"]
 
 
-def test_immediate_nested(immediate):
-    """In immediate mode a task may call tasks, and wait for them; they run within it."""
+def test_task_can_call_tasks_and_wait_for_them(immediate):
+    """In immediate mode a task can call tasks and wait for their results; they run inside it."""
     heard = Heard(immediate)
 
     @immediate.task(context=True)
@@ -82,7 +82,7 @@ def test_immediate_nested(immediate):
 
     result = factorial(5)
     assert result.get() == 120
-    ids = list(dict.fromkeys(task_id for _, task_id, _ in heard))
+    ids = list(dict.fromkeys(task_id for _, task_id in heard))
     assert ids[0] == result.id
     assert [entry[1] for entry in heard if entry[0] == "complete"] == ids[::-1]
     for task_id in ids:
@@ -90,8 +90,8 @@ def test_immediate_nested(immediate):
 
 
 @pytest.mark.parametrize("outer", ["a task", "an event loop"])
-def test_immediate_async_nested(immediate, outer):
-    """In immediate mode an `async` function runs where it is called, also from one, or from any event loop."""
+def test_async_function_runs_inside_an_event_loop(immediate, outer):
+    """In immediate mode an `async` function runs where it is called, also from another one or from any event loop."""
 
     @immediate.task()
     async def inner(a):
@@ -109,8 +109,8 @@ def test_immediate_async_nested(immediate, outer):
     assert (calls().get() if outer == "a task" else asyncio.run(program())) == 8
 
 
-def test_immediate_handlers_enqueue(immediate):
-    """In immediate mode handlers may enqueue; each task's signals stay in their order."""
+def test_handlers_can_enqueue_in_immediate_mode(immediate):
+    """In immediate mode handlers can enqueue tasks; the signals of each task stay in order."""
     heard = Heard(immediate)
 
     @immediate.task()
@@ -129,8 +129,8 @@ def test_immediate_handlers_enqueue(immediate):
         assert heard.story(immediate.handle(task.id)) == "enqueued executing complete"
 
 
-def test_immediate_on_a_store(tmp_path):
-    """Immediate mode is in memory unless a URL says otherwise; what it leaves there, others see."""
+def test_immediate_mode_is_in_memory_unless_a_url_is_given(tmp_path):
+    """Immediate mode uses memory unless a URL is given; results in a store are visible to other queues."""
     url = f"sqlite:///{tmp_path}/app.db"
     immediate, other = TaskQueue(url, immediate=True), TaskQueue(url)
 

@@ -1,4 +1,4 @@
-"""Looking at tasks, and acting on them as an operator does."""
+"""Inspection of tasks, and an operator's retry and flush."""
 
 import pytest
 from conftest import NOW, drain, states
@@ -8,8 +8,8 @@ import lifecycle
 from lifecycle import CancelExecution, ConfigurationError, IllegalTransition, TaskInterrupted, UnknownTask
 
 
-def test_counts(queue, clock, add):
-    """`counts` has every state that tasks can rest in, in the table's order, with how many there are."""
+def test_counts_has_every_resting_or_moving_state(queue, clock, add):
+    """`counts` has every state but `retrying`, in the table's order, with its number of tasks."""
     assert list(queue.counts()) == [state for state in LAW if state != "retrying"]
     assert set(queue.counts().values()) == {0}
     add(1, 2), add(1, "2"), add.schedule((1,), delay=9), add.schedule((1,), expires=1), add(5).revoke()
@@ -20,8 +20,8 @@ def test_counts(queue, clock, add):
     assert found == {"queued": 1, "scheduled": 1, "complete": 2, "error": 1, "revoked": 1}
 
 
-def test_tasks(queue, add):
-    """`tasks` lists the newest first, in a state, in several or in any, page by page."""
+def test_tasks_lists_newest_first_by_state_and_page(queue, add):
+    """`tasks` lists the newest tasks first, in one state, in several or in any, page by page."""
     ids = [add(n, 1).id for n in range(7)]
     failed = add(1, "1").id
     for _ in range(2):
@@ -47,8 +47,8 @@ def test_tasks(queue, add):
         queue.tasks("broken")
 
 
-def test_get_and_history(queue, clock, add):
-    """`get` gives a copy of the task as it is now, `history` a record a transition: state, time, worker, attempt."""
+def test_get_returns_a_copy_and_history_a_record_for_each_transition(queue, clock, add):
+    """`get` returns a copy of the task, `history` a record for each transition: state, time, worker, attempt."""
     result = add(1, 2)
     task = queue.get(result.id)
     assert (task.id, task.name, task.args, task.state, task.attempt) == (result.id, add.name, (1, 2), "queued", 0)
@@ -70,8 +70,8 @@ def test_get_and_history(queue, clock, add):
             look("nobody")
 
 
-def test_flush(queue, heard, add):
-    """`flush` empties the queue: tasks, results, revocations and locks; ids can be used again; it goes on working."""
+def test_flush_empties_the_queue(queue, heard, add):
+    """`flush` deletes tasks, results, revocations and locks; ids can be used again, and the queue goes on working."""
     results = [add.schedule((1,), id="a"), add.schedule((2,), id="b", delay=5)]
     queue.run_next()
     queue.revoke_by_id("c")
@@ -91,8 +91,8 @@ def test_flush(queue, heard, add):
     assert again.get() == 3
 
 
-def test_flushed_while_it_runs(queue, heard):
-    """The outcome of a task that was flushed while it ran is dropped, even if a namesake was enqueued since."""
+def test_outcome_of_flushed_task_is_dropped(queue, heard):
+    """The outcome of a task that was flushed while it ran is dropped, even if a new task has the same id."""
 
     @queue.task(context=True)
     def flushed(n, task=None):
@@ -110,8 +110,8 @@ def test_flushed_while_it_runs(queue, heard):
 
 
 @pytest.mark.parametrize("state", [state for state in LAW if state not in ("retrying",)])
-def test_an_operators_retry(make, clock, state):
-    """An operator's retry runs what rests in an outcome once more, at once; anything else it refuses, and says why."""
+def test_operator_can_retry_only_tasks_that_rest_in_an_outcome(make, clock, state):
+    """An operator's retry runs a task that rests in an outcome again, at once; in any other state it raises."""
     queue = make(max_interruptions=0)
     ends = {
         "error": ValueError, "timeout": "TaskTimeout", "locked": "TaskLockedException", "canceled": CancelExecution,
@@ -148,8 +148,8 @@ def test_an_operators_retry(make, clock, state):
         assert states(result) == before
 
 
-def test_two_operators(queue, heard, monkeypatch):
-    """Of two operators who retry a task at once one does, and the other is told where it is now; it is announced once."""
+def test_second_of_two_retries_at_once_raises(queue, heard, monkeypatch):
+    """The second of two retries of one task at the same time raises, and only one retry is announced."""
     exchange = queue.storage.exchange
 
     def after_another(done, claimant):

@@ -1,4 +1,4 @@
-"""Locks: one holder at a time, for a time; only its owner can give it back."""
+"""Locks: one holder at a time, for a limited time; only the owner can release a lock."""
 
 import asyncio
 import threading
@@ -12,11 +12,11 @@ from support.strategies import patient
 
 from lifecycle import ConfigurationError, TaskLockedException, TaskQueue
 
-# Taking it ---------------------------------------------------------------------------------------------------------
+# Acquire and release -------------------------------------------------------------------------------------------------
 
 
-def test_a_context_manager(queue):
-    """Who enters a lock holds it until they leave, however they leave; meanwhile nobody else can."""
+def test_lock_is_held_inside_its_with_block(queue):
+    """A lock is held, against all others, from the beginning to the end of its with block, however the block ends."""
     lock = queue.lock_task("lock")
     assert not queue.is_locked("lock")
     with lock as entered:
@@ -25,7 +25,7 @@ def test_a_context_manager(queue):
         assert queue.is_locked("lock")
         assert not queue.is_locked("other")
         with pytest.raises(TaskLockedException, match="'lock' is taken"), queue.lock_task("lock"):
-            raise AssertionError("two hold it")
+            raise AssertionError("two holders")
         assert queue.is_locked("lock")
         with queue.lock_task("other"):
             assert queue.is_locked("other")
@@ -35,8 +35,8 @@ def test_a_context_manager(queue):
     assert not lock.is_locked()
 
 
-def test_not_reentrant(queue):
-    """Who holds a lock and asks for it again is told that it is taken, through the same object, too."""
+def test_lock_is_not_reentrant(queue):
+    """A holder that acquires its lock again is refused, through the same object, too."""
     lock = queue.lock_task("lock")
     with lock:
         with pytest.raises(TaskLockedException), lock:
@@ -46,8 +46,8 @@ def test_not_reentrant(queue):
     assert not lock.is_locked()
 
 
-def test_acquire_and_release(queue):
-    """`acquire` says whether it took the lock, `release` whether it still had it, `clear` whether anybody had."""
+def test_acquire_release_and_clear_return_whether_they_succeeded(queue):
+    """`acquire` returns whether it took the lock, `release` whether it still had it, `clear` whether it was taken."""
     one, other = queue.lock_task("lock"), queue.lock_task("lock")
     assert one.acquire() is True
     assert other.acquire() is False
@@ -61,8 +61,8 @@ def test_acquire_and_release(queue):
     assert other.release() is False
 
 
-def test_a_decorator(queue):
-    """A decorated function runs under the lock, with its arguments, name and result; taken, it does not run."""
+def test_decorated_function_runs_under_the_lock(queue):
+    """A decorated function runs under the lock, with its arguments, name and result; if the lock is taken it does not run."""
     ran = []
 
     @queue.lock_task("lock")
@@ -80,8 +80,8 @@ def test_a_decorator(queue):
     assert ran == [True, True]
 
 
-def test_an_async_decorator(queue):
-    """An `async` function holds the lock until it has been awaited to its end, not only until it was called."""
+def test_decorated_async_function_holds_the_lock_until_it_ends(queue):
+    """A decorated `async` function holds the lock until its coroutine has ended."""
     seen = []
 
     @queue.task()
@@ -105,12 +105,12 @@ def test_an_async_decorator(queue):
     assert seen == [True] * 4
 
 
-# Time, and whose it is ---------------------------------------------------------------------------------------------
+# Time and ownership --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ttl", [10, 10.0, timedelta(seconds=10)], ids=str)
-def test_ttl(queue, clock, ttl):
-    """A lock with a TTL is free after it, held or not; who held it cannot give back what is another's since."""
+def test_lock_is_free_after_its_ttl(queue, clock, ttl):
+    """A lock with a TTL is free after the TTL; its late holder cannot release the lock of the next holder."""
     one, other = queue.lock_task("lock", ttl), queue.lock_task("lock", ttl)
     assert one.acquire()
     clock.advance(9.9)
@@ -123,8 +123,8 @@ def test_ttl(queue, clock, ttl):
     assert other.release() is True
 
 
-def test_one_object_for_many(queue, clock):
-    """Who shares a lock's object does not share the lock: late holders give back their own, not their successor's."""
+def test_late_holder_releases_only_its_own_lock(queue, clock):
+    """Holders that share a lock object release their own lock only, not that of the next holder."""
     lock = queue.lock_task("lock", ttl=10)
     has, done = threading.Event(), threading.Event()
 
@@ -146,14 +146,14 @@ def test_one_object_for_many(queue, clock):
 
 
 @pytest.mark.parametrize("ttl", [-1, "soon", float("nan"), float("inf"), True])
-def test_bad_ttl(queue, ttl):
-    """A TTL is seconds, or a timedelta."""
+def test_bad_ttl_is_refused(queue, ttl):
+    """A TTL that is neither seconds nor a timedelta is refused."""
     with pytest.raises(ConfigurationError, match="ttl"):
         queue.lock_task("lock", ttl)
 
 
-def test_flush(queue):
-    """`flush_locks` frees the locks that it names, or all, whoever has them, and says which were taken."""
+def test_flush_locks_frees_named_or_all_locks(queue):
+    """`flush_locks` frees the named locks, or all, whatever their holders, and returns those that were taken."""
     locks = {name: queue.lock_task(name) for name in "abc"}
     for lock in locks.values():
         assert lock.acquire()
@@ -166,8 +166,8 @@ def test_flush(queue):
     assert [lock.release() for lock in locks.values()] == [False] * 3
 
 
-def test_flushed_and_taken_again(queue):
-    """A lock that was flushed under its holder's feet, and taken again, is kept no longer than it is held."""
+def test_flushed_and_retaken_lock_is_kept_no_longer_than_held(queue):
+    """A lock that was flushed while it was held, and taken again, is kept alive no longer than it is held."""
     lock = queue.lock_task("lock")
     for _ in range(3):
         assert lock.acquire()
@@ -177,8 +177,8 @@ def test_flushed_and_taken_again(queue):
     assert queue.engine.heartbeat._workers == {}
 
 
-def test_kept_alive(tmp_path):
-    """A lock that is held outside of tasks is kept as long as its process lives, and no longer than it is held."""
+def test_lock_outside_of_tasks_is_kept_alive_by_its_process(tmp_path):
+    """A lock that is held outside of tasks is kept alive by its process, no longer than it is held."""
     queue = TaskQueue(f"sqlite:///{tmp_path}/app.db", lease=0.3)
     with queue.lock_task("lock"):
         ((*_, first, _, _),) = queue.storage.locks(0)
@@ -202,8 +202,8 @@ def test_kept_alive(tmp_path):
         max_size=20,
     ),
 )
-def test_any_order(new, kind, steps):
-    """Whatever is taken, given back, flushed and waited for: at most one holds a lock, and exactly who should."""
+def test_any_order_of_lock_operations_leaves_at_most_one_holder(new, kind, steps):
+    """In any order of acquire, release, flush and waiting a lock has at most one holder, and the right one."""
     with new(kind) as queue:
         clock, holder, end = queue.engine.clock, None, 0.0
         locks = {(n, ttl): queue.lock_task("lock", ttl) for n in range(3) for ttl in (None, 5, 20)}

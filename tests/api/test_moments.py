@@ -35,7 +35,7 @@ def refusal(check, *args, **options):
 
 
 @patient
-@given(st.datetimes(timezones=some.zones), drawn.moments, st.floats(-1e9, 1e9))
+@given(st.datetimes(timezones=some.zones), drawn.all_times, st.floats(-1e9, 1e9))
 @example(datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), 0.0, 0.0)
 @example(datetime.min, 0.0, 0.0)  # noqa: DTZ901 -- naive is the point
 def test_due_at_takes_a_datetime_or_seconds_or_a_timedelta_from_now(moment, now, delay):

@@ -1,4 +1,4 @@
-"""The queue itself: its name, its store and its options, its end, and what it lets others know."""
+"""The queue: its name, its store and its options, its end, its logs and its types."""
 
 import logging
 import os
@@ -16,10 +16,10 @@ import lifecycle
 from lifecycle import SIGNAL_ERROR, ConfigurationError, StorageError, StorageFull, TaskException, TaskQueue, UnknownTask
 from lifecycle.clock import SystemClock
 
-# The queue ---------------------------------------------------------------------------------------------------------
+# The queue -----------------------------------------------------------------------------------------------------------
 
 
-def test_names_separate_queues(tmp_path):
+def test_queues_of_different_names_share_only_the_file(tmp_path):
     """Queues of different names share a file and nothing else."""
     url = f"sqlite:///{tmp_path}/app.db"
     one, other, same = (TaskQueue(url, name=name) for name in ("one", "other", "one"))
@@ -38,8 +38,8 @@ def test_names_separate_queues(tmp_path):
         queue.close()
 
 
-def test_where_the_store_is(monkeypatch, tmp_path):
-    """Without a URL the store is $LIFECYCLE_URL, or else lifecycle.db; nothing is made before its first use."""
+def test_store_is_given_by_the_url_or_the_environment(monkeypatch, tmp_path):
+    """Without a URL the store is $LIFECYCLE_URL, or else lifecycle.db; no file is made before its first use."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
     queue = TaskQueue()
@@ -58,8 +58,8 @@ def test_where_the_store_is(monkeypatch, tmp_path):
     assert repr(TaskQueue(name="jobs")) == "<TaskQueue 'jobs' on MemoryStorage>"
 
 
-def test_a_closed_queue(tmp_path):
-    """What was enqueued outlives the queue that was closed, and is run by the next one."""
+def test_task_outlives_the_closed_queue(tmp_path):
+    """A task outlives the queue object that was closed, and is run by the next one."""
     url = f"sqlite:///{tmp_path}/app.db"
     queue = TaskQueue(url)
     result = queue.task(name="add")(lambda a, b: a + b)(1, 2)
@@ -88,8 +88,8 @@ FIRST_LOOKS = {
 
 
 @pytest.mark.parametrize("look", FIRST_LOOKS)
-def test_the_first_look(tmp_path, look):
-    """Whatever a program asks first of a store that others have filled, it is told what is there."""
+def test_first_read_of_a_filled_store_sees_its_content(tmp_path, look):
+    """The first read of a store that another queue has filled sees the content, whichever read is the first."""
     url = f"sqlite:///{tmp_path}/app.db"
     queue = TaskQueue(url)
     add = queue.task(name="add")(lambda a, b: a + b)
@@ -111,21 +111,21 @@ def test_the_first_look(tmp_path, look):
         *(({"max_interruptions": number}, "max_interruptions") for number in (-1, "ten", 1.5, None, True)),
     ],
 )
-def test_options_of_a_queue(options, words):
-    """An option of a queue that cannot be is refused by its name, before there is a queue."""
+def test_bad_option_of_a_queue_is_refused_by_name(options, words):
+    """A bad option of a queue is refused by its name, before a queue is made."""
     with pytest.raises(ConfigurationError, match=words):
         TaskQueue("memory://", **options)
 
 
-def test_good_options_of_a_queue():
-    """Durations are seconds or timedeltas; tasks at rest are kept for a day, or for good."""
+def test_durations_of_a_queue_are_seconds_or_timedeltas():
+    """Durations are seconds or timedeltas; tasks at rest are kept for a day by default, with None for ever."""
     assert TaskQueue("memory://").retention == 86_400
     assert TaskQueue("memory://", retention=timedelta(hours=1), lease=timedelta(seconds=5)).retention == 3600
     assert TaskQueue("memory://", retention=None).retention is None
 
 
-def test_a_lease_is_kept(tmp_path):
-    """While `run_next` runs a task that takes longer than its lease, the lease is prolonged, and nobody takes it over."""
+def test_lease_is_extended_while_run_next_runs_a_task(tmp_path):
+    """The lease of a task that runs longer than its lease is extended, and no other worker recovers the task."""
     queue = TaskQueue(f"sqlite:///{tmp_path}/app.db", lease=0.3)
     heard = Heard(queue)
     seen = []
@@ -145,8 +145,8 @@ def test_a_lease_is_kept(tmp_path):
     queue.close()
 
 
-def test_nothing_is_left_of_a_queue():
-    """A queue that was closed leaves no thread behind, whatever it was used for."""
+def test_closed_queue_leaves_no_thread():
+    """A closed queue leaves no thread behind, whatever it was used for."""
     before = set(threading.enumerate())
     for _ in range(5):
         queue = TaskQueue(immediate=True, lease=0.03)
@@ -160,8 +160,8 @@ def test_nothing_is_left_of_a_queue():
     assert not any(thread.is_alive() for thread in left)
 
 
-def test_a_full_store(queue, add, monkeypatch):
-    """What could not be stored was not enqueued; the task is as it was, and can be enqueued when there is room."""
+def test_task_that_could_not_be_stored_can_be_enqueued_later(queue, add, monkeypatch):
+    """A task that could not be stored is unchanged, and can be enqueued once the store has room."""
     task = add.s(1, 2)
 
     def full(*args):
@@ -177,8 +177,8 @@ def test_a_full_store(queue, add, monkeypatch):
     assert result.get() == 3
 
 
-def test_repr(queue, add):
-    """A queue, a handle and a task say what they are, and nothing of their arguments."""
+def test_repr_shows_ids_and_no_arguments(queue, add):
+    """The texts of a queue, a handle and a task name them, and show no arguments."""
     result = add("secret")
     assert repr(queue).startswith("<TaskQueue 'default' on ")
     assert repr(result) == f"<Result of task {result.id}>"
@@ -188,8 +188,8 @@ def test_repr(queue, add):
         queue.run_next(), result.get()
 
 
-def test_errors_are_told(queue, ran, add):
-    """Handlers of `error` are given the exception itself, of each attempt that failed."""
+def test_error_handler_gets_the_exception_of_each_failed_attempt(queue, ran, add):
+    """Handlers of `error` get the exception of each failed attempt."""
 
     @queue.signal(SIGNAL_ERROR)
     def note(signal, task, exc):
@@ -201,23 +201,23 @@ def test_errors_are_told(queue, ran, add):
     assert result.state == "error"
 
 
-def test_logging_is_quiet(queue, add, caplog):
-    """A task that goes its way leaves nothing in the log."""
+def test_successful_tasks_log_nothing(queue, add, caplog):
+    """Tasks that succeed log nothing."""
     with caplog.at_level(logging.INFO):
         add(1, 2), add.schedule((1,), delay=5)
         drain(queue)
     assert caplog.text == ""
 
 
-# Types -------------------------------------------------------------------------------------------------------------
+# Types ---------------------------------------------------------------------------------------------------------------
 
 
-def test_typing_api(tmp_path):
-    """Functions, handles, handlers and locks have the types that users expect: mypy, as strict as can be, has no objection."""
+def test_typed_uses_of_the_api_pass_mypy_strict(tmp_path):
+    """Functions, handles, handlers and locks have the types that users expect: mypy in strict mode finds no error."""
     source = Path(__file__).with_name("typing_api.py")
     root = Path(lifecycle.__file__).parents[1]
     env = dict(os.environ)
-    if root.name != "site-packages":  # mypy finds what is installed, and would complain to be told
+    if root.name != "site-packages":  # mypy finds installed packages by itself, and refuses to get their path
         env["MYPYPATH"] = str(root)
     options = ["--strict", "--config-file=", f"--cache-dir={tmp_path}", "--enable-error-code=ignore-without-code"]
     done = subprocess.run(
@@ -227,8 +227,8 @@ def test_typing_api(tmp_path):
     assert done.stdout == "Success: no issues found in 1 source file\n", done.stdout + done.stderr
 
 
-def test_types_are_looked_at():
-    """The file that is checked has typed uses, and errors that a checker must find, or it would prove nothing."""
+def test_file_of_typed_uses_has_correct_and_wrong_uses():
+    """The checked file has typed uses and errors for mypy to find."""
     text = Path(__file__).with_name("typing_api.py").read_text()
     assert text.count("assert_type(") > 40
     assert text.count("# type: ignore[") > 10

@@ -1,4 +1,4 @@
-"""The result handle: what became of a task, waited for or not, read as often as one likes."""
+"""The result handle: reading values, waiting, and acting on the task."""
 
 import threading
 import time
@@ -15,14 +15,14 @@ from support.values import exact, values
 
 from lifecycle import ConfigurationError, ResultTimeout, StorageFull, TaskException, TaskQueue, Undecodable, UnknownTask
 
-# Reading -----------------------------------------------------------------------------------------------------------
+# Reading -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.untraced
 @patient
 @given(st.sampled_from(KINDS), values())
-def test_values(new, kind, value):
-    """A result is exactly what the function returned, every time it is read, and by whoever has the task's id."""
+def test_result_equals_the_returned_value(new, kind, value):
+    """A result equals the returned value exactly, at every read, and for every handle of the task's id."""
     with new(kind) as queue:
 
         @queue.task()
@@ -36,8 +36,8 @@ def test_values(new, kind, value):
             assert exact(read()) == exact(value)
 
 
-def test_not_yet(queue, clock, add):
-    """Who does not wait gets None until the task has ended, whether it is queued, scheduled or executing."""
+def test_read_without_waiting_returns_none_before_the_end(queue, clock, add):
+    """A read that does not wait returns None until the task has ended, in any state before."""
 
     @queue.task()
     def look():
@@ -56,8 +56,8 @@ def test_not_yet(queue, clock, add):
 
 @pytest.mark.parametrize("timeout", [0, SOON, timedelta(seconds=SOON)], ids=str)
 @pytest.mark.parametrize("blocking", [True, False])
-def test_timeouts(queue, add, timeout, blocking):
-    """Who waits with a timeout is told in vain that the task has no outcome yet, and where it is; the task is not touched."""
+def test_read_with_timeout_raises_and_names_the_state(queue, add, timeout, blocking):
+    """A read whose timeout passes raises `ResultTimeout` with the task's state; the task stays as it is."""
     result = add(1, 2)
     started = time.monotonic()
     with pytest.raises(ResultTimeout, match=f"{result.id} has no outcome yet: it is queued"):
@@ -79,8 +79,8 @@ def test_timeouts(queue, add, timeout, blocking):
         lambda result: result.get(timeout=PATIENCE), lambda result: result(timeout=timedelta(seconds=PATIENCE)),
     ],
 )  # fmt: skip
-def test_waiting(queue, add, readers, read):
-    """Who waits is woken by the outcome, not by the states before it, and gets the value."""
+def test_waiting_reader_is_woken_by_the_outcome(queue, add, readers, read):
+    """A waiting reader is woken by the outcome, not by the states before, and gets the value."""
     result, other, got = add.schedule((1, 2), priority=-1), add(5, 5), []
     with another_thread(lambda: got.append(read(result))):
         readers.expect()
@@ -90,8 +90,8 @@ def test_waiting(queue, add, readers, read):
     assert got == [3]
 
 
-def test_many_wait(queue, add, readers):
-    """Any number of callers may wait for one result."""
+def test_many_readers_can_wait_for_one_result(queue, add, readers):
+    """Any number of readers can wait for one result."""
     result, got = add(1, 2), []
     handles = [result, queue.handle(result.id), queue.handle(result.id)]
     threads = [another_thread(lambda one=one: got.append(one.get(blocking=True))) for one in handles]
@@ -104,8 +104,8 @@ def test_many_wait(queue, add, readers):
     assert got == [3, 3, 3]
 
 
-def test_waiting_on_another_connection(tmp_path, clock):
-    """Who waits is woken by an outcome that came by another connection to the store, as from another process."""
+def test_waiting_reader_is_woken_by_an_outcome_of_another_connection(tmp_path, clock):
+    """A waiting reader is woken by an outcome that was stored through another connection."""
     url = f"sqlite:///{tmp_path}/app.db"
     with closing(TaskQueue(url, clock=clock)) as producer, closing(TaskQueue(url, clock=clock)) as worker:
         add, _ = (queue.task(name="add")(lambda a, b: a + b) for queue in (producer, worker))
@@ -121,8 +121,8 @@ def test_waiting_on_another_connection(tmp_path, clock):
         assert got == [3]
 
 
-def test_waiting_for_none(queue):
-    """A function that returns None has a result, too: who waits for it gets it at once."""
+def test_result_none_ends_the_wait(queue):
+    """A function that returns None has a result: a waiting reader gets None at once."""
     result = queue.task(name="nothing")(lambda: None)()
     with pytest.raises(ResultTimeout):
         result.get(timeout=SOON)
@@ -131,19 +131,19 @@ def test_waiting_for_none(queue):
     assert result.get(timeout=0) is None
 
 
-# Acting ------------------------------------------------------------------------------------------------------------
+# Acting --------------------------------------------------------------------------------------------------------------
 
 
-def test_state_and_history(queue, add):
-    """A handle tells the task's state, its history, and the task itself, as they are now."""
+def test_handle_shows_state_history_and_task_as_they_are_now(queue, add):
+    """A handle shows the task's state, its history, and the task, as they are now."""
     result = add(1, 2)
     assert (result.state, states(result), result.task.attempt) == ("queued", "queued", 0)
     queue.run_next()
     assert (result.state, states(result), result.task.attempt) == ("complete", "queued executing complete", 1)
 
 
-def test_revoke_and_restore(queue, add):
-    """A task is revoked through its handle, and that taken back, as long as it has not come true."""
+def test_revoked_task_can_be_restored_until_a_worker_revoked_it(queue, add):
+    """A task is revoked through its handle, and can be restored until a worker has moved it to `revoked`."""
     one, other = add(1, 2), add(1, 2)
     assert one.is_revoked() is False
     assert one.restore() is False
@@ -157,8 +157,8 @@ def test_revoke_and_restore(queue, add):
     assert other.state == "revoked"
 
 
-def test_reschedule(queue, heard, clock, add):
-    """`reschedule` revokes a waiting task and enqueues a copy of it for another time, with an id of its own."""
+def test_reschedule_revokes_the_task_and_enqueues_a_copy(queue, heard, clock, add):
+    """`reschedule` revokes a waiting task and enqueues a copy for another time, with an id of its own."""
     result = add.schedule((1, 2), delay=100, priority=1, retries=4, retry_delay=7, expires=1000, timeout=9)
     queue.run_next()
     later = result.reschedule(delay=timedelta(seconds=50))
@@ -180,8 +180,8 @@ def test_reschedule(queue, heard, clock, add):
     assert at_once.get() == 10
 
 
-def test_rescheduling_what_has_run(queue, add):
-    """A copy of a task that has run, or failed, is a task of its own: its attempts begin anew."""
+def test_rescheduled_copy_of_a_task_that_ran_starts_anew(queue, add):
+    """A copy of a task that ran or failed is a task of its own: its attempts count from one."""
     result = add(1, "2")
     queue.run_next()
     again = result.reschedule()
@@ -192,8 +192,8 @@ def test_rescheduling_what_has_run(queue, add):
 
 
 @pytest.mark.parametrize("flaw", ["both", "priority", "nan", "negative", "eta", "store"])
-def test_rescheduling_that_fails(queue, add, monkeypatch, flaw):
-    """A task that could not be rescheduled is not lost: it waits as before."""
+def test_task_that_could_not_be_rescheduled_waits_as_before(queue, add, monkeypatch, flaw):
+    """A task that could not be rescheduled waits as before."""
     result = add(1, 2)
 
     def full(*args):
@@ -215,11 +215,11 @@ def test_rescheduling_that_fails(queue, add, monkeypatch, flaw):
     assert result.get() == 3
 
 
-# What cannot be read -----------------------------------------------------------------------------------------------
+# Unreadable results --------------------------------------------------------------------------------------------------
 
 
-def test_unserializable_results(queue, heard):
-    """A function whose result cannot be stored has failed: the error names the function and the place, and it is retried."""
+def test_unserializable_result_is_an_error_of_the_task(queue, heard):
+    """A function whose result cannot be stored fails: the error names the function and the place, and retries apply."""
 
     @queue.task(retries=1)
     def gives():
@@ -233,32 +233,32 @@ def test_unserializable_results(queue, heard):
     assert f"the result of {gives.name}['list'][1]" in error
 
 
-class Unspeakable(Exception):
+class ErrorWithoutRepr(Exception):
     def __repr__(self):
         raise ValueError("not even this")
 
 
-def test_errors_without_a_repr(queue):
-    """An exception whose repr raises, or is endless, or is no text, is told all the same."""
-    errors = [Unspeakable(), ValueError("x" * 10**6), ValueError("\ud800")]
+def test_error_with_a_broken_repr_is_stored(queue):
+    """An exception whose repr raises, is endless, or is no valid text is stored all the same."""
+    errors = [ErrorWithoutRepr(), ValueError("x" * 10**6), ValueError("\ud800")]
 
     @queue.task()
     def fails(n):
         raise errors[n]
 
-    told = []
+    errors_read = []
     for n in range(3):
         result = fails(n)
         queue.run_next()
-        told.append(failure(result)["error"])
-    assert "Unspeakable" in told[0]
-    assert told[1].startswith("ValueError('xxx")
-    assert len(told[1]) < 10**5
-    assert told[2] == "ValueError('\\ud800')"
+        errors_read.append(failure(result)["error"])
+    assert "ErrorWithoutRepr" in errors_read[0]
+    assert errors_read[1].startswith("ValueError('xxx")
+    assert len(errors_read[1]) < 10**5
+    assert errors_read[2] == "ValueError('\\ud800')"
 
 
-def test_long_tracebacks(queue):
-    """Of a traceback without end its end is kept, where the cause stands."""
+def test_long_traceback_keeps_its_end(queue):
+    """A long traceback is cut at its start: the end has the cause."""
 
     @queue.task()
     def fails():
@@ -271,8 +271,8 @@ def test_long_tracebacks(queue):
     assert traceback.endswith("y\n")
 
 
-def test_damaged_results(queue, add):
-    """A stored result that cannot be read is `Undecodable`, each time; everything else about the task still can."""
+def test_damaged_result_raises_undecodable(queue, add):
+    """A stored result that cannot be read raises `Undecodable` each time; the rest of the task can be read."""
     result = add(1, 2)
     queue.run_next()
     damage(queue, result.id, b"\xc1\xc1")
@@ -295,8 +295,8 @@ def damage(queue, task_id, data):
 
 @patient
 @given(st.sampled_from(KINDS), st.binary())
-def test_results_damaged_in_any_way(new, kind, data):
-    """Whatever bytes stand where a result was, reading them gives a value or a `LifecycleError`, never another error."""
+def test_reading_random_bytes_as_result_raises_no_other_error(new, kind, data):
+    """Reading random bytes as a result gives a value or a `LifecycleError`, never another error."""
     with new(kind) as queue:
         result = queue.task(name="one")(lambda: 1)()
         queue.run_next()
@@ -307,8 +307,8 @@ def test_results_damaged_in_any_way(new, kind, data):
             pass
 
 
-def test_pruned(queue, clock, add):
-    """Of a task that was pruned nothing is left; who asks is told so, and who waits, too."""
+def test_pruned_task_is_unknown(queue, clock, add):
+    """A pruned task is unknown to every read, waiting or not."""
     old, new = add(1, 2), add(3, 4)
     queue.run_next()
     clock.advance(10)
@@ -322,23 +322,23 @@ def test_pruned(queue, clock, add):
     assert new.get() == 7
 
 
-def test_who_waits_for_what_is_flushed(queue, add, readers):
-    """Who waits for a task that is flushed is told that it is gone."""
-    result, told = add(1, 2), []
+def test_reader_of_a_flushed_task_is_woken(queue, add, readers):
+    """A reader that waits for a task which is flushed gets `UnknownTask`."""
+    result, woken = add(1, 2), []
 
     def wait():
         with pytest.raises(UnknownTask):
             result.get(blocking=True)
-        told.append("gone")
+        woken.append(True)
 
     with another_thread(wait):
         readers.expect()
         queue.flush()
-    assert told == ["gone"]
+    assert woken == [True]
 
 
-def test_results_are_kept(make, clock):
-    """A result is there until it is pruned, however often it was read, and whatever became of later tasks."""
+def test_result_is_kept_until_it_is_pruned(make, clock):
+    """A result is kept until it is pruned, however often it is read, and whatever later tasks do."""
     queue = make()
     heard = Heard(queue)
 

@@ -1,4 +1,4 @@
-"""Revoking: what shall not run does not, is told promptly, and can be taken back as long as it has not come true."""
+"""Revocation: a revoked task or function does not run, is revoked promptly, and can be restored until then."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -40,8 +40,8 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_task(queue, heard, ran, note, way):
-    """A waiting task is revoked, alone, whichever way that is said; its function and others run on."""
+def test_revoked_task_does_not_run_and_others_do(queue, heard, ran, note, way):
+    """A revoked task that waits does not run, however it was revoked; its function's other tasks do."""
     revoke, _ = WAYS[way]
     first, second = note(1), note(2)
     assert not queue.is_revoked(first)
@@ -57,8 +57,8 @@ def test_a_task(queue, heard, ran, note, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_taken_back(queue, heard, ran, note, way):
-    """A revocation that has stopped nothing yet can be taken back; then the task runs."""
+def test_restored_task_runs(queue, heard, ran, note, way):
+    """A task that is restored before a worker has moved it to `revoked` runs."""
     revoke, restore = WAYS[way]
     result = note(1)
     assert restore(queue, result) is False
@@ -70,8 +70,8 @@ def test_taken_back(queue, heard, ran, note, way):
     assert heard.story(result) == "enqueued executing complete"
 
 
-def test_promptly(queue, heard, clock, note):
-    """A scheduled task that is revoked is dealt with by the next worker, before all others, not at its ETA."""
+def test_revoked_scheduled_task_goes_before_all_others(queue, heard, clock, note):
+    """A scheduled task that is revoked is claimed by the next worker, before all others, not at its ETA."""
     scheduled, urgent = note.schedule((1,), delay=1000), note.schedule((2,), priority=99)
     assert queue.run_next().id == urgent.id
     assert queue.run_next() is None
@@ -82,16 +82,16 @@ def test_promptly(queue, heard, clock, note):
     assert clock.now() == NOW
 
 
-def test_before_it_was_met(queue, heard, note):
-    """So is one that no worker has met yet: it is never `scheduled`."""
+def test_task_revoked_before_its_first_claim_is_never_scheduled(queue, heard, note):
+    """A task with an ETA that is revoked before its first claim is never `scheduled`."""
     result = note.schedule((1,), delay=1000)
     result.revoke()
     assert queue.run_next().state == "revoked"
     assert heard.story(result) == "enqueued revoked"
 
 
-def test_before_it_is_enqueued(queue, heard, ran, note):
-    """An id can be revoked before there is a task of that id: it will not run."""
+def test_id_can_be_revoked_before_its_task_is_enqueued(queue, heard, ran, note):
+    """An id can be revoked before its task is enqueued: the task does not run."""
     task = note.s(1)
     queue.revoke(task)
     assert queue.is_revoked(task)
@@ -101,7 +101,7 @@ def test_before_it_is_enqueued(queue, heard, ran, note):
     assert ran == []
 
 
-def test_while_it_runs(queue, heard):
+def test_task_revoked_while_it_runs_is_not_retried(queue, heard):
     """A task that is revoked while it runs does not run again: its retry is revoked, at once."""
 
     @queue.task(retries=3, retry_delay=1000, context=True)
@@ -114,8 +114,8 @@ def test_while_it_runs(queue, heard):
     assert heard.story(result) == "enqueued executing error retrying scheduled revoked"
 
 
-def test_while_it_completes(queue, heard, ran):
-    """A task that is revoked while it runs and completes is complete."""
+def test_task_revoked_while_it_runs_can_complete(queue, heard, ran):
+    """A task that is revoked while it runs, and succeeds, is complete."""
 
     @queue.task(retries=3, context=True)
     def works(task=None):
@@ -128,8 +128,8 @@ def test_while_it_completes(queue, heard, ran):
     assert result.get() == 5
 
 
-def test_what_was_stopped_stays_so(queue, note):
-    """A revocation that came true is over: it is still known, and cannot be taken back."""
+def test_task_in_state_revoked_cannot_be_restored(queue, note):
+    """A task in the state `revoked` is still known as revoked, and cannot be restored."""
     result = note(1)
     result.revoke()
     drain(queue)
@@ -143,8 +143,8 @@ def test_what_was_stopped_stays_so(queue, note):
 
 @pytest.mark.parametrize("until", UNTIL)
 @pytest.mark.parametrize("delay", [None, 49, 50, 51])
-def test_until(queue, clock, ran, note, until, delay):
-    """A task that is revoked until a moment is stopped only if it would run before then."""
+def test_task_revoked_until_a_moment_is_stopped_only_before_it(queue, clock, ran, note, until, delay):
+    """A task that is revoked until a moment is revoked only if it would run before that moment."""
     result = note.schedule((1,), delay=delay)
     result.revoke(UNTIL[until])
     drain(queue)
@@ -157,8 +157,8 @@ def test_until(queue, clock, ran, note, until, delay):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_until_whichever_way_it_is_said(queue, clock, note, way):
-    """A task can be revoked until a moment in each way that it can be revoked."""
+def test_task_can_be_revoked_until_a_moment_in_each_way(queue, clock, note, way):
+    """A task can be revoked until a moment in each way of revoking a task."""
     revoke, _ = WAYS[way]
     result = note(1)
     revoke(queue, result, 50, True)
@@ -169,8 +169,8 @@ def test_until_whichever_way_it_is_said(queue, clock, note, way):
     assert result.state == "complete"
 
 
-def test_until_it_is_met(queue, clock, note):
-    """A task that nobody meets before its revocation ends runs."""
+def test_task_not_claimed_before_its_revocation_ends_runs(queue, clock, note):
+    """A task that no worker claims before its revocation ends runs."""
     result = note(1)
     result.revoke(50)
     clock.advance(49.9)
@@ -181,12 +181,12 @@ def test_until_it_is_met(queue, clock, note):
     assert result.state == "complete"
 
 
-# Functions ---------------------------------------------------------------------------------------------------------
+# Functions -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", ["queue", "function"])
-def test_a_function(queue, heard, ran, note, way):
-    """No task of a revoked function runs, those that wait and those to come, until it is restored."""
+def test_no_task_of_a_revoked_function_runs_until_it_is_restored(queue, heard, ran, note, way):
+    """No task of a revoked function runs, waiting or new, until the function is restored."""
     other = queue.task(name="other")(lambda: None)
     before = note(1)
     if way == "queue":
@@ -209,8 +209,8 @@ def test_a_function(queue, heard, ran, note, way):
     assert before.state == "revoked"
 
 
-def test_a_function_when_its_tasks_turn_comes(queue, heard, clock, ran, note):
-    """A scheduled task of a revoked function is stopped at its ETA, if the function is still revoked then."""
+def test_scheduled_task_of_a_revoked_function_is_revoked_at_its_eta(queue, heard, clock, ran, note):
+    """A scheduled task of a revoked function is revoked at its ETA, if the function is still revoked then."""
     one, other = note.schedule((1,), delay=10), note.schedule((2,), delay=20)
     note.revoke()
     assert queue.run_next() is None
@@ -225,8 +225,8 @@ def test_a_function_when_its_tasks_turn_comes(queue, heard, clock, ran, note):
 
 
 @pytest.mark.parametrize("until", UNTIL)
-def test_a_function_until(queue, clock, ran, note, until):
-    """A function can be revoked until a moment: what comes up before then is stopped, nothing from then on."""
+def test_function_revoked_until_a_moment_runs_from_then_on(queue, clock, ran, note, until):
+    """A function can be revoked until a moment: its tasks before that moment are revoked, later ones run."""
     note.revoke(UNTIL[until])
     early = note(1)
     drain(queue)
@@ -243,8 +243,8 @@ def test_a_function_until(queue, clock, ran, note, until):
 
 
 @pytest.mark.parametrize("until", [None, 50])
-def test_a_function_once(queue, clock, ran, note, until):
-    """A function that is revoked once is spent with the first task that it stops, or with its moment."""
+def test_function_revoked_once_stops_one_task(queue, clock, ran, note, until):
+    """A function that is revoked once stops one task, or none after its moment."""
     note.revoke(until, revoke_once=True)
     results = [note(n) for n in range(3)]
     drain(queue)
@@ -257,8 +257,8 @@ def test_a_function_once(queue, clock, ran, note, until):
     assert ran == [1, 2] if until is None else [1, 2, 9]
 
 
-def test_once_is_not_spent_on_others(queue, ran, note):
-    """A function that is revoked once is not spent by a task that is revoked by itself, or has expired."""
+def test_once_is_not_used_up_by_expired_or_revoked_tasks(queue, ran, note):
+    """A function's single revocation is not used up by a task that is revoked itself, or has expired."""
     note.revoke(revoke_once=True)
     own, expired, stopped, free = note(1), note.schedule((2,), expires=0), note(3), note(4)
     own.revoke()
@@ -267,7 +267,7 @@ def test_once_is_not_spent_on_others(queue, ran, note):
     assert ran == [4]
 
 
-def test_a_retry_of_a_revoked_function(queue, heard):
+def test_retry_of_a_revoked_function_is_revoked(queue, heard):
     """A task whose function is revoked while it runs ends its attempt, and its retry is revoked."""
 
     @queue.task(retries=1)
@@ -280,8 +280,8 @@ def test_a_retry_of_a_revoked_function(queue, heard):
     assert heard.story(result) == "enqueued executing error retrying enqueued revoked"
 
 
-def test_expired_before_revoked(queue, clock, note):
-    """A task that is both expired and revoked is expired."""
+def test_task_both_expired_and_revoked_is_expired(queue, clock, note):
+    """A task that is both expired and revoked ends `expired`."""
     result = note.schedule((1,), expires=5)
     result.revoke()
     clock.advance(5)
@@ -290,8 +290,8 @@ def test_expired_before_revoked(queue, clock, note):
 
 
 @pytest.mark.parametrize("until", ["tomorrow", True, float("nan"), float("inf")])
-def test_no_moment(queue, note, until):
-    """Until when is a moment or a duration: anything else is refused, and nothing is revoked."""
+def test_revoke_until_that_is_no_moment_is_refused(queue, note, until):
+    """A `revoke_until` that is neither a moment nor a duration is refused, and nothing is revoked."""
     result = note(1)
     for revoke in (note.revoke, result.revoke):
         with pytest.raises(ConfigurationError, match="revoke_until="):
@@ -307,8 +307,8 @@ def test_no_moment(queue, note, until):
         st.tuples(st.sampled_from(["revoke", "restore", "run", "call"]), st.booleans(), st.integers(0, 3)), max_size=12
     ),
 )
-def test_any_order(new, kind, steps):
-    """Whatever is revoked, restored, called and run, in any order: a task runs if, and only if, nothing stops it then."""
+def test_any_order_of_revoke_restore_call_and_run(new, kind, steps):
+    """In any order of revoke, restore, call and run a task runs if, and only if, nothing revokes it then."""
     with new(kind) as queue:
         ran, results, tasks, stopped = [], [], set(), False
         note = queue.task(name="note")(ran.append)

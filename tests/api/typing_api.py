@@ -1,4 +1,4 @@
-"""Uses of the API as a type checker shall see them: `test_typing_api` runs mypy over this file. It is never run itself."""
+"""Uses of the API as a type checker sees them: `test_queue.py` runs mypy over this file, which is never run itself."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -41,7 +41,7 @@ queue = TaskQueue("memory://", name="jobs", lease=timedelta(seconds=5), retentio
 TaskQueue(immediate=True, serializer=MsgpackSerializer(), intermediate_errors=False, max_interruptions=3)
 TaskQueue(lease="5")  # type: ignore[arg-type]
 
-# Functions keep their parameters, and handles know their results ----------------------------------------------------
+# Functions keep their parameters, and handles know their results -----------------------------------------------------
 
 
 @queue.task()
@@ -100,7 +100,7 @@ def takes_functions(function: TaskFunction[[str], bytes]) -> Result[bytes]:
 takes_functions(fetch)
 takes_functions(nothing)  # type: ignore[arg-type]
 
-# Context tasks ------------------------------------------------------------------------------------------------------
+# Context tasks -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -130,7 +130,7 @@ assert_type(within(5).get(), int | None)
 assert_type(given(5).get(), int | None)
 assert_type(within_async(5).get(), int | None)
 
-# Signals and hooks keep their handlers ------------------------------------------------------------------------------
+# Signals and hooks keep their handlers -------------------------------------------------------------------------------
 
 
 @queue.signal()
@@ -167,7 +167,7 @@ assert_type(queue.unregister_pre_execute(before), bool)
 assert_type(queue.unregister_on_startup("start"), bool)
 queue.signal(5)  # type: ignore[arg-type]
 
-# Running, looking, acting -------------------------------------------------------------------------------------------
+# Running, looking, acting --------------------------------------------------------------------------------------------
 
 assert_type(queue.run_next(), Task | None)
 assert_type(queue.run_next(datetime.now(UTC)), Task | None)
@@ -200,7 +200,7 @@ task = add.s(1)
 task.priority, task.retries, task.timeout = 5, 3, None
 task.priority = "high"  # type: ignore[assignment]
 
-# Locks keep what they decorate --------------------------------------------------------------------------------------
+# Locks keep what they decorate ---------------------------------------------------------------------------------------
 
 
 @queue.task()
@@ -224,7 +224,7 @@ async def program() -> None:
     assert_type(await alone_async(5), str)
 
 
-# Exceptions, the table ----------------------------------------------------------------------------------------------
+# Exceptions, the table -----------------------------------------------------------------------------------------------
 
 RetryTask("later", delay=timedelta(seconds=5))
 RetryTask(eta=5)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The consumer in this process: workers that start, share the work, wait for what is due, and keep their time."""
+"""The consumer in the process of its program: workers start, share the tasks, wait for due tasks, and extend leases."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import pytest
-from support.consumers import PROMPT, Gate, hands, now, on_sqlite, plus, running
+from support.consumers import PROMPT_SECONDS, Blocker, now, on_sqlite, plus, running, worker_threads
 from support.processes import LEASE, PATIENCE, settled, states, until
 
 from lifecycle import ConfigurationError, Consumer, TaskQueue, UnknownTask
@@ -16,27 +16,27 @@ from lifecycle.testing import VirtualClock
 
 @pytest.fixture
 def make(live):
-    """On the real clock."""
+    """Make queues on the real clock."""
     return live
 
 
 # Work ----------------------------------------------------------------------------------------------------------------
 
 
-def test_starts_and_stops(queue):
-    """A consumer runs what is enqueued from its start to its stop, and leaves no worker behind."""
+def test_consumer_runs_tasks_from_start_to_stop(queue):
+    """A consumer runs tasks from its start to its stop, and leaves no worker thread."""
     add = queue.task()(plus)
     early = add(1, 2)
     with running(queue, 2) as consumer:
         assert early.get(timeout=PATIENCE) == 3
         assert add(3, 4).get(timeout=PATIENCE) == 7
         consumer.stop()
-        assert hands(consumer) == []
+        assert worker_threads(consumer) == []
     assert states(add(5, 6)) == "queued"
 
 
-def test_nobody_is_left_alone(queue):
-    """As many tasks run at once as there are workers, all enqueued in one go."""
+def test_as_many_tasks_run_at_once_as_there_are_workers(queue):
+    """A batch of tasks runs on all workers at once."""
     barrier = threading.Barrier(4)
     meet = queue.task()(lambda number: barrier.wait(PATIENCE) and number)
     with running(queue, 4):
@@ -45,8 +45,8 @@ def test_nobody_is_left_alone(queue):
     assert len({result.task.worker for result in results}) == 4
 
 
-def test_quick_tasks_are_shared(queue):
-    """The same, if the function has been so quick that a worker starts several of its tasks at once."""
+def test_workers_share_quick_tasks(queue):
+    """All workers run tasks at once, even if one of them claims several quick tasks in one call."""
     barrier = threading.Barrier(4)
     meet = queue.task()(lambda wait: wait and barrier.wait(PATIENCE))
     with running(queue, 1):
@@ -57,8 +57,8 @@ def test_quick_tasks_are_shared(queue):
         assert settled(queue, *results) == ["complete"] * 4
 
 
-def test_no_more_than_the_workers(queue):
-    """Never do more tasks run at once than there are workers, and each runs once."""
+def test_no_more_tasks_run_at_once_than_there_are_workers(queue):
+    """No more tasks run at once than there are workers, and each runs once."""
     running_now, most, lock = [0], [0], threading.Lock()
     started = []
 
@@ -79,19 +79,19 @@ def test_no_more_than_the_workers(queue):
     assert most[0] <= 3
 
 
-def test_woken_promptly(queue):
-    """An idle worker is woken by a task that another thread enqueues, and does not wait until it would look itself."""
+def test_idle_worker_is_woken_by_a_new_task(queue):
+    """An idle worker is woken by a task of another thread before it asks the store by itself."""
     note = queue.task()(now)
     waits = []
     with running(queue, 2):
         for _ in range(9):
             called = time.time()
             waits.append(note().get(timeout=PATIENCE) - called)
-    assert median(waits) < PROMPT
+    assert median(waits) < PROMPT_SECONDS
 
 
-def test_waits_for_an_eta(queue):
-    """An idle worker starts a task when its ETA has come, not before, and not when it would look itself."""
+def test_idle_worker_starts_a_scheduled_task_at_its_eta(queue):
+    """An idle worker starts a scheduled task at its ETA, not before, and not only when it asks the store by itself."""
     note = queue.task()(now)
     late = []
     with running(queue, 2):
@@ -99,11 +99,11 @@ def test_waits_for_an_eta(queue):
             due = time.time() + 0.05
             late.append(note.schedule(delay=0.05).get(timeout=PATIENCE) - due)
     assert min(late) >= 0
-    assert median(late) < PROMPT
+    assert median(late) < PROMPT_SECONDS
 
 
-def test_an_earlier_task_goes_first(queue):
-    """A worker that waits for an ETA is woken by a task that is due before."""
+def test_worker_that_waits_for_an_eta_is_woken_by_an_earlier_task(queue):
+    """A worker that waits for an ETA is woken by a task that is due earlier."""
     note = queue.task()(now)
     with running(queue):
         waits = []
@@ -112,13 +112,13 @@ def test_an_earlier_task_goes_first(queue):
             until(lambda later=later: later.state == "scheduled", "the wait")
             called = time.time()
             waits.append(note().get(timeout=PATIENCE) - called)
-    assert median(waits) < PROMPT
+    assert median(waits) < PROMPT_SECONDS
 
 
 @on_sqlite
-def test_idles(make, monkeypatch):
-    """Idle workers look at the store about once a second, and write nothing."""
-    queue = make(lease=2.0)  # four times a second the consumer itself looks for what is to be recovered
+def test_idle_workers_ask_the_store_once_a_second_and_write_nothing(make, monkeypatch):
+    """Idle workers ask the store about once a second, and write nothing."""
+    queue = make(lease=2.0)  # the consumer looks for tasks to recover four times a second
     looks, ticks = [], []
     exchange, recover = queue.storage.exchange, queue.storage.recover
     monkeypatch.setattr(queue.storage, "exchange", lambda *given: looks.append(given) or exchange(*given))
@@ -129,7 +129,7 @@ def test_idles(make, monkeypatch):
         assert not any(done for done, _ in looks)
 
 
-def test_async(queue):
+def test_async_functions_run_at_once_in_several_workers(queue):
     """`async` functions run in every worker, at the same time as others."""
     barrier = threading.Barrier(2)
 
@@ -147,8 +147,8 @@ def test_async(queue):
 # Time ----------------------------------------------------------------------------------------------------------------
 
 
-def test_virtual_clock(make):
-    """On a virtual clock a task runs when the test has moved the time to its ETA: at once then, and not before."""
+def test_scheduled_task_runs_when_the_virtual_clock_reaches_its_eta(make):
+    """On a virtual clock a task runs at once when the test moves the clock to its ETA, and not before."""
     clock = VirtualClock()
     queue = make(clock=clock)
     add = queue.task()(plus)
@@ -159,18 +159,18 @@ def test_virtual_clock(make):
             due = clock.now() + 3600
             until(lambda result=result: result.state == "scheduled", "the wait for its ETA")
             clock.advance(3599.5)
-            assert add(1, 2).get(timeout=PATIENCE) == 3  # a worker has looked
+            assert add(1, 2).get(timeout=PATIENCE) == 3  # a worker has asked the store
             assert result.state == "scheduled"
             moved = time.monotonic()
             clock.advance(0.5)
             assert result.get(timeout=PATIENCE) == number + 1
             waits.append(time.monotonic() - moved)
             assert [record.at for record in result.history()[-2:]] == [due, due]
-    assert median(waits) < PROMPT
+    assert median(waits) < PROMPT_SECONDS
 
 
-def test_retention(make):
-    """What has been at rest for longer than the queue keeps it is deleted, all else stays."""
+def test_task_older_than_the_retention_is_deleted(make):
+    """A task that has rested longer than the queue's retention is deleted; all others stay."""
     clock = VirtualClock()
     queue = make(clock=clock, retention=3600)
     add = queue.task()(plus)
@@ -190,8 +190,8 @@ def test_retention(make):
 
 
 @on_sqlite
-def test_kept_for_good(make, monkeypatch):
-    """With `retention=None` nothing is deleted, ever."""
+def test_retention_none_keeps_all_tasks(make, monkeypatch):
+    """With `retention=None` no task is deleted."""
     clock = VirtualClock()
     queue = make(clock=clock, retention=None, lease=2.0)
     ticks, recover = [], queue.storage.recover
@@ -207,17 +207,17 @@ def test_kept_for_good(make, monkeypatch):
 
 
 @on_sqlite
-def test_heartbeat(make):
-    """A task that runs for longer than its lease keeps it, and nobody takes it over."""
-    queue, gate = make(lease=2 * LEASE), Gate()
-    wait = queue.task()(gate.pass_through)
+def test_lease_is_extended_while_a_task_runs(make):
+    """A task that runs longer than its lease keeps the lease, and no other worker recovers it."""
+    queue, blocker = make(lease=2 * LEASE), Blocker()
+    wait = queue.task()(blocker.run)
     with running(queue, 2):
         result = wait()
-        gate.until(1)
+        blocker.wait_until_started(1)
         *_, started = result.history()
         until(lambda: time.time() > started.at + 2.5 * LEASE, "the end of its first lease")
         assert result.task.lease > time.time()
-        gate.open()
+        blocker.release()
         assert settled(queue, result) == ["complete"]
     assert states(result) == "queued executing complete"
 
@@ -226,33 +226,33 @@ def test_heartbeat(make):
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True, None])
-def test_bad_counts(workers):
-    """A consumer has a whole number of workers, at least one."""
+def test_number_of_workers_is_a_whole_number_of_at_least_one(workers):
+    """A number of workers that is no whole number of at least one is refused."""
     with pytest.raises(ConfigurationError, match=r"workers=.*whole number"):
         Consumer(TaskQueue("memory://"), workers)
 
 
 @pytest.mark.parametrize("kind", ["fiber", "Thread", "", None, 1])
-def test_bad_types(kind):
-    """There are no other types of workers than those that an error names."""
+def test_unknown_worker_type_is_refused(kind):
+    """An unknown worker type is refused with the list of types."""
     with pytest.raises(ConfigurationError, match=r"worker_type=.*thread"):
         Consumer(TaskQueue("memory://"), 1, kind)
 
 
 @pytest.mark.parametrize("grace", [-1, float("nan"), "2", None])
-def test_bad_grace(grace):
-    """The time of grace is some seconds, and not less than none."""
+def test_bad_grace_is_refused(grace):
+    """A grace that is no number of seconds, 0 or more, is refused."""
     with pytest.raises(ConfigurationError, match="grace"):
         Consumer(TaskQueue("memory://"), grace=grace)
 
 
-def test_no_store(tmp_path):
-    """A consumer whose store cannot be used says so at its start, starts no worker, and can be started later."""
+def test_consumer_without_a_store_raises_at_its_start(tmp_path):
+    """A consumer whose store is unavailable raises at its start, starts no worker, and can be started later."""
     queue = TaskQueue(f"sqlite:///{tmp_path}/later/work.db")
     consumer = Consumer(queue)
     with pytest.raises(ConfigurationError, match="there is no folder"):
         consumer.start()
-    assert hands(consumer) == []
+    assert worker_threads(consumer) == []
     (tmp_path / "later").mkdir()
     consumer.start()
     result = queue.task()(lambda: 7)()

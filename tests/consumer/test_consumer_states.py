@@ -32,13 +32,13 @@ def steps_taken(monkeypatch):
         init(self)
         steps.append((CONSUMER_LIFECYCLE.allowed(None)[0], None, self.state))
 
-    def told(self, trigger):
+    def noted(self, trigger):
         before = self.state
         go(self, trigger)
         steps.append((trigger, before, self.state))
 
     monkeypatch.setattr(ConsumerState, "__init__", begin)
-    monkeypatch.setattr(ConsumerState, "go", told)
+    monkeypatch.setattr(ConsumerState, "go", noted)
     return steps
 
 
@@ -85,7 +85,7 @@ def entered(steps):
     return [after for _, _, after in steps]
 
 
-# Each run --------------------------------------------------------------------------------------------------------------
+# Each run ------------------------------------------------------------------------------------------------------------
 
 
 def stopped_gracefully(queue, steps_taken, monkeypatch):
@@ -144,7 +144,7 @@ def with_failing_supervision(queue, steps_taken, monkeypatch):
     """If the supervision fails, the consumer stops, and all workers end."""
     consumer = Consumer(queue)
 
-    def fail(bell, timeout):
+    def fail(requests, timeout):
         raise OSError("gone")
 
     monkeypatch.setattr(StopRequests, "wait", fail)
@@ -184,7 +184,7 @@ def test_every_row_is_used_by_a_run(steps_taken, monkeypatch):
     assert used == ROWS
 
 
-# Particular moments ------------------------------------------------------------------------------------------------------
+# Particular moments --------------------------------------------------------------------------------------------------
 
 
 def test_stop_during_the_start_takes_effect_once_running(queue, steps_taken, monkeypatch):
@@ -196,8 +196,8 @@ def test_stop_during_the_start_takes_effect_once_running(queue, steps_taken, mon
         if not asked.is_set():
             assert consumer.state == STARTING
             threads.append(threading.Thread(target=consumer.stop, daemon=True))
-            ring = consumer._requests.request
-            monkeypatch.setattr(consumer._requests, "request", lambda request: (ring(request), asked.set()))
+            send = consumer._requests.request
+            monkeypatch.setattr(consumer._requests, "request", lambda request: (send(request), asked.set()))
             threads[0].start()
             assert asked.wait(PATIENCE)
         return look()

@@ -11,8 +11,8 @@ import urllib.request
 from contextlib import closing
 
 import pytest
-from support.consumers import Gate, Outage, ended, logged, on_sqlite, plus, running, stopping
-from support.processes import PATIENCE, consuming, end, said, until
+from support.consumers import Blocker, Outage, begin_stop, join, logged, on_sqlite, plus, running
+from support.processes import PATIENCE, consumer_process, stop_process, until, wait_for_log
 from support.profiles import crossed, sampled
 
 from lifecycle import ConfigurationError, Consumer, StorageUnavailable, TaskQueue
@@ -24,7 +24,7 @@ KINDS = ("thread", "process", "greenlet", "asyncio")
 
 @pytest.fixture
 def make(live):
-    """On the real clock."""
+    """Make queues on the real clock."""
     return live
 
 
@@ -39,7 +39,7 @@ token = os.urandom(8).hex()
 
 @queue.task(name="version")
 def version(waits=False):
-    while waits and not Path("{folder}/gate").exists():
+    while waits and not Path("{folder}/release").exists():
         time.sleep(0.005)
     return [{version}, token, os.getpid()]
 """
@@ -66,15 +66,15 @@ def version(tmp_path):
 @pytest.mark.parametrize("kind", sampled(KINDS))
 def test_sighup_finishes_running_tasks_and_restarts_with_new_code(tmp_path, write_module, version, kind):
     """After SIGHUP running tasks finish with the old code; later tasks run with the new code, in the same process."""
-    with consuming(tmp_path, "module", "-k", kind) as consumer:
+    with consumer_process(tmp_path, "module", "-k", kind) as consumer:
         running_on = version(True)
         until(lambda: running_on.state == "executing", "its start")
         write_module(2)
         consumer.send_signal(signal.SIGHUP)
-        said(consumer, "stopping; running tasks are finished first")
+        wait_for_log(consumer, "stopping; running tasks are finished first")
         later = version()
         consumer.send_signal(signal.SIGHUP)  # once is enough
-        (tmp_path / "gate").touch()
+        (tmp_path / "release").touch()
         number, token, _ = running_on.get(timeout=PATIENCE)
         assert number == 1
         number, other, pid = later.get(timeout=PATIENCE)
@@ -82,14 +82,14 @@ def test_sighup_finishes_running_tasks_and_restarts_with_new_code(tmp_path, writ
         assert token != other
         assert (pid == consumer.pid) is (kind != "process")
         assert consumer.poll() is None
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
     assert consumer.log.read_text().count("tasks: version") == 2
 
 
 def test_repeated_sighup_neither_ends_the_consumer_nor_is_lost(tmp_path, write_module, version):
     """SIGHUP at any moment of a restart neither ends the consumer nor is lost."""
-    with consuming(tmp_path, "module") as consumer:
-        said(consumer, "tasks: version")
+    with consumer_process(tmp_path, "module") as consumer:
+        wait_for_log(consumer, "tasks: version")
         write_module(2)
         for count in (2, 3):
 
@@ -107,19 +107,19 @@ def test_repeated_sighup_neither_ends_the_consumer_nor_is_lost(tmp_path, write_m
             return log.count("tasks: version") == starts and log.rfind("stopping") < log.rfind("tasks: version")
 
         until(has_settled, "the last restart")
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
 
 
 LATE = """
 import os, signal
-from lifecycle.consumer import stop_requests as bell
-give_back = bell.give_back
+from lifecycle.consumer import stop_requests
+give_back = stop_requests.give_back
 
 def late(numbers):
     give_back(numbers)
     os.kill(os.getpid(), signal.SIGHUP)
 
-bell.give_back = late
+stop_requests.give_back = late
 """
 
 
@@ -127,12 +127,12 @@ def test_sighup_between_run_and_exec_does_not_end_the_consumer(tmp_path, write_m
     """SIGHUP between the end of a run and the exec of the next does not end the consumer."""
     with (tmp_path / "module.py").open("a") as file:
         file.write(LATE)
-    with consuming(tmp_path, "module") as consumer:
-        said(consumer, "tasks: version")
+    with consumer_process(tmp_path, "module") as consumer:
+        wait_for_log(consumer, "tasks: version")
         consumer.send_signal(signal.SIGHUP)
-        said(consumer, "tasks: version", 2)
+        wait_for_log(consumer, "tasks: version", 2)
         assert version().get(timeout=PATIENCE)[2] == consumer.pid
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
 
 
 @pytest.mark.parametrize(
@@ -140,16 +140,16 @@ def test_sighup_between_run_and_exec_does_not_end_the_consumer(tmp_path, write_m
 )
 def test_consumer_restarts_after_max_tasks_and_max_memory(tmp_path, write_module, version, kind, limit):
     """A consumer restarts after `--max-tasks` tasks, or above `--max-memory`, but not before it has run a task."""
-    with consuming(tmp_path, "module", "-k", kind, *limit) as consumer:
+    with consumer_process(tmp_path, "module", "-k", kind, *limit) as consumer:
         results = [version() for _ in range(3)]
         first = [result.get(timeout=PATIENCE) for result in results]
-        said(consumer, "tasks: version", 2)
+        wait_for_log(consumer, "tasks: version", 2)
         last = version().get(timeout=PATIENCE)
         assert last[1] != first[0][1]
         assert consumer.poll() is None
         if limit[0] == "--max-tasks":
             assert {token for _, token, _ in first} == {first[0][1]}
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
 
 
 @on_sqlite
@@ -161,16 +161,16 @@ def test_run_returns_whether_a_restart_is_due(make):
     thread = threading.Thread(target=lambda: returned.append(consumer.run()), daemon=True)
     thread.start()
     assert add(1, 2).get(timeout=PATIENCE) == 3
-    ended(thread)
+    join(thread)
     thread = threading.Thread(target=lambda: returned.append(consumer.run()), daemon=True)
     thread.start()
     until(lambda: consumer.health.ready, "the next run")
     consumer.stop()
-    ended(thread)
+    join(thread)
     assert returned == [True, False]
 
 
-# Health -------------------------------------------------------------------------------------------------------------
+# Health --------------------------------------------------------------------------------------------------------------
 
 
 def get(port, path):
@@ -186,9 +186,9 @@ def get(port, path):
 @on_sqlite
 def test_ready_file_and_port_follow_state_and_store(make, tmp_path, monkeypatch):
     """File and port say ready from the first run of tasks until a stop, except while the store is unavailable."""
-    queue, gate, file = make(), Gate(), tmp_path / "ready"
+    queue, blocker, file = make(), Blocker(), tmp_path / "ready"
     file.write_text("left by a killed consumer")
-    wait = queue.task()(gate.pass_through)
+    wait = queue.task()(blocker.run)
     outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange", "recover")
 
     def answered(status, store, state):
@@ -206,12 +206,12 @@ def test_ready_file_and_port_follow_state_and_store(make, tmp_path, monkeypatch)
         outage.on = False
         until(lambda: answered(200, True, "running"), "the end of the outage")
         wait()
-        gate.until(1)
-        stop = stopping(consumer)
+        blocker.wait_until_started(1)
+        stop = begin_stop(consumer)
         until(lambda: answered(503, True, "draining"), "the stop")
         assert get(port, "/live")[0] == 200
-        gate.open()
-        ended(stop)
+        blocker.release()
+        join(stop)
         assert not file.exists()
         with pytest.raises(urllib.error.URLError, match="refused"):
             get(port, "/live")

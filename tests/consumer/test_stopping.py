@@ -1,4 +1,4 @@
-"""A consumer's end: in good time, at once, or against what does not want to end; and its start after that."""
+"""Stops of a consumer: graceful, interrupting, after the grace; and starts after a stop."""
 
 import asyncio
 import gc
@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from support.consumers import PUT_BACK, Gate, ended, hands, logged, plus, running, stopping
+from support.consumers import REQUEUED_STATES, Blocker, begin_stop, join, logged, plus, running, worker_threads
 from support.processes import LONG_AGO, PATIENCE, settled, states, until
 
 from lifecycle import (
@@ -27,60 +27,60 @@ from lifecycle import (
 
 @pytest.fixture
 def make(live):
-    """On the real clock."""
+    """Make queues on the real clock."""
     return live
 
 
-def test_graceful(queue):
-    """A graceful stop lets what runs come to its end, claims nothing more, and returns when that is done."""
-    gate = Gate()
-    wait = queue.task()(gate.pass_through)
+def test_graceful_stop_finishes_running_tasks_and_claims_no_more(queue):
+    """A graceful stop lets running tasks finish, claims no more, and returns afterwards."""
+    blocker = Blocker()
+    wait = queue.task()(blocker.run)
     with running(queue, 2) as consumer:
         results = [wait(number) for number in range(2)]
-        gate.until(2)
-        stop = stopping(consumer)
+        blocker.wait_until_started(2)
+        stop = begin_stop(consumer)
         late = wait(2)
         assert stop.is_alive()
-        gate.open()
-        ended(stop)
-        assert hands(consumer) == []
+        blocker.release()
+        join(stop)
+        assert worker_threads(consumer) == []
     assert [states(result) for result in results] == ["queued executing complete"] * 2
     assert states(late) == "queued"
 
 
-def test_interrupted(queue):
-    """Any other stop interrupts what runs, which cleans up, is put back, and says so; the next consumer runs it."""
-    gate, sent = Gate(), []
-    wait = queue.task(retries=2)(gate.pass_through)
+def test_interrupting_stop_requeues_running_tasks(queue):
+    """A stop that is not graceful interrupts running tasks: they clean up, are requeued, and run on the next consumer."""
+    blocker, sent = Blocker(), []
+    wait = queue.task(retries=2)(blocker.run)
     queue.signal()(lambda signal, task, exc=None: sent.append((task.id, signal)))
     with running(queue, 2) as consumer:
         results = [wait(number) for number in range(3)]
-        gate.until(2)
+        blocker.wait_until_started(2)
         consumer.stop(graceful=False)
-        assert hands(consumer) == []
-    assert sorted(gate.left) == [0, 1]
-    assert [states(result) for result in results] == [PUT_BACK, PUT_BACK, "queued"]
-    told = [signal for task_id, signal in sent if task_id == results[0].id]
-    assert told == ["enqueued", "executing", "interrupted", "enqueued"]
+        assert worker_threads(consumer) == []
+    assert sorted(blocker.ended) == [0, 1]
+    assert [states(result) for result in results] == [REQUEUED_STATES, REQUEUED_STATES, "queued"]
+    sent_signals = [signal for task_id, signal in sent if task_id == results[0].id]
+    assert sent_signals == ["enqueued", "executing", "interrupted", "enqueued"]
     assert [result.task.interruptions for result in results] == [1, 1, 0]
     assert [result.task.retries for result in results] == [2, 2, 2]
-    gate.open()
+    blocker.release()
     with running(queue, 2):
         assert settled(queue, *results) == ["complete"] * 3
     assert [result.task.attempt for result in results] == [2, 2, 1]
 
 
-def test_impatient(queue):
-    """A stop that is not graceful interrupts what an earlier, graceful one would have let finish."""
-    gate = Gate()
-    result = queue.task()(gate.pass_through)()
+def test_interrupting_stop_after_a_graceful_one(queue):
+    """A stop that is not graceful interrupts the tasks that an earlier graceful stop lets finish."""
+    blocker = Blocker()
+    result = queue.task()(blocker.run)()
     with running(queue) as consumer:
-        gate.until(1)
-        stop = stopping(consumer)
+        blocker.wait_until_started(1)
+        stop = begin_stop(consumer)
         consumer.stop(graceful=False)
-        ended(stop)
-        until(lambda: gate.left, "the interruption")
-    assert states(result) == PUT_BACK
+        join(stop)
+        until(lambda: blocker.ended, "the interruption")
+    assert states(result) == REQUEUED_STATES
 
 
 def in_c(release):
@@ -96,23 +96,23 @@ def swallowing(release):
             time.sleep(0.002)
 
 
-# What waits to be raised in C is nothing for a tracer (see pyproject.toml, at coverage).
-@pytest.mark.parametrize("body", [pytest.param(in_c, marks=pytest.mark.untraced), swallowing])
-def test_put_back_on_its_behalf(queue, caplog, body):
-    """What cannot be interrupted is put back after the grace; its outcome is refused, and its worker does no more."""
+# A tracer does not survive an exception that waits to be raised in C (see pyproject.toml, at coverage).
+@pytest.mark.parametrize("function", [pytest.param(in_c, marks=pytest.mark.untraced), swallowing])
+def test_task_that_cannot_be_interrupted_is_requeued_after_the_grace(queue, caplog, function):
+    """A task that cannot be interrupted is requeued after the grace; its outcome is refused; its worker stops."""
     release, threads, sent = threading.Event(), [], []
-    stay = queue.task()(lambda: (threads.append(threading.current_thread()), body(release)))
+    stay = queue.task()(lambda: (threads.append(threading.current_thread()), function(release)))
     queue.signal()(lambda signal, task, exc=None: sent.append((task.id, signal)))
     add = queue.task()(plus)
     with running(queue, grace=0.2) as consumer:
         result = stay()
-        until(lambda: threads, "the body")
+        until(lambda: threads, "the function")
         waiting = add(1, 2)
         consumer.stop(graceful=False)
-        assert states(result) == PUT_BACK
+        assert states(result) == REQUEUED_STATES
     release.set()
-    ended(threads[0])
-    assert states(result) == PUT_BACK
+    join(threads[0])
+    assert states(result) == REQUEUED_STATES
     assert [signal for task_id, signal in sent if task_id == result.id] == [
         "enqueued", "executing", "interrupted", "enqueued",
     ]  # fmt: skip
@@ -120,11 +120,11 @@ def test_put_back_on_its_behalf(queue, caplog, body):
     assert states(waiting) == "queued"
     with running(queue):
         assert settled(queue, result, waiting) == ["complete"] * 2
-    assert states(result) == f"{PUT_BACK} executing complete"
+    assert states(result) == f"{REQUEUED_STATES} executing complete"
 
 
 HANDLED = {
-    SIGNAL_EXECUTING: (lambda add: add(1, 2), PUT_BACK),
+    SIGNAL_EXECUTING: (lambda add: add(1, 2), REQUEUED_STATES),
     SIGNAL_COMPLETE: (lambda add: add(1, 2), "queued executing complete"),
     SIGNAL_REVOKED: (lambda add: (add.revoke(), add(1, 2))[1], "queued revoked"),
     SIGNAL_EXPIRED: (lambda add: add.schedule((1, 2), expires=LONG_AGO), "queued expired"),
@@ -133,38 +133,38 @@ HANDLED = {
 
 
 @pytest.mark.parametrize("kind", HANDLED)
-def test_a_stop_while_a_handler_runs(queue, kind):
-    """A slow handler does not hold a stop up, nor break it: what runs is put back, what was decided stays."""
-    (act, history), gate, inside = HANDLED[kind], threading.Event(), []
-    queue.signal(kind)(lambda signal, task: (inside.append(task.id), gate.wait()))
+def test_slow_handler_does_not_delay_an_interrupting_stop(queue, kind):
+    """A slow handler does not delay a stop: a running task is requeued, and a committed state stays."""
+    (act, history), released, inside = HANDLED[kind], threading.Event(), []
+    queue.signal(kind)(lambda signal, task: (inside.append(task.id), released.wait()))
     with running(queue, 2, grace=0.1) as consumer:
         result = act(queue.task()(plus))
         until(lambda: inside, "the handler")
-        workers = hands(consumer)
+        workers = worker_threads(consumer)
         consumer.stop(graceful=False)
         assert states(result) == history
-        gate.set()
+        released.set()
         for thread in workers:
-            ended(thread)
+            join(thread)
     assert states(result) == history
 
 
-def test_a_stop_while_a_hook_runs(queue):
-    """A task whose pre-execute hook still runs when its worker is stopped does not get to its function."""
+def test_function_is_not_called_if_the_stop_comes_during_its_hook(queue):
+    """A task whose pre-execute hook runs when its worker is stopped does not get to its function."""
     release, hooked, ran = threading.Event(), [], []
     queue.pre_execute()(lambda task: (hooked.append(task.id), release.wait()))
     result = queue.task()(lambda: ran.append(0))()
     with running(queue, grace=PATIENCE) as consumer:
         until(lambda: hooked, "the hook")
-        stop = stopping(consumer, graceful=False)
+        stop = begin_stop(consumer, graceful=False)
         release.set()
-        ended(stop)
+        join(stop)
     assert ran == []
-    assert states(result) == PUT_BACK
+    assert states(result) == REQUEUED_STATES
 
 
-def test_interrupts_async(queue):
-    """An `async` function is interrupted while it awaits, too, and cleans up."""
+def test_stop_interrupts_async_function(queue):
+    """An `async` function is interrupted where it awaits, and cleans up."""
     waiting, left = [], []
 
     @queue.task()
@@ -177,14 +177,14 @@ def test_interrupts_async(queue):
 
     with running(queue, grace=2.0) as consumer:
         result = wait()
-        until(lambda: waiting, "the body")
+        until(lambda: waiting, "the function")
         consumer.stop(graceful=False)
-    assert states(result) == PUT_BACK
+    assert states(result) == REQUEUED_STATES
     assert left == [0]
 
 
-def test_times_out_async(queue):
-    """An `async` function that awaits for longer than its timeout times out."""
+def test_async_function_times_out(queue):
+    """An `async` function that awaits longer than its timeout ends `timeout`."""
 
     @queue.task(timeout=0.05)
     async def wait():
@@ -197,8 +197,8 @@ def test_times_out_async(queue):
     assert states(result) == "queued executing timeout"
 
 
-def test_started_again(queue):
-    """A consumer that was stopped, however often, can be started again, with workers of other names."""
+def test_stopped_consumer_can_be_started_again(queue):
+    """A stopped consumer can be started again, with workers of other names."""
     add = queue.task()(plus)
     workers = []
     consumer = Consumer(queue, 2)
@@ -210,45 +210,45 @@ def test_started_again(queue):
         workers.append(result.task.worker)
         consumer.stop()
         consumer.stop(graceful=False)
-        assert hands(consumer) == []
+        assert worker_threads(consumer) == []
     assert len(set(workers)) == 3
 
 
-def test_started_twice(queue):
-    """A consumer that runs cannot be started again, and runs on."""
+def test_running_consumer_cannot_be_started_again(queue):
+    """A running consumer cannot be started again, and runs on."""
     add = queue.task()(plus)
     with running(queue) as consumer:
         for again in (consumer.start, consumer.run):
             with pytest.raises(ConfigurationError, match="runs already"):
                 again()
-        assert len(hands(consumer)) == 1
+        assert len(worker_threads(consumer)) == 1
         assert add(1, 2).get(timeout=PATIENCE) == 3
 
 
-def test_two_consumers_of_one_queue(queue):
-    """Several consumers of one queue object share its tasks, and no two of their workers have one name."""
+def test_two_consumers_of_one_queue_object_share_its_tasks(queue):
+    """Two consumers of one queue object share its tasks, and all their workers have different names."""
     barrier = threading.Barrier(4)
     meet = queue.task()(lambda number: barrier.wait(PATIENCE))
     with running(queue, 2) as first, running(queue, 2) as second:
         results = meet.map(range(4))
         assert settled(queue, *results) == ["complete"] * 4
         first.stop()
-        assert len(hands(second)) == 2
+        assert len(worker_threads(second)) == 2
     assert len({result.task.worker for result in results}) == 4
 
 
-def test_stopped_by_a_task(queue):
-    """A task, or a handler, may stop its own consumer: that asks, and does not wait for itself."""
+def test_task_can_stop_its_own_consumer(queue):
+    """A task can stop its own consumer: `stop` returns at once there."""
     add = queue.task()(plus)
     with running(queue, 2) as consumer:
         result = queue.task(name="stop")(consumer.stop)()
         assert settled(queue, result) == ["complete"]
-        until(lambda: hands(consumer) == [], "the end of the workers")
+        until(lambda: worker_threads(consumer) == [], "the end of the workers")
     assert states(add(1, 2)) == "queued"
 
 
-def test_runs_in_a_thread(queue):
-    """`run` works in any thread, and takes no signals there; `stop` returns when it has ended."""
+def test_run_in_a_thread_takes_no_os_signals(queue):
+    """`run` works in any thread, and takes no signals there; `stop` returns after the end of the run."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     add = queue.task()(plus)
     consumer = Consumer(queue)
@@ -257,12 +257,12 @@ def test_runs_in_a_thread(queue):
     assert add(1, 2).get(timeout=PATIENCE) == 3
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     consumer.stop()
-    assert hands(consumer) == []
-    ended(thread)
+    assert worker_threads(consumer) == []
+    join(thread)
 
 
-def test_runs_in_the_main_thread(queue):
-    """In the main thread `run` takes SIGINT and SIGTERM over, and gives them back at its end."""
+def test_run_in_the_main_thread_takes_and_restores_os_signals(queue):
+    """In the main thread `run` takes SIGINT and SIGTERM, and restores their handlers at its end."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     consumer, taken = Consumer(queue), []
 
@@ -279,10 +279,10 @@ def test_runs_in_the_main_thread(queue):
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_keeps_nothing_open():
-    """A consumer that does not run, any more or yet, holds no file descriptor."""
+def test_stopped_consumer_holds_no_file_descriptor():
+    """A consumer that does not run holds no file descriptor."""
     queue, process = TaskQueue("memory://"), psutil.Process()
-    gc.collect()  # what earlier tests have left
+    gc.collect()  # objects of earlier tests
     before = process.num_fds()
     consumers = [Consumer(queue) for _ in range(5)]
     for consumer in consumers[:3]:

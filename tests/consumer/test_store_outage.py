@@ -1,11 +1,22 @@
-"""A consumer outlives a store that is away, and does then what was to be done."""
+"""Outages of the store: a consumer waits, loses nothing, and logs each outage once."""
 
 import logging
 import threading
 import time
 
 import pytest
-from support.consumers import PUT_BACK, Gate, Outage, ended, hands, logged, on_sqlite, plus, running, stopping
+from support.consumers import (
+    REQUEUED_STATES,
+    Blocker,
+    Outage,
+    begin_stop,
+    join,
+    logged,
+    on_sqlite,
+    plus,
+    running,
+    worker_threads,
+)
 from support.processes import LEASE, PATIENCE, settled, states, until
 
 from lifecycle import SIGNAL_INTERRUPTED, StorageFull, StorageUnavailable
@@ -14,7 +25,7 @@ from lifecycle.storage.base import ClaimRequest
 
 @pytest.fixture
 def make(live):
-    """On the real clock."""
+    """Make queues on the real clock."""
     return live
 
 
@@ -29,17 +40,17 @@ OUTAGES = {
 
 @on_sqlite
 @pytest.mark.parametrize(("error", "operations"), OUTAGES.values(), ids=OUTAGES)
-def test_an_outage(make, monkeypatch, caplog, error, operations):
-    """While the store fails the consumer says so once, waits, keeps what it could not store, and loses nothing."""
+def test_consumer_keeps_outcomes_during_an_outage_and_logs_it_once(make, monkeypatch, caplog, error, operations):
+    """While the store fails a consumer logs that once, waits, keeps the outcomes, and loses nothing."""
     caplog.set_level(logging.INFO, "lifecycle.consumer")
-    queue, gate, ran = make(), Gate(), []
-    wait = queue.task()(lambda number: (gate.pass_through(), ran.append(number))[1])
+    queue, blocker, ran = make(), Blocker(), []
+    wait = queue.task()(lambda number: (blocker.run(), ran.append(number))[1])
     outage = Outage(queue.storage, monkeypatch, error, *operations)
     with running(queue, 2):
         result = wait(1)
-        gate.until(1)
+        blocker.wait_until_started(1)
         outage.on = True
-        gate.open()
+        blocker.release()
         until(lambda: outage.failed["exchange"] >= 5, "the fifth attempt to store the outcome")
         outage.ticks = 0
         until(lambda: outage.ticks >= 3, "the third tick")
@@ -49,7 +60,7 @@ def test_an_outage(make, monkeypatch, caplog, error, operations):
         assert not logged(caplog, logging.INFO, "can be used again")
         outage.on = False
         assert settled(queue, result, waiting) == ["complete"] * 2
-        until(lambda: logged(caplog, logging.INFO, "can be used again"), "the good news")
+        until(lambda: logged(caplog, logging.INFO, "can be used again"), "the end of the outage in the log")
     assert [states(one) for one in (result, waiting)] == ["queued executing complete"] * 2
     assert ran == [1, 2]
     assert len(logged(caplog, logging.ERROR, "the store cannot be used")) == 1
@@ -57,8 +68,8 @@ def test_an_outage(make, monkeypatch, caplog, error, operations):
 
 
 @on_sqlite
-def test_each_outage_is_told(make, monkeypatch, caplog):
-    """A store that fails again, after it could be used, is told of again."""
+def test_each_outage_is_logged(make, monkeypatch, caplog):
+    """A second outage of the store is logged again."""
     caplog.set_level(logging.INFO, "lifecycle.consumer")
     queue = make()
     add = queue.task()(plus)
@@ -67,85 +78,91 @@ def test_each_outage_is_told(make, monkeypatch, caplog):
         for count in (1, 2):
             outage.on = True
             result = add(1, 2)
-            until(lambda count=count: len(logged(caplog, logging.ERROR, "cannot be used")) >= count, "the bad news")
+            until(
+                lambda count=count: len(logged(caplog, logging.ERROR, "cannot be used")) >= count,
+                "the outage in the log",
+            )
             outage.on = False
             assert result.get(timeout=PATIENCE) == 3
-            until(lambda count=count: len(logged(caplog, logging.INFO, "used again")) >= count, "the good news")
+            until(
+                lambda count=count: len(logged(caplog, logging.INFO, "used again")) >= count,
+                "the end of the outage in the log",
+            )
     assert len(logged(caplog, logging.ERROR, "cannot be used")) == len(logged(caplog, logging.INFO, "used again")) == 2
 
 
 @on_sqlite
-def test_stopped_in_an_outage(make, monkeypatch, caplog):
-    """A consumer that is stopped while the store fails ends all the same; its task waits for the end of its lease."""
-    queue, gate = make(lease=LEASE), Gate()
-    wait = queue.task()(gate.pass_through)
+def test_consumer_can_be_stopped_during_an_outage(make, monkeypatch, caplog):
+    """A consumer that is stopped while the store fails ends; its task is recovered after its lease."""
+    queue, blocker = make(lease=LEASE), Blocker()
+    wait = queue.task()(blocker.run)
     outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange", "recover", "extend")
     with running(queue, 2, grace=0.1) as consumer:
         result = wait()
-        gate.until(1)
+        blocker.wait_until_started(1)
         outage.on = True
-        gate.open()
+        blocker.release()
         until(lambda: outage.failed["exchange"] >= 3, "the third attempt to store the outcome")
-        workers = hands(consumer)
-        ended(stopping(consumer, graceful=False))
+        workers = worker_threads(consumer)
+        join(begin_stop(consumer, graceful=False))
         for thread in workers:
-            ended(thread)
+            join(thread)
     outage.on = False
     with running(queue):
         assert settled(queue, result) == ["complete"]
-    assert states(result) == f"{PUT_BACK} executing complete"
+    assert states(result) == f"{REQUEUED_STATES} executing complete"
 
 
 @on_sqlite
-def test_drains_through_an_outage(make, monkeypatch):
-    """A graceful stop waits for the store, if an outcome is still to be stored."""
-    queue, gate = make(), Gate()
-    result = queue.task()(gate.pass_through)()
+def test_graceful_stop_waits_for_the_store(make, monkeypatch):
+    """A graceful stop waits for the store while an outcome is not stored."""
+    queue, blocker = make(), Blocker()
+    result = queue.task()(blocker.run)()
     outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange")
     with running(queue) as consumer:
-        gate.until(1)
+        blocker.wait_until_started(1)
         outage.on = True
-        stop = stopping(consumer)
-        gate.open()
+        stop = begin_stop(consumer)
+        blocker.release()
         until(lambda: outage.failed["exchange"] >= 3, "the third attempt to store the outcome")
         assert stop.is_alive()
         outage.on = False
-        ended(stop)
+        join(stop)
     assert states(result) == "queued executing complete"
 
 
 @on_sqlite
-def test_a_missed_heartbeat(make, monkeypatch, caplog):
+def test_failed_heartbeat_is_logged_and_the_next_keeps_the_lease(make, monkeypatch, caplog):
     """A heartbeat that fails is logged, and the next one keeps the lease."""
-    queue, gate = make(lease=2 * LEASE), Gate()
-    wait = queue.task()(gate.pass_through)
+    queue, blocker = make(lease=2 * LEASE), Blocker()
+    wait = queue.task()(blocker.run)
     outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "extend")
     outage.on = True
     with running(queue):
         result = wait()
-        gate.until(1)
+        blocker.wait_until_started(1)
         lease = result.task.lease
         until(lambda: outage.failed["extend"], "a heartbeat")
         outage.on = False
         until(lambda: result.task.lease > lease, "another heartbeat")
-        gate.open()
+        blocker.release()
         assert settled(queue, result) == ["complete"]
     assert states(result) == "queued executing complete"
     assert logged(caplog, logging.WARNING, "heartbeat failed")
 
 
 @on_sqlite
-def test_a_handler_of_a_recovery(make):
-    """A handler of a recovered task that takes long delays neither the workers nor a stop."""
-    queue, gate, inside = make(lease=LEASE), threading.Event(), []
-    queue.signal(SIGNAL_INTERRUPTED)(lambda signal, task: (inside.append(task.id), gate.wait()))
+def test_slow_handler_of_a_recovered_task_delays_no_worker(make):
+    """A slow handler of a recovered task delays neither the workers nor a stop."""
+    queue, released, inside = make(lease=LEASE), threading.Event(), []
+    queue.signal(SIGNAL_INTERRUPTED)(lambda signal, task: (inside.append(task.id), released.wait()))
     add = queue.task()(plus)
     lost = add(1, 2)
-    (_, (claim,)) = queue.storage.exchange((), ClaimRequest("somebody who is gone", time.time() - LEASE, LEASE))
+    (_, (claim,)) = queue.storage.exchange((), ClaimRequest("dead worker", time.time() - LEASE, LEASE))
     assert claim.task.id == lost.id
     with running(queue) as consumer:
         until(lambda: inside, "the recovery")
         assert add(3, 4).get(timeout=PATIENCE) == 7
-        ended(stopping(consumer))
-        gate.set()
-        assert hands(consumer) == []
+        join(begin_stop(consumer))
+        released.set()
+        assert worker_threads(consumer) == []

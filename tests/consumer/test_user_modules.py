@@ -1,4 +1,4 @@
-"""Modules of the user's whose names the library or Python uses, too, lie beside `tasks.py`: the library never imports them."""
+"""Modules of a user with names of the library or of Python beside `tasks.py`: the library never imports them."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.processes import PATIENCE, end, environment, settled, until
+from support.processes import PATIENCE, environment, settled, stop_process, until
 
 from lifecycle import TaskQueue
 from lifecycle.consumer.loading import load_queue
@@ -26,9 +26,9 @@ WORKERS = {
 }
 
 OWN = ["consumer", "queue", "tests", "types_", "core", "storage", "cli", "demo", "workers", "signals"]
-"""The modules beside `tasks.py`. Only `queue` is the name of a module in the standard library, too."""
+"""Modules beside `tasks.py`. Only `queue` is also the name of a module in the standard library."""
 STANDARD = [name for name in sys.stdlib_module_names if find_spec(name)]
-"""The modules of the standard library, on this system."""
+"""Modules of the standard library on this system."""
 NOT_IMPORTABLE = """
 open(__file__ + ".imported", "w").close()
 raise RuntimeError("the user's file was imported")
@@ -63,20 +63,20 @@ def write(folder, **modules):
 
 
 def imported(folder):
-    """The user's files that were imported although nothing of the user's asks for them."""
+    """Return the user's files that were imported although nothing of the user's imports them."""
     return sorted(path.name for path in folder.glob("*.imported"))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A user's folder: `tasks.py`, a module that it imports, and the others."""
+    """Folder of a user: `tasks.py`, a module that it imports, and modules that must not be imported."""
     write(tmp_path, tasks=TASKS.format(folder=tmp_path), helpers=HELPERS, **dict.fromkeys(OWN, NOT_IMPORTABLE))
     return tmp_path
 
 
 @contextmanager
 def started(folder, *command):
-    """A command in that folder, in a process of its own. It has ended well, and has not imported the user's files."""
+    """Run a command in the folder as a process; fail if it logs a traceback or imports the user's files."""
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=output)
@@ -91,7 +91,7 @@ def started(folder, *command):
 
 
 def outcomes(folder, functions=("add", "add_async")):
-    """Call the tasks as another program would, and wait for what a consumer returns."""
+    """Call the tasks as another program does, wait, and return their results."""
     queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
     try:
         results = [queue.task(name=name)(lambda a, b: None)(1, 2) for name in functions]
@@ -102,7 +102,7 @@ def outcomes(folder, functions=("add", "add_async")):
 
 
 def output(folder, *command):
-    """What a command prints. It has ended well, and has not imported the user's files."""
+    """Return the output of a command; fail if the command fails or imports the user's files."""
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -120,7 +120,7 @@ def test_run_with_each_worker_type_imports_no_user_module(folder, command, worke
     """`lifecycle run` executes tasks, async ones too, in each type of worker; `tasks.py` finds its own helpers."""
     with started(folder, *command, "run", "tasks", *WORKERS[workers]) as consumer:
         assert outcomes(folder) == [3, 3]
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
 
 
 @COMMANDS
@@ -133,7 +133,7 @@ def test_user_module_that_tasks_import_is_the_users(folder, command, workers):
     write(folder, tasks=imports + TASKS.format(folder=folder) + called, **own)
     with started(folder, *command, "run", "tasks", *WORKERS[workers]) as consumer:
         assert outcomes(folder, ["names"]) == [[*own]]
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
 
 
 @COMMANDS
@@ -164,7 +164,7 @@ def test_demo_imports_no_user_module(folder, command, names):
     write(folder, **dict.fromkeys(names, NOT_IMPORTABLE))
     with started(folder, *command, "demo") as demo:
         until(lambda: "as promised" in demo.log.read_text(), "the end of the first scenario")
-        assert end(demo) == 130
+        assert stop_process(demo) == 130
     assert "✗" not in demo.log.read_text()
 
 
@@ -176,7 +176,7 @@ def test_consumer_that_starts_anew_imports_no_user_module(folder, workers):
         consumer.send_signal(signal.SIGHUP)
         until(lambda: consumer.log.read_text().count("workers on queue") == 2, "the new start")
         assert outcomes(folder) == [3, 3]
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
 
 
 # The whole standard library ------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_no_module_of_the_standard_library_is_replaced(folder, command, workers)
     write(folder, **dict.fromkeys(STANDARD, NOT_IMPORTABLE))
     with started(folder, *command, "run", "tasks", *WORKERS[workers]) as consumer:
         assert outcomes(folder) == [3, 3]
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
 
 
 # Programs ------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""Workers keep apart: what is slow, fails or dies in one of them harms no other."""
+"""Isolation of workers: a slow, failing or dying worker harms no other."""
 
 import logging
 import threading
 
 import pytest
-from support.consumers import PUT_BACK, Gate, hands, logged, on_sqlite, plus, running
+from support.consumers import REQUEUED_STATES, Blocker, logged, on_sqlite, plus, running, worker_threads
 from support.processes import LEASE, PATIENCE, settled, states, until
 
 from lifecycle import SIGNAL_COMPLETE, SIGNAL_EXECUTING, SIGNAL_INTERRUPTED
@@ -12,63 +12,63 @@ from lifecycle import SIGNAL_COMPLETE, SIGNAL_EXECUTING, SIGNAL_INTERRUPTED
 
 @pytest.fixture
 def make(live):
-    """On the real clock."""
+    """Make queues on the real clock."""
     return live
 
 
-def test_a_slow_task_delays_its_worker_only(queue):
-    """A task that takes long keeps no other waiting, not even those that were started together with it."""
-    gate = Gate()
-    pause = queue.task()(lambda number, wait: (gate.pass_through() if wait else None, number)[1])
+def test_slow_task_delays_no_other_task(queue):
+    """A slow task delays no other task, not even those claimed together with it."""
+    blocker = Blocker()
+    pause = queue.task()(lambda number, wait: (blocker.run() if wait else None, number)[1])
     with running(queue, 2):
         settled(queue, *pause.map((number, False) for number in range(400)))  # quick until now
         slow, *others = pause.map((number, number == 0) for number in range(60))
         assert settled(queue, *others) == ["complete"] * 59
         assert slow.state == "executing"
-        gate.open()
+        blocker.release()
         assert settled(queue, slow) == ["complete"]
     assert slow.task.attempt == 1
 
 
 @pytest.mark.parametrize("kind", [SIGNAL_EXECUTING, SIGNAL_COMPLETE])
-def test_a_slow_handler_delays_its_worker_only(queue, kind):
-    """A handler that takes long keeps no other task waiting than its own, nor the worker's next one."""
-    gate = Gate()
+def test_slow_handler_delays_no_other_task(queue, kind):
+    """A slow handler delays no task but its own, not even the next task of its worker."""
+    blocker = Blocker()
     number = queue.task()(lambda number, wait: number)
-    queue.signal(kind)(lambda signal, task: gate.pass_through() if task.args[1] else None)
+    queue.signal(kind)(lambda signal, task: blocker.run() if task.args[1] else None)
     with running(queue, 2):
         settled(queue, *number.map((one, False) for one in range(400)))  # quick until now
         slow, *others = number.map((one, one == 0) for one in range(60))
-        gate.until(1)
+        blocker.wait_until_started(1)
         assert settled(queue, *others) == ["complete"] * 59
         assert slow.state == ("executing" if kind == SIGNAL_EXECUTING else "complete")
-        gate.open()
+        blocker.release()
         assert settled(queue, slow) == ["complete"]
     assert [result.get() for result in (slow, *others)] == list(range(60))
     assert slow.task.attempt == 1
 
 
-def test_taken_back(queue):
-    """What a stuck worker started along and has not begun is put back, and says so; nothing of it runs twice."""
-    gate, ran, sent = Gate(), [], []
-    run = queue.task()(lambda number, wait: (gate.pass_through() if wait else None, ran.append(number)))
+def test_tasks_claimed_by_a_stuck_worker_are_requeued(queue):
+    """Tasks that a stuck worker has claimed and not begun are requeued and announced; none runs twice."""
+    blocker, ran, sent = Blocker(), [], []
+    run = queue.task()(lambda number, wait: (blocker.run() if wait else None, ran.append(number)))
     queue.signal()(lambda signal, task, exc=None: sent.append((task.id, signal)))
     with running(queue) as consumer:
         settled(queue, *run.map((-1, False) for _ in range(400)))
         results = run.map((number, number == 0) for number in range(10))
-        gate.until(1)
-        until(lambda: all(result.state == "queued" for result in results[1:]), "their return")
-        gate.open()
+        blocker.wait_until_started(1)
+        until(lambda: all(result.state == "queued" for result in results[1:]), "the requeuing")
+        blocker.release()
         assert settled(queue, *results) == ["complete"] * 10
         consumer.stop()
     assert [number for number in ran if number >= 0] == list(range(10))
     for result in results:
-        told = [signal for task_id, signal in sent if task_id == result.id]
-        assert told[1:] == [state.replace("queued", "enqueued") for state in states(result).split()[1:]]
-        assert states(result) in ("queued executing complete", f"{PUT_BACK} executing complete")
+        sent_signals = [signal for task_id, signal in sent if task_id == result.id]
+        assert sent_signals[1:] == [state.replace("queued", "enqueued") for state in states(result).split()[1:]]
+        assert states(result) in ("queued executing complete", f"{REQUEUED_STATES} executing complete")
 
 
-def test_handlers_and_hooks_that_raise(queue, caplog):
+def test_hooks_and_handlers_that_raise_are_logged(queue, caplog):
     """Hooks and handlers that raise are logged, and stop neither a task nor a worker."""
 
     def fail(*args):
@@ -88,8 +88,8 @@ def test_handlers_and_hooks_that_raise(queue, caplog):
     assert not logged(caplog, logging.ERROR, "has died")
 
 
-def test_failing_tasks(queue):
-    """Whatever a task raises, `SystemExit` and `KeyboardInterrupt` included, its worker goes on."""
+def test_worker_survives_any_exception_of_a_task(queue):
+    """A worker goes on after any exception of a task, `SystemExit` and `KeyboardInterrupt` too."""
 
     @queue.task()
     def leave(how):
@@ -106,8 +106,8 @@ def test_failing_tasks(queue):
 
 @on_sqlite
 @pytest.mark.parametrize("where", [SIGNAL_EXECUTING, SIGNAL_COMPLETE])
-def test_a_dead_worker_is_replaced(make, caplog, where):
-    """A worker that dies of what a handler raises is replaced; its task is put back when its lease has lapsed."""
+def test_worker_killed_by_a_handler_is_replaced(make, caplog, where):
+    """A worker that dies of an exception of a handler is replaced; its task is recovered after its lease."""
     queue = make(lease=LEASE)
     deaths = []
 
@@ -121,10 +121,10 @@ def test_a_dead_worker_is_replaced(make, caplog, where):
     with running(queue) as consumer:
         results = add.map([(number, 1) for number in range(5)])
         assert settled(queue, *results) == ["complete"] * 5
-        assert len(hands(consumer)) == 1
+        assert len(worker_threads(consumer)) == 1
     died = queue.handle(deaths[0])
     if where == SIGNAL_EXECUTING:
-        assert states(died) == f"{PUT_BACK} executing complete"
+        assert states(died) == f"{REQUEUED_STATES} executing complete"
         assert len({record.worker for record in died.history() if record.state == "executing"}) == 2
     else:
         assert states(died) == "queued executing complete"
@@ -132,8 +132,8 @@ def test_a_dead_worker_is_replaced(make, caplog, where):
 
 
 @on_sqlite
-def test_its_attendant_survives(make, caplog):
-    """A handler that raises `SystemExit` as a task is recovered ends neither the consumer nor its supervision."""
+def test_supervision_survives_a_handler_that_exits(make, caplog):
+    """A handler that raises `SystemExit` for a recovered task ends neither the consumer nor its supervision."""
     queue = make(lease=LEASE)
     deaths = []
 
@@ -149,12 +149,12 @@ def test_its_attendant_survives(make, caplog):
         assert settled(queue, result) == ["complete"]
         assert deaths == [SIGNAL_EXECUTING, SIGNAL_INTERRUPTED]
         consumer.stop()
-        assert hands(consumer) == []
+        assert worker_threads(consumer) == []
         assert states(add(3, 4)) == "queued"
 
 
-def test_hooks_of_workers(queue):
-    """`on_startup` is called once in each worker's thread before its tasks, and `on_shutdown` once after them."""
+def test_startup_and_shutdown_hooks_run_once_in_each_worker(queue):
+    """`on_startup` is called once in each worker's thread before its tasks, `on_shutdown` once after them."""
     calls, barrier = [], threading.Barrier(3)
 
     def note(what):

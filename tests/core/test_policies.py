@@ -62,7 +62,7 @@ def test_claim_guards_follow_the_order_of_the_law(state, expires):
 
 
 @patient
-@given(drawn.tasks(WAITING), st.sampled_from(CLAIMS), drawn.moments, drawn.moments, st.booleans())
+@given(drawn.tasks(WAITING), st.sampled_from(CLAIMS), drawn.all_times, drawn.all_times, st.booleans())
 def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold):
     """A start holds the task for its lease, counts the attempt and clears the ETA; other claims change nothing else."""
     task.state, trigger = edge
@@ -81,7 +81,7 @@ def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold
 
 @pytest.mark.untraced
 @patient
-@given(drawn.tasks([None]), drawn.moments, some.maybe)
+@given(drawn.tasks([None]), drawn.all_times, some.maybe)
 def test_new_task_is_queued_once(task, now, hold):
     """A new task is queued, held if its caller announces it first; an existing task is not created again."""
     move = policies.enqueued(task, now, "me", hold)
@@ -98,7 +98,10 @@ def test_new_task_is_queued_once(task, now, hold):
 
 @patient
 @given(
-    drawn.tasks((*WAITING * 9, *LAW), drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few
+    drawn.tasks((*WAITING * 9, *LAW), drawn.few_times),
+    drawn.revocations(drawn.few_times),
+    drawn.revocations(drawn.few_times),
+    drawn.few_times,
 )
 def test_ranked_tasks_are_moved_by_a_claim(task, own, function, now):
     """A claim moves every task with a rank: first tasks with a revocation of their own, then by priority."""
@@ -113,7 +116,12 @@ def test_ranked_tasks_are_moved_by_a_claim(task, own, function, now):
 
 
 @patient
-@given(drawn.tasks(["scheduled"], drawn.few), drawn.revocations(drawn.few), drawn.revocations(drawn.few), drawn.few)
+@given(
+    drawn.tasks(["scheduled"], drawn.few_times),
+    drawn.revocations(drawn.few_times),
+    drawn.revocations(drawn.few_times),
+    drawn.few_times,
+)
 def test_scheduled_task_is_due_at_its_eta_or_expiry(task, own, function, now):
     """A scheduled task is due at its ETA or its expiry, not earlier and not later."""
     rank, due = visibility(task, own, now)
@@ -127,7 +135,7 @@ def test_scheduled_task_is_due_at_its_eta_or_expiry(task, own, function, now):
 
 
 @patient
-@given(drawn.tasks(["executing"]), some.endings, drawn.moments, some.maybe, st.floats(0, 1), st.booleans())
+@given(drawn.tasks(["executing"]), some.endings, drawn.all_times, some.maybe, st.floats(0, 1), st.booleans())
 def test_outcome_rests_or_is_retried_as_the_law_says(task, outcome, now, hold, jitter, follows):
     """An outcome rests or is retried, at once or later, as law, outcome and retries left say."""
     before = copy.copy(task)
@@ -193,7 +201,7 @@ def test_outcome_of_a_task_that_does_not_execute_is_refused(task, outcome):
 
 
 @patient
-@given(drawn.tasks(["executing"]), drawn.moments, some.maybe, st.none() | st.integers(0, 12))
+@given(drawn.tasks(["executing"]), drawn.all_times, some.maybe, st.none() | st.integers(0, 12))
 def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
     """An interrupted task is requeued without spending a retry; after more than so many interruptions (10) it rests.
 
@@ -215,7 +223,7 @@ def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
 
 
 @patient
-@given(drawn.tasks([None, *LAW]), drawn.moments, some.maybe)
+@given(drawn.tasks([None, *LAW]), drawn.all_times, some.maybe)
 def test_operator_retries_only_outcomes(task, now, hold):
     """An operator retries a task in an outcome at once and without spending a retry; all other states are refused."""
     if task.state in OUTCOMES:
@@ -242,11 +250,11 @@ def test_history_replays_to_state_and_version(data):
     task, history, now = data.draw(drawn.tasks([None])), "", 0.0
     task.version, task.attempt, task.retries = 0, 0, data.draw(st.integers(0, 3))
     for _ in range(12):
-        now += data.draw(drawn.few)
+        now += data.draw(drawn.few_times)
         if task.state is None:
             move = policies.enqueued(task, now, "caller")
         elif task.state in WAITING:
-            own, function = (data.draw(drawn.revocations(drawn.few)) for _ in range(2))
+            own, function = (data.draw(drawn.revocations(drawn.few_times)) for _ in range(2))
             trigger = policies.admit(task, own, function, now)
             if trigger is None:
                 continue

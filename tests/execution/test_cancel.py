@@ -1,4 +1,4 @@
-"""Calling a task off: what waits is revoked, what runs is told, once, and ends `canceled`; what rests stays so."""
+"""Cancellation: a waiting task is revoked, a running one gets `TaskCanceled` once, a resting one stays as it is."""
 
 import asyncio
 import threading
@@ -10,40 +10,40 @@ from lifecycle import LIFECYCLE, IllegalTransition, RetryTask, TaskCanceled, Unk
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.worker import Worker
 
-OFF = "enqueued executing canceled"
+CANCELED_STORY = "enqueued executing canceled"
 AT_REST = {"complete": None, "error": ValueError("no"), "canceled": TaskCanceled("of itself"), "revoked": None}
 
 
-# What runs ---------------------------------------------------------------------------------------------------------
+# Running tasks -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("retries", [0, 2])
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("by", ["its id", "its handle"])
-def test_what_runs(queue, heard, worker, runs, is_async, retries, by):
-    """A running task is told once, however often it is called off; it cleans up, ends `canceled`, and is not retried."""
+def test_running_task_is_canceled_once_and_not_retried(queue, heard, worker, runs, is_async, retries, by):
+    """A running task gets `TaskCanceled` once, however often it is canceled; it ends `canceled`, not retried."""
     seen, done = [], threading.Event()
 
-    def body():
+    def function():
         try:
             runs.set()
             spin(threading.Event())
         except TaskCanceled:
-            seen.append("told")
+            seen.append("canceled")
             spin(done)
             seen.append("cleaned up")
             raise
 
-    async def body_async():
+    async def function_async():
         try:
             runs.set()
             await asyncio.sleep(PATIENCE)
         except asyncio.CancelledError:
-            seen.append("told")
+            seen.append("canceled")
             done.wait(PATIENCE)
             raise
 
-    result = queue.task(retries=retries)(body_async if is_async else body)()
+    result = queue.task(retries=retries)(function_async if is_async else function)()
     with at_work(worker, runs):
         version = result.task.version
         for _ in range(2):
@@ -55,54 +55,54 @@ def test_what_runs(queue, heard, worker, runs, is_async, retries, by):
             assert worker.cancel(result.id)
         assert worker.cancel(result.id)
         done.set()
-    assert heard.story(result) == OFF
-    assert seen == ["told", "cleaned up"][: 2 - is_async]  # a coroutine that takes its time is struck
+    assert heard.story(result) == CANCELED_STORY
+    assert seen == ["canceled", "cleaned up"][: 2 - is_async]  # a slow coroutine is interrupted
     metadata = failure(result)
     assert (metadata["state"], metadata["error"], metadata["retries"]) == ("canceled", "TaskCanceled()", retries)
     assert not result.task.canceling
     assert drain(queue) == []
 
 
-def test_retried_afterwards(queue, heard, worker, runs):
-    """An operator may have a task that was called off run once more: nothing of the wish is left."""
+def test_operator_can_retry_canceled_task(queue, heard, worker, runs):
+    """An operator's retry runs a canceled task once more: its request for cancellation is forgotten."""
 
     @queue.task(context=True)
-    def body(task=None):
+    def function(task=None):
         if task.attempt == 1:
             runs.set()
             spin(threading.Event())
         task.check_canceled()
         return "done"
 
-    result = body()
+    result = function()
     with at_work(worker, runs):
         result.cancel()
         worker.cancel(result.id)
     queue.retry(result.id)
     drain(queue)
     assert result.get() == "done"
-    assert heard.story(result) == f"{OFF} retrying enqueued executing complete"
+    assert heard.story(result) == f"{CANCELED_STORY} retrying enqueued executing complete"
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_body_that_swallows(queue, heard, worker, runs, is_async):
-    """A body that catches what it is told, and returns, is complete: it had its say."""
+def test_function_that_catches_cancellation_and_returns_is_complete(queue, heard, worker, runs, is_async):
+    """A task whose function catches `TaskCanceled` and returns is complete."""
 
-    def body():
+    def function():
         try:
             runs.set()
             spin(threading.Event())
         except TaskCanceled:
             return "all the same"
 
-    async def body_async():
+    async def function_async():
         try:
             runs.set()
             await asyncio.sleep(PATIENCE)
         except asyncio.CancelledError:
             return "all the same"
 
-    result = queue.task()(body_async if is_async else body)()
+    result = queue.task()(function_async if is_async else function)()
     with at_work(worker, runs):
         result.cancel()
         worker.cancel(result.id)
@@ -111,12 +111,12 @@ def test_a_body_that_swallows(queue, heard, worker, runs, is_async):
 
 
 @pytest.mark.parametrize("error", [ValueError(), RetryTask()])
-def test_a_body_that_fails_instead(queue, heard, worker, runs, error):
-    """One that fails or wants a retry when it is told is not called again: its next attempt is canceled at once."""
+def test_function_that_fails_when_canceled_is_not_called_again(queue, heard, worker, runs, error):
+    """A function that fails or asks for a retry when it is canceled is not called again: the task ends `canceled`."""
     calls = []
 
     @queue.task(retries=3)
-    def body():
+    def function():
         calls.append(1)
         try:
             runs.set()
@@ -124,7 +124,7 @@ def test_a_body_that_fails_instead(queue, heard, worker, runs, error):
         except TaskCanceled:
             raise error from None
 
-    result = body()
+    result = function()
     with at_work(worker, runs):
         result.cancel()
         worker.cancel(result.id)
@@ -136,8 +136,8 @@ def test_a_body_that_fails_instead(queue, heard, worker, runs, error):
     assert failure(result)["state"] == "canceled"
 
 
-def test_a_coroutine_that_computes(queue, worker, runs):
-    """A coroutine that does not await for a while is struck as any body is, and its timeout stays what it was."""
+def test_computing_coroutine_is_canceled_and_keeps_its_timeout(queue, worker, runs):
+    """A coroutine that does not await gets `TaskCanceled` as a plain function does, and its timeout stays."""
     seen = []
 
     @queue.task(timeout=2.0)
@@ -146,7 +146,7 @@ def test_a_coroutine_that_computes(queue, worker, runs):
         try:
             spin(threading.Event())
         except TaskCanceled:
-            seen.append("struck")
+            seen.append("canceled")
         try:
             await asyncio.sleep(PATIENCE)
         finally:
@@ -156,12 +156,12 @@ def test_a_coroutine_that_computes(queue, worker, runs):
     with at_work(worker, runs):
         result.cancel()
         worker.cancel(result.id)
-    assert seen == ["struck", "cancelled"]
+    assert seen == ["canceled", "cancelled"]
     assert result.state == "timeout"
 
 
-def test_in_the_library(queue, heard, readers, worker, runs):
-    """A body that waits in the library is woken, and told when it has left that; what it did there is done."""
+def test_cancellation_waits_until_a_library_call_is_left(queue, heard, readers, worker, runs):
+    """A function that waits in the library is woken, and gets `TaskCanceled` after the call; its calls stay done."""
     other = queue.task(name="other")(lambda: None)
 
     @queue.task(priority=1)
@@ -177,21 +177,21 @@ def test_in_the_library(queue, heard, readers, worker, runs):
         readers.expect()
         result.cancel()
         worker.cancel(result.id)
-    assert heard.story(result) == OFF
+    assert heard.story(result) == CANCELED_STORY
     assert queue.counts()["queued"] == 2
 
 
-def test_locks(queue, worker, runs):
-    """Locks that the task had taken are free."""
+def test_canceled_task_frees_its_locks(queue, worker, runs):
+    """A canceled task leaves no lock taken."""
 
     @queue.task()
     @queue.lock_task("lock")
-    def body():
+    def function():
         queue.lock_task("another").acquire()
         runs.set()
         spin(threading.Event())
 
-    result = body()
+    result = function()
     with at_work(worker, runs):
         assert queue.is_locked("lock")
         assert queue.is_locked("another")
@@ -201,12 +201,12 @@ def test_locks(queue, worker, runs):
     assert queue.flush_locks() == []
 
 
-def test_only_that_one(queue, heard, runs):
-    """The task that a worker runs next is left alone, even if it begins while its predecessor is being called off."""
+def test_cancellation_does_not_reach_the_next_task_of_the_worker(queue, heard, runs):
+    """The next task of a worker is not canceled, even if it begins while the task before it is being canceled."""
     ends, begins, late = threading.Event(), threading.Event(), threading.Event()
 
     class Overtaken(TaskRunner):
-        """Goes on to its next task while another thread looks at the running one."""
+        """Runner that begins its next task while another thread looks at the running one."""
 
         now = None
 
@@ -248,12 +248,12 @@ def test_only_that_one(queue, heard, runs):
     assert [heard.story(result) for result in results] == ["enqueued executing complete"] * 2
 
 
-# A task that asks --------------------------------------------------------------------------------------------------
+# Functions that check for cancellation -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("context", [False, True])
-def test_a_body_that_asks(queue, heard, worker, runs, context):
-    """A body can ask, where it can stop, whether it was called off; it learns so even if it did not heed what it was told."""
+def test_check_canceled_raises_in_canceled_attempt(queue, heard, worker, runs, context):
+    """`check_canceled` raises in an attempt that was canceled, even if the function caught `TaskCanceled` before."""
     swallowed = threading.Event()
 
     def work(check):
@@ -277,25 +277,25 @@ def test_a_body_that_asks(queue, heard, worker, runs, context):
         result.cancel()
         worker.cancel(result.id)
     assert swallowed.is_set()
-    assert heard.story(result) == OFF
+    assert heard.story(result) == CANCELED_STORY
     for task in kept:
         assert task.check_canceled() is None, "that attempt is over"
 
 
-def test_asked_elsewhere(queue, add):
-    """Outside of a task that runs there is nothing to ask about, and so nothing is raised."""
+def test_check_canceled_outside_of_a_running_task_does_nothing(queue, add):
+    """`check_canceled` raises nothing where no task runs."""
     task = add.s(1)
     assert check_canceled() is task.check_canceled() is add(1).task.check_canceled() is None
 
 
-# What does not run -------------------------------------------------------------------------------------------------
+# Tasks that do not run -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("delay", [None, 1000])
-def test_what_waits(queue, heard, ran, delay):
-    """A waiting task is revoked by the next worker that is free, also before its ETA."""
-    body = queue.task()(lambda: ran.append(1))
-    result = body() if delay is None else body.schedule(delay=delay)
+def test_waiting_task_is_revoked_by_the_next_idle_worker(queue, heard, ran, delay):
+    """A canceled task that waits is revoked by the next idle worker, also before its ETA."""
+    function = queue.task()(lambda: ran.append(1))
+    result = function() if delay is None else function.schedule(delay=delay)
     drain(queue) if delay else None
     queue.cancel(result.id)
     queue.run_next()
@@ -306,15 +306,15 @@ def test_what_waits(queue, heard, ran, delay):
 
 
 @pytest.mark.parametrize("state", AT_REST)
-def test_what_rests(queue, state):
-    """What rests cannot be called off: the error says where it is, and what can be done instead; nothing is noted."""
+def test_resting_task_cannot_be_canceled(queue, state):
+    """A task at rest cannot be canceled: the error gives its state and the allowed triggers, and nothing is stored."""
 
     @queue.task()
-    def body():
+    def function():
         if AT_REST[state] is not None:
             raise AT_REST[state]
 
-    result = body()
+    result = function()
     if state == "revoked":
         result.revoke()
     drain(queue)
@@ -326,8 +326,8 @@ def test_what_rests(queue, state):
     assert (result.history(), queue.is_revoked(result)) == before
 
 
-def test_what_is_not_there(queue):
-    """An id that no task has is said to be so."""
+def test_unknown_task_cannot_be_canceled(queue):
+    """Canceling an unknown id raises `UnknownTask`."""
     with pytest.raises(UnknownTask, match="no task 4711"):
         queue.cancel("4711")
     assert not queue.is_revoked("4711")

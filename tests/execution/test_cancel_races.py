@@ -1,4 +1,4 @@
-"""Calling off what moves meanwhile, whose worker stops or is gone, and what runs in a consumer or another process."""
+"""Cancellation of tasks that move meanwhile, that lose their worker, or that run in a consumer or another process."""
 
 import asyncio
 import threading
@@ -8,8 +8,7 @@ from time import monotonic
 import pytest
 from conftest import PATIENCE, Killed, at_work, drain, failure, spin, states
 from support.command_line import process
-from support.consumers import Gate, on_sqlite, running, stopping
-from support.consumers import ended as join
+from support.consumers import Blocker, begin_stop, join, on_sqlite, running
 from support.processes import NOISE, settled
 
 from lifecycle import Consumer, IllegalTransition, TaskCanceled
@@ -19,14 +18,14 @@ from lifecycle.consumer.workers.thread import ThreadWorker
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.storage.base import RevocationTarget
 
-OFF = "enqueued executing canceled"
+CANCELED_STORY = "enqueued executing canceled"
 
 
-# Whose worker is gone, or stops ------------------------------------------------------------------------------------
+# Tasks of a dead or stopping worker ----------------------------------------------------------------------------------
 
 
-def test_whose_worker_is_gone(queue, heard, worker, clock):
-    """A task that is called off, and whose worker is gone, is canceled by whoever recovers it, not run again."""
+def test_canceled_task_of_dead_worker_is_not_run_again(queue, heard, worker, clock):
+    """A canceled task whose worker died ends `canceled` when it is recovered; it is not run again."""
     queue.signal("executing")(die_once := Dying())
     result = queue.task(retries=1)(lambda: None)()
     with pytest.raises(Killed):
@@ -44,7 +43,7 @@ def test_whose_worker_is_gone(queue, heard, worker, clock):
 
 
 class Dying:
-    """Ends the worker that announces to it."""
+    """Signal handler that kills the worker that calls it."""
 
     times = 0
 
@@ -53,13 +52,13 @@ class Dying:
         raise Killed
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_whose_worker_stops(queue, heard, worker, runs, told):
-    """A worker that is stopped before it told the body puts the task back, whose next attempt is canceled; after: it is."""
+@pytest.mark.parametrize("canceled", [False, True])
+def test_canceled_task_of_stopping_worker_ends_canceled(queue, heard, worker, runs, canceled):
+    """A canceled task whose worker stops ends `canceled`, in this attempt or at the start of the next one."""
     calls = []
 
     @queue.task()
-    def body():
+    def function():
         calls.append(1)
         try:
             runs.set()
@@ -69,47 +68,47 @@ def test_whose_worker_stops(queue, heard, worker, runs, told):
             spin(threading.Event())
 
     cleaning = threading.Event()
-    result = body()
+    result = function()
     with at_work(worker, runs):
         result.cancel()
-        if told:
+        if canceled:
             worker.cancel(result.id)
             assert cleaning.wait(PATIENCE)
         worker.interrupt()
     drain(queue)
-    assert heard.story(result) == (OFF if told else f"enqueued executing interrupted {OFF}")
+    assert heard.story(result) == (CANCELED_STORY if canceled else f"enqueued executing interrupted {CANCELED_STORY}")
     assert calls == [1]
-    assert result.task.interruptions == (not told)
+    assert result.task.interruptions == (not canceled)
 
 
-def test_what_does_not_let_itself_be_stopped(queue, heard, worker, runs):
-    """What is put back on behalf of a worker that hangs is canceled then; the worker's own outcome is refused."""
+def test_requeued_task_of_stuck_worker_is_canceled(queue, heard, worker, runs):
+    """A canceled task that is requeued for a stuck worker ends `canceled`; the outcome of that worker is refused."""
     hangs = threading.Event()
 
     @queue.task()
-    def body():
+    def function():
         runs.set()
         while not hangs.is_set():
             try:
                 spin(hangs)
             except TaskCanceled:
-                told.set()
+                canceled.set()
         return "too late"
 
-    told = threading.Event()
-    result = body()
+    canceled = threading.Event()
+    result = function()
     with at_work(worker, runs):
         result.cancel()
         worker.cancel(result.id)
-        assert told.wait(PATIENCE)
+        assert canceled.wait(PATIENCE)
         worker.requeue_running()
         hangs.set()
-    assert heard.story(result) == OFF
+    assert heard.story(result) == CANCELED_STORY
     assert drain(queue) == []
 
 
-def instead(storage, call, first, monkeypatch):
-    """Just before this call of a store, once, something else happens."""
+def before_call(storage, call, first, monkeypatch):
+    """Call `first` once, just before this call of a store."""
     original = getattr(storage, call)
 
     def late(*arguments):
@@ -120,32 +119,32 @@ def instead(storage, call, first, monkeypatch):
     monkeypatch.setattr(storage, call, late)
 
 
-# What moves meanwhile ----------------------------------------------------------------------------------------------
+# Tasks that move meanwhile -------------------------------------------------------------------------------------------
 
 
-def test_started_meanwhile(queue, heard, worker, runs, monkeypatch):
-    """A task that is started just before it is revoked is called off as it runs, and may be retried later on."""
+def test_task_started_just_before_its_cancellation_ends_canceled(queue, heard, worker, runs, monkeypatch):
+    """A task that is started just before it is canceled is canceled while it runs, and can be retried later."""
 
     @queue.task(context=True)
-    def body(task=None):
+    def function(task=None):
         if task.attempt == 1:
             runs.set()
             spin(threading.Event())
 
-    result, threads = body(), []
+    result, threads = function(), []
 
     def start():
         threads.append(threading.Thread(target=worker.run_next, daemon=True))
         threads[0].start()
         assert runs.wait(PATIENCE)
 
-    instead(queue.storage, "revoke", start, monkeypatch)
+    before_call(queue.storage, "revoke", start, monkeypatch)
     queue.cancel(result.id)
     assert result.task.canceling
     assert queue.storage.revocation(RevocationTarget(function=False, key=result.id)) is None
     worker.cancel(result.id)
     threads[0].join(PATIENCE)
-    assert heard.story(result) == OFF
+    assert heard.story(result) == CANCELED_STORY
     queue.retry(result.id)
     drain(queue)
     assert result.state == "complete"
@@ -153,18 +152,18 @@ def test_started_meanwhile(queue, heard, worker, runs, monkeypatch):
 
 @pytest.mark.parametrize("call", ["revoke", "cancel"])
 @pytest.mark.parametrize(("error", "state"), [(None, "complete"), (ValueError, "error")])
-def test_ended_meanwhile(queue, worker, runs, monkeypatch, call, error, state):
-    """A task that ends just before it is called off stays what it is, which is said, and nothing is left behind."""
+def test_task_that_ended_just_before_it_is_canceled_stays_ended(queue, worker, runs, monkeypatch, call, error, state):
+    """A task that ends just before it is canceled keeps its state: the cancellation raises and stores nothing."""
     go_on = threading.Event()
 
     @queue.task()
-    def body():
+    def function():
         runs.set()
         spin(go_on)
         if error is not None:
             raise error
 
-    result = body()
+    result = function()
     thread = threading.Thread(target=worker.run_next, daemon=True)
 
     def end():
@@ -176,7 +175,7 @@ def test_ended_meanwhile(queue, worker, runs, monkeypatch, call, error, state):
     if call == "cancel":
         thread.start()
         assert runs.wait(PATIENCE)
-    instead(queue.storage, call, end, monkeypatch)
+    before_call(queue.storage, call, end, monkeypatch)
     with pytest.raises(IllegalTransition, match=f"is {state}: cannot cancel"):
         queue.cancel(result.id)
     assert result.state == state
@@ -184,34 +183,34 @@ def test_ended_meanwhile(queue, worker, runs, monkeypatch, call, error, state):
     assert not result.task.canceling
 
 
-def test_put_back_meanwhile(queue, worker, runs, monkeypatch):
-    """A task that is put back just before it is called off is revoked as it waits."""
-    body = queue.task()(lambda: runs.set() or spin(threading.Event()))
-    result = body()
+def test_task_requeued_just_before_it_is_canceled_is_revoked(queue, worker, runs, monkeypatch):
+    """A task that is requeued just before it is canceled is revoked as it waits."""
+    function = queue.task()(lambda: runs.set() or spin(threading.Event()))
+    result = function()
     thread = threading.Thread(target=worker.run_next, daemon=True)
     thread.start()
     assert runs.wait(PATIENCE)
 
-    def put_back():
+    def requeue():
         worker.interrupt()
         thread.join(PATIENCE)
 
-    instead(queue.storage, "cancel", put_back, monkeypatch)
+    before_call(queue.storage, "cancel", requeue, monkeypatch)
     queue.cancel(result.id)
     drain(queue)
     assert states(result) == "queued executing interrupted queued revoked"
 
 
-def test_a_copy(queue, worker, runs):
-    """What is rescheduled while it is called off is a task of its own, that nobody has called off."""
+def test_rescheduled_copy_of_canceled_task_runs(queue, worker, runs):
+    """A copy of a task, made by `reschedule`, is not canceled with the task."""
 
     @queue.task()
-    def body():
+    def function():
         runs.set()
         spin(over)
 
     over = threading.Event()
-    result = body()
+    result = function()
     with at_work(worker, runs):
         result.cancel()
         other = result.reschedule()
@@ -223,84 +222,84 @@ def test_a_copy(queue, worker, runs):
     assert other.state == "complete"
 
 
-# Consumers ---------------------------------------------------------------------------------------------------------
+# Consumers -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_in_a_consumer(live, is_async):
-    """A consumer tells the task that runs within a second, and no other; what waits for the worker runs next."""
+def test_consumer_cancels_running_task_within_a_second(live, is_async):
+    """A consumer cancels a running task within a second, and no other task; the next task gets the worker."""
     queue = live()
-    gate = Gate()
+    blocker = Blocker()
 
-    async def body_async(who):
-        gate.waiting.append(who)
+    async def function_async(who):
+        blocker.started.append(who)
         await asyncio.sleep(PATIENCE)
 
-    passes = queue.task(name="passes", retries=1)(gate.pass_through)
-    cancel_requested = queue.task(retries=1)(body_async if is_async else gate.pass_through)("called off")
+    passes = queue.task(name="passes", retries=1)(blocker.run)
+    cancel_requested = queue.task(retries=1)(function_async if is_async else blocker.run)("canceled")
     with running(queue, 2):
         other, later = passes("other"), passes("later")
-        gate.until(2)
+        blocker.wait_until_started(2)
         cancel_requested.cancel()
         moment = monotonic()
         assert settled(queue, cancel_requested) == ["canceled"]
         assert monotonic() - moment < 1 + NOISE
         assert failure(cancel_requested)["error"] == "TaskCanceled()"
-        gate.until(3)
-        gate.open()
+        blocker.wait_until_started(3)
+        blocker.release()
         assert settled(queue, other, later) == ["complete"] * 2
     assert states(cancel_requested) == "queued executing canceled"
 
 
 @on_sqlite
-def test_from_another_process(live, tmp_path):
-    """Whoever has the store can call off what runs in another process; the command says so."""
-    queue, gate = live(), Gate()
-    result = queue.task()(gate.pass_through)()
+def test_command_cancels_task_of_another_process(live, tmp_path):
+    """`lifecycle cancel` cancels a task that runs in another process, and prints so."""
+    queue, blocker = live(), Blocker()
+    result = queue.task()(blocker.run)()
     with running(queue):
-        gate.until(1)
+        blocker.wait_until_started(1)
         code, out, err = process("cancel", result.id, "--url", f"sqlite:///{tmp_path}/0.db")
         assert (code, err) == (0, "")
         assert settled(queue, result) == ["canceled"]
-    assert "is requested" in out
+    assert f"cancellation of task {result.id} is requested" in out
 
 
-def test_while_a_consumer_drains(live):
-    """A consumer that only finishes what runs still tells it that it was called off."""
-    queue, gate = live(), Gate()
-    result = queue.task()(gate.pass_through)()
+def test_draining_consumer_cancels_running_task(live):
+    """A consumer that drains still cancels a running task."""
+    queue, blocker = live(), Blocker()
+    result = queue.task()(blocker.run)()
     with running(queue) as consumer:
-        gate.until(1)
-        stop = stopping(consumer)
+        blocker.wait_until_started(1)
+        stop = begin_stop(consumer)
         result.cancel()
         join(stop)
     assert states(result) == "queued executing canceled"
 
 
-def test_as_a_consumer_is_told_to_stop(live):
-    """What is called off just before its consumer is told to stop is put back, and the next one does not call it."""
-    queue, gate = live(), Gate()
-    result = queue.task()(gate.pass_through)()
+def test_task_canceled_just_before_its_consumer_stops_is_not_called_again(live):
+    """A task that is canceled just before its consumer stops is requeued; the next consumer does not call it."""
+    queue, blocker = live(), Blocker()
+    result = queue.task()(blocker.run)()
     with running(queue) as consumer:
-        gate.until(1)
-        consumer._interval_seconds = PATIENCE  # it does not come to look before it stops
+        blocker.wait_until_started(1)
+        consumer._interval_seconds = PATIENCE  # it does not look for cancellations before it stops
         result.cancel()
         consumer.stop(graceful=False)
-    told = states(result)
+    path = states(result)
     with running(queue):
         assert settled(queue, result) == ["canceled"]
-    if told != "queued executing canceled":  # it looked just then
+    if path != "queued executing canceled":  # it looked for cancellations just then
         assert states(result) == "queued executing interrupted queued executing canceled"
-    assert len(gate.waiting) == 1
+    assert len(blocker.started) == 1
 
 
-def test_what_a_consumer_asks(queue, monkeypatch):
-    """A consumer asks only about workers that have run one task for a while: if they are idle or quick it asks nothing."""
+def test_consumer_asks_only_for_cancellations_of_slow_tasks(queue, monkeypatch):
+    """A consumer asks the store for cancellations of slow tasks only, not for idle workers or quick tasks."""
     consumer = Consumer(queue)
     context = WorkerContext(queue, consumer._options)
-    hands = [ThreadWorker(context, f"w{n}", TaskRunner(queue.engine)) for n in range(3)]
-    consumer._workers.extend(hands)
-    idle, quick, slow = [hand.worker for hand in hands]
+    handles = [ThreadWorker(context, f"w{n}", TaskRunner(queue.engine)) for n in range(3)]
+    consumer._workers.extend(handles)
+    idle, quick, slow = [handle.worker for handle in handles]
     asked = []
     monkeypatch.setattr(queue.storage, "canceling", lambda workers: asked.append(list(workers)) or [])
     now = queue.engine.monotonic()

@@ -1,4 +1,4 @@
-"""What goes wrong around a task, and not in it: hooks that exit, a store that fails in between, a hand that meddled."""
+"""Failures around a task and not in it: hooks that exit, a store that fails in between, a damaged row."""
 
 import logging
 import pickle
@@ -11,7 +11,6 @@ import pytest
 from conftest import Heard, drain, failure
 
 from lifecycle import (
-    SIGNAL_ENQUEUED,
     DuplicateTask,
     IllegalTransition,
     StorageFull,
@@ -33,14 +32,14 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_errors_travel(error):
-    """An error goes to another process and back, with all that it says."""
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
+def test_errors_survive_pickling(error):
+    """An error can be pickled and unpickled with all its fields."""
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- the test's own data
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
-def test_a_hook_that_exits(queue, heard):
-    """A post-execute hook that ends the program ends the attempt as an error: the worker goes on."""
+def test_hook_that_exits_ends_the_attempt_as_error(queue, heard):
+    """A post-execute hook that raises `SystemExit` ends the attempt as an error: the worker goes on."""
     queue.post_execute("exits")(lambda task, value, exc: sys.exit(4))
     result = queue.task(name="plain")(lambda: 1)()
     queue.run_next()
@@ -48,17 +47,17 @@ def test_a_hook_that_exits(queue, heard):
     assert failure(result)["error"] == "SystemExit(4)"
 
 
-def test_a_body_that_exits(queue):
-    """WorkerContext-execute hooks are called after a body that ends the program, too."""
-    told = []
-    queue.post_execute("note")(lambda task, value, exc: told.append((value, repr(exc))))
+def test_post_execute_hook_is_called_after_function_that_exits(queue):
+    """Post-execute hooks are called after a function that raises `SystemExit`, too."""
+    called = []
+    queue.post_execute("note")(lambda task, value, exc: called.append((value, repr(exc))))
     queue.task(name="exits")(lambda: sys.exit(3))()
     assert queue.run_next().state == "error"
-    assert told == [(None, "SystemExit(3)")]
+    assert called == [(None, "SystemExit(3)")]
 
 
-class Locks:
-    """A store whose locks cannot be reached while `away`; what was asked for may have been done all the same."""
+class UnreachableLocks:
+    """Makes calls of a store's locks fail while `away`; if `done`, the store performs the failing call all the same."""
 
     def __init__(self, queue, monkeypatch, *, done):
         self.away, self._done = True, done
@@ -71,27 +70,27 @@ class Locks:
                 return operation(*args)
             if self._done:
                 operation(*args)
-            raise StorageUnavailable("nobody answers")
+            raise StorageUnavailable("no answer")
 
         return call
 
 
-@pytest.mark.parametrize("use", ["left behind", "given back"])
-def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog, use):
-    """A task's lock that cannot be given back is given back once the store can be used, though its worker lives on."""
+@pytest.mark.parametrize("use", ["left taken", "released"])
+def test_lock_that_cannot_be_released_is_released_when_the_store_is_back(queue, monkeypatch, caplog, use):
+    """A task's lock that cannot be released is released when the store is back, even while its worker lives on."""
 
     @queue.task(name="takes")
     def takes():
         lock = queue.lock_task("lock")
         assert lock.acquire()
-        locks.append(Locks(queue, monkeypatch, done=False))
-        if use == "given back":
+        locks.append(UnreachableLocks(queue, monkeypatch, done=False))
+        if use == "released":
             lock.release()
 
     locks = []
     takes()
-    assert queue.run_next().state == ("complete" if use == "left behind" else "error")
-    assert ("has left the lock 'lock' taken" in caplog.text) == (use == "left behind")
+    assert queue.run_next().state == ("complete" if use == "left taken" else "error")
+    assert ("has left the lock 'lock' taken" in caplog.text) == (use == "left taken")
     for _ in range(3):  # it is kept alive as long as its worker is
         queue.engine.clock.advance(20)
         queue.storage.extend([task.worker for task in queue.storage.tasks()], queue.engine.clock.now() + 30)
@@ -104,9 +103,9 @@ def test_a_lock_that_cannot_be_given_back(queue, monkeypatch, caplog, use):
     assert not queue.engine.deferred
 
 
-def test_a_lock_that_nobody_heard_of(queue, monkeypatch):
-    """A lock that was taken, but whoever asked did not hear of it, is given back with the next heartbeat."""
-    locks, lock = Locks(queue, monkeypatch, done=True), queue.lock_task("lock")
+def test_lock_whose_acquire_failed_is_released_by_the_next_heartbeat(queue, monkeypatch):
+    """A lock that was taken although `acquire` raised is released by the next heartbeat."""
+    locks, lock = UnreachableLocks(queue, monkeypatch, done=True), queue.lock_task("lock")
     with pytest.raises(StorageUnavailable):
         lock.acquire()
     assert queue.is_locked("lock")
@@ -116,11 +115,11 @@ def test_a_lock_that_nobody_heard_of(queue, monkeypatch):
     assert not lock.release()
 
 
-def test_a_release_that_fails(queue, monkeypatch):
-    """Outside of tasks, too, whoever could not give a lock back has let it go: it is given back without them."""
+def test_failed_release_outside_of_tasks_is_repeated_by_a_heartbeat(queue, monkeypatch):
+    """A lock that could not be released outside of tasks is no longer held, and the next heartbeat releases it."""
     lock = queue.lock_task("lock")
     assert lock.acquire()
-    locks = Locks(queue, monkeypatch, done=False)
+    locks = UnreachableLocks(queue, monkeypatch, done=False)
     with pytest.raises(StorageUnavailable):
         lock.release()
     assert not lock.release()
@@ -133,10 +132,10 @@ def test_a_release_that_fails(queue, monkeypatch):
 
 
 @pytest.mark.parametrize("then", ["a heartbeat", "another task", "nothing"])
-def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog, then):
-    """A task that stays held, because the store fails just then, is let go with what is done next; at the latest its hold ends."""
+def test_held_task_is_released_by_the_next_call_or_when_its_hold_ends(queue, monkeypatch, caplog, then):
+    """A task that stays held because the store fails is released by the next heartbeat or call, or as the hold ends."""
     caplog.set_level(logging.WARNING)
-    heard = Heard(queue, SIGNAL_ENQUEUED)
+    heard = Heard(queue)
 
     def full(tasks, now):
         raise StorageFull("no space left")
@@ -158,8 +157,8 @@ def test_a_task_that_cannot_be_let_go(queue, monkeypatch, caplog, then):
     assert result.get() == 1
 
 
-def test_a_retry_that_cannot_be_let_go(queue, monkeypatch, clock):
-    """A task whose retry is announced, and that the store then does not let go of, is not held as long as its worker lives."""
+def test_held_retry_is_released_although_its_worker_lives(queue, monkeypatch, clock):
+    """A retried task that stays held because the store fails is released although the worker lives on."""
     Heard(queue)
     worker = Worker(queue.engine, "w")
 
@@ -185,8 +184,8 @@ def test_a_retry_that_cannot_be_let_go(queue, monkeypatch, clock):
     assert result.state == "complete"
 
 
-def test_a_policy_that_was_changed_by_hand(tmp_path, caplog):
-    """A retry policy that cannot be read stops nothing: its task is retried without a delay."""
+def test_unreadable_retry_policy_means_retry_without_delay(tmp_path, caplog):
+    """A task whose stored retry policy cannot be read is retried without a delay."""
     with closing(TaskQueue(f"sqlite:///{tmp_path}/q.db", clock=VirtualClock())) as queue:
         result = queue.task(name="fails", retries=1, retry_delay=900)(lambda: 1 / 0)()
         with closing(sqlite3.connect(tmp_path / "q.db", isolation_level=None)) as db:
@@ -204,8 +203,8 @@ def test_a_policy_that_was_changed_by_hand(tmp_path, caplog):
         (None, None, "__main__.f"),
     ],
 )
-def test_functions_of_the_main_module(monkeypatch, spec, file, expected):
-    """A function of the program that was started is named by the module that others import it from."""
+def test_function_of_main_module_is_named_by_its_import_name(monkeypatch, spec, file, expected):
+    """A function of the main module is named by the module that other programs import it from."""
     main = types.ModuleType("__main__")
     main.__spec__ = None if spec is None else types.SimpleNamespace(name=spec)
     if file is not None:

@@ -1,4 +1,4 @@
-"""Hooks around what runs: in which order, what they may do, and what they cannot break."""
+"""Hooks around attempts: their order, their arguments, and their failures."""
 
 import pytest
 from conftest import drain, states
@@ -6,8 +6,8 @@ from conftest import drain, states
 from lifecycle import CancelExecution
 
 
-def test_hooks(queue, ran):
-    """Hooks run around each attempt, in order of registration: before with the task, after with how it ended."""
+def test_hooks_run_around_each_attempt_in_order(queue, ran):
+    """Hooks run in order of registration: before each attempt with the task, after it with value or exception."""
 
     @queue.pre_execute()
     def before(task):
@@ -36,8 +36,8 @@ def test_hooks(queue, ran):
     assert ran == [*attempt, ("after", result.id, None, error), *attempt, ("after", result.id, 5, None)]
 
 
-def test_unregistering(queue, ran, add):
-    """A hook is unregistered by itself, or by its name; a hook of the same name takes its place."""
+def test_hook_is_unregistered_by_itself_or_by_name(queue, ran, add):
+    """A hook is unregistered by itself or by its name; a second hook of the same name replaces the first one."""
 
     @queue.pre_execute()
     def first(task):
@@ -62,7 +62,7 @@ def test_unregistering(queue, ran, add):
     assert ran[4:] == []
 
 
-def test_startup_is_the_consumers(queue, ran, add):
+def test_run_next_calls_no_startup_or_shutdown_hook(queue, ran, add):
     """Hooks of startup and shutdown belong to a consumer's workers: `run_next` calls none."""
     start = queue.on_startup()(lambda: ran.append("start"))
     queue.on_shutdown("stop")(lambda: ran.append("stop"))
@@ -74,8 +74,8 @@ def test_startup_is_the_consumers(queue, ran, add):
     assert queue.unregister_on_shutdown("stop") is False
 
 
-def test_hooks_that_raise(queue, heard, caplog, ran, add):
-    """A hook that raises is logged by its name, and changes nothing for the task, or for other hooks."""
+def test_hook_that_raises_is_logged_and_changes_nothing(queue, heard, caplog, ran, add):
+    """A hook that raises is logged by its name, and changes nothing for the task or for other hooks."""
     queue.pre_execute("broken before")(lambda task: 1 / 0)
     queue.post_execute("broken after")(lambda task, value, exc: 1 / 0)
     queue.pre_execute("good")(lambda task: ran.append("before"))
@@ -93,8 +93,8 @@ def test_hooks_that_raise(queue, heard, caplog, ran, add):
 @pytest.mark.parametrize("again", [None, True, False])
 @pytest.mark.parametrize("where", ["hook", "task"])
 @pytest.mark.parametrize("retries", [0, 1])
-def test_canceling(queue, again, where, retries, ran):
-    """`CancelExecution` retries as it says: always, never, or, if it does not say, as long as retries are left."""
+def test_cancel_execution_retries_as_its_retry_argument_says(queue, again, where, retries, ran):
+    """`CancelExecution` retries always, never, or, without `retry`, as long as retries are left."""
 
     def cancel(task):
         if task.attempt == 1:

@@ -1,4 +1,4 @@
-"""What was thrown at a body strikes where it may: not within the library, and not after the body's end."""
+"""Exceptions thrown into a running function: never raised inside the library, and never after the function's end."""
 
 import pytest
 
@@ -9,20 +9,20 @@ from lifecycle.execution.interruption import Interrupter
 
 @pytest.fixture
 def pending(monkeypatch):
-    """What was raised in a thread and waits there; it strikes where the guard provokes it, and nowhere else."""
+    """List of exceptions thrown into this thread; each is raised only where the interrupter lets it be raised."""
     waits = []
 
-    def strike():
+    def raise_thrown():
         if waits:
             raise waits.pop()
 
     monkeypatch.setattr(type(interruption.THREADS), "throw", lambda self, there, error: waits.append(error))
-    monkeypatch.setattr(interruption, "_receive", strike)
+    monkeypatch.setattr(interruption, "_receive", raise_thrown)
     return waits
 
 
-def test_nothing_is_left_behind(pending):
-    """What was thrown and has not struck when the body ends strikes no more, and the body's end stands."""
+def test_exception_thrown_at_the_end_is_dropped(pending):
+    """An exception that was thrown but not raised when the function ends is dropped."""
     one = Interrupter()
     one.arm(None, TaskTimeout)
     assert one.throw(TaskTimeout)
@@ -32,8 +32,8 @@ def test_nothing_is_left_behind(pending):
     assert not one.throw(TaskTimeout)
 
 
-def test_what_was_thrown_before_a_call(pending):
-    """What was thrown just before a call of the library strikes before it begins; the call is not entered."""
+def test_exception_thrown_before_a_library_call_is_raised_before_it(pending):
+    """An exception thrown just before a call of the library is raised before the call begins."""
     one = Interrupter()
     one.arm(None, TaskTimeout)
     one.throw(TaskTimeout)
@@ -44,8 +44,8 @@ def test_what_was_thrown_before_a_call(pending):
     one.disarm()
 
 
-def test_what_is_thrown_in_a_call(pending):
-    """What is thrown during a call strikes when the outermost is left."""
+def test_exception_thrown_in_a_library_call_is_raised_after_it(pending):
+    """An exception thrown during a call of the library is raised when the outermost call is left."""
     woken = []
     one = Interrupter(lambda: woken.append(1))
     one.arm(None, TaskTimeout)

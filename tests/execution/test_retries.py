@@ -1,4 +1,4 @@
-"""When a task runs again, and when it does not any more: retries, expiry, too many interruptions."""
+"""Retries, expiry, and the limit of interruptions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from support.strategies import patient
 
 from lifecycle import RetryTask, TaskInterrupted
 
-# Retries -----------------------------------------------------------------------------------------------------------
+# Retries -------------------------------------------------------------------------------------------------------------
 
 
 @patient
@@ -21,8 +21,8 @@ from lifecycle import RetryTask, TaskInterrupted
     st.sampled_from([0, 1, 2, 3]),
     st.sampled_from([5, 30, 1000]),
 )
-def test_waits(new, kind, retries, delay, backoff, longest):
-    """Retries wait the delay, each later one `backoff` times longer, none longer than the longest; then it rests."""
+def test_retry_delays_grow_by_backoff_up_to_their_maximum(new, kind, retries, delay, backoff, longest):
+    """Each retry waits its delay, multiplied by `retry_backoff` for each retry before, up to `retry_max_delay`."""
     with new(kind) as queue:
         clock = queue.engine.clock
 
@@ -42,8 +42,8 @@ def test_waits(new, kind, retries, delay, backoff, longest):
         assert drain(queue) == []
 
 
-def test_jitter(queue, clock):
-    """A retry's wait is up to its jitter's share longer, at random, and never shorter."""
+def test_jitter_lengthens_the_retry_delay_at_random(queue, clock):
+    """A retry waits up to its jitter's share longer than its delay, at random, and never shorter."""
 
     @queue.task(retries=1, retry_delay=100, retry_jitter=0.5)
     def fails():
@@ -59,8 +59,8 @@ def test_jitter(queue, clock):
     assert max(waits) - min(waits) > 10
 
 
-def test_asking_for_a_retry(queue, clock):
-    """`RetryTask` retries at its ETA, after its delay, or as the policy says, whatever retries are left, at no cost."""
+def test_retry_task_retries_at_its_moment_and_costs_no_retry(queue, clock):
+    """`RetryTask` retries at its ETA, after its delay, or as the policy says, and uses up no retry."""
     wishes = iter([
         RetryTask(delay=7), RetryTask("later", delay=timedelta(seconds=8)),
         RetryTask(eta=datetime.fromtimestamp(NOW + 30, UTC)), RetryTask(), RetryTask(delay=0),
@@ -82,13 +82,13 @@ def test_asking_for_a_retry(queue, clock):
     assert "error" not in states(result)
 
 
-# Expiry ------------------------------------------------------------------------------------------------------------
+# Expiry --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("expires", [60, timedelta(minutes=1), datetime.fromtimestamp(NOW + 60, UTC)], ids=str)
 @pytest.mark.parametrize("way", ["declared", "called"])
-def test_expiry(queue, clock, way, expires):
-    """A task that is not started before its expiry is not started at all: so many seconds from the call, or a moment."""
+def test_task_not_started_before_its_expiry_expires(queue, clock, way, expires):
+    """A task that is not started before its expiry, given in seconds from the call or as a moment, ends `expired`."""
 
     @queue.task(expires=expires if way == "declared" else None)
     def add(a): ...
@@ -107,8 +107,8 @@ def test_expiry(queue, clock, way, expires):
         assert late.state == "complete"
 
 
-def test_an_expiry_before_the_eta(queue, clock, add):
-    """A scheduled task that expires before its ETA is dealt with at its expiry."""
+def test_scheduled_task_expires_before_its_eta(queue, clock, add):
+    """A scheduled task that expires before its ETA ends `expired` at its expiry."""
     result = add.schedule((1,), delay=100, expires=50)
     assert queue.run_next() is None
     clock.advance(50)
@@ -116,8 +116,8 @@ def test_an_expiry_before_the_eta(queue, clock, add):
     assert states(result) == "queued scheduled expired"
 
 
-def test_a_retry_can_expire(queue, clock):
-    """A task whose expiry comes while it waits for a retry is expired; its last error can be read."""
+def test_task_that_waits_for_a_retry_can_expire(queue, clock):
+    """A task that waits for a retry past its expiry ends `expired`."""
 
     @queue.task(retries=1, retry_delay=10, expires=5)
     def fails():
@@ -130,11 +130,11 @@ def test_a_retry_can_expire(queue, clock):
     assert states(result) == "queued executing error retrying scheduled expired"
 
 
-# Interruptions -----------------------------------------------------------------------------------------------------
+# Interruptions -------------------------------------------------------------------------------------------------------
 
 
-def test_too_many_interruptions(make):
-    """A task that was interrupted too often rests, and nobody runs it, until an operator retries it, from zero."""
+def test_task_interrupted_too_often_rests_until_an_operator_retries_it(make):
+    """A task with too many interruptions rests `interrupted`; an operator's retry runs it again, counting from zero."""
     queue = make(max_interruptions=2)
     heard = Heard(queue)
     harmless = False

@@ -1,4 +1,4 @@
-"""Any mixture of the law's scenarios, against the table typed by hand."""
+"""Random mixtures of the law's scenarios, compared with a table typed by hand."""
 
 from collections import Counter
 from itertools import pairwise
@@ -31,7 +31,7 @@ ACTS = st.sampled_from([
     ("retry", None), ("retry", 0), ("retry", 5),
     ("interrupt",), ("die",), ("freeze",),
 ])  # fmt: skip
-"""What an attempt may do."""
+"""Acts of an attempt."""
 CALLS = st.fixed_dictionaries(
     {
         "script": st.lists(ACTS, max_size=4) | st.lists(st.just(("die",)), min_size=1, max_size=3),
@@ -45,14 +45,14 @@ CALLS = st.fixed_dictionaries(
     }
 )
 SETTLED = [*of_kind("outcome"), *of_kind("final")]
-LEAVES = ["complete", "error", "timeout", "locked", "rate-limited", "canceled"]
-"""The states that leave something to read."""
-PATIENCE = 1
-"""Interruptions after which a task is not put back any more."""
+STATES_WITH_OUTCOME = ["complete", "error", "timeout", "locked", "rate-limited", "canceled"]
+"""States that leave a result or an error to read."""
+MAX_INTERRUPTIONS = 1
+"""Count of interruptions after which a task is not requeued any more."""
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Calls of a scripted task, and everything that can happen to them and around them."""
+    """Calls of a scripted task, and random events around them."""
 
     kind, new = "memory", None
     entered: Counter
@@ -60,21 +60,21 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self._open = type(self).new(self.kind, lease=LEASE, max_interruptions=PATIENCE)
+        self._open = type(self).new(self.kind, lease=LEASE, max_interruptions=MAX_INTERRUPTIONS)
         self.queue = self._open.__enter__()
         self.clock = self.queue.engine.clock
         self.heard = Heard(self.queue)
         self.queue.signal(SIGNAL_EXECUTING)(self.maybe_die)
-        self.functions = [self.queue.task(context=True, name=name)(self.body) for name in ("one", "two")]
+        self.functions = [self.queue.task(context=True, name=name)(self.function) for name in ("one", "two")]
         self.results, self.scripts, self.calls, self.handles = [], {}, {}, {}
         self.due, self.expiry, self.revoked, self.ran = {}, {}, set(), {}
         self.forgotten, self.shown, self.operated, self.depth = {}, {}, Counter(), 0
         self.faults = []
 
-    # What runs -----------------------------------------------------------------------------------------------------
+    # The task function -----------------------------------------------------------------------------------------------
 
     def act(self, task):
-        """What this attempt does, by the script; when that is at its end, it returns."""
+        """Return the act of this attempt: from the script, or a return after its end."""
         script = self.scripts[task.id]
         return script[task.attempt - 1] if task.attempt <= len(script) else ("return",)
 
@@ -83,7 +83,7 @@ class QueueMachine(RuleBasedStateMachine):
         if self.act(task) == ("die",):
             raise Killed
 
-    def body(self, task=None):
+    def function(self, task=None):
         now = self.clock.now()
         if now < self.due.get(task.id, now) or now >= self.expiry.get(task.id, now + 1):
             self.faults.append(f"{task} ran out of its time")
@@ -110,7 +110,7 @@ class QueueMachine(RuleBasedStateMachine):
         return task.attempt
 
     def step(self):
-        """One step of some worker, which may be its last."""
+        """Let some worker take one step; the worker may die in it."""
         self.died = False
         try:
             return self.queue.run_next()
@@ -118,12 +118,12 @@ class QueueMachine(RuleBasedStateMachine):
             self.died = True
             return None
 
-    # Rules ---------------------------------------------------------------------------------------------------------
+    # Rules -----------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.results) < 6)
     @rule(calls=st.lists(CALLS, min_size=1, max_size=3))
     def call(self, calls):
-        """Somebody calls a few tasks."""
+        """Call a few tasks."""
         for call in calls:
             options = {name: call[name] for name in call.keys() - {"script", "function"}}
             result = self.functions[call["function"]].schedule(id=f"t{len(self.results)}", **options)
@@ -137,14 +137,14 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.results)
     @rule(seconds=st.sampled_from([0, 0, 1, 5, 10, 20, LEASE]), steps=st.sampled_from([1, 2, 3, 8]))
     def work(self, seconds, steps):
-        """Time passes, and workers deal with what is next."""
+        """Advance the clock and let workers run due tasks."""
         self.clock.advance(seconds)
         for _ in range(steps):
             before = self.queue.counts()
             task = self.step()
             if task is not None:
                 assert task.id in self.scripts
-            elif not self.died and before == self.queue.counts():  # nothing was put off either: nothing was due
+            elif not self.died and before == self.queue.counts():  # nor was a task scheduled: nothing was due
                 due = self.queue.storage.next_due()
                 assert due is None or due > self.clock.now()
                 break
@@ -152,7 +152,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.results)
     @rule(data=st.data(), until=st.sampled_from([None, 5]), once=st.booleans(), again=st.booleans())
     def revoke(self, data, until, once, again):
-        """Somebody revokes a task, and may take it back."""
+        """Revoke a task, and perhaps restore it."""
         scheduled = [result for result in self.results if result.state == "scheduled"]
         result = data.draw(st.sampled_from(self.results + 3 * scheduled))
         self.queue.revoke_by_id(result.id, until, once)
@@ -165,7 +165,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(function=st.sampled_from([0, 1]), until=st.sampled_from([None, 5]), once=st.booleans(), again=st.booleans())
     def revoke_function(self, function, until, once, again):
-        """Somebody revokes a function, or its next task, and may take it back."""
+        """Revoke a function, or its next task, and perhaps restore it."""
         function = self.functions[function]
         function.revoke(until, once)
         self.revoked.discard(function.name)
@@ -178,7 +178,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(result.state in of_kind("outcome") for result in self.results))
     @rule(data=st.data())
     def retry(self, data):
-        """An operator gives a task that rests in an outcome another chance."""
+        """Retry a task that rests in an outcome."""
         result = data.draw(st.sampled_from([one for one in self.results if one.state in of_kind("outcome")]))
         before = states(result)
         self.queue.retry(result.id)
@@ -186,8 +186,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(result.state not in of_kind("outcome") for result in self.results))
     @rule(data=st.data(), forget=st.booleans())
-    def look(self, data, forget):
-        """Somebody wants the next outcome, or another chance for a task that has no need of it."""
+    def reset_or_retry_in_vain(self, data, forget):
+        """Reset a handle, or fail to retry a task that does not rest in an outcome."""
         result = data.draw(st.sampled_from([one for one in self.results if one.state not in of_kind("outcome")]))
         if forget:
             result.reset()
@@ -199,7 +199,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert states(result) == before
 
     def teardown(self):
-        """A task is revoked, others run to their end; then each that rests in an outcome gets a last chance."""
+        """Revoke some tasks, run the others to their end, then retry each task that rests in an outcome."""
         try:
             for target in self.revoked:
                 self.queue.engine.restore(RevocationTarget(function=target in ("one", "two"), key=target))
@@ -217,18 +217,18 @@ class QueueMachine(RuleBasedStateMachine):
             self._open.__exit__(None, None, None)
 
     def finish(self):
-        """Time passes until nothing waits or runs."""
+        """Advance the clock until no task waits or runs."""
         while self.step() is not None or any(result.state not in SETTLED for result in self.results):
             self.clock.advance(LEASE / 2)
         self.the_law_holds()
         self.results_agree()
         self.states_are_counted()
 
-    # What always holds ---------------------------------------------------------------------------------------------
+    # Invariants ------------------------------------------------------------------------------------------------------
 
     @invariant()
     def the_law_holds(self):
-        """Signals are the history; the history is a path of the table, and what the attempts did; nothing follows an end."""
+        """Signals equal the history, which is a path of the table that the attempts explain; a final state is last."""
         assert not self.faults
         edges = {(source, target) for (source, _), target in EDGES.items()}
         for result in self.results:
@@ -240,7 +240,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.follows(result, result.history())
 
     def follows(self, result, history):
-        """Each attempt is followed by what it did."""
+        """Each attempt is followed by the states of its act."""
         counts = Counter(record.state for record in history)
         for place, record in enumerate(history):
             if record.state != "executing":
@@ -254,12 +254,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert counts["executing"] == self.queue.get(result.id).attempt
 
     def expected(self, task_id, attempt, act, retries, interruptions):
-        """The states that follow an attempt, as the documentation has it."""
+        """Return the states that follow an attempt, as the documentation has it."""
         options = self.calls[task_id]
         wait = options["retry_delay"] * max(options["retry_backoff"], 1) ** (attempt - 1)
         if act in (("interrupt",), ("die",), ("freeze",)):
-            # Who was frozen is replaced, or, if nobody came, finishes.
-            return ["interrupted"] if interruptions >= PATIENCE else ["interrupted", "queued"]
+            # The lease of a frozen worker lapsed: recovery interrupts the task.
+            return ["interrupted"] if interruptions >= MAX_INTERRUPTIONS else ["interrupted", "queued"]
         match act:
             case ("return",):
                 return ["complete"]
@@ -279,10 +279,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def results_agree(self):
-        """A handle shows the last outcome that it has not forgotten, whatever the task does now."""
+        """A handle shows the last outcome that it has not forgotten, whatever the state of the task now."""
         for result in self.results:
             task = self.queue.get(result.id)
-            outcomes = [record for record in result.history() if record.state in LEAVES]
+            outcomes = [record for record in result.history() if record.state in STATES_WITH_OUTCOME]
             last = outcomes[-1] if outcomes and outcomes[-1].attempt > self.forgotten[result.id] else None
             if last is not None and last.state == "complete":
                 assert result.get() == last.attempt
@@ -301,7 +301,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def states_are_counted(self):
-        """The queue's own count agrees; what was seen is noted."""
+        """The counts of the queue agree with the states of its tasks; states and steps are noted."""
         counts = Counter(result.state for result in self.results)
         assert self.queue.counts() == {state: counts[state] for state in LAW if state != "retrying"}
         for result in self.results:
@@ -314,8 +314,8 @@ class QueueMachine(RuleBasedStateMachine):
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_mixture(kind, new):
-    """Whatever happens, each task goes its way by the table, and is heard of, read and counted as it stands there."""
+def test_any_mixture_of_scenarios_follows_the_table(kind, new):
+    """In any mixture of scenarios each task follows the table, and its signals, result and count agree."""
 
     class Machine(QueueMachine):
         entered, taken = Counter(), Counter()

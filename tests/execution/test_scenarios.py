@@ -1,4 +1,4 @@
-"""The law's scenarios, row by row, signals exactly."""
+"""The law's scenarios, row by row, with their exact signals."""
 
 import threading
 
@@ -9,8 +9,8 @@ from lifecycle import SIGNAL_EXECUTING, CancelExecution
 from lifecycle.execution.worker import Worker
 
 
-def test_a_call(queue, heard, add):
-    """A call is enqueued, executed, and complete."""
+def test_call_is_executed_and_complete(queue, heard, add):
+    """A call is enqueued, executing, and complete."""
     result = add(1, 2)
     assert heard.story(result) == "enqueued"
     task = queue.run_next()
@@ -19,8 +19,8 @@ def test_a_call(queue, heard, add):
     assert result.get() == 3
 
 
-def test_a_scheduled_call(queue, heard, clock, add):
-    """A call for later is scheduled by the first worker that meets it, and executed at its ETA, not before."""
+def test_scheduled_call_is_executed_at_its_eta(queue, heard, clock, add):
+    """A call with a delay is scheduled by the first worker that claims it, and executed at its ETA, not before."""
     result = add.schedule((2, 3), delay=10)
     assert queue.run_next() is None
     assert heard.story(result) == "enqueued scheduled"
@@ -34,7 +34,7 @@ def test_a_scheduled_call(queue, heard, clock, add):
     assert executing.at - scheduled.at == pytest.approx(10)
 
 
-def test_a_flaky_task(queue, heard, clock):
+def test_failed_task_is_retried_after_its_delay(queue, heard, clock):
     """A failure with retries left and a delay is an error, retried, scheduled, and executed after the delay."""
 
     @queue.task(retries=2, retry_delay=10, context=True)
@@ -56,8 +56,8 @@ def test_a_flaky_task(queue, heard, clock):
     assert result.get() == "done"
 
 
-def test_a_revoked_function(queue, heard):
-    """A task of a revoked function is revoked, and nothing else happens to it."""
+def test_task_of_revoked_function_is_revoked(queue, heard):
+    """A task of a revoked function is revoked, and has no other signal."""
     ran = []
 
     @queue.task()
@@ -71,7 +71,7 @@ def test_a_revoked_function(queue, heard):
     assert ran == []
 
 
-def test_a_retry_without_a_delay(queue, heard):
+def test_failed_task_is_retried_at_once_without_a_delay(queue, heard):
     """A failure with retries left and no delay is an error, retried, enqueued, and executed."""
 
     @queue.task(retries=1, context=True)
@@ -84,7 +84,7 @@ def test_a_retry_without_a_delay(queue, heard):
     assert heard.story(result) == "enqueued executing error retrying enqueued executing complete"
 
 
-def test_a_hook_cancels(queue, heard, add):
+def test_hook_that_raises_cancel_execution_cancels_the_task(queue, heard, add):
     """A pre-execute hook that raises `CancelExecution` cancels the task: its function does not run."""
 
     @queue.pre_execute()
@@ -97,7 +97,7 @@ def test_a_hook_cancels(queue, heard, add):
     assert failure(result)["error"] == "CancelExecution('not today')"
 
 
-def test_the_lock_is_taken(queue, heard):
+def test_task_whose_lock_is_taken_ends_locked(queue, heard):
     """A task whose lock is taken ends `locked`."""
 
     @queue.task()
@@ -111,16 +111,16 @@ def test_the_lock_is_taken(queue, heard):
 
 
 @pytest.mark.parametrize("delay", [None, 5, 100])
-def test_past_its_expiry(queue, heard, clock, add, delay):
-    """A task that nobody started before its expiry is expired, whether or not it had an ETA."""
+def test_task_past_its_expiry_ends_expired(queue, heard, clock, add, delay):
+    """A task that was not started before its expiry ends `expired`, with an ETA or without."""
     result = add.schedule((1, 2), delay=delay, expires=60)
     clock.advance(60)
     assert queue.run_next().state == "expired"
     assert heard.story(result) == "enqueued expired"
 
 
-def test_a_killed_worker(queue, heard, clock, add):
-    """What a killed worker ran is interrupted, enqueued and executed again once its lease has lapsed, not before."""
+def test_task_of_killed_worker_is_executed_again_after_its_lease(queue, heard, clock, add):
+    """A task of a killed worker is interrupted, enqueued and executed again once its lease has lapsed, not before."""
     doomed = True
 
     @queue.signal(SIGNAL_EXECUTING)
@@ -141,8 +141,8 @@ def test_a_killed_worker(queue, heard, clock, add):
     assert [record.attempt for record in result.history()] == [0, 1, 1, 1, 2, 2]
 
 
-def test_a_stopped_worker(queue, heard):
-    """A worker that is told to stop interrupts what it runs and puts it back, at once; another runs it."""
+def test_stopped_worker_interrupts_and_requeues_its_task(queue, heard):
+    """A stopped worker interrupts its running task and requeues it at once; another worker runs it."""
     runs, release = threading.Event(), threading.Event()
 
     @queue.task(retries=0)
@@ -162,8 +162,8 @@ def test_a_stopped_worker(queue, heard):
     assert {record.worker for record in result.history()[-2:]} == {"next"}
 
 
-def test_a_worker_told_to_stop_before_it_begins(queue, heard, add):
-    """What a stopped worker has claimed is not begun, but put back: no hook hears of it."""
+def test_stopped_worker_requeues_claimed_task_without_running_it(queue, heard, add):
+    """A stopped worker requeues a claimed task without running it, and calls no hook."""
     worker, hooked = Worker(queue.engine, "stopped"), []
     queue.pre_execute("note")(hooked.append)
     queue.post_execute("note")(lambda task, value, exc: hooked.append(task))
@@ -174,8 +174,8 @@ def test_a_worker_told_to_stop_before_it_begins(queue, heard, add):
     assert hooked == []
 
 
-def test_a_worker_told_to_stop_while_hooks_run(queue, heard):
-    """A worker that is told to stop after it has started a task and before its body does not begin the body."""
+def test_worker_stopped_by_a_hook_does_not_call_the_function(queue, heard):
+    """A worker that is stopped after a task's start and before its function does not call the function."""
     ran = []
     worker = Worker(queue.engine, "stopped")
     queue.pre_execute("stop")(lambda task: worker.interrupt())
@@ -190,8 +190,8 @@ def test_a_worker_told_to_stop_while_hooks_run(queue, heard):
     assert ran == []
 
 
-def test_what_a_stuck_worker_runs_is_put_back(queue, heard):
-    """A task that cannot be interrupted is put back without its consent; what it says later is refused, in silence."""
+def test_task_of_stuck_worker_is_requeued_and_its_late_outcome_refused(queue, heard):
+    """A task that cannot be interrupted is requeued all the same; its late outcome is refused."""
     worker = Worker(queue.engine, "stuck")
 
     @queue.task(context=True)
@@ -209,8 +209,8 @@ def test_what_a_stuck_worker_runs_is_put_back(queue, heard):
 
 
 @pytest.mark.parametrize("late", ["returns", "raises"])
-def test_a_frozen_worker(queue, heard, clock, caplog, late):
-    """A worker that was frozen past its lease says nothing more of its task: the outcome is refused, and logged."""
+def test_outcome_of_frozen_and_replaced_worker_is_refused_and_logged(queue, heard, clock, caplog, late):
+    """A worker that was frozen past its lease and replaced sends no more signals; its outcome is refused and logged."""
 
     @queue.task(context=True, retries=1)
     def frozen(task=None):
@@ -231,8 +231,8 @@ def test_a_frozen_worker(queue, heard, clock, caplog, late):
     assert "too late" in caplog.text
 
 
-def test_frozen_but_not_replaced(queue, heard, clock):
-    """A worker that was frozen past its lease, but not replaced, settles its task as if nothing had happened."""
+def test_frozen_worker_that_was_not_replaced_settles_its_task(queue, heard, clock):
+    """A worker that was frozen past its lease, but not replaced, settles its task."""
 
     @queue.task()
     def frozen():
@@ -243,8 +243,8 @@ def test_frozen_but_not_replaced(queue, heard, clock):
     assert heard.story(result) == "enqueued executing complete"
 
 
-def test_a_user_presses_ctrl_c(queue, heard):
-    """Ctrl-C while `run_next` runs a task interrupts it and puts it back, and still reaches the caller."""
+def test_ctrl_c_in_run_next_requeues_the_task(queue, heard):
+    """Ctrl-C while `run_next` runs a task interrupts and requeues the task, and is raised to the caller."""
 
     @queue.task(context=True)
     def patient(task=None):

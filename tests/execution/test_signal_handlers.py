@@ -1,15 +1,15 @@
-"""Handlers: what they may do, what they cannot change, and what becomes of those that raise."""
+"""Signal handlers: what they can do, what they cannot change, and their failures."""
 
 import pytest
 from conftest import Heard, drain, states
-from support.task_endings import ENDINGS, ending_body
+from support.task_endings import ENDINGS, ending_function
 
 from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_ERROR, SIGNAL_EXECUTING, SIGNAL_SCHEDULED, SIGNALS
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_handlers_that_raise(make, clock, caplog, signal):
-    """A handler that raises on any signal is logged, and changes nothing: for other handlers, or for the task."""
+def test_handler_that_raises_is_logged_and_changes_nothing(make, clock, caplog, signal):
+    """A handler that raises on any signal is logged, and changes nothing for other handlers or for the task."""
     queue = make(max_interruptions=1)
     before, calm = Heard(queue), make(name="calm", max_interruptions=1)
     twins = Heard(calm)
@@ -21,7 +21,7 @@ def test_handlers_that_raise(make, clock, caplog, signal):
     after = Heard(queue)
     for each in (queue, calm):
         for how in ENDINGS:
-            each.task(name=how, context=True, retries=1, retry_delay=5)(ending_body(how))()
+            each.task(name=how, context=True, retries=1, retry_delay=5)(ending_function(how))()
         each.tasks()[-1]
         each.handle(each.task(name="revoked")(lambda: None).schedule(delay=3).id).revoke()
         each.task(name="expired")(lambda: None).schedule(delay=9, expires=4)
@@ -30,18 +30,18 @@ def test_handlers_that_raise(make, clock, caplog, signal):
             drain(each)
         clock.advance(5)
 
-    def told(heard):
-        order = list(dict.fromkeys(task_id for _, task_id, _ in heard))
-        return [[name for name, task_id, _ in heard if task_id == one] for one in order]
+    def stories(heard):
+        order = list(dict.fromkeys(task_id for _, task_id in heard))
+        return [[name for name, task_id in heard if task_id == one] for one in order]
 
-    assert told(before) == told(after) == told(twins)
+    assert stories(before) == stories(after) == stories(twins)
     assert signal in {name for name, *_ in after}
     assert caplog.text.count("RuntimeError: handler") == sum(name == signal for name, *_ in after)
 
 
 @pytest.mark.parametrize("signal", [SIGNAL_ENQUEUED, SIGNAL_EXECUTING, SIGNAL_ERROR, SIGNAL_SCHEDULED])
-def test_handlers_cannot_change_a_task(queue, heard, signal):
-    """What a handler is given is a copy: what it changes there changes nothing."""
+def test_handler_cannot_change_a_task(queue, heard, signal):
+    """A handler gets a copy of the task: changes of the copy have no effect."""
 
     @queue.signal(signal)
     def careless(signal, task, exc=None):
@@ -60,20 +60,20 @@ def test_handlers_cannot_change_a_task(queue, heard, signal):
     assert heard.of(result) == ["enqueued", "executing", "error", "retrying", "scheduled", "executing", "error"]
 
 
-@pytest.mark.parametrize("who", ["function", "hook"])
-def test_nobody_else_can_change_a_task(queue, heard, who):
-    """Nor can a hook, or the function itself."""
+@pytest.mark.parametrize("where", ["function", "hook"])
+def test_function_and_hooks_cannot_change_a_task(queue, heard, where):
+    """A function and a hook get a copy of the task, too: changes of the copy have no effect."""
 
     def careless(task=None):
         task.retries, task.state, task.version, task.attempt = 9, "complete", 77, 50
 
     @queue.task(retries=1, context=True)
     def fails(task=None):
-        if who == "function":
+        if where == "function":
             careless(task)
         raise ValueError
 
-    if who == "hook":
+    if where == "hook":
         queue.pre_execute("careless")(careless)
         queue.post_execute("careless")(lambda task, value, exc: careless(task))
     result = fails()
@@ -81,8 +81,8 @@ def test_nobody_else_can_change_a_task(queue, heard, who):
     assert heard.story(result) == "enqueued executing error retrying enqueued executing error"
 
 
-def test_handlers_may_use_the_queue(queue, heard, add):
-    """A handler may call tasks, revoke, look, and even run what is next."""
+def test_handler_can_use_the_queue(queue, heard, add):
+    """A handler can call tasks, revoke, read results, and even run the next task."""
     ran = []
 
     @queue.task()

@@ -1,4 +1,4 @@
-"""Signals come in order: no worker overtakes another's announcement, or takes up what it has not announced."""
+"""Order of signals: no worker can claim a task before the signals of its last transition are sent."""
 
 import sys
 from collections import Counter
@@ -17,7 +17,7 @@ from lifecycle import (
 )
 from lifecycle.execution.worker import Worker
 
-HELD = {  # signal: what leads there
+HELD = {  # signals: a call that leads there
     SIGNAL_ENQUEUED: lambda queue: ending(queue, "complete")(),
     SIGNAL_SCHEDULED: lambda queue: ending(queue, "complete").schedule(delay=5),
     f"{SIGNAL_ERROR} {SIGNAL_RETRYING} {SIGNAL_ENQUEUED}": lambda queue: ending(queue, "error", retries=1)(),
@@ -30,8 +30,8 @@ HELD = {  # signal: what leads there
 
 
 @pytest.mark.parametrize("path", HELD)
-def test_nobody_overtakes_a_signal(queue, clock, path):
-    """While it is told how a task came to wait, no other worker can have it; right after, it can."""
+def test_no_worker_claims_a_task_before_its_signals_are_sent(queue, clock, path):
+    """While the signals of a task are sent no other worker can claim it; right after, a worker can."""
     heard, tried = Heard(queue), []
     other = Worker(queue.engine, "other")
 
@@ -53,8 +53,8 @@ def test_nobody_overtakes_a_signal(queue, clock, path):
 
 @pytest.mark.parametrize("path", [SIGNAL_INTERRUPTED, SIGNAL_ENQUEUED, SIGNAL_RETRYING])
 @pytest.mark.parametrize("by", ["recovery", "operator"])
-def test_nor_those_of_others(queue, clock, path, by):
-    """The same goes for what recovery puts back, and for what an operator retries."""
+def test_no_worker_claims_a_recovered_or_retried_task_before_its_signals(queue, clock, path, by):
+    """While the signals of a task that was recovered, or retried by an operator, are sent, no worker can claim it."""
     heard, tried = Heard(queue), []
     other = Worker(queue.engine, "other")
     if by == "recovery":
@@ -79,8 +79,8 @@ def test_nor_those_of_others(queue, clock, path, by):
     assert heard.story(result).endswith("executing complete")
 
 
-def test_enqueued_together(queue, heard):
-    """Of tasks enqueued together none starts before all are announced."""
+def test_no_task_of_a_batch_starts_before_all_are_announced(queue, heard):
+    """No task of a batch starts before the signals of the whole batch are sent."""
     other, tried = Worker(queue.engine, "other"), []
     queue.signal(SIGNAL_ENQUEUED)(lambda signal, task: tried.append(other.run_next()))
     ending(queue, "complete").map([()] * 3)
@@ -89,8 +89,8 @@ def test_enqueued_together(queue, heard):
     assert len(drain(queue)) == 3
 
 
-def test_the_hold_ends_with_its_announcer(queue, clock, add):
-    """Should the announcer die before it has let go of a task, the task is held no longer than a lease."""
+def test_hold_of_dead_announcer_ends_after_a_lease(queue, clock, add):
+    """A task whose announcer died before releasing it is held for one lease."""
     queue.signal(SIGNAL_ENQUEUED)(kill := lambda signal, task: sys.exit())
     task = add.s(1, 2)
     with pytest.raises(SystemExit):
@@ -107,8 +107,8 @@ def test_the_hold_ends_with_its_announcer(queue, clock, add):
 
 
 @pytest.mark.parametrize("place", ["error", "retrying"])
-def test_who_was_frozen_says_nothing_more(queue, heard, clock, place):
-    """Who is frozen while it tells of a task, past the hold, and has been overtaken, tells no more of it."""
+def test_frozen_and_overtaken_announcer_sends_no_more_signals(queue, heard, clock, place):
+    """A worker that is frozen past the hold between two signals, and overtaken, sends no more signals of the task."""
     other = Worker(queue.engine, "other")
     result = ending(queue, "error", retries=1)
 
@@ -120,14 +120,14 @@ def test_who_was_frozen_says_nothing_more(queue, heard, clock, place):
 
     result = result()
     queue.run_next()
-    told = heard.of(result)
-    assert told[: told.index(place) + 1] == ["enqueued", "executing", "error", "retrying"][: told.index(place) + 1]
-    assert told[told.index(place) + 1 :] == ["executing", "complete"]
+    sent = heard.of(result)
+    assert sent[: sent.index(place) + 1] == ["enqueued", "executing", "error", "retrying"][: sent.index(place) + 1]
+    assert sent[sent.index(place) + 1 :] == ["executing", "complete"]
     assert states(result) == "queued executing error retrying queued executing complete"
 
 
-def test_frozen_between_claim_and_announcement(queue, heard, clock, add, monkeypatch):
-    """A worker that is frozen right after its claim, and replaced, says nothing of the task and does not run it."""
+def test_worker_frozen_after_its_claim_and_replaced_does_not_run_the_task(queue, heard, clock, add, monkeypatch):
+    """A worker that is frozen right after its claim, and replaced, sends no signal of the task and does not run it."""
     exchange, worker = queue.storage.exchange, Worker(queue.engine, "slow")
     ran = []
     queue.pre_execute("note")(lambda task: ran.append(task.worker))
@@ -149,15 +149,15 @@ def test_frozen_between_claim_and_announcement(queue, heard, clock, add, monkeyp
     assert ran != ["slow"]
 
 
-def test_the_lease_is_over_but_nobody_came(queue, heard, clock):
-    """A worker that is slow to tell, and was not replaced, tells all."""
+def test_slow_announcer_that_was_not_replaced_sends_all_signals(queue, heard, clock):
+    """A worker whose lease lapses while it announces, and that was not replaced, sends all signals."""
     result = ending(queue, "error", retries=1)()
     queue.signal(SIGNAL_ERROR)(lambda signal, task, exc: clock.advance(LEASE))
     queue.run_next()
     assert heard.story(result) == "enqueued executing error retrying enqueued"
 
 
-class Spy:
+class CallCounter:
     """Counts the calls of a store."""
 
     def __init__(self, queue, monkeypatch):
@@ -176,32 +176,32 @@ class Spy:
 @pytest.mark.parametrize(
     "listens", [[], ["complete"], ["executing", "error"], ["enqueued"], ["scheduled"], ["retrying"]]
 )
-def test_nobody_listens(queue, clock, monkeypatch, listens):
-    """What nobody listens to costs nothing: no hold, and no call to let go; else one call to let go of each held task."""
-    spy = Spy(queue, monkeypatch)
+def test_task_is_held_only_if_handlers_listen(queue, clock, monkeypatch, listens):
+    """A task is held, and released with one call, only if there are handlers for its signals."""
+    counter = CallCounter(queue, monkeypatch)
     for signal in listens:
         queue.signal(signal)(lambda signal, task, exc=None: held.append(queue.get(task.id).lease))
     held = []
     ends = ending(queue, "error", retries=1, retry_delay=5)
     result = ends()
     births = 1 * ("enqueued" in listens)
-    assert spy.calls == Counter(enqueue=1) + Counter(release=births)
+    assert counter.calls == Counter(enqueue=1) + Counter(release=births)
     queue.run_next()
     failures = 1 * bool({"error", "retrying", "scheduled"} & set(listens))
-    assert spy.calls["release"] == births + failures
+    assert counter.calls["release"] == births + failures
     clock.advance(5)
     queue.run_next()
     assert result.state == "complete"
-    assert spy.calls["release"] == births + failures
-    assert spy.calls["exchange"] == 4
+    assert counter.calls["release"] == births + failures
+    assert counter.calls["exchange"] == 4
     ends.schedule(delay=50)
     drain(queue)
-    assert spy.calls["release"] == 2 * births + failures + ("scheduled" in listens)
+    assert counter.calls["release"] == 2 * births + failures + ("scheduled" in listens)
 
 
 @pytest.mark.parametrize("listens", [None, "complete", "enqueued"])
-def test_nobody_listens_to_operators(make, clock, monkeypatch, listens):
-    """Nor does an operator's retry, nor recovery, hold what nobody listens to."""
+def test_retry_and_recovery_hold_tasks_only_if_handlers_listen(make, clock, monkeypatch, listens):
+    """An operator's retry and recovery hold tasks only if there are handlers for their signals."""
     queue = make()
     failed, stopped = ending(queue, "error")(), ending(queue, "interrupted")
     queue.run_next()
@@ -212,9 +212,9 @@ def test_nobody_listens_to_operators(make, clock, monkeypatch, listens):
     queue.disconnect_signal(kill)
     if listens is not None:
         queue.signal(listens)(lambda signal, task: None)
-    spy = Spy(queue, monkeypatch)
+    counter = CallCounter(queue, monkeypatch)
     queue.retry(failed.id)
     clock.advance(LEASE)
     queue.engine.recover()
     assert queue.counts()["queued"] == 2
-    assert spy.calls["release"] == (2 if listens == "enqueued" else 0)
+    assert counter.calls["release"] == (2 if listens == "enqueued" else 0)

@@ -1,4 +1,4 @@
-"""Persist, then announce: what a signal promises about the store, the result, and the task's history."""
+"""Persist, then announce: promises of a signal about the store, the result, and the history of the task."""
 
 from collections import Counter
 from itertools import pairwise
@@ -8,17 +8,17 @@ from conftest import KINDS, LEASE, Heard, drain, failure
 from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import LAW, patient
-from support.task_endings import ENDINGS, ending, ending_body
+from support.task_endings import ENDINGS, ending, ending_function
 
 from lifecycle import LIFECYCLE, SIGNAL_COMPLETE, SIGNAL_ERROR, StorageUnavailable, TaskException
 from lifecycle.execution.worker import Worker
 
-# Persist, then announce --------------------------------------------------------------------------------------------
+# Persist, then announce ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_what_is_not_stored_is_not_announced(queue, heard, add, monkeypatch, many):
-    """A store that is down sends no `enqueued`: the caller is told, and the handlers are not."""
+def test_task_that_is_not_stored_is_not_announced(queue, heard, add, monkeypatch, many):
+    """A store that is down sends no `enqueued`: the caller gets the error, and no handler is called."""
 
     def down(*args):
         raise StorageUnavailable("gone")
@@ -29,7 +29,7 @@ def test_what_is_not_stored_is_not_announced(queue, heard, add, monkeypatch, man
     assert heard == []
 
 
-def test_outcomes_that_are_not_stored_are_not_announced(queue, heard, clock, add, monkeypatch):
+def test_outcome_that_is_not_stored_is_not_announced(queue, heard, clock, add, monkeypatch):
     """An outcome that could not be stored is not announced: the task is recovered when its lease has lapsed."""
     result = add(1, 2)
     exchange = queue.storage.exchange
@@ -49,8 +49,8 @@ def test_outcomes_that_are_not_stored_are_not_announced(queue, heard, clock, add
     assert heard.story(result) == "enqueued executing interrupted enqueued executing complete"
 
 
-def test_who_waits_for_the_store(queue, heard, add, monkeypatch):
-    """A worker that is told to wait for the store stores the outcome when it is back, once, and then announces it."""
+def test_worker_that_waits_for_the_store_announces_the_outcome_once(queue, heard, add, monkeypatch):
+    """A worker that waits for an unavailable store commits the outcome later, once, and then announces it."""
     exchange, failures = queue.storage.exchange, iter([True, True])
     waits = []
 
@@ -70,8 +70,8 @@ def test_who_waits_for_the_store(queue, heard, add, monkeypatch):
 @pytest.mark.parametrize("how", ENDINGS)
 @pytest.mark.parametrize("retries", [0, 1])
 @pytest.mark.parametrize("retry_delay", [0, 10])
-def test_the_store_knows_first(queue, how, retries, retry_delay):
-    """When a signal is heard, the history has it; if it is its path's last, the task is in that state, for everybody."""
+def test_handler_finds_the_transition_in_the_store(queue, how, retries, retry_delay):
+    """In a handler the history has the transition; at the last signal of a step the stored task is in that state."""
     faults, result = [], None
 
     @queue.signal()
@@ -97,8 +97,8 @@ def test_the_store_knows_first(queue, how, retries, retry_delay):
     assert seen[result.id] == len(result.history())
 
 
-def test_expired_and_revoked_are_stored_first(queue, clock, add):
-    """So it is for tasks that never run."""
+def test_expired_and_revoked_are_stored_before_they_are_announced(queue, clock, add):
+    """In a handler of `expired` or `revoked` the store has the task in that state."""
     seen = []
 
     @queue.signal()
@@ -112,11 +112,11 @@ def test_expired_and_revoked_are_stored_first(queue, clock, add):
     assert seen == [("enqueued", "queued")] * 2 + [("revoked", "revoked"), ("expired", "expired")]
 
 
-# The result can be read in the handler ------------------------------------------------------------------------------
+# Results in handlers -------------------------------------------------------------------------------------------------
 
 
-def test_results_in_handlers(queue):
-    """The handler of `complete` can read the result, that of `error` the error, which it is also given."""
+def test_handler_can_read_the_result_or_the_error(queue):
+    """A handler of `complete` can read the result, a handler of `error` the error, which is its argument as well."""
     read = []
     error = ValueError("no")
 
@@ -128,8 +128,8 @@ def test_results_in_handlers(queue):
     def failed(signal, task, exc):
         try:
             queue.result(task.id, blocking=True)
-        except TaskException as told:
-            read.append((told.metadata["error"], told.metadata["attempt"], exc))
+        except TaskException as failed_result:
+            read.append((failed_result.metadata["error"], failed_result.metadata["attempt"], exc))
 
     @queue.task(context=True, retries=1)
     def flaky(task=None):
@@ -143,8 +143,8 @@ def test_results_in_handlers(queue):
 
 
 @pytest.mark.parametrize("how", [how for how in ENDINGS if how not in ("complete", "interrupted", "retrying")])
-def test_outcomes_in_handlers(queue, how):
-    """So can the handler of any outcome."""
+def test_handler_of_any_outcome_can_read_it(queue, how):
+    """A handler of any outcome can read that outcome."""
     read = []
 
     @queue.signal(how)
@@ -156,29 +156,31 @@ def test_outcomes_in_handlers(queue, how):
     assert read == [how]
 
 
-# History ------------------------------------------------------------------------------------------------------------
+# History -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.untraced
 @patient
 @given(st.sampled_from(KINDS), st.lists(st.sampled_from(sorted(ENDINGS)), min_size=1, max_size=6), st.integers(0, 2))
-def test_history_is_what_was_announced(new, kind, endings, retries):
-    """Each signal's transition can be looked up later: states, times in order, who made it, and which attempt it was."""
+def test_history_equals_the_announced_transitions(new, kind, endings, retries):
+    """The history has each announced transition: states, times in order, worker, and attempt."""
     with new(kind, max_interruptions=1) as queue:
         heard, clock = Heard(queue), queue.engine.clock
-        told, results = {}, []
+        announced, results = {}, []
         queue.signal()(
-            lambda signal, task, exc=None: told.setdefault(task.id, []).append((task.state, task.worker, task.attempt))
+            lambda signal, task, exc=None: announced.setdefault(task.id, []).append(
+                (task.state, task.worker, task.attempt)
+            )
         )
         for n, how in enumerate(endings):
-            results.append(queue.task(name=f"{how} {n}", context=True, retries=retries)(ending_body(how))())
+            results.append(queue.task(name=f"{how} {n}", context=True, retries=retries)(ending_function(how))())
         for _ in range(4):
             drain(queue)
             clock.advance(5)
         for result in results:
             history = result.history()
             assert heard.story(result)
-            assert [(record.state, record.worker, record.attempt) for record in history] == told[result.id]
+            assert [(record.state, record.worker, record.attempt) for record in history] == announced[result.id]
             assert all(early.at <= late.at for early, late in pairwise(history))
             path = [None, *(record.state for record in history)]
             assert all(late in LIFECYCLE.steps[None] or early for early, late in pairwise(path))

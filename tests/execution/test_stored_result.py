@@ -1,4 +1,4 @@
-"""What is kept of an attempt's outcome: a value or an error, whole, whatever it is; and damage is found."""
+"""Stored outcomes of attempts: values and errors are kept whole, and damage is detected."""
 
 from contextlib import suppress
 
@@ -25,8 +25,8 @@ def error_left(error):
 
 @patient
 @given(st.integers(0, 2**60), st.binary())
-def test_a_value_is_kept(attempt, body):
-    """The value that an attempt left is read as it was stored, and whose attempt it was."""
+def test_stored_value_is_read_as_it_was_stored(attempt, body):
+    """A stored value is read as it was stored, with its attempt."""
     left = outcomes.unpack(outcomes.pack_value(attempt, body))
     assert (left.attempt, left.ok, left.body) == (attempt, True, body)
 
@@ -34,23 +34,23 @@ def test_a_value_is_kept(attempt, body):
 @patient
 @given(st.text(st.characters()) | st.just("x" * 2 * outcomes.MAX_TEXT))
 @example("\ud800")
-def test_an_error_is_kept(text):
-    """The error that an attempt left is told in words, whatever it says of itself; too long a text is cut."""
+def test_stored_error_has_its_text_and_traceback(text):
+    """A stored error has its text and traceback, whatever the text; too long a text is cut."""
     try:
         raise ValueError(text)
     except ValueError as error:
         left = error_left(error)
-    told, traceback = left.pop("error"), left.pop("traceback")
+    stored_text, traceback = left.pop("error"), left.pop("traceback")
     assert left == {"task_id": "7", "state": "timeout", "attempt": 3, "retries": 2}
-    assert told == some.storable(repr(ValueError(text)))[: len(told)]
-    assert len(text) < outcomes.MAX_TEXT or len(told) == len(traceback) == outcomes.MAX_TEXT
+    assert stored_text == some.storable(repr(ValueError(text)))[: len(stored_text)]
+    assert len(text) < outcomes.MAX_TEXT or len(stored_text) == len(traceback) == outcomes.MAX_TEXT
     assert traceback.endswith(some.storable(text[-10:]) + "\n")
     assert error_left(ValueError(text))["traceback"] == "", "it was never raised"
 
 
 @pytest.mark.parametrize("error", some.BROKEN_ERRORS, ids=lambda error: type(error).__name__)
-def test_a_broken_error_is_kept(error):
-    """An exception that cannot even describe itself is no obstacle: that there was one, and which, is kept."""
+def test_error_that_cannot_be_described_is_stored_by_its_type(error):
+    """An exception whose own description raises is stored by the name of its type."""
     with pytest.raises(type(error)) as caught:
         raise error
     assert type(error).__name__ in error_left(caught.value)["error"]
@@ -61,8 +61,8 @@ def test_a_broken_error_is_kept(error):
 @example(b"\x81\xa1a" + b"\x91" * 5000)
 @example(b"\x94\x01\xc3\xc4\x00" + b"\x91" * 5000)
 @example(b"\x81\xa1a\xa1\xff")
-def test_damage(data):
-    """Bytes that are no stored outcome, or no stored error, are refused as that, however they are damaged."""
+def test_damaged_outcome_is_refused(data):
+    """Bytes that are no stored outcome, or no stored error, are refused as `Undecodable`."""
     for read, kind in ((outcomes.unpack, "result"), (outcomes.unpack_error, "error")):
         with suppress(Undecodable):
             read(data)

@@ -1,4 +1,4 @@
-"""What runs: what `run_next` does and says, what a function is given besides its arguments, `async` functions."""
+"""`run_next`, the context of a function, context tasks, and `async` functions."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -10,8 +10,8 @@ from conftest import NOW, drain, failure, states
 from lifecycle import CancelExecution, ConfigurationError, RetryTask
 
 
-def test_run_next_says_what_it_did(queue, clock, add):
-    """`run_next` returns the task in the state it came to, whatever that is, or None if none was due."""
+def test_run_next_returns_the_task_in_its_new_state(queue, clock, add):
+    """`run_next` returns the task in its new state, whatever the state, or None if no task was due."""
     assert queue.run_next() is None
 
     @queue.task(retries=1, retry_delay=5)
@@ -37,8 +37,8 @@ def test_run_next_says_what_it_did(queue, clock, add):
 
 
 @pytest.mark.parametrize("moment", [NOW + 50, datetime.fromtimestamp(NOW + 50, UTC)], ids=["seconds", "datetime"])
-def test_run_next_at_another_moment(queue, add, moment):
-    """`run_next` goes by the moment that it is told, if it is told one, and writes that down."""
+def test_run_next_takes_the_given_moment_as_now(queue, add, moment):
+    """`run_next` takes a given moment as now, and records it in the history."""
     result = add.schedule((1, 2), delay=50)
     assert queue.run_next(NOW + 49) is None
     assert queue.run_next(moment).id == result.id
@@ -47,8 +47,8 @@ def test_run_next_at_another_moment(queue, add, moment):
     ]  # fmt: skip
 
 
-def test_context(queue, ran):
-    """A function that asks for its context gets its task, which it does not share with the caller's arguments."""
+def test_function_with_context_gets_its_task(queue, ran):
+    """A function with `context=True` gets its task, which callers cannot pass."""
 
     @queue.task(context=True, retries=2)
     def look(a, task=None):
@@ -77,8 +77,8 @@ def test_context(queue, ran):
         look(1, task="mine")
 
 
-def test_context_comes_first(queue):
-    """The task may be any parameter of the function: a call that fits the others works, or is refused at once."""
+def test_context_can_be_the_first_parameter(queue):
+    """The task can be any parameter of the function: a call with the other arguments works, or is refused at once."""
 
     @queue.task(context=True)
     def first(task, a):
@@ -95,17 +95,17 @@ def test_context_comes_first(queue):
     assert result.get() == (result.id, 5)
 
 
-def test_context_without_a_parameter(queue):
-    """A function that asks for its context and has no parameter for it is refused, before it runs in some worker."""
+def test_context_without_a_parameter_is_refused(queue):
+    """A function with `context=True` and no parameter for the task is refused before it runs in a worker."""
 
-    def deaf(a): ...
+    def without_task(a): ...
 
     with pytest.raises((ConfigurationError, TypeError), match="task"):
-        queue.task(context=True)(deaf)(1)
+        queue.task(context=True)(without_task)(1)
 
 
 class Shared:
-    """Something that is entered for each run."""
+    """Context manager that is entered for each run."""
 
     def __init__(self, log):
         self.log = log
@@ -120,8 +120,8 @@ class Shared:
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("as_argument", [False, True])
-def test_context_tasks(queue, ran, is_async, as_argument):
-    """A context task runs within its object, each time anew, and may be passed what that gives."""
+def test_context_task_runs_within_its_object(queue, ran, is_async, as_argument):
+    """A context task enters its object for each run, and gets the entered value if asked."""
 
     def plain(*args):
         ran.append(args)
@@ -152,8 +152,8 @@ def test_context_tasks(queue, ran, is_async, as_argument):
             task("the thing", 6)
 
 
-def test_async_functions(queue, ran):
-    """Functions may be `async`: they are awaited, one attempt after the other, and end as plain ones do."""
+def test_async_functions_run_as_plain_ones(queue, ran):
+    """`async` functions are awaited, one attempt after the other, and end as plain functions do."""
 
     @queue.task(context=True, retries=1)
     async def slow(a, task=None):
@@ -180,7 +180,7 @@ def test_async_functions(queue, ran):
     assert [result.state for result in results[1:]] == ["canceled", "error"]
 
 
-def test_nothing_is_left_of_async_functions(make):
+def test_closed_queue_leaves_no_event_loop_open(make):
     """A queue that has run `async` functions leaves no event loop open when it is closed."""
     queue = make()
 
@@ -197,8 +197,8 @@ def test_nothing_is_left_of_async_functions(make):
 
 
 @pytest.mark.parametrize("ending", [SystemExit, GeneratorExit, StopIteration, MemoryError, RecursionError])
-def test_any_exception_is_an_error(queue, heard, ending):
-    """Whatever a task raises that has no meaning of its own is an error of the task, not of the worker."""
+def test_exception_without_a_meaning_of_its_own_is_an_error(queue, heard, ending):
+    """An exception without a meaning of its own is an error of the task, not of the worker."""
 
     @queue.task()
     def fails():

@@ -1,4 +1,4 @@
-"""Locks that tasks hold: given back however the attempt ends, and missed by those who do not get them."""
+"""Locks that tasks hold: released however the attempt ends; a task that does not get its lock ends `locked`."""
 
 import asyncio
 import threading
@@ -11,39 +11,39 @@ from lifecycle.execution.worker import Worker
 
 
 def owners(queue):
-    """Lock → the task that took it."""
+    """Return a dict: lock name → id of the task that holds the lock."""
     return {lock.name: lock.task for lock in queue.storage.locks(queue.engine.clock.now())}
 
 
 USES = ["decorator", "context manager", "async decorator", "async context manager"]
 
 
-def locking(queue, use, body, **options):
-    """A task that needs the lock."""
+def locking(queue, use, act, **options):
+    """Return a task function that needs the lock."""
     lock = queue.lock_task("lock")
 
     def plain():
         with lock:
-            body()
+            act()
 
     async def asynchronous():
         with lock:
             await asyncio.sleep(0)
-            body()
+            act()
 
     async def awaited():
         await asyncio.sleep(0)
-        body()
+        act()
 
-    function = {"decorator": lock(lambda: body()), "async decorator": lock(awaited)}.get(use)
+    function = {"decorator": lock(lambda: act()), "async decorator": lock(awaited)}.get(use)
     function = function or (asynchronous if "async" in use else plain)
     return queue.task(name="needs", **options)(function)
 
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("retries", [0, 1])
-def test_taken(queue, heard, clock, use, retries):
-    """A task whose lock is taken ends its attempt `locked`; with retries it tries again, and runs once it is free."""
+def test_task_whose_lock_is_taken_ends_locked_and_is_retried(queue, heard, clock, use, retries):
+    """A task whose lock is taken ends its attempt `locked`; with retries it runs once the lock is free."""
     ran = []
     needs = locking(queue, use, lambda: ran.append(1), retries=retries, retry_delay=10)
     with queue.lock_task("lock"):
@@ -61,8 +61,8 @@ def test_taken(queue, heard, clock, use, retries):
     assert not queue.is_locked("lock")
 
 
-def test_two_tasks_at_once(queue, heard):
-    """Of two workers that run tasks under one lock at the same time, one is told that it is taken."""
+def test_second_of_two_tasks_under_one_lock_ends_locked(queue, heard):
+    """The second of two tasks that run under one lock at the same time ends `locked`."""
     holds, release = threading.Event(), threading.Event()
 
     @queue.task()
@@ -87,16 +87,16 @@ ENDINGS = [None, ValueError, CancelExecution, RetryTask, TaskTimeout, TaskInterr
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_freed_when_the_attempt_ends(queue, use, ending):
-    """However an attempt ends, the lock that it held is free then."""
+def test_lock_is_free_after_the_attempt_ends(queue, use, ending):
+    """A lock that an attempt held is free after the attempt, however the attempt ends."""
     held = []
 
-    def body():
+    def function():
         held.append(queue.is_locked("lock"))
         if ending is not None and len(held) == 1:
             raise ending
 
-    result = locking(queue, use, body)()
+    result = locking(queue, use, function)()
     queue.run_next()
     assert held == [True]
     assert not queue.is_locked("lock")
@@ -107,55 +107,55 @@ def test_freed_when_the_attempt_ends(queue, use, ending):
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("ttl", [None, 100])
 @pytest.mark.parametrize("ending", [None, ValueError, TaskInterrupted])
-def test_freed_though_not_given_back(queue, is_async, ttl, ending):
-    """A lock that an attempt took and did not give back is free when the attempt has ended."""
+def test_lock_that_was_not_released_is_free_after_the_attempt(queue, is_async, ttl, ending):
+    """A lock that an attempt acquired and did not release is free after the attempt."""
     queue.task(name="before")(plain_async)()
     drain(queue)
 
-    def body():
+    def function():
         assert queue.lock_task("lock", ttl).acquire()
         assert queue.is_locked("lock")
         if ending is not None:
             raise ending
 
     async def awaited():
-        body()
+        function()
 
-    queue.task(name="takes")(awaited if is_async else body)()
+    queue.task(name="takes")(awaited if is_async else function)()
     queue.run_next()
     assert not queue.is_locked("lock")
 
 
 async def plain_async():
-    """So that the event loop is not new any more."""
+    """Nothing: a task of it makes the event loop used."""
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_whose_lock_it_is(queue, is_async):
-    """A lock that is taken in a task is that task's, and its worker's; each time."""
+def test_lock_names_its_task_and_worker(queue, is_async):
+    """A lock that is acquired in a task names that task and its worker."""
     seen = []
 
-    def body():
+    def function():
         with queue.lock_task("lock"):
             (lock,) = queue.storage.locks(queue.engine.clock.now())
             seen.append((lock.task, lock.worker))
 
     async def awaited():
         await asyncio.sleep(0)
-        body()
+        function()
 
-    takes = queue.task(name="takes")(awaited if is_async else body)
+    takes = queue.task(name="takes")(awaited if is_async else function)
     results = [takes(), takes(), takes()]
     drain(queue)
     assert seen == [(result.id, queue.get(result.id).worker) for result in results]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_freed_when_it_is_put_back(queue, is_async):
-    """When a task is put back without its consent its locks are free; giving them back later does no harm."""
+def test_lock_of_requeued_task_is_free(queue, is_async):
+    """The locks of a task that is requeued for a stuck worker are free; a late release of them changes nothing."""
     worker, seen = Worker(queue.engine, "stuck"), []
 
-    def body(task):
+    def function(task):
         if task.attempt > 1:
             return
         with queue.lock_task("lock"):
@@ -167,10 +167,10 @@ def test_freed_when_it_is_put_back(queue, is_async):
         assert other.release()
 
     async def awaited(task=None):
-        body(task)
+        function(task)
 
     def plain(task=None):
-        body(task)
+        function(task)
 
     takes = queue.task(name="takes", context=True)(awaited if is_async else plain)
     queue.task(name="before")(plain_async)()
@@ -183,8 +183,8 @@ def test_freed_when_it_is_put_back(queue, is_async):
     worker.runner.close()
 
 
-def test_freed_when_the_lease_lapses(queue, clock):
-    """The lock of a worker that froze is free once its lease has lapsed and somebody has noticed, not before."""
+def test_lock_of_frozen_worker_is_free_after_its_lease(queue, clock):
+    """The lock of a frozen worker is free once the lease has lapsed and the task is recovered, not before."""
     seen = []
 
     @queue.task(context=True)
@@ -205,8 +205,8 @@ def test_freed_when_the_lease_lapses(queue, clock):
     assert states(result) == "queued executing interrupted queued executing complete"
 
 
-def test_across_queues(tmp_path):
-    """Processes that share a store and a name share its locks."""
+def test_locks_are_shared_by_queues_of_one_name(tmp_path):
+    """Queues that share a store and a name share locks."""
     url = f"sqlite:///{tmp_path}/app.db"
     one, other, apart = TaskQueue(url), TaskQueue(url), TaskQueue(url, name="apart")
     heard = Heard(other)

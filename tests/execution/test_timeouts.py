@@ -1,4 +1,4 @@
-"""Timeouts and interruptions strike from outside: an attempt ends once, nothing strikes after it, or in the library."""
+"""Timeouts and interruptions: an attempt ends once, and no exception is raised after its end or in the library."""
 
 import asyncio
 import logging
@@ -20,8 +20,8 @@ LEASE = 30.0
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_timeout(queue, heard, retries):
-    """A body that runs longer than its timeout is interrupted, and ends `timeout`; it is retried if retries are left."""
+def test_function_that_exceeds_its_timeout_ends_timeout(queue, heard, retries):
+    """A function that runs longer than its timeout is interrupted, ends `timeout`; it is retried if it can be."""
     cleaned = []
 
     @queue.task(timeout=0.02, retries=retries, context=True)
@@ -45,8 +45,8 @@ def test_a_timeout(queue, heard, retries):
 
 
 @pytest.mark.parametrize("awaits", ["an event", "in steps", "another coroutine", "nothing"])
-def test_async_timeouts(queue, heard, awaits):
-    """An `async` body is interrupted where it awaits, at once; its `finally` runs, and nothing of it runs on."""
+def test_async_function_is_interrupted_where_it_awaits(queue, heard, awaits):
+    """An `async` function is interrupted where it awaits; its `finally` runs, and no part of it runs on."""
     late, cleaned = [], []
 
     async def rescue():
@@ -92,8 +92,8 @@ def test_async_timeouts(queue, heard, awaits):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_body_that_swallows(queue, heard, is_async):
-    """A body that catches its timeout and returns has returned."""
+def test_function_that_catches_its_timeout_and_returns_is_complete(queue, heard, is_async):
+    """A task whose function catches its timeout and returns is complete."""
 
     @queue.task(timeout=0.02)
     def stubborn():
@@ -115,8 +115,8 @@ def test_a_body_that_swallows(queue, heard, is_async):
     assert result.get() == "whatever"
 
 
-def test_in_time(queue, heard, add):
-    """A body that ends in time is not disturbed, nor is what its worker does then."""
+def test_function_that_ends_in_time_is_not_interrupted(queue, heard, add):
+    """A function that ends in time is not interrupted, nor is its worker afterwards."""
 
     @queue.task(timeout=0.05)
     def quick(n):
@@ -140,8 +140,8 @@ def spin_until(moment):
         pass
 
 
-def test_a_timeout_of_a_call_within(queue):
-    """A task that runs another in its own thread keeps its own timeout."""
+def test_nested_task_does_not_change_the_outer_timeout(queue):
+    """A task that runs another one in its own thread keeps its own timeout."""
 
     @queue.task(timeout=60)
     def inner():
@@ -160,26 +160,26 @@ def test_a_timeout_of_a_call_within(queue):
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("is_async", [False, True])
-def test_nothing_strikes_after_the_end(new, is_async):
-    """Whether or not a body ends before its timeout strikes: it ends once, in one way, and nothing strikes later."""
+def test_no_timeout_is_raised_after_the_function_ended(new, is_async):
+    """A function that ends about at its timeout ends once, in one way, and no timeout is raised later."""
     with new("memory") as queue:
         heard = Heard(queue)
 
-        def body(seconds):
+        def function(seconds):
             spin_until(time.monotonic() + seconds)
             return "done"
 
-        async def body_async(seconds):
+        async def function_async(seconds):
             moment = time.monotonic() + seconds
             while time.monotonic() < moment:
                 await asyncio.sleep(0)
             return "done"
 
         @queue.signal()
-        def busy(signal, task, exc=None):  # so that what comes too late strikes something
+        def busy(signal, task, exc=None):  # a timeout that comes too late would be raised here
             spin_until(time.monotonic() + 0.0002)
 
-        task = queue.task(timeout=0.002)(body_async if is_async else body)
+        task = queue.task(timeout=0.002)(function_async if is_async else function)
         results, found = [], Counter()
         for spread in 1, 4, 16, 64, 256:  # on a busy machine timeouts come late
             some = [task(max(0.002 + (n % 50 - 25) * 0.00001 * spread, 0)) for n in range(examples(300))]
@@ -203,19 +203,19 @@ def test_nothing_strikes_after_the_end(new, is_async):
 @pytest.mark.untraced
 @pytest.mark.parametrize("timeout", [0, 0.0001, 0.0005])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_timeouts_that_strike_at_the_beginning(new, is_async, timeout, caplog):
-    """A timeout so short that it strikes while a body only begins ends the attempt as any other does."""
+def test_timeout_at_the_beginning_of_a_function_ends_the_attempt(new, is_async, timeout, caplog):
+    """A timeout so short that it is raised as the function begins ends the attempt `timeout`."""
     caplog.set_level(logging.ERROR)
     with new("memory") as queue:
         heard = Heard(queue)
 
-        async def body_async():
+        async def function_async():
             await asyncio.sleep(1)
 
-        def body():
+        def function():
             spin_until(time.monotonic() + 1)
 
-        results = queue.task(timeout=timeout)(body_async if is_async else body).map([()] * examples(60))
+        results = queue.task(timeout=timeout)(function_async if is_async else function).map([()] * examples(60))
         drain(queue)
         assert {heard.story(result) for result in results} == {"enqueued executing timeout"}
         other = queue.task(name="other")(plain_async)()
@@ -229,8 +229,8 @@ async def plain_async():
     return len(asyncio.all_tasks())
 
 
-def test_timeouts_are_not_kept(queue):
-    """Nothing is kept of a timeout whose body has ended: as many as one likes cost nothing."""
+def test_timeouts_of_ended_functions_are_not_kept(queue):
+    """A timeout is not kept after its function has ended."""
     quick = queue.task(timeout=3600)(lambda: None)
     quick()
     drain(queue)
@@ -240,8 +240,8 @@ def test_timeouts_are_not_kept(queue):
     assert len(interruption._timer._due) < before + 20
 
 
-def test_interrupting_an_async_body(queue, heard):
-    """A worker that is told to stop interrupts an `async` body where it awaits, too."""
+def test_stopped_worker_interrupts_async_function(queue, heard):
+    """A stopped worker interrupts an `async` function where it awaits, too."""
     worker, runs = Worker(queue.engine, "stopped"), threading.Event()
 
     @queue.task(context=True)
@@ -261,35 +261,35 @@ def test_interrupting_an_async_body(queue, heard):
     assert result.get() == "done"
 
 
-# In the library ---------------------------------------------------------------------------------------------------
+# In the library ------------------------------------------------------------------------------------------------------
 
 
-def test_handlers_are_not_interrupted(queue, heard):
-    """Handlers that run because a body enqueues something are not cut off by its timeout, which strikes after them."""
-    inner, told = queue.task(name="inner")(lambda: None), []
+def test_signal_handler_is_not_interrupted_by_a_timeout(queue, heard):
+    """A handler that runs because a function enqueues a task is not interrupted: the timeout is raised afterwards."""
+    inner, noted = queue.task(name="inner")(lambda: None), []
 
     @queue.signal(SIGNAL_ENQUEUED)
     def slow(signal, task):
         if task.name == "inner":
             spin_until(time.monotonic() + 0.1)
-            told.append(task.id)
+            noted.append(task.id)
 
     @queue.task(timeout=0.02)
-    def body():
+    def function():
         inner()
-        told.append("after it")
+        noted.append("after it")
 
-    result = body()
+    result = function()
     queue.run_next()
     assert result.state == "timeout"
     (task,) = queue.tasks("queued")
-    assert told == [task.id]
+    assert noted == [task.id]
     assert heard.of(task) == ["enqueued"]
 
 
 @pytest.mark.parametrize("blocks", ["a result", "a result that comes", "nothing"])
-def test_whoever_waits_is_woken(queue, blocks):
-    """A timeout that strikes while the body waits for another task's result ends the wait at once."""
+def test_timeout_ends_a_wait_for_a_result(queue, blocks):
+    """A timeout while the function waits for another task's result ends the wait at once."""
     other, seen = queue.task(name="other")(lambda: 7)(), []
 
     @queue.task(timeout=0.05, priority=1)
@@ -313,9 +313,9 @@ def test_whoever_waits_is_woken(queue, blocks):
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize("body_of", ["enqueue", "look", "lock", "result"])
-def test_timeouts_that_strike_in_the_library(queue, body_of):
-    """A timeout that strikes while the body uses the queue leaves the queue whole, for this thread and for others."""
+@pytest.mark.parametrize("call", ["enqueue", "look", "lock", "result"])
+def test_timeout_in_a_library_call_leaves_the_queue_usable(queue, call):
+    """A timeout while the function uses the queue leaves the queue usable, in this thread and in others."""
     queue.task(name="other")(lambda: None)
     target = queue.task(name="target")(lambda a, b: None)
     known = target.schedule((1, 2), delay=10**6)
@@ -336,7 +336,7 @@ def test_timeouts_that_strike_in_the_library(queue, body_of):
         except ResultTimeout:
             pass
 
-    action = {"enqueue": enqueue, "look": look, "lock": lock, "result": result}[body_of]
+    action = {"enqueue": enqueue, "look": look, "lock": lock, "result": result}[call]
 
     @queue.task(timeout=0.002, priority=9)
     def busy():
@@ -364,7 +364,7 @@ def test_timeouts_that_strike_in_the_library(queue, body_of):
     assert seen == sum(queue.counts().values())
 
 
-EVERY = 1 if IS_THOROUGH else 4  # steps through the library: one of so many is struck at
+EVERY = 1 if IS_THOROUGH else 4  # steps through the library: one of so many gets a timeout
 
 ACTIONS = {
     "enqueue": lambda queue, target: target.schedule((1, 2), delay=10**6),
@@ -381,11 +381,11 @@ def use(lock):
         pass
 
 
-class Striking:
-    """Throws a timeout into the body at its n-th step through the library: a call or a line."""
+class TimeoutAtStep:
+    """Tracer that throws a timeout into the function at its n-th step through the library: a call or a line."""
 
-    def __init__(self, guard, pool):
-        self.guard, self.pool, self.left = guard, pool, 0
+    def __init__(self, interrupter, pool):
+        self.interrupter, self.pool, self.left = interrupter, pool, 0
 
     def __call__(self, frame, event, arg):
         if "lifecycle" not in frame.f_code.co_filename:
@@ -393,22 +393,22 @@ class Striking:
         self.left -= 1
         if self.left == 0:
             # From a thread of its own, as timeouts come; it may have to wait until the library lets it through.
-            wait([self.pool.submit(self.guard.throw, TaskTimeout)], 0.002)
+            wait([self.pool.submit(self.interrupter.throw, TaskTimeout)], 0.002)
         return self
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_timeout_at_any_step(queue, action):
-    """Wherever in the library a timeout strikes: what was done there is done whole or not at all, and others go on."""
+def test_timeout_at_any_step_of_the_library_leaves_whole_writes(queue, action):
+    """A timeout at any step of a library call leaves the call done or not done, and other threads go on."""
     target = queue.task(name="target")(lambda a, b: None)
     target.schedule((1, 2), delay=10**6, id="known")
     fails = queue.task(name="fails")(lambda: 1 / 0)
     before = sys.gettrace()
 
     @queue.task(priority=9)
-    def struck():
-        sys.settrace(striking)
+    def timed_out():
+        sys.settrace(tracer)
         try:
             ACTIONS[action](queue, target)
         finally:
@@ -426,14 +426,14 @@ def test_a_timeout_at_any_step(queue, action):
         started = threading.Barrier(3)
         for _ in range(2):
             pool.submit(started.wait)
-        started.wait()  # else a timeout might strike while the test itself starts a thread
-        worker = Worker(queue.engine, "struck")
-        striking = Striking(worker.runner.interrupter, pool)
+        started.wait()  # else a timeout might be raised while the test itself starts a thread
+        worker = Worker(queue.engine, "timed_out")
+        tracer = TimeoutAtStep(worker.runner.interrupter, pool)
         for step in range(1, 10**4, EVERY):
             if action == "retry":
                 fails(), queue.run_next()
-            attempt = struck()
-            striking.left = step
+            attempt = timed_out()
+            tracer.left = step
             worker.run_next()
             assert attempt.state in ("timeout", "complete"), f"step {step}: {failure(attempt)}"
             pool.submit(elsewhere).result(PATIENCE)
@@ -441,6 +441,6 @@ def test_a_timeout_at_any_step(queue, action):
             queue.engine.recover()
             queue.flush()
             target.schedule((1, 2), delay=10**6, id="known")
-            if striking.left > 0:
+            if tracer.left > 0:
                 break
     assert step > 20

@@ -1,4 +1,4 @@
-"""What workers find and cannot use: tasks of unknown functions, and arguments that cannot be read."""
+"""Tasks that a worker cannot run: their function is unknown, or their arguments cannot be read."""
 
 import sqlite3
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("still_works")
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_function_that_is_gone(make, clock, retries):
-    """A task whose function the worker does not know ends `error`, named, listed, and can be retried once it is back."""
+def test_task_of_unknown_function_ends_error_and_can_be_retried(make, clock, retries):
+    """A task of an unknown function ends `error`, which names the known functions, and can be retried later."""
     producer = make()
     url = producer.storage
     heard = Heard(producer)
@@ -40,8 +40,8 @@ def test_a_function_that_is_gone(make, clock, retries):
     assert result.get() == 5
 
 
-def test_nobody_knows_any_function(queue):
-    """A worker that knows no function at all says so."""
+def test_error_says_that_the_worker_knows_no_function(queue):
+    """A worker that knows no function says so in the task's error."""
     queue.engine.functions.clear()
     result = queue.enqueue(Task("some id", "gone"))
     queue.run_next(), queue.run_next()
@@ -63,7 +63,7 @@ def corrupt(queue, task_id, payload):
 
 
 def valid(payload):
-    """Does it say what to call a function with, after all?"""
+    """Return whether the payload holds arguments of a call after all."""
     try:
         call = MsgpackSerializer().loads(payload)
     except LifecycleError:
@@ -81,8 +81,8 @@ def valid(payload):
 @example("memory", MsgpackSerializer().dumps(("ab", {})))
 @example("memory", MsgpackSerializer().dumps(((), {5: 6})))
 @example("sqlite", MsgpackSerializer().dumps(((), [])))
-def test_damaged_arguments(new, kind, payload):
-    """A task whose stored arguments cannot be read ends `error` with `Undecodable`, and keeps nobody else from running."""
+def test_task_with_damaged_arguments_ends_error(new, kind, payload):
+    """A task whose stored arguments cannot be read ends `error` with `Undecodable`, and other tasks still run."""
     if valid(payload):
         return
     with new(kind) as queue:
@@ -99,8 +99,8 @@ def test_damaged_arguments(new, kind, payload):
             queue.get(damaged.id).args
 
 
-def test_another_serializer(tmp_path):
-    """Arguments that another serializer wrote, or another secret signed, end `error`, and run where they can be read."""
+def test_task_of_another_serializer_ends_error(tmp_path):
+    """Arguments of another serializer, or of another secret, end `error`, and run on a queue that can read them."""
     url = f"sqlite:///{tmp_path}/app.db"
     serializers = [
         MsgpackSerializer(), PickleSerializer("a secret of sixteen bytes"), PickleSerializer("another one, as long as that"),
@@ -127,8 +127,8 @@ def test_another_serializer(tmp_path):
         queue.close()
 
 
-def test_handlers_of_unreadable_tasks(queue, heard, caplog):
-    """A handler that looks at arguments which cannot be read is logged as any other that raises."""
+def test_handler_that_reads_damaged_arguments_is_logged(queue, heard, caplog):
+    """A handler that reads damaged arguments is logged as any other handler that raises."""
     note = queue.task(name="note")(lambda a: a)
     queue.signal("error")(lambda signal, task, exc: task.args)
     result = note(1)

@@ -1,4 +1,4 @@
-"""A busy worker, which settles tasks and starts others in one go: no signal is lost to it, late, or told twice."""
+"""A worker that settles and claims in one exchange: no signal is lost, late, or sent twice."""
 
 import time
 from collections import Counter
@@ -13,14 +13,14 @@ from lifecycle.execution.worker import Worker
 
 
 def go_on(times):
-    """True so many times."""
+    """Return a function that returns True `times` times, then False."""
     left = iter(range(times))
     return lambda: next(left, None) is not None
 
 
 @pytest.mark.parametrize("count", [1, 5, 200])
-def test_a_busy_worker(queue, heard, count):
-    """A worker that works through a queue announces as one that takes a task at a time: in order, and what is stored."""
+def test_busy_worker_announces_each_task_in_order(queue, heard, count):
+    """A worker that runs many quick tasks announces each in order, and after its commit."""
     ran, faults = [], []
 
     @queue.task(retries=1, context=True)
@@ -44,8 +44,8 @@ def test_a_busy_worker(queue, heard, count):
         assert heard.story(result) == f"enqueued{flaky} executing complete"
 
 
-def test_a_busy_worker_is_stopped(queue, heard):
-    """A worker that is told to stop begins nothing more; what it has claimed besides is put back, or done, but not lost."""
+def test_stopped_busy_worker_requeues_its_claimed_tasks(queue, heard):
+    """A busy worker that is stopped starts no more tasks; its claimed tasks are requeued or done, and none is lost."""
     worker = Worker(queue.engine, "busy")
     stop_at, ran = 150, []
 
@@ -71,8 +71,8 @@ def test_a_busy_worker_is_stopped(queue, heard):
         assert heard.story(result) == f"enqueued{again} executing complete"
 
 
-def test_a_busy_worker_is_stuck(queue, heard):
-    """Of a worker that is stuck, and all it has claimed: what it has done is settled, all else put back, and run again."""
+def test_stuck_busy_worker_settles_done_tasks_and_requeues_the_others(queue, heard):
+    """A stuck worker's done tasks are settled; its other claimed tasks are requeued and run again."""
     worker, at = Worker(queue.engine, "stuck"), []
     queue.engine.monotonic = lambda: 0.0  # on a busy machine, too, its function is quick, so that it claims several
 
@@ -95,8 +95,8 @@ def test_a_busy_worker_is_stuck(queue, heard):
     assert "interrupted" in heard.of(results[stuck])
 
 
-def test_a_busy_worker_is_not_stuck(queue, heard, add):
-    """However long its last task took: a worker that has just claimed the next one is not relieved of it."""
+def test_worker_that_just_claimed_a_task_is_not_stuck(queue, heard, add):
+    """A worker that has just claimed a task keeps it, however long its last task took."""
     context, ticks = WorkerContext(queue, WorkerOptions(30.0, 1, "spawn")), [0.0]
     loop = WorkerLoop(context, "busy", TaskRunner(queue.engine))
     queue.engine.monotonic = lambda: ticks[0]
@@ -118,8 +118,8 @@ def test_a_busy_worker_is_not_stuck(queue, heard, add):
     assert heard.story(result) == "enqueued executing complete"
 
 
-def test_a_busy_worker_that_may_not_go_on(queue, add):
-    """A worker claims nothing once it may not go on."""
+def test_worker_that_may_not_go_on_claims_nothing(queue, add):
+    """A worker claims no task once `go_on` returns False."""
     results = add.map([(1, 1)] * 3)
     worker = Worker(queue.engine, "busy")
     worker.work(go_on(0))
@@ -128,8 +128,8 @@ def test_a_busy_worker_that_may_not_go_on(queue, add):
     assert [result.state for result in results] == ["complete", "complete", "queued"]
 
 
-def test_slow_handlers(queue, add):
-    """A worker whose handlers are slow claims its next task when they are done: an idle one can have it meanwhile."""
+def test_worker_with_slow_handlers_claims_its_next_task_after_them(queue, add):
+    """A worker with slow handlers claims its next task after they return: an idle one can claim it meanwhile."""
     other, seen = Worker(queue.engine, "other"), []
 
     @queue.signal(SIGNAL_COMPLETE)

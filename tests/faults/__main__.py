@@ -1,7 +1,7 @@
-"""Faults, tried for real: consumers that are killed and frozen, stores that go away, wires that are cut, clocks that are wrong.
+"""Faults injected into real consumers and stores: kills, freezes, outages, lost connections, wrong clocks.
 
-``python tests/faults`` runs every scenario on every store that is here, and prints what came of it; exit code 1 if
-something was lost, illegal, finished twice, or cannot be explained. ``--write`` writes the figures into the documentation.
+``python tests/faults`` runs every scenario on every store of this machine, and prints the figures; exit code 1 if
+a task was lost, illegal, finished twice, or unexplained. ``--write`` writes the figures into the documentation.
 """
 
 import argparse
@@ -12,18 +12,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.figures import PAGE, page_with, table, text
 from faults.places import STORES, Missing
-from faults.scenarios import KINDS, SCENARIOS, planned, tried
+from faults.scenarios import KINDS, SCENARIOS, planned, run_trial
 from faults.trial import Options
 from rich.console import Console
 
 from lifecycle.consumer.consumer import WORKER_TYPES
 
 SHOWN = 20
-"""How many of the faults of a trial are printed."""
+"""Number of faults of a trial that are printed."""
 
 
 def main() -> int:
-    """See the module."""
+    """Run the trials that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
     parser.add_argument(
@@ -33,14 +33,16 @@ def main() -> int:
         "--kind",
         action="append",
         choices=WORKER_TYPES,
-        help=f"of workers; may be repeated; default: {', '.join(KINDS)}",
+        help=f"type of workers; may be repeated; default: {', '.join(KINDS)}",
     )
-    parser.add_argument("--tasks", type=int, default=2000, help="how many")
-    parser.add_argument("--kills", type=int, default=8, help="or freezes, restarts, cuts: how many in a trial")
-    parser.add_argument("--consumers", type=int, default=3, help="how many at once; at least one of each kind")
-    parser.add_argument("--workers", type=int, default=4, help="of each consumer")
+    parser.add_argument("--tasks", type=int, default=2000, help="number of tasks in a trial")
+    parser.add_argument("--kills", type=int, default=8, help="number of kills (or freezes, restarts, cuts) in a trial")
     parser.add_argument(
-        "--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of all that is random"
+        "--consumers", type=int, default=3, help="number of consumers at once; at least one of each kind"
+    )
+    parser.add_argument("--workers", type=int, default=4, help="slots of each consumer")
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the random generator"
     )
     parser.add_argument("--write", action="store_true", help="write the figures into the documentation")
     given = parser.parse_args()
@@ -57,7 +59,7 @@ def main() -> int:
             for one in planned(name, store, options):
                 what = f"{name} on {store.partition(':')[0]}, {', '.join(one.kinds)} workers"
                 try:
-                    report = tried(name, store, one)
+                    report = run_trial(name, store, one)
                 except Missing as missing:
                     console.print(f"skipped: {what}: {missing}", markup=False)
                     continue
@@ -66,7 +68,7 @@ def main() -> int:
                 for fault in report.audit.faults[:SHOWN]:
                     console.print(f"  {fault}", markup=False)
                 if report.logs:
-                    console.print(f"  {len(report.audit.faults)} in all; the consumers' logs: {report.logs}")
+                    console.print(f"  {len(report.audit.faults)} faults in all; logs of the consumers: {report.logs}")
     console.print(table(reports))
     if given.write:
         PAGE.write_text(page_with(PAGE.read_text(), text(reports, given.seed)))

@@ -1,6 +1,6 @@
-"""What has become of everything that was enqueued: pure, from what the store says and what the bodies have noted.
+"""Audit of all enqueued tasks, from the store and from the journal of the functions; without a clock or a store.
 
-An audit knows the table, and nothing of how the tasks were run. What it cannot explain it names.
+An audit knows the table, and nothing of the way in which the tasks ran. It reports each fact that it cannot explain.
 """
 
 from collections import Counter, defaultdict
@@ -18,32 +18,32 @@ __all__ = ["Audit", "Found", "Line", "audit"]
 
 AT_REST = {state.name for state in LIFECYCLE.of_kind(Kind.FINAL, Kind.OUTCOME)}
 RAN = {COMPLETED, ERROR, RETRYING}
-"""Ends of an attempt whose body has surely been entered: all others may come before its first line."""
+"""Ends of an attempt whose function has surely begun; any other end may come before the function."""
 NOT_ENDED = {ERROR, RETRYING, LOCKED}
-"""Ends of an attempt whose body has not come to its own end: others may strike even behind its last line."""
+"""Ends of an attempt whose function has not reached its end; any other end may come even after the last line."""
 BEGIN, END, SIGNAL = "begin", "end", "signal "
 
 
 class Line(NamedTuple):
-    """What a body has noted, in a file that is only ever appended to."""
+    """Line of the journal: functions and handlers append lines to the file."""
 
     what: str
-    """`BEGIN`, as its first act, or `END`, as its last. A handler notes `SIGNAL` and its name. All else is other people's."""
+    """`BEGIN` and `END` of a function, or `SIGNAL` and a name from a handler; the audit ignores all other lines."""
     task: str
     attempt: int
     member: int
-    """Which of the consumers it ran in."""
+    """Number of the consumer."""
     pid: int
     at: float
-    """Seconds, by a clock that all processes of the host share, and that is never set."""
+    """Seconds of the monotonic clock that all processes of the host share."""
 
 
 class Found(NamedTuple):
-    """A task as the store has it in the end."""
+    """Task as the store has it at the end of a trial."""
 
     id: str
     name: str
-    """Of its function."""
+    """Name of the task's function."""
     state: str
     version: int
     held: bool
@@ -52,27 +52,27 @@ class Found(NamedTuple):
 
 @attrs.define
 class Audit:
-    """What was counted, and what is wrong, by kind: each a sentence."""
+    """Counts of a trial, and its faults by kind, each a sentence."""
 
     tasks: int = 0
-    """How many were enqueued."""
+    """Count of enqueued tasks."""
     executions: int = 0
-    """How often a body was entered."""
+    """Count of functions that began."""
     again: int = 0
-    """Of these: in attempts that were interrupted, so that the body ran again, or may."""
+    """Count of those in interrupted attempts: the function ran again, or may run again."""
     done_again: int = 0
-    """Of these: those that had come to the body's end, so that what it does was done twice."""
+    """Count of those that reached the function's end: its effects happened twice."""
     interruptions: int = 0
-    """How many attempts were interrupted, whether or not a body had begun."""
+    """Count of interrupted attempts, with or without a begun function."""
     wrong: dict[str, list[str]] = attrs.field(factory=lambda: defaultdict(list))
 
     def count(self, kind: str) -> int:
-        """How much of that kind is wrong."""
+        """Return the number of faults of this kind."""
         return len(self.wrong.get(kind, ()))
 
     @property
     def faults(self) -> list[str]:
-        """All that is wrong, a line each."""
+        """All faults, a line each."""
         return [f"{kind}: {sentence}" for kind, sentences in self.wrong.items() for sentence in sentences]
 
 
@@ -83,31 +83,31 @@ def audit(
     rests: Mapping[str, frozenset[str]],
     locks: Iterable[str] = (),
 ) -> Audit:
-    """Hold what was found against what was asked for.
+    """Compare the tasks of the store with the enqueued tasks and the journal.
 
     :param wanted: id of each task whose enqueuing was confirmed → its function.
     :param rests: function → the states in which its tasks may rest.
-    :param locks: those that are still taken.
+    :param locks: names of the locks that are still taken.
     """
     result = Audit(tasks=len(wanted))
     noted: dict[str, list[Line]] = defaultdict(list)
-    heard: dict[str, list[str]] = defaultdict(list)
+    signals: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         if line.what in (BEGIN, END):
             noted[line.task].append(line)
         elif line.what.startswith(SIGNAL):
-            heard[line.task].append(line.what.removeprefix(SIGNAL))
+            signals[line.task].append(line.what.removeprefix(SIGNAL))
     tasks = {task.id: task for task in found}
     for task_id, name in wanted.items():
         if task_id not in tasks:
             result.wrong["lost"].append(f"task {task_id} ({name}) is not in the store")
     for task in tasks.values():
         if task.id not in wanted:
-            result.wrong["lost"].append(f"task {task.id} ({task.name}) is in the store, but nobody enqueued it")
+            result.wrong["lost"].append(f"task {task.id} ({task.name}) is in the store, but was not enqueued")
         _rest(result, task, rests.get(task.name, frozenset()))
         _history(result, task)
         _executions(result, task, noted.pop(task.id, []))
-        _signals(result, task, heard.get(task.id, []))
+        _signals(result, task, signals.get(task.id, []))
     for task_id, rest in noted.items():
         result.executions += sum(line.what == BEGIN for line in rest)
         result.wrong["unexplained"].append(f"task {task_id} ran, and is not in the store")
@@ -116,7 +116,7 @@ def audit(
 
 
 def _rest(result: Audit, task: Found, rests: frozenset[str]) -> None:
-    """Has it come to rest, where it may, and has everybody let go of it?"""
+    """Report a task that does not rest in one of its states, or is still held."""
     if task.state not in AT_REST:
         result.wrong["lost"].append(f"task {task.id} ({task.name}) does not come to rest: it is {task.state}")
     elif task.state not in rests:
@@ -126,7 +126,7 @@ def _rest(result: Audit, task: Found, rests: frozenset[str]) -> None:
 
 
 def _history(result: Audit, task: Found) -> None:
-    """Is it a way through the table, to where the task is now, and did it come to its end once?"""
+    """Report a history that is no path of the table to the task's state, or is complete more than once."""
     states = [record.state for record in task.history]
     try:
         check(LIFECYCLE.state(name).signal for name in states)
@@ -146,7 +146,7 @@ def _history(result: Audit, task: Found) -> None:
 
 
 def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
-    """Is each run of the body one of its attempts, and each that was for nothing interrupted?"""
+    """Report runs of the function that do not belong to one attempt each, or contradict its end."""
     ends = _ends(task.history)
     begun = Counter(line.attempt for line in lines if line.what == BEGIN)
     ended = Counter(line.attempt for line in lines if line.what == END)
@@ -163,26 +163,28 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
             wrong.append(f"{what} ended {ended[attempt]} times, and began {begun[attempt]} times")
         end = ends[attempt]
         if end in RAN and not begun[attempt]:
-            wrong.append(f"{what} is {end}, though its body never ran")
+            wrong.append(f"{what} is {end}, though its function never began")
         elif end == COMPLETED and not ended[attempt]:
-            wrong.append(f"{what} is {end}, though its body did not come to its end")
+            wrong.append(f"{what} is {end}, though its function did not reach its end")
         if end in NOT_ENDED and ended[attempt]:
-            wrong.append(f"{what} is {end}, though its body did come to its end")
+            wrong.append(f"{what} is {end}, though its function did reach its end")
         if end == INTERRUPTED:
             result.interruptions += 1
             result.again += begun[attempt]
             result.done_again += ended[attempt]
 
 
-def _signals(result: Audit, task: Found, heard: Sequence[str]) -> None:
-    """Were they heard in the order of the history, each at most once? Those of a process that died may be missing."""
+def _signals(result: Audit, task: Found, received: Sequence[str]) -> None:
+    """Report signals that do not follow the history's order, or came twice; those of a dead process may be missing."""
     sent = iter([LIFECYCLE.state(record.state).signal for record in task.history])
-    if not all(signal in sent for signal in heard):
-        result.wrong["misheard"].append(f"task {task.id} ({task.name}): the signals heard were {', '.join(heard)}")
+    if not all(signal in sent for signal in received):
+        result.wrong["out of order"].append(
+            f"task {task.id} ({task.name}): the signals sent were {', '.join(received)}"
+        )
 
 
 def _ends(history: Sequence[Record]) -> dict[int, str | None]:
-    """Attempt → the state that it ended in; ``None``: it has not."""
+    """Return a dict: attempt → its last state, ``None`` without an end."""
     ends: dict[int, str | None] = {}
     for record, following in zip_longest(history, history[1:]):
         if record.state == EXECUTING:

@@ -1,4 +1,4 @@
-"""What the trials have shown, as a table: on the terminal, and in the documentation."""
+"""Figures of the trials, as a table: on the terminal, and in the documentation."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,14 @@ __all__ = ["PAGE", "page_with", "table", "text"]
 PAGE = Path(__file__).parents[2] / "docs" / "guarantees.md"
 MARKERS = r"(<!-- measured: faults -->\n\n).*(\n\n<!-- end of what was measured -->)"
 COLUMNS = (
-    "scenario", "store", "workers", "tasks", "what was done", "seconds", "bodies run", "interrupted", "done again",
-    "unexplained", "lost", "illegal", "finished twice", "misheard",
+    "scenario", "store", "workers", "tasks", "what was done", "seconds", "functions run", "interrupted", "done again",
+    "unexplained", "lost", "illegal", "finished twice", "out of order",
 )  # fmt: skip
-WRONG = ("unexplained", "lost", "illegal", "finished twice", "misheard")
+WRONG = ("unexplained", "lost", "illegal", "finished twice", "out of order")
 
 
 def row(report: Report) -> list[str]:
-    """A trial's figures, in the order of the columns."""
+    """Return the figures of a trial, in the order of the columns."""
     audit = report.audit
     more = ", ".join(f"{number:,} {what}" for what, number in sorted(report.figures.items()) if number)
     return [
@@ -37,7 +37,7 @@ def row(report: Report) -> list[str]:
 
 
 def table(reports: Iterable[Report]) -> Table:
-    """For the terminal."""
+    """Return the table for the terminal."""
     made = Table(*COLUMNS)
     for report in reports:
         made.add_row(*row(report), style="" if report.passed else "red")
@@ -45,11 +45,11 @@ def table(reports: Iterable[Report]) -> Table:
 
 
 def text(reports: Sequence[Report], seed: int) -> str:
-    """For the documentation."""
+    """Return the table for the documentation."""
     head = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     return "\n".join([*head, *(f"| {' | '.join(row(report))} |" for report in reports), "", f"Seed {seed}."])
 
 
 def page_with(page: str, part: str) -> str:
-    """The page, with these figures in it."""
+    """Return the page with the figures replaced by `part`."""
     return re.sub(MARKERS, lambda found: f"{found[1]}{part}{found[2]}", page, flags=re.DOTALL)

@@ -1,6 +1,6 @@
-"""A consumer is frozen past its lease, another one takes over, and the first comes back and wants to have its say."""
+"""Scenario: a consumer is frozen past its lease, another one runs its tasks, and the first one continues."""
 
-from faults.crew import REFUSED
+from faults.consumer_processes import REFUSED
 from faults.trial import Trial
 from support.processes import until
 
@@ -8,42 +8,42 @@ __all__ = ["freeze"]
 
 
 def freeze(trial: Trial) -> None:
-    """Each of the frozen consumer's tasks is run by another one; whatever the first says of them then is refused.
+    """Freeze a consumer: another one runs its tasks, and the outcomes of the frozen one are refused.
 
-    In every other round the second consumer has finished by then; in the others both finish at once.
+    In every other round the second consumer finishes before the first one continues; else both finish at once.
     """
     for number in range(trial.options.kills):
         _round(trial, finished_first=number % 2 == 0)
-        trial.gate.unlink()
+        trial.release_file.unlink()
 
 
 def _round(trial: Trial, *, finished_first: bool) -> None:
     workers, kind = trial.options.workers, trial.options.kinds[0]
     trial.disturbances += 1
     tasks = [trial.work.linger.s() for _ in range(workers)]
-    zombie = trial.crew.hire(kind, workers)
+    frozen = trial.consumers.start(kind, workers)
     trial.enqueue(tasks)
     ids = {task.id for task in tasks}
 
     def begun(member: int, what: str = "begin") -> bool:
         return ids <= {line.task for line in trial.lines() if (line.what, line.member) == (what, member)}
 
-    until(lambda: begun(zombie.number), "the beginning of all that is to be frozen")
+    until(lambda: begun(frozen.number), "the begin of the tasks to freeze")
     file = trial.place.url.removeprefix("sqlite:///") if trial.place.kind == "sqlite" else None
-    zombie.freeze(file)
-    heir = trial.crew.hire(kind, workers)
+    frozen.freeze(file)
+    successor = trial.consumers.start(kind, workers)
     more = trial.mix(workers * 3)
     trial.enqueue(more)
-    until(lambda: begun(heir.number), "the beginning of all that was taken over")
+    until(lambda: begun(successor.number), "the begin of the recovered tasks")
     if finished_first:
-        trial.gate.touch()
+        trial.release_file.touch()
         trial.settle()
-    zombie.thaw()
-    trial.gate.touch()
+    frozen.thaw()
+    trial.release_file.touch()
     trial.settle()
-    until(lambda: begun(zombie.number, "end"), "the end of all that was frozen")
+    until(lambda: begun(frozen.number, "end"), "the end of the frozen tasks")
     try:
-        until(lambda: zombie.said(*REFUSED) >= workers, "the refusal of all that was frozen")
+        until(lambda: frozen.count_in_log(*REFUSED) >= workers, "the refusal of the frozen tasks' outcomes")
     except AssertionError as error:
-        trial.complain(str(error) or repr(error))
-    trial.complaints += trial.crew.drain()
+        trial.add_problem(str(error) or repr(error))
+    trial.problems += trial.consumers.drain()

@@ -1,10 +1,10 @@
-"""The store goes away and comes back: its server is restarted, its connections are cut, an answer is lost, a disk is full."""
+"""Scenarios: the server restarts, its connections are cut, an answer is lost, the disk is full."""
 
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from faults.crew import AWAY, BACK
+from faults.consumer_processes import AWAY, BACK
 from faults.places import Missing
 from faults.proxy import MANNERS, Proxy
 from faults.trial import LOOK, Trial, pause
@@ -15,19 +15,19 @@ from lifecycle import StorageFull, TaskQueue
 __all__ = ["cut", "disk", "lost_answers", "restart"]
 
 REFUSALS = 3
-"""After how many of them in a row a disk is taken for full."""
+"""Count of refused enqueues in a row after which the disk counts as full."""
 
 
 class Interference:
-    """Does something to the store each time that a part of the work is done, while more of it is asked for."""
+    """Decides when to disturb the store: at random counts of tasks begun."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
         options = trial.options
-        self._moments = sorted(trial.chance.uniform(0.05, 0.9) * options.tasks for _ in range(options.kills))
+        self._moments = sorted(trial.rng.uniform(0.05, 0.9) * options.tasks for _ in range(options.kills))
 
     def due(self) -> bool:
-        """Is it time?"""
+        """Return True if the next disturbance is due."""
         if not self._moments or self._trial.begun() < self._moments[0]:
             return False
         self._moments.pop(0)
@@ -35,13 +35,13 @@ class Interference:
         return True
 
     def check(self) -> None:
-        """Say so if there was less of it than was asked for."""
+        """Report a problem if there were fewer disturbances than planned."""
         if self._moments:
-            self._trial.complain(f"only {self._trial.disturbances} of {self._trial.options.kills} were made")
+            self._trial.add_problem(f"only {self._trial.disturbances} of {self._trial.options.kills} were made")
 
 
 def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
-    """Consumers work, a producer goes on, and `act` is called at chance's moments."""
+    """Run consumers and a producer, and call `act` at random moments."""
     options = trial.options
     interference = Interference(trial)
 
@@ -49,42 +49,49 @@ def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
         if interference.due():
             act()
 
-    for kind in trial.crowd():
-        trial.crew.hire(kind, options.workers)
-    # One that finds no store as it starts says so, and ends: it is told of its mistakes at once.
-    until(lambda: all(member.up for member in trial.crew.members), "the consumers")
+    for kind in trial.consumer_kinds():
+        trial.consumers.start(kind, options.workers)
+    # A consumer without a store at its start ends with an error.
+    until(lambda: all(member.up for member in trial.consumers.members), "the consumers")
     rest = trial.mix(options.tasks)
     while rest:
-        size = trial.chance.randint(1, 40)
+        size = trial.rng.randint(1, 40)
         trial.enqueue(rest[:size], queue)
         rest = rest[size:]
-        if trial.begun() < options.tasks - len(rest) - 200:  # not all at once: it is to go on while the store is away
+        if (
+            trial.begun() < options.tasks - len(rest) - 200
+        ):  # in parts: the producer must go on while the store is unavailable
             pause(LOOK)
         look()
     trial.settle(look)
     interference.check()
 
 
-def _goes_home(trial: Trial, outages: int | None) -> None:
-    """Look at what all have said of the outages, and send them home."""
-    members = trial.crew.members
+def _stop_and_check_logs(trial: Trial, outages: int | None) -> None:
+    """Stop the consumers, and compare the outages in their logs with the real ones (None: not known)."""
+    members = trial.consumers.members
     try:
-        until(lambda: all(member.said(BACK) >= member.said(AWAY) for member in members), "the good news")
+        until(
+            lambda: all(member.count_in_log(BACK) >= member.count_in_log(AWAY) for member in members),
+            "the end of the outages in the logs",
+        )
     except AssertionError as error:
-        trial.complain(str(error))
-    trial.complaints += trial.crew.drain()
+        trial.add_problem(str(error))
+    trial.problems += trial.consumers.drain()
     for member in members:
-        away, back = member.said(AWAY), member.said(BACK)
-        trial.count("outages told", away)
+        away, back = member.count_in_log(AWAY), member.count_in_log(BACK)
+        trial.count("outages logged", away)
         if away != back:
-            trial.complain(f"consumer {member.number} said {away} times that the store is away, {back} that it is back")
-        voices = trial.options.workers + 1 if member.kind == "process" else 1  # each process speaks for itself
-        if outages is not None and away > outages * voices:
-            trial.complain(f"consumer {member.number} told of {away} outages, there were {outages}")
+            trial.add_problem(
+                f"consumer {member.number} logged {away} outages of the store, and {back} ends of outages"
+            )
+        processes = trial.options.workers + 1 if member.kind == "process" else 1  # each process logs for itself
+        if outages is not None and away > outages * processes:
+            trial.add_problem(f"consumer {member.number} logged {away} outages, there were {outages}")
 
 
 def restart(trial: Trial) -> None:
-    """The server is restarted under load, politely and not: consumers wait, say so once, and go on."""
+    """Restart the server under load, with and without a shutdown: consumers wait, log that once, and go on."""
     ways = trial.place.ways
 
     def act() -> None:
@@ -93,31 +100,31 @@ def restart(trial: Trial) -> None:
         trial.count(f"restarts ({way})")
 
     _under_load(trial, act)
-    _goes_home(trial, trial.disturbances)
+    _stop_and_check_logs(trial, trial.disturbances)
 
 
 def cut(trial: Trial) -> None:
-    """All connections to the server are ended under load, at once."""
+    """End all connections to the server at once, under load."""
     _under_load(trial, lambda: trial.count("connections cut", trial.place.cut()))
-    _goes_home(trial, None)
+    _stop_and_check_logs(trial, None)
 
 
 def lost_answers(trial: Trial) -> None:
-    """A request reaches the server, and its answer is lost, for consumers and the producer alike.
+    """Lose requests or their answers, of consumers and of the producer.
 
-    Whether it happened is unknown then: nothing may be lost for it, and nothing be run twice without a word.
+    The client cannot know whether the request took effect: no task may be lost, and none may run twice unexplained.
     """
     target = urlsplit(trial.place.url)
     proxy = Proxy(target.hostname, target.port)
     user = f"{target.username}@" if target.username else ""
     url = target._replace(netloc=f"{user}127.0.0.1:{proxy.port}").geturl()
-    if trial.place.kind == "postgres":  # in clear, so that one sees what is a commit
+    if trial.place.kind == "postgres":  # unencrypted, so that the proxy can recognize a commit
         url += "?sslmode=disable"
     trial.setting["url"] = url
     queue = TaskQueue(url, name=trial.queue.name, lease=trial.lease)
     try:
-        _under_load(trial, lambda: proxy.cut_next(trial.chance.choice(MANNERS), trial.chance.random() < 0.7), queue)
-        _goes_home(trial, None)
+        _under_load(trial, lambda: proxy.cut_next(trial.rng.choice(MANNERS), trial.rng.random() < 0.7), queue)
+        _stop_and_check_logs(trial, None)
     finally:
         queue.close()
         proxy.close()
@@ -126,7 +133,7 @@ def lost_answers(trial: Trial) -> None:
 
 
 def mounted(folder: Path, megabytes: int) -> Path:
-    """A small disk. Raises `Missing`."""
+    """Mount a small disk, and return its folder. Raises `Missing`."""
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
@@ -136,59 +143,63 @@ def mounted(folder: Path, megabytes: int) -> Path:
 
 
 def unmount(folder: Path) -> None:
-    """Let go of it, even if somebody still looks at it."""
+    """Unmount the disk, even while a process uses it."""
     subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
 def disk(trial: Trial) -> None:
-    """The disk is full while consumers are at work; there is room again later, each time.
+    """Fill the disk while consumers run, and make room again, several times.
 
-    Producers are refused, and told why; consumers keep what they have, say so once, and go on.
+    Producers get an error; consumers keep their outcomes, log the outage once, and go on.
     """
     options, folder = trial.options, Path(urlsplit(trial.place.url).path.removeprefix("/")).parent
-    for kind in trial.crowd():
-        trial.crew.hire(kind, options.workers)
+    for kind in trial.consumer_kinds():
+        trial.consumers.start(kind, options.workers)
     trial.enqueue(trial.mix(options.tasks // 2))
     for _ in range(options.kills):
         _without_room(trial, folder / "ballast")
         trial.enqueue(trial.mix(options.tasks // (2 * options.kills)))
         trial.settle()
-    _goes_home(trial, options.kills)
+    _stop_and_check_logs(trial, options.kills)
 
 
 def _without_room(trial: Trial, ballast: Path) -> None:
-    """Fill the disk while tasks run, see who is refused, and make room again."""
+    """Fill the disk while tasks run, check the refused enqueues, and make room again."""
     trial.disturbances += 1
-    before = [member.said(AWAY) for member in trial.crew.members]
-    trial.gate.unlink(missing_ok=True)
+    before = [member.count_in_log(AWAY) for member in trial.consumers.members]
+    trial.release_file.unlink(missing_ok=True)
     held = [trial.work.linger.s() for _ in range(trial.options.workers)]
     trial.enqueue(held)
     ids = {task.id for task in held}
-    until(lambda: ids <= {line.task for line in trial.lines() if line.what == "begin"}, "the tasks that wait")
+    until(
+        lambda: ids <= {line.task for line in trial.lines() if line.what == "begin"}, "the begin of the waiting tasks"
+    )
     _fill(ballast)
     refused = 0
-    while refused < REFUSALS:  # until the log of the database is full, too
+    while refused < REFUSALS:  # until the log of the database cannot grow either
         task = trial.work.steady.s(0.0, "x" * 20_000)
         try:
             trial.queue.enqueue(task)
         except StorageFull:
             refused += 1
             if trial.queue.storage.get(task.id) is not None:
-                trial.complain(f"task {task.id} was refused, and is there")
+                trial.add_problem(f"task {task.id} was refused, and is there")
             pause(LOOK)
         else:
             trial.wanted[task.id] = task.name
     trial.count("enqueues refused", refused)
-    trial.gate.touch()  # now they have something to store
+    trial.release_file.touch()  # now the tasks end, and have outcomes to store
     until(
-        lambda: any(member.said(AWAY) > count for member, count in zip(trial.crew.members, before, strict=True)),
-        "a consumer that says that there is no room",
+        lambda: any(
+            member.count_in_log(AWAY) > count for member, count in zip(trial.consumers.members, before, strict=True)
+        ),
+        "the log line of a consumer without room",
     )
     ballast.unlink()
 
 
 def _fill(file: Path) -> None:
-    """Write until there is no room."""
+    """Write to a file until the disk is full."""
     with file.open("wb", buffering=0) as ballast:
         for size in (65_536, 4096):
             try:

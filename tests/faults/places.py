@@ -1,4 +1,4 @@
-"""Where the queues of the trials are: stores of their own, and servers of their own where one is to be restarted or cut."""
+"""Stores of the trials, on servers of their own where a trial restarts the server or cuts its connections."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import attrs
 import psycopg
-from support.postgres import SERVER, why_not
+from support.postgres import SERVER, unavailable_reason
 from support.processes import until
 
 from lifecycle.storage import SCHEMES
@@ -23,38 +23,38 @@ __all__ = ["STORES", "Missing", "Place", "place"]
 
 
 class Missing(Exception):
-    """What a trial needs is not here; the message says what."""
+    """Raised if a program that a trial needs is not installed; the message names the program."""
 
 
 @attrs.frozen
 class Place:
-    """A store."""
+    """Store of a trial, with the means to disturb it."""
 
     kind: str
     url: str
     cut: Callable[[], int] | None = None
-    """Ends the connections of everybody who uses it; returns how many."""
+    """Function that ends all connections; returns their number."""
     restart: Callable[[str], None] | None = None
-    """Restarts the server, in one of the `ways`."""
+    """Function that restarts the server in one of the `ways`."""
     ways: tuple[str, ...] = ()
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which no program listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def answers(port: int) -> bool:
-    """Does somebody listen there?"""
+    """Return whether a program listens on the port."""
     with socket.socket() as caller:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
 def sqlite(folder: Path, *, private: bool) -> Iterator[Place]:
-    """A file."""
+    """Open an SQLite file."""
     del private
     yield Place("sqlite", f"sqlite:///{folder}/queue.db")
 
@@ -64,12 +64,12 @@ def sqlite(folder: Path, *, private: bool) -> Iterator[Place]:
 
 @contextmanager
 def postgres(folder: Path, *, private: bool) -> Iterator[Place]:
-    """A database of its own on the server of the tests; `private`: on one of its own."""
+    """Open a new database on the server of the tests or, if `private`, on a new server."""
     if private:
         with _postgres_server() as (server, restart), _database(server) as url:
             yield Place("postgres", url, lambda: _terminate(server, url), restart, ("fast", "immediate"))
     else:
-        if reason := why_not():
+        if reason := unavailable_reason():
             raise Missing(reason)
         with _database(SERVER) as url:
             yield Place("postgres", url, lambda: _terminate(SERVER, url))
@@ -96,11 +96,11 @@ def _terminate(server: str, url: str) -> int:
 
 @contextmanager
 def _postgres_server() -> Iterator[tuple[str, Callable[[str], None]]]:
-    """A server that nobody else uses: its URL, and what restarts it."""
+    """Start a new server; yield its URL and a function that restarts it."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if shutil.which("pg_ctl") is None else [Path()]
     if not programs:
         raise Missing("there is no pg_ctl: install PostgreSQL")
-    # It refuses to run as root, and nobody but its user may look into its folder.
+    # PostgreSQL refuses to run as root, and needs a folder that only its user can read.
     user = "postgres" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="lifecycle-faults-"))
     if user is not None:
@@ -136,7 +136,7 @@ def _postgres_server() -> Iterator[tuple[str, Callable[[str], None]]]:
 
 @contextmanager
 def redis(folder: Path, *, private: bool) -> Iterator[Place]:
-    """A server of its own, always: it costs nothing. `private`: what it has confirmed is on its disk."""
+    """Start a new server. If `private`, it writes each change to its disk before it answers."""
     if shutil.which("redis-server") is None:
         raise Missing("there is no redis-server: install Redis")
     port, data = free_port(), folder / "redis"
@@ -168,12 +168,12 @@ def redis(folder: Path, *, private: bool) -> Iterator[Place]:
         server[-1].wait()
 
 
-# -----------------------------------------------------------------------------------------------------------------------
+# A store of the user -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def given(url: str) -> Iterator[Place]:
-    """A store of the user's, where the trial has a queue of its own."""
+    """Open a store of the user; the trial uses a queue name of its own."""
     kind = {"postgresql": "postgres", "rediss": "redis"}.get(scheme := urlsplit(url).scheme, scheme)
     yield Place(kind, url)
 
@@ -181,12 +181,12 @@ def given(url: str) -> Iterator[Place]:
 STORES = {
     name: opened for name, opened in {"sqlite": sqlite, "postgres": postgres, "redis": redis}.items() if name in SCHEMES
 }
-"""The kinds of store that this release has."""
+"""Kinds of store of this release."""
 
 
 @contextmanager
 def place(store: str, folder: Path, *, private: bool = False) -> Iterator[Place]:
-    """The store of that name, or of that URL. Raises `Missing`."""
+    """Open a store by its kind or its URL. Raises `Missing`."""
     if "://" in store:
         if private:
             raise Missing("this needs a server of its own, to restart it or to cut its connections")

@@ -1,4 +1,4 @@
-"""Tasks that take their worker with them, every time."""
+"""Scenario: tasks that kill their worker every time."""
 
 from faults.audit import BEGIN
 from faults.trial import Trial
@@ -9,22 +9,22 @@ __all__ = ["poison"]
 
 
 def poison(trial: Trial) -> None:
-    """After as many interruptions as are allowed they rest, and all the others are done.
+    """Run tasks that kill their worker: they rest after too many interruptions, and all other tasks end.
 
-    Somebody starts a consumer again when it has died, as a supervisor does. Where workers share a process a poison takes
-    all with it that runs beside it, and may do so again and again: they work alone here.
+    Dead consumers are replaced, as a supervisor does. Consumers of threads or coroutines have one slot here: a poison
+    would interrupt all tasks of its process, again and again.
     """
     options = trial.options
     innocent = trial.mix(options.tasks)
     poisons = [trial.work.poison.s() for _ in range(options.kills)]
     tasks = [*innocent, *poisons]
-    trial.chance.shuffle(tasks)
+    trial.rng.shuffle(tasks)
     kind = options.kinds[0]
     workers = options.workers if kind == "process" else 1
 
     def supervise() -> None:
-        for _ in range(2 - len(trial.crew.alive)):
-            trial.crew.hire(kind, workers)
+        for _ in range(2 - len(trial.consumers.alive)):
+            trial.consumers.start(kind, workers)
 
     supervise()
     trial.enqueue(tasks)
@@ -35,6 +35,6 @@ def poison(trial: Trial) -> None:
     for task_id in ids:
         taken = [record.state for record in trial.queue.history(task_id)].count(INTERRUPTED)
         if taken != allowed + 1:
-            trial.complain(f"poison {task_id} was interrupted {taken} times, where {allowed} are allowed")
-    trial.count("consumers died", len(trial.crew.members) - len(trial.crew.alive))
-    trial.complaints += trial.crew.drain()
+            trial.add_problem(f"poison {task_id} was interrupted {taken} times, where {allowed} are allowed")
+    trial.count("consumers died", len(trial.consumers.members) - len(trial.consumers.alive))
+    trial.problems += trial.consumers.drain()

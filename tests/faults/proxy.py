@@ -1,4 +1,4 @@
-"""A wire between clients and a server that can be cut between a request and its answer."""
+"""Proxy between clients and a server that can cut a connection between a request and its answer."""
 
 import socket
 import threading
@@ -6,34 +6,33 @@ from collections import Counter
 
 __all__ = ["MANNERS", "Proxy"]
 
-MANNERS = ("before the request", "behind the request", "before the answer")
-"""Where the wire is cut: the server never gets the request; it gets it, and its client is gone; it has answered, and
-nobody hears it."""
+MANNERS = ("before the request", "after the request", "before the answer")
+"""Moments of a cut: the server never gets the request; it gets the request, and cannot answer; its answer is lost."""
 COMMITS = (b"commit", b"COMMIT", b"EVALSHA", b"evalsha", b"FCALL", b"fcall", b"EVAL", b"insert_one")
-"""What is in a request that changes something."""
+"""Bytes that only requests with changes contain."""
 SIZE = 65_536
 
 
 class Proxy:
-    """Listens on a port of its own; a thread for each direction of each connection."""
+    """Listens on a port of its own, with a thread for each direction of each connection."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._mutex = threading.Lock()
-        self._orders: list[tuple[str, bool]] = []
+        self._cuts: list[tuple[str, bool]] = []
         self.made: Counter[str] = Counter()
-        """How often the wire was cut, by manner."""
+        """Counts of cuts, by manner."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._listen, daemon=True).start()
 
     def cut_next(self, manner: str, commit: bool) -> None:
-        """Cut the wire of whoever makes the next request; `commit`: the next that changes something."""
+        """Cut the connection of the next request; `commit`: of the next request with changes."""
         with self._mutex:
-            self._orders.append((manner, commit))
+            self._cuts.append((manner, commit))
 
     def close(self) -> None:
-        """Take no more calls."""
+        """Accept no more connections."""
         self._listener.close()
 
     def _listen(self) -> None:
@@ -49,56 +48,56 @@ class Proxy:
                 continue
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            wire = _Wire(self, client, server)
-            threading.Thread(target=wire.ask, daemon=True).start()
-            threading.Thread(target=wire.answer, daemon=True).start()
+            connection = _Connection(self, client, server)
+            threading.Thread(target=connection.forward_requests, daemon=True).start()
+            threading.Thread(target=connection.forward_answers, daemon=True).start()
 
-    def order(self, request: bytes) -> str | None:
-        """In which manner the wire of this request is to be cut, if it is."""
-        if not self._orders:  # spares the lock
+    def take_cut(self, request: bytes) -> str | None:
+        """Return the manner in which to cut the connection of this request, or None."""
+        if not self._cuts:  # spares the lock
             return None
         commits = any(word in request for word in COMMITS)
         with self._mutex:
-            for number, (manner, commit) in enumerate(self._orders):
+            for number, (manner, commit) in enumerate(self._cuts):
                 if commits or not commit:
-                    del self._orders[number]
+                    del self._cuts[number]
                     self.made[f"cut {manner}"] += 1
                     return manner
         return None
 
 
-class _Wire:
-    """One connection."""
+class _Connection:
+    """One connection of a client, forwarded to the server."""
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._client, self._server = proxy, client, server
-        self._deaf = False
+        self._drops_answers = False
 
-    def ask(self) -> None:
-        """Requests, from the client to the server."""
+    def forward_requests(self) -> None:
+        """Forward requests from the client to the server."""
         try:
             while request := self._client.recv(SIZE):
-                manner = self._proxy.order(request)
+                manner = self._proxy.take_cut(request)
                 if manner == MANNERS[0]:
                     break
-                self._deaf = manner is not None  # the answer may be quicker than what follows here
+                self._drops_answers = manner is not None  # before the request is sent: the answer may come at once
                 self._server.sendall(request)
                 if manner == MANNERS[1]:
                     break
         except OSError:
             pass
-        self._hang_up()
+        self._close()
 
-    def answer(self) -> None:
-        """Answers, from the server to the client."""
+    def forward_answers(self) -> None:
+        """Forward answers from the server to the client."""
         try:
-            while (answer := self._server.recv(SIZE)) and not self._deaf:
+            while (answer := self._server.recv(SIZE)) and not self._drops_answers:
                 self._client.sendall(answer)
         except OSError:
             pass
-        self._hang_up()
+        self._close()
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         for one in (self._client, self._server):
             try:
                 one.shutdown(socket.SHUT_RDWR)

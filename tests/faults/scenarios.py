@@ -1,4 +1,4 @@
-"""All scenarios: what each needs, and how one is run."""
+"""All scenarios, their needs, and the run of a trial."""
 
 import shutil
 import tempfile
@@ -16,38 +16,38 @@ from faults.freeze import freeze
 from faults.places import Place, place
 from faults.poison import poison
 from faults.storm import storm
-from faults.trial import Options, Trial, on_trial
+from faults.trial import Options, Trial, open_trial
 
 from lifecycle import StorageError
 from lifecycle.consumer.consumer import WORKER_TYPES
 
-__all__ = ["KINDS", "SCENARIOS", "Report", "Scenario", "planned", "tried"]
+__all__ = ["KINDS", "SCENARIOS", "Report", "Scenario", "planned", "run_trial"]
 
 KINDS = tuple(kind for kind in ("thread", "process", "asyncio") if kind in WORKER_TYPES)
-"""The kinds of worker that are tried unless one is told otherwise: those that need nothing to be installed."""
+"""Default worker types: those that need no further package."""
 SERVERS = frozenset({"postgres", "redis"})
 
 
 class Scenario(NamedTuple):
-    """One way in which the world is unkind."""
+    """One kind of fault, with its needs."""
 
     run: Callable[[Trial], None]
     done: str
-    """What is done to somebody, in the plural."""
+    """Name of the disturbances, in the plural."""
     lease: float = 1.5
-    """Seconds; of the queue."""
+    """Lease of the queue, in seconds."""
     stores: frozenset[str] = SERVERS | {"sqlite"}
     private: bool = False
-    """Needs a server of its own."""
+    """True if the scenario needs a server of its own."""
     each_kind: bool = False
-    """A trial for each kind of worker; else all kinds work together."""
+    """True for a trial of each worker type; else all types run together."""
     disk: int = 0
-    """Megabytes that the store has."""
+    """Size of the store's disk in megabytes; 0: no disk of its own."""
     tasks: int | None = None
-    """As many at the most, whatever is asked for: what takes time is not their number."""
+    """Limit of tasks: the scenario takes time for other reasons."""
     kills: int | None = None
     few: bool = False
-    """Tasks rest after few interruptions."""
+    """True if tasks rest after few interruptions."""
 
 
 SCENARIOS = {
@@ -65,7 +65,7 @@ SCENARIOS = {
 
 
 class Report(NamedTuple):
-    """What came of a trial."""
+    """Result of a trial: its audit and its figures."""
 
     scenario: str
     store: str
@@ -75,16 +75,16 @@ class Report(NamedTuple):
     audit: Audit
     figures: dict[str, int]
     logs: Path | None = None
-    """Where what the consumers said is kept, if something was wrong."""
+    """Folder with the logs of the consumers, if there are faults."""
 
     @property
     def passed(self) -> bool:
-        """Is nothing wrong?"""
+        """True without any fault."""
         return not self.audit.faults
 
 
 def planned(name: str, store: str, options: Options) -> Iterator[Options]:
-    """The trials of a scenario on a store; none if it makes no sense there."""
+    """Yield the options of each trial of a scenario on a store; none if the scenario does not fit the store."""
     scenario = SCENARIOS[name]
     kind = {"postgresql": "postgres"}.get(store.partition(":")[0], store.partition(":")[0])
     if kind not in scenario.stores:
@@ -98,20 +98,20 @@ def planned(name: str, store: str, options: Options) -> Iterator[Options]:
         yield attrs.evolve(less, kinds=kinds)
 
 
-def tried(name: str, store: str, options: Options) -> Report:
-    """Run one trial. Raises `Missing` if something that it needs is not here."""
+def run_trial(name: str, store: str, options: Options) -> Report:
+    """Run one trial. Raises `Missing` if a program that the trial needs is not installed."""
     scenario = SCENARIOS[name]
     folder = Path(tempfile.mkdtemp(prefix="lifecycle-faults-"))
     with ExitStack() as exits:
         where = _disk(folder, scenario.disk, exits)
         there: Place = exits.enter_context(place(store, where, private=scenario.private))
         queue = {"max_interruptions": options.interruptions} if scenario.few else {}
-        trial = exits.enter_context(on_trial(there, folder, options, lease=scenario.lease, **queue))
+        trial = exits.enter_context(open_trial(there, folder, options, lease=scenario.lease, **queue))
         started = time.monotonic()
         try:
             scenario.run(trial)
-        except (AssertionError, StorageError) as error:  # what it waited for did not come; the rest is still to be seen
-            trial.complain(str(error) or repr(error))
+        except (AssertionError, StorageError) as error:  # a wait has timed out; the audit still follows
+            trial.add_problem(str(error) or repr(error))
         seconds = time.monotonic() - started
         found = trial.audit()
         report = Report(

@@ -1,4 +1,4 @@
-"""A trial: one scenario on one store. What it does to whom, what it asks for, and what became of it."""
+"""Trial: one scenario on one store, with its queue, its consumers, its tasks and its audit."""
 
 import importlib.util
 import json
@@ -13,95 +13,95 @@ from unittest.mock import patch
 
 import attrs
 from faults.audit import Audit, Found, Line, audit
-from faults.crew import PROGRAMS, REFUSED, Crew
+from faults.consumer_processes import PROGRAMS, REFUSED, Consumers
 from faults.places import Place
 
 from lifecycle import DuplicateTask, StorageError, StorageUnavailable, Task, TaskQueue
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.storage.base import Channel
 
-__all__ = ["LOOK", "Options", "Trial", "on_trial", "pause"]
+__all__ = ["LOOK", "Options", "Trial", "open_trial", "pause"]
 
 RESTLESS = {state.name for state in LIFECYCLE.of_kind(Kind.WAITING, Kind.RUNNING)}
 STUCK = 60.0
-"""Seconds without any progress after which what is left is taken for lost."""
+"""Seconds without progress after which unfinished tasks count as lost."""
 LOOK = 0.1
-"""Seconds between two looks at how far a trial has come."""
+"""Seconds between two looks at the progress of a trial."""
 PAGE = 500
 
 
 def pause(seconds: float) -> None:
-    """Let the world go on."""
+    """Wait while the processes run."""
     time.sleep(seconds)
 
 
 @attrs.frozen
 class Options:
-    """How much of it."""
+    """Sizes of a trial."""
 
     tasks: int = 1000
     kills: int = 5
-    """Or freezes, restarts, cuts: how often something is done to somebody."""
+    """Count of kills, or freezes, restarts, cuts."""
     seed: int = 0
     kinds: tuple[str, ...] = ("thread",)
-    """Of the consumers, in turn."""
+    """Worker types of the consumers, in turn."""
     consumers: int = 3
     workers: int = 4
     interruptions: int = 3
-    """After how many of them a task rests, where that is what is tried."""
+    """Count of allowed interruptions, in scenarios with few."""
 
 
 class Trial:
-    """A queue, its consumers, and its producer, which is this process."""
+    """Queue of a trial, its consumers, and its producer: this process."""
 
     def __init__(self, place: Place, folder: Path, options: Options, *, lease: float, **queue: object) -> None:
-        """`lease` and what follows: the queue's."""
+        """`lease` and further options: of the queue."""
         self.place, self.folder, self.options = place, folder, options
-        self.chance = random.Random(options.seed)
-        self.gate, self.journal = folder / "gate", folder / "journal"
+        self.rng = random.Random(options.seed)
+        self.release_file, self.journal = folder / "release", folder / "journal"
         self.lease = lease
         self.setting: dict[str, object] = {
             "url": place.url,
             "queue": {"name": f"faults-{options.seed}-{os.getpid()}", "lease": lease, **queue},
             "journal": str(self.journal),
-            "gate": str(self.gate),
+            "release_file": str(self.release_file),
         }
-        self.crew = Crew(folder, self.setting)
+        self.consumers = Consumers(folder, self.setting)
         self.work = self._load()
         self.queue: TaskQueue = self.work.queue
         self.wanted: dict[str, str] = {}
         """Id of each task whose enqueuing was confirmed → its function."""
         self.figures: dict[str, int] = {}
-        """What else was counted, by what it is."""
-        self.complaints: list[str] = []
-        """What did not go as the scenario has it."""
+        """Further counts, by their names."""
+        self.problems: list[str] = []
+        """Deviations from the scenario, each a sentence."""
         self.disturbances = 0
 
     def _load(self) -> ModuleType:
-        """The module with the tasks, as a producer imports it: anew for each trial."""
+        """Import the module with the tasks as a producer does; each trial has a module of its own."""
         spec = importlib.util.spec_from_file_location("work", PROGRAMS / "work.py")
         module = importlib.util.module_from_spec(spec)
         with patch.dict(os.environ, FAULTS=json.dumps(self.setting)):
             spec.loader.exec_module(module)
         return module
 
-    # Asking for work -------------------------------------------------------------------------------------------------
+    # Enqueue ---------------------------------------------------------------------------------------------------------
 
     def mix(self, count: int) -> list[Task]:
-        """Tasks of every kind, not enqueued yet."""
-        return self.work.mix(self.chance, count)
+        """Make `count` tasks of every kind, not enqueued yet."""
+        return self.work.mix(self.rng, count)
 
     def enqueue(self, tasks: Iterable[Task], queue: TaskQueue | None = None, *, most: int = 20) -> None:
-        """Enqueue tasks, some together; as often as it takes, if the store is away or its answer was lost."""
+        """Enqueue tasks in random batches; repeat a batch if the store is unavailable or its answer was lost."""
         queue, rest = queue or self.queue, list(tasks)
         while rest:
-            size = self.chance.randint(1, most)
+            size = self.rng.randint(1, most)
             some, rest = rest[:size], rest[size:]
             started = time.monotonic()
             while some:
                 try:
                     queue.enqueue_many(some)
-                except DuplicateTask as taken:  # it was there: its answer had been lost
+                except DuplicateTask as taken:  # it is in the store: the answer was lost
                     self.wanted[taken.task_id] = self._named(some, taken.task_id)
                     some = [task for task in some if task.id != taken.task_id]
                 except StorageUnavailable:
@@ -116,35 +116,35 @@ class Trial:
     def _named(self, tasks: list[Task], task_id: str) -> str:
         return next(task.name for task in tasks if task.id == task_id)
 
-    def crowd(self) -> list[str]:
-        """The kinds of the consumers that there are to be: in turn, one of each at the least."""
+    def consumer_kinds(self) -> list[str]:
+        """Return the worker types of the consumers, in turn, at least one of each."""
         kinds = self.options.kinds
         return [kinds[number % len(kinds)] for number in range(max(self.options.consumers, len(kinds)))]
 
-    # Looking on ------------------------------------------------------------------------------------------------------
+    # Progress --------------------------------------------------------------------------------------------------------
 
     def lines(self) -> list[Line]:
-        """What the bodies have noted until now."""
+        """Return the journal until now."""
         return read(self.journal)
 
     def begun(self) -> int:
-        """About how many bodies have begun until now."""
+        """Return about how many functions have begun until now."""
         return self.journal.read_bytes().count(b"begin\t")
 
     def count(self, what: str, number: int = 1) -> None:
         """Add to a figure."""
         self.figures[what] = self.figures.get(what, 0) + number
 
-    def complain(self, what: str) -> None:
-        """The scenario does not go as it should."""
-        self.complaints.append(what)
+    def add_problem(self, what: str) -> None:
+        """Add a deviation from the scenario."""
+        self.problems.append(what)
 
     def moving(self) -> int:
-        """How many tasks are not at rest; raises `StorageError`."""
+        """Return how many tasks are not at rest. Raises `StorageError`."""
         return sum(count for state, count in self.queue.storage.counts().items() if state in RESTLESS)
 
     def settle(self, look: Callable[[], None] = lambda: None, patience: float = STUCK) -> None:
-        """Wait until all tasks are at rest, and `look` on meanwhile."""
+        """Wait until all tasks are at rest, and call `look` meanwhile."""
         progress, seen = time.monotonic(), None
         while True:
             look()
@@ -155,20 +155,20 @@ class Trial:
                 if not left:
                     return
                 self.queue.storage.wait(Channel.OUTCOME, generation, LOOK)
-                pause(LOOK / 4)  # while a lot happens, there is no need to look at each
+                pause(LOOK / 4)  # while many tasks end: not at each of them
             except StorageError:
                 pause(LOOK)
                 continue
             if (now := (counts, self.journal.stat().st_size)) != seen:
                 progress, seen = time.monotonic(), now
             elif time.monotonic() > progress + patience:
-                self.complain(f"{left} tasks have not come to rest: {counts}")
+                self.add_problem(f"{left} tasks have not come to rest: {counts}")
                 return
 
     # The end ---------------------------------------------------------------------------------------------------------
 
     def audit(self) -> Audit:
-        """What has become of all that was enqueued."""
+        """Audit all enqueued tasks."""
         store = self.queue.storage
         found, last = [], None
         while page := store.tasks(limit=PAGE, before=last):
@@ -181,23 +181,23 @@ class Trial:
         rests = {f"work.{name}": frozenset(states) for name, states in self.work.RESTS.items()}
         locks = [lock.name for lock in store.locks(self.queue.engine.clock.now())]
         result = audit(self.wanted, found, self.lines(), rests, locks)
-        if refused := self.crew.said(*REFUSED):
+        if refused := self.consumers.count_in_log(*REFUSED):
             self.figures["outcomes refused"] = refused
         if refused > result.interruptions:
             reason = f"{refused} outcomes were refused, though only {result.interruptions} attempts were interrupted"
             result.wrong["scenario"].append(reason)
-        result.wrong["scenario"] += self.complaints + self.crew.tracebacks()
+        result.wrong["scenario"] += self.problems + self.consumers.tracebacks()
         return result
 
     def close(self) -> None:
-        """Send everybody home."""
-        self.gate.touch()
-        self.crew.close()
+        """Kill the consumers, and close the queue."""
+        self.release_file.touch()
+        self.consumers.close()
         self.queue.close()
 
 
 def read(journal: Path) -> list[Line]:
-    """The lines of a file that bodies have written; what is only being written is no line yet."""
+    """Read the complete lines of a journal."""
     lines, text = [], journal.read_text()
     for line in text[: text.rfind("\n") + 1].splitlines():
         what, task, attempt, member, pid, at = line.split("\t")
@@ -206,8 +206,8 @@ def read(journal: Path) -> list[Line]:
 
 
 @contextmanager
-def on_trial(place: Place, folder: Path, options: Options, **queue: object) -> Iterator[Trial]:
-    """A trial, and nothing of it afterwards but what was counted."""
+def open_trial(place: Place, folder: Path, options: Options, **queue: object) -> Iterator[Trial]:
+    """Open a trial; in the end kill its consumers and close its queue."""
     trial = Trial(place, folder, options, **queue)
     try:
         yield trial

@@ -19,7 +19,7 @@ import pytest
 from generate.pages import DOCS, ROOT, WRITE, command_line, filled, generated, states
 from hypothesis import Phase
 from support.profiles import hypothesis_options
-from support.redis_server import told_redis
+from support.redis_server import redis_store_url
 
 import lifecycle
 from lifecycle import LIFECYCLE, TaskQueue
@@ -156,7 +156,7 @@ def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
         urls[POSTGRES_URL] = request.getfixturevalue("postgres")
     if REDIS_URL in page.read_text():
         request.getfixturevalue("redis_url")
-        urls[REDIS_URL] = told_redis()
+        urls[REDIS_URL] = redis_store_url()
     runner = PageRunner(page, tmp_path, urls)
     # An example that finds a fault finds it each time, however long the fault's steps are.
     same_each_time = hypothesis_options(

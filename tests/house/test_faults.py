@@ -13,13 +13,13 @@ from pathlib import Path
 import attrs
 import pytest
 from faults.audit import END, Audit
-from faults.crew import told
+from faults.consumer_processes import process_environment
 from faults.figures import PAGE, page_with, text
 from faults.places import STORES, Missing, place
 from faults.proxy import MANNERS, Proxy
-from faults.scenarios import KINDS, SCENARIOS, Report, planned, tried
+from faults.scenarios import KINDS, SCENARIOS, Report, planned, run_trial
 from faults.storm import storm
-from faults.trial import Options, on_trial, read
+from faults.trial import Options, open_trial, read
 from support.processes import PATIENCE
 from support.profiles import thorough
 
@@ -46,7 +46,7 @@ def trials():
 def required(name, store, options):
     """The report of a trial; skips it if something that it needs is not here, which on CI has to be."""
     try:
-        return tried(name, store, options)
+        return run_trial(name, store, options)
     except Missing as missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
 
@@ -62,7 +62,7 @@ def test_each_scenario_loses_no_task(name, store, options):
 
 def test_planted_loss_and_duplicate_are_found(tmp_path):
     """After a real run, a task that was deleted from the store is found, and so is an execution added to the journal."""
-    with place("sqlite", tmp_path) as where, on_trial(where, tmp_path, OPTIONS, lease=1.5) as trial:
+    with place("sqlite", tmp_path) as where, open_trial(where, tmp_path, OPTIONS, lease=1.5) as trial:
         storm(trial)
         assert trial.audit().faults == []
         first, *_, last = [line for line in read(trial.journal) if line.what == END]
@@ -86,7 +86,12 @@ def test_shifted_clock_changes_the_time_and_nothing_else(tmp_path, shift):
         "from lifecycle.clock import SystemClock, monotonic\nprint(SystemClock.now(), monotonic())"
     )
     asked = subprocess.run(
-        [sys.executable, "ask.py"], cwd=tmp_path, env=told({}, shift), capture_output=True, text=True, check=True
+        [sys.executable, "ask.py"],
+        cwd=tmp_path,
+        env=process_environment({}, shift),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     now, tick = map(float, asked.stdout.split())
     assert -PATIENCE < now - shift - time.time() < 1

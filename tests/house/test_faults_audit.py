@@ -90,7 +90,7 @@ def test_missing_signals_are_allowed_swapped_ones_are_not(signals, data):
     assert tried([found(states)], [*lines, *(line(SIGNAL + signal) for signal in heard)]).faults == []
     spoilt = data.draw(st.permutations(signals))
     result = tried([found(states)], [*lines, *(line(SIGNAL + signal) for signal in spoilt)])
-    assert result.count("misheard") == (spoilt != signals)
+    assert result.count("out of order") == (spoilt != signals)
 
 
 @given(illegal_histories())
@@ -150,11 +150,11 @@ PLANTED = {
     "a failure of a run that ended": ("unexplained", {"tasks": [found(FAILED)], "lines": [line(BEGIN), line(END)]}),
     "a failure without a run": ("unexplained", {"tasks": [found(FAILED)]}),
     "a signal that nobody may have sent": (
-        "misheard",
+        "out of order",
         {"tasks": [good], "lines": [*noted(ONCE), line("signal error")]},
     ),
     "a signal that came twice": (
-        "misheard",
+        "out of order",
         {"tasks": [good], "lines": [*noted(ONCE), line("signal complete"), line("signal complete")]},
     ),
     "a task that is held": ("held", {"tasks": [good._replace(held=True)], "lines": noted(ONCE)}),

@@ -39,7 +39,7 @@ def test_each_has_its_place():
 def test_sample_of_mutants_is_noticed(name):
     """A test notices when the table, a guard or the order of two steps is changed."""
     if server := {"postgres": postgres, "redis": redis_server}.get(name.partition(":")[0]):
-        server.required()
+        server.require_server()
     assert noticed_by(ALL[name])
 
 

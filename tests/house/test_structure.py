@@ -21,15 +21,17 @@ lifecycle:                       diagrams
 lifecycle.execution:             heartbeat interruption signals stored_result registry
 lifecycle.storage:               base / claims notifications / memory
 lifecycle.storage.sqlite:        schema statements watcher / database / storage
-lifecycle.storage.postgres:      schema session / statements / listener / server / exchange external_transaction in_doubt
-lifecycle.storage.postgres:      url / storage
-lifecycle.storage.redis:         connection / listener rows scripts url / server / in_doubt / storage
+lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
+lifecycle.storage.postgres:      listener pool exchange / insertion server / storage
+lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
 lifecycle.execution:             environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
 lifecycle:                       locks result / function / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
-lifecycle.testing.storage_spec:  reference_storage strategies / invariants / agreement / claim_order_cases / cases / spec
-lifecycle.testing.simulation:    faults lease_audit / world / queue_spec random_run
+lifecycle.testing.storage_spec:  reference_storage strategies / invariants / machine / agreement
+lifecycle.testing.storage_spec:  claim_order_cases operator_rules worker_rules / cases / spec
+lifecycle.testing.simulation:    audit faults lease_audit stepping / world / queue_spec random_run
+lifecycle.testing:               property_based
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              os_signals process_memory states / health stop_requests / health_server
@@ -76,6 +78,8 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
         f"lifecycle.consumer.workers.{name}" for name in ("process", "asyncio_", "gevent_")
     },
     "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
+    # Programs, and most of their tests, need no Hypothesis.
+    "lifecycle.testing": {"lifecycle.testing.property_based"},
     # A command line runs one command. `verify` and `check` need no queue; `rich` prints errors, and logs on terminals.
     "lifecycle.consumer.loading": {"lifecycle.queue"},
     "lifecycle.consumer.cli.main": {
@@ -94,7 +98,7 @@ SLEEPERS = {  # (file, function): why it sleeps
     ("processes.py", "until"): "it looks again at what another process does, and tells nobody of",
     ("test_worker_batches.py", "slow"): "a handler that is slow",
     ("trial.py", "pause"): "a program that does things to other processes at moments of chance, and looks on",
-    ("consumers.py", "pass_through"): "a body that takes its time, in Python, where it can be interrupted",
+    ("consumers.py", "run"): "a body that takes its time, in Python, where it can be interrupted",
     ("test_consumer.py", "work"): "a body that takes its time",
     ("test_stopping.py", "swallowing"): "a body that takes its time, and no interruption",
 }
@@ -112,10 +116,11 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.testing.storage_spec.reference_storage", "retry"): "the name of a field of Task",
     ("lifecycle.testing.storage_spec.reference_storage", "timeout"): "the name of a field of Task",
     ("lifecycle.testing.storage_spec.agreement", "enqueue"): "the name of a method of Storage",
-    ("lifecycle.testing.storage_spec.spec", "recover"): "the name of a method of Storage",
-    ("lifecycle.testing.storage_spec.spec", "revoke"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.worker_rules", "recover"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.operator_rules", "revoke"): "the name of a method of Storage",
+    ("lifecycle.testing.storage_spec.operator_rules", "cancel"): "the name of a method of Storage",
     **{
-        ("lifecycle.testing.storage_spec.spec", rule): "the name of a rule, for Hypothesis to print"
+        ("lifecycle.testing.storage_spec.worker_rules", rule): "the name of a rule, for Hypothesis to print"
         for rule in ("complete", "fail", "time_out", "lock_out", "rate_limit", "cancel", "interrupt")
     },
     **{

@@ -63,7 +63,7 @@ def surroundings(mutant: Mutant, folder: str) -> Iterator[dict[str, str]]:
 
     with contextlib.ExitStack() as stack:
         try:
-            server = stack.enter_context(redis_server.a_server(Path(folder) / "redis", "--appendonly", "no"))
+            server = stack.enter_context(redis_server.private_server(Path(folder) / "redis", "--appendonly", "no"))
         except (pytest.skip.Exception, pytest.fail.Exception) as missing:
             raise Skipped(f"{mutant.name}: {missing}") from None
         yield {"LIFECYCLE_TEST_REDIS": server.url}

@@ -1,4 +1,4 @@
-"""An app of Celery's that records its signals, and, run as a program, a producer that goes through some lives."""
+"""Celery app that records its signals, and a producer of tasks with different histories."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def flaky(self):
 
 @app.task
 def patient(name):
-    """Run until told to go on; clean up when told to stop."""
+    """Wait for the file "go on"; clean up at a soft time limit."""
     (FOLDER / name).touch()
     try:
         until((FOLDER / "go on").exists)
@@ -46,8 +46,8 @@ def until(condition):
         time.sleep(0.01)
 
 
-def heard(result, *signals):
-    """Wait until these were recorded of a task."""
+def wait_for_signals(result, *signals):
+    """Wait until these signals of a task are recorded; return the task's result."""
     lines = (FOLDER / "trace.jsonl").read_bytes
     until(
         lambda: {one["signal"] for one in map(json.loads, lines().splitlines()) if one["id"] == result.id} >= {*signals}
@@ -56,43 +56,46 @@ def heard(result, *signals):
 
 
 def begun(name):
-    """A patient task that runs."""
+    """Start a patient task, and wait until it runs."""
     result = patient.delay(name)
     until((FOLDER / name).exists)
     return result
 
 
-def noted(result):
-    """Wait until the worker has said that it will not run a task."""
-    said = f"Tasks flagged as revoked: {result.id}"
-    until(lambda: said in (FOLDER / "worker.log").read_text())
+def wait_for_revocation(result):
+    """Wait until the worker has logged that it will not run a task."""
+    text = f"Tasks flagged as revoked: {result.id}"
+    until(lambda: text in (FOLDER / "worker.log").read_text())
 
 
 def produce(part):
-    """Send tasks, and stop some of them; which life is which task's."""
+    """Send tasks, and stop some of them; return a dict: history → result."""
     if part == "before":  # no worker is there yet
         result = add.delay(1, 2)
         result.revoke()
         return {"is revoked too early": result}
     if part == "afterwards":
-        return {"afterwards": heard(add.delay(1, 2), "task_success")}
-    lives = {"completes": heard(add.delay(1, 2), "task_success"), "is retried": heard(flaky.delay(), "task_success")}
-    lives["is stopped"] = begun("stopped")
-    lives["is stopped"].revoke(terminate=True, signal="SIGUSR1")
-    heard(lives["is stopped"], "task_revoked", "task_success")
-    lives["is terminated"] = begun("terminated")
-    lives["is terminated"].revoke(terminate=True)
-    heard(lives["is terminated"], "task_revoked")
-    lives["is revoked while it runs"] = begun("revoked")
-    lives["is revoked while it runs"].revoke()
-    noted(lives["is revoked while it runs"])
+        return {"afterwards": wait_for_signals(add.delay(1, 2), "task_success")}
+    histories = {
+        "completes": wait_for_signals(add.delay(1, 2), "task_success"),
+        "is retried": wait_for_signals(flaky.delay(), "task_success"),
+    }
+    histories["is stopped"] = begun("stopped")
+    histories["is stopped"].revoke(terminate=True, signal="SIGUSR1")
+    wait_for_signals(histories["is stopped"], "task_revoked", "task_success")
+    histories["is terminated"] = begun("terminated")
+    histories["is terminated"].revoke(terminate=True)
+    wait_for_signals(histories["is terminated"], "task_revoked")
+    histories["is revoked while it runs"] = begun("revoked")
+    histories["is revoked while it runs"].revoke()
+    wait_for_revocation(histories["is revoked while it runs"])
     (FOLDER / "go on").touch()
-    heard(lives["is revoked while it runs"], "task_success")
+    wait_for_signals(histories["is revoked while it runs"], "task_success")
     (FOLDER / "go on").unlink()
-    lives["is killed"] = begun("killed")
-    return lives
+    histories["is killed"] = begun("killed")
+    return histories
 
 
 def main(part):
-    """Do a part of it, and say which life is which task's."""
+    """Run one part, and print a JSON object: history → id of its task."""
     sys.stdout.write(json.dumps({what: result.id for what, result in produce(part).items()}))

@@ -1,4 +1,4 @@
-"""Chores: tasks of every kind. A consumer of them tells what it hears and does on the descriptor that it was given."""
+"""Tasks of every kind. Consumers send their signals and acts as events, through the pipe of the setting."""
 
 import asyncio
 import json
@@ -14,34 +14,34 @@ from lifecycle import SIGNAL_COMPLETE, SIGNAL_ERROR, CancelExecution, RetryTask,
 
 setting = json.loads(os.environ["PROGRAM"])
 queue = TaskQueue(setting["url"], **setting["queue"])
-gate = Path(setting["folder"], "gate")
-wire = None if setting["wire"] is None else os.open(setting["wire"], os.O_WRONLY)
+release = Path(setting["folder"], "release")
+events = None if setting["events"] is None else os.open(setting["events"], os.O_WRONLY)
 
 
-def tell(**what):
-    """A line is written at once, so that those of several processes do not mix."""
-    if wire is not None:
+def send_event(**values):
+    """Write one line in one call, so that lines of several processes do not mix."""
+    if events is not None:
         parent = multiprocessing.parent_process()
-        who = {"pid": os.getpid(), "consumer": os.getpid() if parent is None else parent.pid}
-        os.write(wire, json.dumps(who | what).encode() + b"\n")
+        sender = {"pid": os.getpid(), "consumer": os.getpid() if parent is None else parent.pid}
+        os.write(events, json.dumps(sender | values).encode() + b"\n")
 
 
 def is_first(task):
-    """Has no body of this task run before?"""
+    """Return True at the first run of this task, and send an event then."""
     try:
-        os.close(os.open(gate.with_name(task.id[-40:]), os.O_CREAT | os.O_EXCL))
+        os.close(os.open(release.with_name(task.id[-40:]), os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
-    tell(id=task.id, note="begun")
+    send_event(id=task.id, note="begun")
     return True
 
 
-def is_open():
-    return gate.exists()
+def is_released():
+    return release.exists()
 
 
-def wait_at_the_gate():
-    while not is_open():
+def wait_for_release():
+    while not is_released():
         time.sleep(0.005)
 
 
@@ -78,13 +78,13 @@ def polite(task=None):
 
 @queue.task()
 def unwanted():
-    """Is called off by a hook."""
+    """Do nothing: a hook cancels the task."""
 
 
 @queue.task()
 @queue.lock_task("chores")
 def locked():
-    """Needs a lock."""
+    """Do nothing, under a lock."""
 
 
 @queue.task(timeout=0.2)
@@ -95,31 +95,31 @@ def endless():
 
 @queue.task(context=True)
 def linger(task=None):
-    """Stays until the gate is open, and cleans up; does not stay when it runs again."""
-    try:  # before it tells that it has begun: whoever hears that may interrupt it at once
+    """At the first run wait for the release, and clean up."""
+    try:  # before the event "begun": a test may interrupt the task at once after the event
         if is_first(task):
-            wait_at_the_gate()
+            wait_for_release()
     finally:
         if task.attempt == 1:
-            tell(id=task.id, note="left")
+            send_event(id=task.id, note="left")
     return task.attempt
 
 
 @queue.task(context=True)
 def stubborn(task=None):
-    """Does not let itself be interrupted, until the gate is open; does not stay when it runs again."""
+    """At the first run wait for the release, and catch all interruptions."""
     if is_first(task):
-        while not gate.exists():
+        while not is_released():
             try:
-                wait_at_the_gate()
+                wait_for_release()
             except BaseException:
-                tell(id=task.id, note="swallowed")
+                send_event(id=task.id, note="swallowed")
     return task.attempt
 
 
 @queue.task(context=True)
 def asleep(task=None):
-    """Waits where no exception reaches it; does not when it runs again."""
+    """At the first run sleep in C, where no exception can be raised."""
     if is_first(task):
         time.sleep(3600)
     return task.attempt
@@ -127,26 +127,26 @@ def asleep(task=None):
 
 @queue.task(context=True)
 def hoard(task=None):
-    """Takes a lock and never gives it back; stays with it until the gate is open, but not when it runs again."""
+    """Acquire a lock and never release it; at the first run wait for the release."""
     taken = queue.lock_task("hoard").acquire()
     if is_first(task):
-        wait_at_the_gate()
+        wait_for_release()
     return taken
 
 
 @queue.task(context=True)
 async def left_behind(task=None):
-    """Waits for a thread that does not end; not when it runs again."""
+    """At the first run wait for a thread that does not end."""
     if is_first(task):
-        await asyncio.to_thread(wait_at_the_gate)
+        await asyncio.to_thread(wait_for_release)
 
 
 @queue.task()
 def celebrated():
-    """Has a handler that takes its time once it is complete."""
+    """Do nothing: the handler of `complete` waits for the release."""
 
 
-# The same for what else a body can do, plain or `async`.
+# More functions, plain and `async`.
 
 
 @queue.task()
@@ -162,14 +162,14 @@ async def endless_async():
 
 @queue.task(context=True)
 async def linger_async(task=None):
-    """See `linger`."""
+    """At the first run wait for the release, and clean up."""
     try:
         if is_first(task):
-            while not is_open():
+            while not is_released():
                 await asyncio.sleep(0.005)
     finally:
         if task.attempt == 1:
-            tell(id=task.id, note="left")
+            send_event(id=task.id, note="left")
     return task.attempt
 
 
@@ -198,7 +198,7 @@ def unserializable():
 
 @queue.task()
 def unneeded():
-    """Is revoked."""
+    """Do nothing: the function is revoked."""
 
 
 @queue.task(context=True)
@@ -216,23 +216,23 @@ async def known_async(task=None):
 
 @queue.task(timeout=0.2)
 def dozing():
-    """Waits in C, where its timeout has to get it out."""
+    """Sleep in C, where the timeout has to interrupt it."""
     time.sleep(3600)
 
 
 @queue.task(timeout=0.2, context=True)
-def deaf(task=None):
-    """Takes no notice of its timeout."""
+def ignoring_timeout(task=None):
+    """Catch the timeout, and wait on."""
     while True:
         try:
-            wait_at_the_gate()
+            wait_for_release()
         except BaseException:
-            tell(id=task.id, note="swallowed")
+            send_event(id=task.id, note="swallowed")
 
 
 @queue.task()
 def poison():
-    """Kills its worker."""
+    """Kill the worker."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -243,7 +243,7 @@ def where():
 
 @queue.task()
 def program():
-    """What a program that is started here does with signals: those that it ignores, and those that are blocked."""
+    """Start a program that prints its ignored and its blocked signals; return its output."""
     code = (
         "import signal; print([n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN"
         " and n not in (signal.SIGPIPE, signal.SIGXFSZ)] + [*signal.pthread_sigmask(signal.SIG_BLOCK, [])])"
@@ -253,7 +253,7 @@ def program():
 
 @queue.task(context=True)
 def family(method, task=None):
-    """Has processes of its own, one of which it terminates."""
+    """Use a pool of child processes, and terminate another child process."""
     context = multiprocessing.get_context(method)
     with context.Pool(2) as pool:
         values = pool.map(abs, [-1, -2, -3])
@@ -271,7 +271,7 @@ together = []
 
 @queue.task()
 def meet(count):
-    """Waits for so many others, in this very process."""
+    """Wait until `count` calls run in this process."""
     together.append(1)
     while len(together) < count:
         time.sleep(0.005)
@@ -280,18 +280,18 @@ def meet(count):
 
 @queue.task(timeout=0.2)
 async def compute():
-    """Does not await anything: its timeout has to get it out by force."""
-    while not is_open():
+    """Compute without an await until the timeout."""
+    while not is_released():
         pass
 
 
 @queue.task()
 async def passes_on(a, b):
-    """Uses its queue."""
+    """Use the queue inside an async function."""
     return add(a, b).id
 
 
-# What is run by consumers that are killed all the time: whoever comes to the end of a task writes that down.
+# Tasks of consumers that are killed all the time: each function writes its end to a file.
 
 
 def finish(name):
@@ -315,7 +315,7 @@ def steady(number, seconds):
 
 @queue.task(retries=2, retry_delay=0.05, context=True)
 def shaky(number, seconds, task=None):
-    """Fails at the first attempt that comes so far."""
+    """Fail at the first attempt that is not interrupted before."""
     time.sleep(seconds)
     if task.retries == 2:
         raise ValueError("uh-oh")
@@ -333,44 +333,44 @@ def doomed(number, seconds):
 
 
 @queue.pre_execute()
-def call_off(task):
+def cancel_unwanted(task):
     if task.name == unwanted.name:
-        raise CancelExecution("nobody wants it")
+        raise CancelExecution("not wanted")
 
 
-if wire is not None:  # in a consumer
+if events is not None:  # in a consumer
 
     @queue.on_startup()
     def up():
-        tell(note="up")
+        send_event(note="up")
 
     @queue.on_shutdown()
     def down():
-        tell(note="down")
+        send_event(note="down")
 
     @queue.on_startup()
     async def up_async():
         await asyncio.sleep(0)
-        tell(note="up, async")
+        send_event(note="up, async")
 
     @queue.on_shutdown()
     async def down_async():
         await asyncio.sleep(0)
-        tell(note="down, async")
+        send_event(note="down, async")
 
     @queue.signal()
     def report(signal, task, exc=None):
-        tell(id=task.id, signal=signal, **outcome(signal, task, exc))
+        send_event(id=task.id, signal=signal, **outcome(signal, task, exc))
 
     @queue.signal(SIGNAL_COMPLETE)
     def celebrate(signal, task):
         if task.name == celebrated.name:
-            tell(id=task.id, note="celebrating")
-            wait_at_the_gate()
+            send_event(id=task.id, note="celebrating")
+            wait_for_release()
 
 
 def outcome(signal, task, exc):
-    """What a handler can read of it."""
+    """Return the value, or the error, that a handler can read."""
     if signal == SIGNAL_COMPLETE:
         return {"value": queue.result(task.id)}
     if signal == SIGNAL_ERROR:

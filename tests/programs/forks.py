@@ -1,4 +1,4 @@
-"""A program whose threads use a queue while its consumer's workers are forked, over and over: ``python forks.py URL``."""
+"""Program whose threads use a queue while its consumer forks workers again and again: ``python forks.py URL``."""
 
 import sys
 import threading
@@ -8,8 +8,8 @@ from lifecycle import Consumer, TaskQueue
 THREADS, CALLS = 4, 10
 
 queue = TaskQueue(sys.argv[1], lease=5.0)
-heard = []
-queue.signal()(lambda signal, task, exc=None: heard.append(signal))
+signals = []
+queue.signal()(lambda signal, task, exc=None: signals.append(signal))
 
 
 @queue.task()
@@ -38,7 +38,7 @@ def main():
     workers = {task.worker for task in queue.tasks(limit=THREADS * CALLS)}
     assert values == [*range(THREADS * CALLS)]
     assert len(workers) >= THREADS * CALLS // 4
-    assert {*heard} == {"enqueued"}
+    assert {*signals} == {"enqueued"}
     queue.close()
 
 

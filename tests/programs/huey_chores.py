@@ -1,4 +1,4 @@
-"""A queue of Huey's that records its signals, and, run as a program, a producer that goes through some lives."""
+"""Huey queue that records its signals, and a producer of tasks with different histories."""
 
 import json
 import os
@@ -40,23 +40,23 @@ def until(condition):
 
 
 def produce():
-    """Enqueue tasks one after the other; those that end have ended when the last one runs."""
-    lives = {"completes": add(1, 2), "is retried": flaky(), "is scheduled": add.schedule((1, 2), delay=0.5)}
+    """Enqueue tasks one after the other; return a dict: history → result. All but the last task have ended then."""
+    histories = {"completes": add(1, 2), "is retried": flaky(), "is scheduled": add.schedule((1, 2), delay=0.5)}
     revoked = add.s(1, 2)
     huey.revoke(revoked)
-    lives["is revoked"] = huey.enqueue(revoked)
-    lives["completes"](blocking=True)
-    lives["is scheduled"](blocking=True)
-    lives["is killed"] = endless()
+    histories["is revoked"] = huey.enqueue(revoked)
+    histories["completes"](blocking=True)
+    histories["is scheduled"](blocking=True)
+    histories["is killed"] = endless()
     until((FOLDER / "running").exists)
-    return lives
+    return histories
 
 
 def main(part):
-    """Say which life is which task's; not run as a script, for Huey would take `__main__` for the tasks' module."""
+    """Print a JSON object: history → id of its task. Call it from another module: Huey names tasks by their module."""
     if part == "afterwards":
-        lives = {"afterwards": add(1, 2)}
-        lives["afterwards"](blocking=True)
+        histories = {"afterwards": add(1, 2)}
+        histories["afterwards"](blocking=True)
     else:
-        lives = produce()
-    sys.stdout.write(json.dumps({what: result.id for what, result in lives.items()}))
+        histories = produce()
+    sys.stdout.write(json.dumps({what: result.id for what, result in histories.items()}))

@@ -1,4 +1,4 @@
-"""Opens, for each line that comes in (a moment and a URL), that store at that moment, and enqueues a task there."""
+"""For each input line (a moment and a URL) open the store at that moment, and enqueue a task there."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ for line in sys.stdin:
     moment, url = json.loads(line)
     queue = TaskQueue(url)
     task = queue.task(name="nothing")(lambda: None)
-    while time.time() < moment:  # busy: no two of them shall be far apart
+    while time.time() < moment:  # a busy loop: the processes must open the store at the same moment
         pass
     sys.stdout.write(task().id + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""A task that writes down that it ran, and a producer: ``python tally.py FIRST COUNT`` enqueues and waits for all."""
+"""Task that writes its number to a file, and a producer: ``python tally.py FIRST COUNT`` enqueues and waits."""
 
 import json
 import multiprocessing
@@ -12,14 +12,14 @@ from lifecycle import TaskQueue
 setting = json.loads(os.environ["PROGRAM"])
 queue = TaskQueue(setting["url"], **setting["queue"])
 tally = Path(setting["folder"], "tally")
-wire = None if setting["wire"] is None else os.open(setting["wire"], os.O_WRONLY)
+events = None if setting["events"] is None else os.open(setting["events"], os.O_WRONLY)
 
 
-def tell(**what):
-    if wire is not None:
+def send_event(**values):
+    if events is not None:
         parent = multiprocessing.parent_process()
-        who = {"pid": os.getpid(), "consumer": os.getpid() if parent is None else parent.pid}
-        os.write(wire, json.dumps(who | what).encode() + b"\n")
+        sender = {"pid": os.getpid(), "consumer": os.getpid() if parent is None else parent.pid}
+        os.write(events, json.dumps(sender | values).encode() + b"\n")
 
 
 @queue.task()
@@ -37,16 +37,16 @@ def now():
 
 @queue.on_startup()
 def up():
-    tell(note="up")
+    send_event(note="up")
 
 
 def main():
     first, number = int(sys.argv[1]), int(sys.argv[2])
-    tell(note="ready")
-    sys.stdin.readline()  # until all are
+    send_event(note="ready")
+    sys.stdin.readline()  # until all producers are ready
     results = [count(one) for one in range(first, first + number)]
     values = [result.get(timeout=60) for result in results]
-    tell(note="done", right=values == [*range(first, first + number)])
+    send_event(note="done", right=values == [*range(first, first + number)])
     queue.close()
 
 

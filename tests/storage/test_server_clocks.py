@@ -7,7 +7,7 @@ import pytest
 from conftest import SERVERS, on_server
 from hypothesis import given
 from hypothesis import strategies as st
-from support.forks import Fork, forking
+from support.forks import Fork, ignore_fork_warning
 from support.strategies import patient
 
 from lifecycle import TaskQueue
@@ -125,7 +125,7 @@ def test_quickest_of_several_answers_counts():
     assert hosts.clock.now() == pytest.approx(hosts.server, abs=0.01)
 
 
-@forking
+@ignore_fork_warning
 def test_child_of_a_fork_refreshes_its_own_clock():
     """A child whose parent was refreshing its clock at the fork refreshes its own clock."""
     hosts = SimulatedHosts()
@@ -143,7 +143,7 @@ def test_child_of_a_fork_refreshes_its_own_clock():
 
     child = Fork(refresh)
     assert child.step()
-    assert child.over()
+    assert child.wait()
     gate.set()
     hosts.join_refresh()
 

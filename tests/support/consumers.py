@@ -1,4 +1,4 @@
-"""Consumers in this process: at work, about to stop, and the gate where their tasks wait."""
+"""Consumers in the process of the tests, and task functions that block until a test releases them."""
 
 import asyncio
 import threading
@@ -12,17 +12,17 @@ from lifecycle import Consumer
 from lifecycle.consumer.states import RUNNING
 from lifecycle.consumer.workers.thread import ThreadWorker
 
-PUT_BACK = "queued executing interrupted queued"
-PROMPT = 0.5
-"""Seconds: half of what an idle worker waits at the most before it looks by itself."""
+REQUEUED_STATES = "queued executing interrupted queued"
+PROMPT_SECONDS = 0.5
+"""Half of the time after which an idle worker asks the store by itself."""
 
 on_sqlite = pytest.mark.parametrize("live", ["sqlite"], indirect=True)
-"""For what takes its time, and has little to do with the kind of store."""
+"""Mark for slow tests that need only one kind of store."""
 
 
 @contextmanager
 def running(queue, workers=1, **options):
-    """A consumer at work, sent home afterwards, whatever it does."""
+    """Run a consumer; in the end interrupt its tasks and wait for its stop."""
     consumer = Consumer(queue, workers, **options)
     consumer.start()
     try:
@@ -30,34 +30,34 @@ def running(queue, workers=1, **options):
     finally:
         stop = threading.Thread(target=consumer.stop, args=(False,), daemon=True)
         stop.start()
-        ended(stop)
+        join(stop)
 
 
-class Gate:
-    """Where tasks wait, and can be interrupted, until it is opened."""
+class Blocker:
+    """Task function, `run`, that blocks until `release`, and can be interrupted meanwhile."""
 
     def __init__(self):
-        self.opened = False
-        self.waiting, self.left = [], []
+        self.is_released = False
+        self.started, self.ended = [], []
 
-    def open(self):
-        self.opened = True
+    def release(self):
+        self.is_released = True
 
-    def pass_through(self, who=None):
-        self.waiting.append(who)
+    def run(self, name=None):
+        self.started.append(name)
         try:
-            while not self.opened:
+            while not self.is_released:
                 time.sleep(0.002)
         finally:
-            self.left.append(who)
+            self.ended.append(name)
 
-    def until(self, count):
-        """Wait until so many have come."""
-        until(lambda: len(self.waiting) >= count, f"number {count} at the gate")
+    def wait_until_started(self, count):
+        """Wait until `count` calls have started."""
+        until(lambda: len(self.started) >= count, f"call {count} of the blocker")
 
 
 class Outage:
-    """Makes a store fail, in some of its operations, while `on`."""
+    """Makes some operations of a store fail while `on`."""
 
     def __init__(self, storage, monkeypatch, error, *operations):
         self.on = False
@@ -77,49 +77,50 @@ class Outage:
         return call
 
 
-class Hall:
-    """Where async bodies wait together, until it is opened: it is seen how many there are."""
+class AsyncBlocker:
+    """Async task function, `run`, that waits until it is released; counts the calls that run at the same time."""
 
     def __init__(self):
-        self.opened = False
-        self.inside = self.most = 0
-        self.come, self.left = [], []
-        self._counting = threading.Lock()
+        self.is_released = False
+        self.running = self.most_running = 0
+        self.started, self.ended = [], []
+        self._mutex = threading.Lock()
 
-    def enter(self, who=None):
-        with self._counting:
-            self.come.append(who)
-            self.inside += 1
-            self.most = max(self.most, self.inside)
+    def start(self, name=None):
+        with self._mutex:
+            self.started.append(name)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
 
-    def leave(self, who=None):
-        with self._counting:
-            self.inside -= 1
-            self.left.append(who)
+    def end(self, name=None):
+        with self._mutex:
+            self.running -= 1
+            self.ended.append(name)
 
-    async def stay(self, who=None):
-        self.enter(who)
+    async def run(self, name=None):
+        self.start(name)
         try:
-            while not self.opened:
+            while not self.is_released:
                 await asyncio.sleep(0.002)
         finally:
-            self.leave(who)
-        return who
+            self.end(name)
+        return name
 
-    def until(self, count):
-        until(lambda: len(self.come) >= count, f"number {count} in the hall")
+    def wait_until_started(self, count):
+        """Wait until `count` calls have started."""
+        until(lambda: len(self.started) >= count, f"call {count} of the async blocker")
 
 
-def stopping(consumer, **options):
-    """A thread that stops a consumer, once that has begun to stop."""
+def begin_stop(consumer, **options):
+    """Stop a consumer in another thread; return the thread once the stop has begun."""
     thread = threading.Thread(target=consumer.stop, kwargs=options, daemon=True)
     thread.start()
     until(lambda: consumer.state != RUNNING, "the stop")
     return thread
 
 
-def ended(thread):
-    """Wait for a thread's end."""
+def join(thread):
+    """Wait for a thread's end; fail if the thread does not end."""
     thread.join(PATIENCE)
     assert not thread.is_alive()
 
@@ -132,14 +133,16 @@ def now():
     return time.time()
 
 
-def hands(consumer):
-    """The threads of its queue's workers that are alive."""
+def worker_threads(consumer):
+    """Return the living threads of the workers of the consumer's queue."""
     targets = [(one, getattr(getattr(one, "_target", None), "__self__", None)) for one in threading.enumerate()]
     return [
-        one for one, hand in targets if isinstance(hand, ThreadWorker) and hand.worker.engine is consumer.queue.engine
+        one
+        for one, handle in targets
+        if isinstance(handle, ThreadWorker) and handle.worker.engine is consumer.queue.engine
     ]
 
 
 def logged(caplog, level, text):
-    """What was logged at a level with a text in it."""
+    """Return the log records of a level that contain a text."""
     return [one for one in caplog.records if one.levelno == level and text in one.getMessage()]

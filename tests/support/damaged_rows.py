@@ -1,4 +1,4 @@
-"""What somebody may do by hand to a task that is stored on a server."""
+"""Damage to tasks that are stored on a server."""
 
 from support import postgres, redis_server
 
@@ -6,5 +6,5 @@ from lifecycle.storage.redis.storage import RedisStorage
 
 
 def overwrite(storage, task_id, field, data):
-    """Put something else into a field of a task's row."""
+    """Overwrite a field of a stored task by hand."""
     (redis_server if isinstance(storage, RedisStorage) else postgres).overwrite(storage, task_id, field, data)

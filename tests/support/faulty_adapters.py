@@ -28,7 +28,7 @@ def bug(says, by=MACHINE):
 # Settling ----------------------------------------------------------------------------------------------------------
 
 
-@bug(r"of w: accepted is \[True\]", by="test_a_late_outcome")
+@bug(r"next attempt by w: accepted is \[True\]", by="test_late_outcome_is_refused")
 class SettlesWhateverTheVersion(MemoryStorage):
     """Compares only id and state when an attempt ends: accepts the outcome of a lost attempt."""
 
@@ -39,7 +39,7 @@ class SettlesWhateverTheVersion(MemoryStorage):
         return super()._settle(task, move)
 
 
-@bug(r"ac are taken after interrupt, not abc", by="test_locks_of_an_attempt")
+@bug(r"ac are held after interrupt, not abc", by="test_interruption_frees_the_locks_of_its_attempt")
 class KeepsLocksOfInterrupted(MemoryStorage):
     """Frees the locks of an interrupted attempt only at their end."""
 
@@ -70,7 +70,7 @@ class DropsFollowUps(MemoryStorage):
         return super().exchange(done, request)
 
 
-@bug(r"exchange: who waits for OUTCOME was not told")
+@bug(r"exchange: a waiter for OUTCOME was not woken")
 class WakesNobody(MemoryStorage):
     """Wakes threads that wait for work, and no threads that wait for an outcome."""
 
@@ -131,7 +131,10 @@ class IgnoresHolds(MemoryStorage):
         return claim
 
 
-@bug(r"a one-time revocation is spent with the task that it has stopped", by="test_revoked_once")
+@bug(
+    r"a one-time revocation is spent with the task that it revoked",
+    by="test_one_time_revocation_stops_only_the_first_task",
+)
 class NeverSpends(MemoryStorage):
     """Keeps a one-time revocation of a function after the task that it stopped."""
 
@@ -154,7 +157,7 @@ class YoungestFirst(MemoryStorage):
 # Leases ------------------------------------------------------------------------------------------------------------
 
 
-@bug(r"recover: who waits for WORK was not told|lease of task .*: the adapter says .*, the model None")
+@bug(r"recover: a waiter for WORK was not woken|lease of task .*: the adapter says .*, the model None")
 class ForgetsHolds(MemoryStorage):
     """Recovers running tasks, and does not release waiting tasks."""
 
@@ -167,7 +170,7 @@ class ForgetsHolds(MemoryStorage):
         return claims
 
 
-@bug(r"recover: the moves: the adapter says \[\], the model|recover: who waits for WORK was not told|lease of task .*")
+@bug(r"recover: the moves: the adapter says \[\], the model|recover: a waiter for WORK was not woken|lease of task .*")
 class RecoversTooLate(MemoryStorage):
     """Treats a lease as valid at the very moment when it ends."""
 
@@ -180,7 +183,9 @@ class RecoversTooLate(MemoryStorage):
         return claims
 
 
-@bug(r"leases and versions are \[\(50\.0, 3\), \(12\.0, 2\)\] after a heartbeat", by="test_what_a_heartbeat_changes")
+@bug(
+    r"leases and versions are \[\(50\.0, 3\), \(12\.0, 2\)\] after a heartbeat", by="test_heartbeat_changes_only_leases"
+)
 class CountsHeartbeats(MemoryStorage):
     """Increases the version with a heartbeat: the worker's own outcome is refused then."""
 
@@ -190,7 +195,7 @@ class CountsHeartbeats(MemoryStorage):
         return super().extend(workers, until)
 
 
-@bug(r"a waiting task is let go once|a running task cannot be let go", by="test_what_can_be_released")
+@bug(r"a waiting task is released once|a running task is not released", by="test_held_task_is_released_once")
 class ReleasesWhatRuns(MemoryStorage):
     """Releases a task in any state, for any caller."""
 
@@ -218,7 +223,9 @@ class ForgetsAtARetry(MemoryStorage):
         return claim
 
 
-@bug("to be called off after complete: True, not False", by="test_what_is_to_be_called_off")
+@bug(
+    "cancellation requested after complete: True, not False", by="test_cancellation_is_requested_of_running_tasks_only"
+)
 class RemembersAtRest(MemoryStorage):
     """Keeps a request to cancel after the task has come to rest."""
 
@@ -285,7 +292,7 @@ class EnqueuesHalf(MemoryStorage):
             super().enqueue([task], now, actor)
 
 
-@bug(r"before 3\.0 1 are deleted, ba left, not cba", by="test_what_is_deleted")
+@bug(r"before 3\.0 1 are deleted, ba left, not cba", by="test_prune_deletes_only_tasks_at_rest")
 class PrunesWhatWaits(MemoryStorage):
     """Deletes old tasks even if they have not come to rest."""
 

@@ -1,4 +1,4 @@
-"""Child processes that are forks of the test's own."""
+"""Child processes that are forks of the test's process."""
 
 import itertools
 import os
@@ -14,47 +14,47 @@ from lifecycle.core.task import Task
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Channel
 
-# Newer Pythons warn of a fork beside threads, which is what is tried here.
-forking = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+# Newer Pythons warn of a fork beside threads: these tests fork beside threads on purpose.
+ignore_fork_warning = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
 class Fork:
-    """A child process that does one thing after the other, as it is told."""
+    """Child process that takes its steps one by one, each at a call of `step`."""
 
     def __init__(self, *steps):
-        self._told, tell = os.pipe()
-        answer, self._answer = os.pipe()
+        self._commands, command_writer = os.pipe()
+        answer_reader, self._answers = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             code = 1
             try:
                 for step in steps:
-                    os.read(self._told, 1)
+                    os.read(self._commands, 1)
                     step()
-                    os.write(self._answer, b".")
+                    os.write(self._answers, b".")
                 code = 0
             finally:
                 os._exit(code)
-        os.close(self._told)
-        os.close(self._answer)
-        self._tell, self._heard = tell, answer
+        os.close(self._commands)
+        os.close(self._answers)
+        self._command_writer, self._answer_reader = command_writer, answer_reader
 
     def step(self):
-        """Let it do the next thing, and wait for that."""
-        os.write(self._tell, b".")
-        readable, _, _ = select.select([self._heard], [], [], PATIENCE)
+        """Let the child take its next step; return whether the step succeeded."""
+        os.write(self._command_writer, b".")
+        readable, _, _ = select.select([self._answer_reader], [], [], PATIENCE)
         assert readable, "the child hangs"
-        return os.read(self._heard, 1) == b"."
+        return os.read(self._answer_reader, 1) == b"."
 
-    def over(self):
-        """Wait for its end; whether it ended well."""
-        os.close(self._tell)
-        os.close(self._heard)
+    def wait(self):
+        """Wait for the child's end; return whether its exit code is 0."""
+        os.close(self._command_writer)
+        os.close(self._answer_reader)
         return os.waitpid(self.pid, 0)[1] == 0
 
 
-def parted(storage, where, watched, first):
-    """Parent and child write after a fork, and one of them closes the store before the other goes on."""
+def check_writes_after_fork(storage, where, watched, first):
+    """Let parent and child write after a fork, and one of them close the store before the other one writes again."""
     storage.enqueue([Task("before", "add")], 1.0, PRODUCER)
     if watched:
         storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.01)
@@ -71,20 +71,20 @@ def parted(storage, where, watched, first):
     if first == "child":
         assert child.step()
         assert child.step()
-        assert child.over()
+        assert child.wait()
         write("parent, later")
     else:
         storage.close()
         assert child.step()
         assert child.step()
-        assert child.over()
-    there = {"before", "child", "parent", f"{'parent' if first == 'child' else 'child'}, later"}
+        assert child.wait()
+    expected = {"before", "child", "parent", f"{'parent' if first == 'child' else 'child'}, later"}
     with closing(open_storage(where, "default")) as store:
-        assert {task.id for task in store.tasks()} == there
+        assert {task.id for task in store.tasks()} == expected
 
 
-def beside_threads(storage):
-    """Forks, one after the other, while threads write and wait."""
+def check_forks_beside_threads(storage):
+    """Fork ten times, one after the other, while threads write and wait."""
     stop = threading.Event()
     storage.counts()
 
@@ -104,7 +104,7 @@ def beside_threads(storage):
         for n in range(10):
             child = Fork(lambda n=n: storage.enqueue([Task(f"child-{n}", "add")], 1.0, PRODUCER))
             assert child.step()
-            assert child.over()
+            assert child.wait()
         stop.set()
         waiting.result()
         written = sum(thread.result() for thread in threads)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests: where it is, and a database of their own on it."""
+"""The PostgreSQL server of the tests, and databases on it."""
 
 import functools
 import itertools
@@ -16,13 +16,13 @@ from lifecycle.storage.postgres.session import Statement
 
 SERVER = os.environ.get("LIFECYCLE_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 ASYNCHRONOUS = "-c synchronous_commit=off"
-"""Commits that do not wait for the disk: nothing here is about power cuts."""
+"""Commits do not wait for the disk: no test is about power cuts."""
 _numbers = itertools.count()
 
 
 @functools.cache
-def why_not():
-    """Why there is no server, if there is none."""
+def unavailable_reason():
+    """Return why the server cannot be reached; ``None`` if it can."""
     try:
         psycopg.connect(SERVER, connect_timeout=5).close()
     except psycopg.Error as error:
@@ -30,16 +30,16 @@ def why_not():
     return None
 
 
-def required():
-    """Skip what needs the server if it is not there; on CI it has to be there."""
-    if reason := why_not():
+def require_server():
+    """Skip the test if the server cannot be reached; on CI, fail."""
+    if reason := unavailable_reason():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 @contextmanager
-def a_database():
-    """A database of one's own: its URL."""
-    required()
+def temporary_database():
+    """Create a database, drop it in the end; the URL."""
+    require_server()
     name = f"lifecycle_test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(SERVER, autocommit=True) as db:
         db.execute(f"create database {name} template template0 encoding 'UTF8'")
@@ -49,30 +49,30 @@ def a_database():
             db.execute(f"drop database {name} with (force)")
 
 
-def told(url, **options):
-    """The URL, with options."""
+def postgres_store_url(url, **options):
+    """Return the URL of a store in a database, with options."""
     parts = urlsplit(url)
     return parts._replace(query=urlencode({"options": ASYNCHRONOUS, "connect_timeout": "5"} | options)).geturl()
 
 
-def a_name():
-    """Of a queue, or a schema, that nobody has used."""
+def unused_name():
+    """Return a name for a queue or a schema that is not in use."""
     return f"q{next(_numbers)}"
 
 
-def opened(url, queue="default", **options):
-    """A store in the database."""
-    return open_storage(told(url, **options), queue)
+def open_store(url, queue="default", **options):
+    """Return a store in the database."""
+    return open_storage(postgres_store_url(url, **options), queue)
 
 
 @contextmanager
 def connected(url, **options):
-    """A connection to the database, for SQL that is typed by hand."""
+    """Connect to the database, for SQL that is typed by hand."""
     with psycopg.connect(url, autocommit=True, **options) as db:
         yield db
 
 
 def overwrite(storage, task_id, column, data):
-    """Change a task's row by hand."""
+    """Change a column of a task's row by hand."""
     table = quoted(storage._server.schema) + ".task"
     storage._server.write((Statement(b"", f"update {table} set {column} = $2 where id = $1".encode()), (task_id, data)))

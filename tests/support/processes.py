@@ -1,4 +1,4 @@
-"""Real processes for the tests: consumers that run the tasks of `programs/`, what they tell, and how they end."""
+"""Consumers of the tests as processes: they run the tasks of `programs/` and send events to the tests."""
 
 import importlib.util
 import json
@@ -22,30 +22,30 @@ from lifecycle.storage.base import Channel
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
 PATIENCE = 30.0
-"""Seconds that anything may take on a machine that is busy."""
+"""Seconds that a test waits for an event before it fails, on a busy machine too."""
 NOISE = 10.0
-"""Seconds that such a machine may add to what the law bounds."""
+"""Seconds that a busy machine may add to a time limit of the law."""
 LEASE = 1.6
-"""Seconds; of the queues whose consumers die."""
+"""Seconds: lease of queues whose consumers are killed."""
 LONG = 60.0
-"""Seconds; of the queues whose consumers do not."""
+"""Seconds: lease of queues whose consumers live on."""
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
-"""When a task expired that shall not run: who claims it may have looked at the clock before it was enqueued."""
+"""Expiry of a task that must not run. (A claim may use a moment just before the enqueuing.)"""
 DELAY = 0.4
-"""Seconds; where the law's scenarios say ten."""
+"""Seconds: the delay of scenarios, in place of the law's ten."""
 
 
 def until(condition, what="what the test waits for"):
-    """Wait until `condition()` is true, and return what it gave; for what cannot be awaited in a better way."""
+    """Wait until `condition()` is true, and return its value. Polls: use it only where no event can be awaited."""
     deadline = time.monotonic() + PATIENCE
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} does not come"
+        assert time.monotonic() < deadline, f"timed out: {what}"
         time.sleep(0.002)
     return value
 
 
 def settled(queue, *results, patience=PATIENCE):
-    """Wait until these tasks are at rest; the states that they rest in."""
+    """Wait until these tasks are at rest; return their states."""
     deadline = time.monotonic() + patience
     while True:
         generation = queue.storage.generation(Channel.OUTCOME)
@@ -59,28 +59,28 @@ def settled(queue, *results, patience=PATIENCE):
 
 
 def states(result):
-    """The states in a task's history, in one line."""
+    """Return the states of a task's history, as a text."""
     return " ".join(record.state for record in result.history())
 
 
 def signals(result):
-    """The signals of the states in a task's history, in one line, the producer's left out."""
+    """Return the signals of a task's history without the producer's first one, as a text."""
     return " ".join(LIFECYCLE.state(record.state).signal for record in result.history()[1:])
 
 
 def is_path(names):
-    """Are these states, one after the other, a way through the table from its beginning?"""
+    """Return whether these states are a path of the table from its beginning."""
     return names[0] == LIFECYCLE.initial and all(end in LIFECYCLE.targets(start) for start, end in pairwise(names))
 
 
 def environment(**more):
-    """The environment of a process that is to find the programs, and what this process finds."""
+    """Return the environment of a process that can import the programs, and all that this process can import."""
     path = os.pathsep.join(filter(None, [str(PROGRAMS), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path} | more
 
 
-class Wire:
-    """A pipe with a name, on which any number of processes tell, a line of JSON each, what happens in them."""
+class EventPipe:
+    """Named pipe on which any number of processes send events, each a line of JSON."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -88,58 +88,58 @@ class Wire:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self.writer = os.open(path, os.O_WRONLY)
         os.set_blocking(reader, True)
-        self.told = []
+        self.all = []
         self._marks = 0
-        self._came = threading.Condition()
+        self._arrival = threading.Condition()
         self._thread = threading.Thread(target=self._read, args=(reader,), daemon=True)
         self._thread.start()
 
     def _read(self, reader):
         with os.fdopen(reader, "rb") as lines:
             for line in lines:
-                with self._came:
-                    self.told.append(json.loads(line))
-                    self._came.notify_all()
+                with self._arrival:
+                    self.all.append(json.loads(line))
+                    self._arrival.notify_all()
 
-    def _matching(self, what):
-        return [one for one in list(self.told) if what.items() <= one.items()]
+    def _matching(self, values):
+        return [event for event in list(self.all) if values.items() <= event.items()]
 
-    def wait_for(self, count=1, **what):
-        """Wait until so many things were told that have these values; the last of them."""
-        with self._came:
-            came = self._came.wait_for(lambda: len(self._matching(what)) >= count, PATIENCE)
-        assert came, f"nobody tells {what}; told was {self.told[-20:]}"
-        return self._matching(what)[count - 1]
+    def wait_for(self, count=1, **values):
+        """Wait until `count` events with these values have come; return the last of them."""
+        with self._arrival:
+            came = self._arrival.wait_for(lambda: len(self._matching(values)) >= count, PATIENCE)
+        assert came, f"no event with {values}; last events: {self.all[-20:]}"
+        return self._matching(values)[count - 1]
 
-    def heard(self, **what):
-        """All that was told until now and has these values."""
-        if self.writer is not None:  # what was told before this mark has been read when it comes
+    def received(self, **values):
+        """Return all events until now that have these values."""
+        if self.writer is not None:  # events sent before this mark have been read when the mark is read
             self._marks += 1
             os.write(self.writer, json.dumps({"mark": self._marks}).encode() + b"\n")
             self.wait_for(mark=self._marks)
-        return self._matching(what)
+        return self._matching(values)
 
-    def signals(self, result, **what):
-        """The signals of a task that were told, in one line."""
-        return " ".join(one["signal"] for one in self.heard(id=result.id, **what) if "signal" in one)
+    def signals(self, result, **values):
+        """Return the signals among the events of a task, as a text."""
+        return " ".join(event["signal"] for event in self.received(id=result.id, **values) if "signal" in event)
 
-    def hang_up(self):
-        """Read what is still to come; all processes that tell have ended."""
+    def close(self):
+        """Read the last events. All processes that send must have ended."""
         if self.writer is not None:
             os.close(self.writer)
             self.writer = None
             self._thread.join(PATIENCE)
-            assert not self._thread.is_alive(), "somebody is still on the line"
+            assert not self._thread.is_alive(), "a process still has the pipe open"
 
 
-class Works:
-    """A queue with the tasks of a program, and consumers of it that come and go."""
+class ConsumerGroup:
+    """Queue with the tasks of a program, and the consumer processes of the queue."""
 
     def __init__(self, folder, program="chores", *, name="work.db", url=None, **options):
-        """`url`: of its store; else it is in a file. `options`: of the queue."""
+        """`url`: of the store, by default an SQLite file; `options`: of the queue."""
         self.folder, self.program, self.file = folder, program, folder / name
         self.url = url or f"sqlite:///{self.file}"
-        self.wire = Wire(folder / f"{name}.wire")
+        self.events = EventPipe(folder / f"{name}.events")
         self._setting = {"url": self.url, "queue": options, "folder": str(folder), "delay": DELAY}
         self._logs = []
         self.consumers = []
@@ -147,20 +147,20 @@ class Works:
         self.queue = self.tasks.queue
 
     def _load(self):
-        """The program's module, as a producer imports it: anew for each works."""
+        """Import the program's module as a producer does; each group has a module of its own."""
         spec = importlib.util.spec_from_file_location(self.program, PROGRAMS / f"{self.program}.py")
         module = importlib.util.module_from_spec(spec)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PROGRAM", json.dumps(self._setting | {"wire": None}))
+            patch.setenv("PROGRAM", json.dumps(self._setting | {"events": None}))
             spec.loader.exec_module(module)
         return module
 
     def environment(self):
-        """Of a process that imports the program and tells what it does."""
-        return environment(PROGRAM=json.dumps(self._setting | {"wire": self.wire.path}))
+        """Return the environment of a process that imports the program and sends events."""
+        return environment(PROGRAM=json.dumps(self._setting | {"events": self.events.path}))
 
-    def hire(self, *options, wait=True, **more):
-        """Start a consumer with these options of the command line, and wait until its first worker is up."""
+    def start_consumer(self, *options, wait=True, **more):
+        """Start a consumer with options of the command line; unless `wait` is false, wait for its first worker."""
         log = self.folder / f"consumer-{len(self._logs)}.log"
         self._logs.append(log)
         with log.open("wb") as stderr:
@@ -175,55 +175,55 @@ class Works:
         consumer.log = log
         self.consumers.append(consumer)
         if wait:
-            self.wire.wait_for(consumer=consumer.pid, note="up")
+            self.events.wait_for(consumer=consumer.pid, note="up")
         return consumer
 
-    def by(self, pid):
-        """The consumer that is this process."""
+    def consumer_with_pid(self, pid):
+        """Return the consumer with this process id."""
         return next(consumer for consumer in self.consumers if consumer.pid == pid)
 
     def logs(self):
-        """All that the consumers have logged."""
+        """Return the logs of all consumers."""
         return "".join(log.read_text() for log in self._logs)
 
-    def open_gate(self):
-        """Let those tasks end that wait for it."""
-        (self.folder / "gate").touch()
+    def release_tasks(self):
+        """Let the tasks end that wait for their release."""
+        (self.folder / "release").touch()
 
     def close(self):
-        """Send everybody home."""
-        self.open_gate()
+        """Kill all consumers, and close the queue."""
+        self.release_tasks()
         for consumer in self.consumers:
             consumer.kill()
             consumer.wait()
-        self.wire.hang_up()
+        self.events.close()
         self.queue.close()
 
 
 @contextmanager
-def opened(folder, program="chores", **options):
-    """Works for a test, closed after it; nothing that its consumers log is a traceback."""
-    works = Works(folder, program, **options)
+def consumer_group(folder, program="chores", **options):
+    """Open a group of consumers, and close it in the end; fail if a consumer has logged a traceback."""
+    group = ConsumerGroup(folder, program, **options)
     try:
-        yield works
+        yield group
     finally:
-        works.close()
-    assert "Traceback" not in works.logs()
+        group.close()
+    assert "Traceback" not in group.logs()
 
 
-def end(consumer, how=signal.SIGINT):
-    """Tell a consumer to end and wait until it has; its exit code."""
-    consumer.send_signal(how)
+def stop_process(consumer, number=signal.SIGINT):
+    """Send a signal to a consumer and wait for its end; return its exit code."""
+    consumer.send_signal(number)
     return consumer.wait(PATIENCE)
 
 
-def said(consumer, text, count=1):
-    """Wait until a consumer has logged a text so often."""
+def wait_for_log(consumer, text, count=1):
+    """Wait until a consumer has logged a text `count` times."""
     until(lambda: consumer.log.read_text().count(text) >= count, f"{text!r} in the log of consumer {consumer.pid}")
 
 
 def freeze(consumer, file):
-    """Stop a process, at a moment when it does not keep the file locked: nobody else could write to it then."""
+    """Stop a process with SIGSTOP at a moment when it does not hold a lock of the SQLite file."""
     process = psutil.Process(consumer.pid)
     while True:
         consumer.send_signal(signal.SIGSTOP)
@@ -241,8 +241,8 @@ def freeze(consumer, file):
 
 
 @contextmanager
-def consuming(folder, module, *options):
-    """A consumer, as a process, of the queue in a module that a test has written into that folder."""
+def consumer_process(folder, module, *options):
+    """Run a consumer of the queue in a module that a test has written into the folder; kill it in the end."""
     log = folder / "consumer.log"
     with log.open("ab") as stderr:
         consumer = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A Redis server for the tests: where it is, and one of their own that they may do anything to."""
+"""The Redis server of the tests, and private servers that a test may stop and configure."""
 
 import functools
 import itertools
@@ -23,8 +23,8 @@ _numbers = itertools.count()
 
 
 @functools.cache
-def why_not():
-    """Why there is no server, if there is none."""
+def unavailable_reason():
+    """Return why the server cannot be reached; ``None`` if it can."""
     try:
         with connected(SERVER) as db:
             db.ping()
@@ -33,65 +33,65 @@ def why_not():
     return None
 
 
-def required():
-    """Skip what needs the server if it is not there; on CI it has to be there."""
-    if reason := why_not():
+def require_server():
+    """Skip the test if the server cannot be reached; on CI, fail."""
+    if reason := unavailable_reason():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 @contextmanager
 def connected(url, **options):
-    """A connection to the server, for commands that are typed by hand."""
+    """Connect to the server, for commands that are typed by hand."""
     with closing(redis.Redis.from_url(url, **options)) as db:
         yield db
 
 
-def a_prefix():
-    """Of keys, that nobody has used."""
+def unused_prefix():
+    """Return a prefix of keys that is not in use."""
     return f"test-{_run}-{next(_numbers)}"
 
 
 def keys(db, prefix):
-    """All keys that begin so."""
+    """Return the keys with a prefix."""
     return list(db.scan_iter(match=f"{{{prefix}:*", count=5000))
 
 
-def clear_away(prefix=f"test-{_run}-*"):
-    """Delete what the tests of this run have left on the server."""
-    if why_not() is None:
+def delete_test_keys(prefix=f"test-{_run}-*"):
+    """Delete the keys that the tests of this run have left on the server."""
+    if unavailable_reason() is None:
         with connected(SERVER) as db:
             for key in db.scan_iter(match=f"{{{prefix}:*", count=5000):
                 db.unlink(key)
 
 
-def told_redis(prefix=None, url=SERVER, **options):
-    """The URL of an empty store, with options."""
-    options = {"prefix": prefix or a_prefix(), "patience": "30"} | options
+def redis_store_url(prefix=None, url=SERVER, **options):
+    """Return the URL of an empty store, with options."""
+    options = {"prefix": prefix or unused_prefix(), "patience": "30"} | options
     return urlsplit(url)._replace(query=urlencode(options)).geturl()
 
 
-def opened(prefix, queue="default", **options):
-    """A store on the server."""
-    return open_storage(told_redis(prefix, **options), queue)
+def open_store(prefix, queue="default", **options):
+    """Return a store on the server."""
+    return open_storage(redis_store_url(prefix, **options), queue)
 
 
-def _a_port():
-    """One that nobody listens to, nor to the one that a node of a cluster has besides: 10,000 higher."""
+def _free_port():
+    """Return a free port; the second port of a node of a cluster is 10,000 higher."""
     while True:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             if (port := free.getsockname()[1]) < 55_000:
                 return port
 
 
-class Private:
-    """A server of the test's own, which can be restarted."""
+class PrivateServer:
+    """A server for one test, which can be restarted."""
 
     def __init__(self, folder, *options):
-        required()
+        require_server()
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
             (pytest.fail if os.environ.get("CI") else pytest.skip)("no redis-server to start one of our own")
-        self.port = _a_port()
+        self.port = _free_port()
         folder.mkdir(exist_ok=True)
         self._command = [
             program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
@@ -101,7 +101,7 @@ class Private:
         self._process = None
 
     def start(self):
-        """Start it, and wait for it."""
+        """Start the server, and wait until it answers."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         patient = Retry(ConstantBackoff(0.02), 1500)
         again = [redis.exceptions.BusyLoadingError]
@@ -110,20 +110,20 @@ class Private:
         return self
 
     def kill(self):
-        """End it, as a power cut would."""
+        """Kill the server, as a power cut would."""
         self._process.kill()
         self._process.wait()
 
     def restart(self):
-        """The same, and start it anew on what it had written."""
+        """Kill the server, and start it again with its data."""
         self.kill()
         self.start()
 
 
 @contextmanager
-def a_server(folder, *options):
-    """A server of one's own."""
-    server = Private(folder, *options).start()
+def private_server(folder, *options):
+    """Start a server, kill it in the end."""
+    server = PrivateServer(folder, *options).start()
     try:
         yield server
     finally:
@@ -131,6 +131,6 @@ def a_server(folder, *options):
 
 
 def overwrite(storage, task_id, field, data):
-    """Change a task's hash by hand."""
+    """Change a field of a task's hash by hand."""
     with connected(SERVER) as db:
         db.hset(f"{storage._server.prefix}:task:{task_id}", field, data)

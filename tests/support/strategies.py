@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.profiles import examples
 
 from lifecycle.core.task import Record, Task, read_history
-from lifecycle.testing.strategies import moments, outcomes
+from lifecycle.testing.strategies import all_times, outcomes
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """Settings of Hypothesis under which a slow machine is no failure."""
@@ -65,7 +65,7 @@ def of_kind(*kinds):
 
 # Tasks -------------------------------------------------------------------------------------------------------------
 
-maybe = st.none() | moments
+maybe = st.none() | all_times
 endings = outcomes(ENDINGS)
 """Outcomes of attempts, with every trigger that ends an attempt."""
 

@@ -1,4 +1,4 @@
-"""The ways that an attempt may end, and tasks that end so."""
+"""Endings of an attempt, and task functions that end in each way."""
 
 from lifecycle import CancelExecution, RateLimitExceeded, RetryTask, TaskInterrupted, TaskLockedException, TaskTimeout
 
@@ -15,7 +15,7 @@ ENDINGS = {
 
 
 def ending(queue, how, **options):
-    """A task whose first attempt ends so."""
+    """Return a task function whose first attempt ends in this way."""
 
     @queue.task(context=True, name=how, **options)
     def ends(task=None):
@@ -26,8 +26,8 @@ def ending(queue, how, **options):
     return ends
 
 
-def ending_body(how):
-    """The same as a body that may be retried; what is interrupted is so each time."""
+def ending_function(how):
+    """Return a plain function whose first attempt ends in this way; with "interrupted" each attempt does."""
 
     def ends(task=None):
         if how == "interrupted":

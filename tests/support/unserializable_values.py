@@ -1,4 +1,4 @@
-"""Values of types that `MsgpackSerializer` does not carry, and what else the tests of serializers share."""
+"""Values of types that `MsgpackSerializer` does not store, and settings and values for tests of serializers."""
 
 import collections
 import dataclasses
@@ -52,7 +52,7 @@ class Items(list):
     pass
 
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 -- what users have
+Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 -- users have such types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +69,13 @@ class Struct(msgspec.Struct, frozen=True):
     x: int = 1
 
 
-class Odd(type):
-    """A metaclass whose classes cannot be hashed."""
+class UnhashableType(type):
+    """Metaclass whose classes cannot be hashed."""
 
     __hash__ = None
 
 
-class Unhashable(metaclass=Odd):
+class Unhashable(metaclass=UnhashableType):
     pass
 
 

@@ -1,4 +1,4 @@
-"""Values as tasks take and give them, of every type that `MsgpackSerializer` carries, and their exact comparison."""
+"""Arguments and results of every type that `MsgpackSerializer` stores, and their exact comparison."""
 
 import struct
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -23,7 +23,7 @@ def _folded(moments):
 
 @cache
 def scalars():
-    """Scalars: values without parts, which can be keys."""
+    """Return scalars: values without parts, which can be keys."""
     return st.one_of(
         st.none(),
         st.booleans(),
@@ -45,7 +45,7 @@ def scalars():
 
 @cache
 def keys():
-    """Hashable values: scalars, and tuples and frozensets of them, nested."""
+    """Return hashable values: scalars, and nested tuples and frozensets of scalars."""
     return st.recursive(
         scalars(),
         lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
@@ -55,7 +55,7 @@ def keys():
 
 @cache
 def values():
-    """Anything that `MsgpackSerializer` carries, nested anyhow."""
+    """Return values of any type that `MsgpackSerializer` stores, nested in any way."""
     return st.recursive(
         keys() | st.binary(max_size=20).map(bytearray) | st.just(Decimal("sNaN")) | st.sets(keys(), max_size=3),
         lambda inner: (
@@ -68,7 +68,7 @@ def values():
 
 
 def exact(value):
-    """A text that is the same for two values only if they are equal and of the same types at every level.
+    """Return a text that is the same for two values only if they are equal and of the same types at every level.
 
     Unlike ``==``: nan is nan, 1 is neither 1.0 nor True, -0.0 is not 0.0, Decimal("1.0") is not Decimal("1"), the order
     of a dict and the fold and the offset of a time count.
@@ -92,5 +92,5 @@ def exact(value):
         case None | bool() | int() | str() | bytes() | bytearray() | date() | timedelta() | Decimal() | UUID():
             inner = hex(value) if kind is int else repr(value)  # hex has no limit of digits
         case _:
-            raise AssertionError(f"no value of a kind known here: {value!r}")
+            raise AssertionError(f"value of an unknown type: {value!r}")
     return f"{kind.__module__}.{kind.__qualname__}({inner})"

@@ -1,61 +1,28 @@
-"""Assertions on what was enqueued, running it in the test's thread, and a store of the test's own, without pytest."""
+"""`assert_enqueued` and `refute_enqueued` find tasks by function and arguments, on any store."""
 
-import asyncio
-import threading
-from datetime import UTC, datetime, timedelta
-from math import inf
-from types import SimpleNamespace
+from datetime import UTC, datetime
 from unittest.mock import ANY
 
 import pytest
-from conftest import PATIENCE, Heard, another_thread, states
+from conftest import PATIENCE, another_thread
 from hypothesis import given
 from hypothesis import strategies as st
+from support.small_app import functions, refusal
 from support.values import values
 
 from lifecycle import (
-    CancelExecution,
     ConfigurationError,
-    LifecycleError,
     MsgpackSerializer,
-    RetryTask,
-    StorageError,
     TaskQueue,
-    TaskTimeout,
-    UnknownTask,
-    Unserializable,
 )
 from lifecycle.storage import MemoryStorage
-from lifecycle.testing import VirtualClock
-from lifecycle.testing.assertions import SHOWN, assert_enqueued, refute_enqueued
-from lifecycle.testing.inline import drain, perform, testing_mode
-
-
-def functions(queue):
-    """Two of them."""
-
-    @queue.task(name="add")
-    def add(a, b=1, *rest, c=None):
-        return a
-
-    @queue.task(name="other")
-    def other(a=0):
-        return a
-
-    return SimpleNamespace(add=add, other=other)
+from lifecycle.testing.assertions import SHOWN_TASK_LIMIT, assert_enqueued, refute_enqueued
 
 
 @pytest.fixture
 def app(queue):
-    """A program."""
+    """Return a program of two functions."""
     return functions(queue)
-
-
-def refusal(call, *args, **kwargs):
-    """What an assertion that does not hold says."""
-    with pytest.raises(AssertionError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value)
 
 
 # What was enqueued -------------------------------------------------------------------------------------------------
@@ -63,8 +30,8 @@ def refusal(call, *args, **kwargs):
 
 @pytest.mark.untraced
 @given(values(), st.lists(values(), max_size=2))
-def test_found_by_its_arguments(argument, others):
-    """Whatever a task was called with, it is found by that, and not by what else was enqueued."""
+def test_task_is_found_by_its_arguments(argument, others):
+    """A task is found by its own arguments, whatever they are, and not by other tasks' arguments."""
     queue = TaskQueue("memory://")
     app = functions(queue)
     result = app.add(argument)
@@ -76,8 +43,8 @@ def test_found_by_its_arguments(argument, others):
     queue.close()
 
 
-def test_however_they_are_passed(app):
-    """Arguments are compared by the parameters that get them: by place, by name, or by default."""
+def test_form_of_the_call_does_not_matter(app):
+    """Arguments are compared by parameter, whether they are given by position, by name or by default."""
     result = app.add(1, b=2)
     for args, kwargs in ((1, 2), {}), ((1,), {"b": 2}), ((), {"a": 1, "b": 2}), ((1, 2), {"c": None}), ((ANY, 2), {}):
         assert assert_enqueued(app.add, *args, **kwargs).id == result.id
@@ -85,16 +52,16 @@ def test_however_they_are_passed(app):
         refute_enqueued(app.add, *args, **kwargs)
 
 
-def test_any_arguments(app):
+def test_ellipsis_means_any_arguments(app):
     """Three dots as the only argument mean any arguments, not none."""
     refute_enqueued(app.other, ...)
     result = app.other(3)
     assert assert_enqueued(app.other, ...).id == result.id
     refute_enqueued(app.other)
-    assert "there should be no task other(...)" in refusal(refute_enqueued, app.other, ...)
+    assert "no task other(...) was expected" in refusal(refute_enqueued, app.other, ...)
 
 
-def test_in_whatever_state(app, queue, clock):
+def test_task_is_found_in_any_state(app, queue, clock):
     """A task is found while it waits, is scheduled, and when it has run; of several alike the newest is returned."""
     first = app.add.schedule((1,), delay=5)
     assert assert_enqueued(app.add, 1).state == "queued"
@@ -109,9 +76,9 @@ def test_in_whatever_state(app, queue, clock):
     assert assert_enqueued(app.add, 1).id == newest.id
 
 
-def test_beyond_one_page(app, monkeypatch):
-    """It is found however many were enqueued since."""
-    monkeypatch.setattr("lifecycle.testing.assertions.PAGE", 2)
+def test_task_is_found_beyond_the_first_page(app, monkeypatch):
+    """A task is found however many tasks were enqueued after it."""
+    monkeypatch.setattr("lifecycle.testing.assertions.PAGE_SIZE", 2)
     result = app.add(1)
     for n in range(5):
         app.other(n)
@@ -119,8 +86,8 @@ def test_beyond_one_page(app, monkeypatch):
         refute_enqueued(app.add, 2)
 
 
-def test_waiting_for_it(app):
-    """It waits for a task that another thread enqueues, and is told of it: its timeout is no delay."""
+def test_assertion_waits_for_a_task_of_another_thread(app):
+    """The assertion waits for a task of another thread, and returns as soon as there is one."""
     with another_thread(lambda: app.add(1)):
         task = assert_enqueued(app.add, 1, timeout=PATIENCE)
     assert task.name == "add"
@@ -128,15 +95,15 @@ def test_waiting_for_it(app):
         assert "add(2): queued" in refusal(refute_enqueued, app.add, 2, timeout=PATIENCE)
 
 
-def test_waiting_in_vain(app):
-    """After its timeout it says what did not come, and for how long it waited."""
+def test_timeout_is_in_the_message(app):
+    """After its timeout the message says what was missing, and how long the assertion waited."""
     app.add(1)
     refute_enqueued(app.add, 2, timeout=0.01)
-    assert "no task add(2) was enqueued within 0.01 s; of that" in refusal(assert_enqueued, app.add, 2, timeout=0.01)
+    assert "no task add(2) was enqueued within 0.01 s; tasks of" in refusal(assert_enqueued, app.add, 2, timeout=0.01)
 
 
-def test_another_queue(app, make):
-    """It looks into the function's own queue, or into another if told so."""
+def test_other_queue_is_searched_only_if_given(app, make):
+    """The function's own queue is searched, or the queue that is given."""
     app.add(1)
     other = make(name="elsewhere")
     refute_enqueued(app.add, 1, queue=other)
@@ -145,8 +112,8 @@ def test_another_queue(app, make):
     refute_enqueued(app.add, 2)
 
 
-def test_what_it_says(app, queue, clock):
-    """A failed assertion lists the tasks of that function, newest first, with what they are; else how many others."""
+def test_message_lists_the_tasks_of_the_function(app, queue, clock):
+    """A failed assertion lists the tasks of that function, newest first, or else the number of other tasks."""
     assert refusal(assert_enqueued, app.add, 1, c="x") == (
         "no task add(1, c='x') was enqueued, and no other of that function; the queue is empty"
     )
@@ -156,26 +123,27 @@ def test_what_it_says(app, queue, clock):
     )
     one = app.add(1, b=2)
     assert refusal(assert_enqueued, app.add, 1).splitlines() == [
-        "no task add(1) was enqueued; of that function there is:",
+        "no task add(1) was enqueued; tasks of that function:",
         f"  add(1, b=2): queued, task {one.id}",
     ]
     queue.run_next()
     queue.run_next()
     two = app.add.schedule(("x",), eta=datetime(2100, 1, 1, tzinfo=UTC))
     assert refusal(assert_enqueued, app.add, 1).splitlines() == [
-        "no task add(1) was enqueued; of that function there are:",
+        "no task add(1) was enqueued; tasks of that function:",
         f"  add('x'): queued, not before 2100-01-01T00:00:00+00:00, task {two.id}",
         f"  add(1, b=2): complete, task {one.id}",
     ]
-    app.add.map(range(SHOWN))
+    app.add.map(range(SHOWN_TASK_LIMIT))
     assert refusal(assert_enqueued, app.add, "y").splitlines()[-1] == "  and 2 older ones"
     assert refusal(refute_enqueued, app.add, 1, 2) == (
-        f"there should be no task add(1, 2), but this was enqueued:\n  add(1, b=2): complete, task {one.id}"
+        f"no task add(1, 2) was expected, but one was enqueued:\n  add(1, b=2): complete, task {one.id}"
     )
 
 
-def test_what_cannot_be_read(app, queue):
-    """A task whose arguments cannot be read, or do not fit the function any more, is none of those looked for."""
+@pytest.mark.parametrize("kind", ["memory"])
+def test_unreadable_task_matches_nothing(app, queue):
+    """A task whose arguments cannot be read, or do not fit the function any more, matches nothing."""
     task = app.add.s(1)
     app.add(2)
     stranger = queue.task(name="stranger")(lambda n, m: n).s(1, 2)
@@ -189,20 +157,19 @@ def test_what_cannot_be_read(app, queue):
         assert "add(arguments that cannot be read): queued" in refusal(assert_enqueued, app.add, 1)
 
 
-test_what_cannot_be_read = pytest.mark.parametrize("kind", ["memory"])(test_what_cannot_be_read)
-
-
-def test_wrong_questions(app):
-    """Arguments that do not fit the function are an error of the test, as is a function that is no task's."""
+def test_wrong_arguments_and_plain_functions_raise(app):
+    """Arguments that do not fit the function raise `TypeError`; a plain function raises `ConfigurationError`."""
     for call in assert_enqueued, refute_enqueued:
         with pytest.raises(TypeError, match=r"add.*missing a required argument: 'a'"):
             call(app.add)
-        with pytest.raises(ConfigurationError, match=r"is no decorated function: give what @queue\.task\(\) made"):
+        with pytest.raises(
+            ConfigurationError, match=r"is no task function: pass a function decorated with @queue\.task\(\)"
+        ):
             call(len, [])
 
 
-def test_as_the_serializer_gives_it_back():
-    """What a serializer changes on the way is found by what was passed, and by what arrives."""
+def test_task_is_found_by_arguments_as_the_serializer_returns_them():
+    """Arguments that a serializer changes are found as they were passed, and as the worker gets them."""
 
     class Lists(MsgpackSerializer):
         def loads(self, data):
@@ -214,237 +181,4 @@ def test_as_the_serializer_gives_it_back():
     app.add((1, 2))
     assert_enqueued(app.add, (1, 2))
     assert_enqueued(app.add, [1, 2])
-    queue.close()
-
-
-# Draining ----------------------------------------------------------------------------------------------------------
-
-
-def test_draining(queue, app, clock):
-    """What is due runs, in order, with what that enqueues, and is returned as it came out; nothing waits, time stands."""
-
-    @queue.task(name="chain")
-    def chain(n):
-        return chain(n - 1).id if n else None
-
-    @queue.task(name="fail")
-    def fail():
-        raise OSError
-
-    later = app.add.schedule((1,), delay=60)
-    first, failed = chain(2), fail()
-    before = clock.now()
-    ran = drain(queue)
-    assert [(task.name, task.state) for task in ran] == [
-        ("chain", "complete"),
-        ("fail", "error"),
-        ("chain", "complete"),
-        ("chain", "complete"),
-    ]
-    assert (ran[0].id, ran[1].id, ran[2].id) == (first.id, failed.id, first.get())
-    assert later.state == "scheduled"
-    assert clock.now() == before
-    assert drain(queue) == []
-
-
-def test_draining_until(queue, app, clock):
-    """With `until` time passes from one due moment to the next, each task sees its own, and then up to that moment."""
-    seen = []
-
-    @queue.task(retries=3, retry_delay=10, retry_backoff=2, name="flaky")
-    def flaky():
-        seen.append(clock.now() - start)
-        raise OSError
-
-    start = clock.now()
-    result = flaky()
-    just, after = app.add.schedule((1,), delay=30), app.add.schedule((2,), delay=30.5)
-    ran = drain(queue, until=30)
-    assert seen == [0, 10, 30]
-    assert {task.id for task in ran} == {result.id, just.id}
-    assert after.state == "scheduled"
-    assert clock.now() == start + 30
-    drain(queue, until=datetime.fromtimestamp(start + 31, UTC))
-    assert after.get() == 2
-    assert clock.now() == start + 31
-    drain(queue, until=timedelta(seconds=1))
-    assert clock.now() == start + 32
-    drain(queue, until=inf)
-    assert seen == [0, 10, 30, 70]
-    assert clock.now() == start + 70
-    assert drain(queue, until=start) == []
-    assert drain(queue, until=datetime.fromtimestamp(start, UTC)) == []
-    assert clock.now() == start + 70 + start  # it does not go back
-
-
-def test_draining_for_ever(queue, clock):
-    """Tasks without end, be it that they enqueue one another or are retried for ever, end a drain at its limit."""
-
-    @queue.task(name="again")
-    def again():
-        again()
-
-    @queue.task(retries=2**31 - 1, retry_delay=1, name="retried")
-    def retried():
-        raise OSError
-
-    again()
-    assert refusal(drain, queue, limit=7).startswith("drain: 7 tasks have run, and there are more")
-    assert queue.counts()["complete"] == 8
-    queue.flush()
-    again.revoke()
-    result = retried()
-    assert f"The last was retried, attempt 21 of task {result.id}" in refusal(drain, queue, until=inf, limit=20)
-    queue.flush()
-    result = [retried() for _ in range(3)]
-    assert len(drain(queue, limit=3)) == 3
-
-
-def test_draining_by_the_hosts_clock():
-    """A queue on the host's clock is drained of what is due; asked for the time to pass it says what it needs."""
-    queue = TaskQueue("memory://")
-    app = functions(queue)
-    app.add(1)
-    with pytest.raises(ConfigurationError, match=r"drain\(until=…\) moves the queue's clock: give it a VirtualClock"):
-        drain(queue, until=1)
-    app.add(1)
-    assert [task.name for task in drain(queue)] == ["add"]
-    queue.close()
-
-
-def test_draining_with_a_frozen_worker(queue, app, clock):
-    """What another holds is left to it: draining ends, and goes on with it when its hold has ended."""
-    queue.signal("enqueued")(lambda signal, task: None)
-    engine = queue.engine
-    release, engine.release = engine.release, lambda tasks: None
-    held = app.add(1)
-    engine.release = release
-    assert drain(queue) == []
-    assert [task.id for task in drain(queue, until=engine.lease)] == [held.id]
-
-
-# Performing --------------------------------------------------------------------------------------------------------
-
-
-def test_performing(queue):
-    """A function runs as its task would: serialized, awaited, with its task, its hooks and its lock; nothing is stored."""
-    seen = []
-    queue.pre_execute()(lambda task: seen.append((task.name, task.args)))
-
-    @queue.task(name="body", context=True, retries=2)
-    async def body(numbers, *, task):
-        with queue.lock_task("L"):
-            return numbers, task.state, task.attempt, task.retries, queue.is_locked("L")
-
-    assert perform(body, (1, [2])) == ((1, [2]), "executing", 1, 2, True)
-    assert seen == [("body", ((1, [2]),))]
-    assert not queue.is_locked("L")
-    assert sum(queue.counts().values()) == 0
-
-
-def test_performing_what_fails(queue):
-    """What the function raises is raised as it is, and so is what goes wrong around it."""
-    raised = {"os": OSError(2, "no such"), "retry": RetryTask(delay=3), "cancel": CancelExecution()}
-
-    @queue.task(name="body")
-    def body(how):
-        raise raised[how]
-
-    @queue.task(name="spin", timeout=0.05)
-    def spin():
-        while True:
-            pass
-
-    for how, error in raised.items():
-        with pytest.raises(type(error)) as caught:
-            perform(body, how)
-        assert caught.value is error
-    with pytest.raises(TaskTimeout):
-        perform(spin)
-    with pytest.raises(Unserializable, match="the result of object"):
-        perform(queue.task(name="object")(object))
-    with pytest.raises(Unserializable, match="argument 'how' of body"):
-        perform(body, object())
-    with pytest.raises(TypeError, match="missing a required argument: 'how'"):
-        perform(body)
-
-
-# A store of the test's own -----------------------------------------------------------------------------------------
-
-
-def test_put_aside(app, queue, clock):
-    """Within it the queue is empty and in memory, with the same functions and handlers; then all is as it was before."""
-    heard = Heard(queue)
-    kept = app.add(1)
-    store = queue.storage
-    later = VirtualClock(clock.now() + 1000)
-    with testing_mode(queue, later) as same:
-        assert same is queue
-        assert isinstance(queue.storage, MemoryStorage)
-        assert queue.tasks() == []
-        inner = app.add(2)
-        assert inner.task.eta is None
-        drain(queue)
-        assert inner.history()[0].at == later.now()
-        assert inner.get() == 2
-        temporary = queue.storage
-    assert queue.storage is store
-    assert heard.of(inner) == ["enqueued", "executing", "complete"]
-    assert [task.id for task in queue.tasks()] == [kept.id]
-    drain(queue)
-    assert kept.history()[0].at == clock.now()
-    with pytest.raises(StorageError, match="closed"):
-        temporary.counts()
-
-
-def test_put_aside_though_it_fails(app, queue):
-    """Whatever is raised within it, the queue is as it was before; nested ones too."""
-    store, clock = queue.storage, queue.engine.clock
-    with pytest.raises(OSError, match="it went wrong"), testing_mode(queue, VirtualClock()):
-        outer = queue.storage, queue.engine.clock
-        with pytest.raises(KeyError), testing_mode(queue):
-            assert queue.engine.clock is outer[1]
-            raise KeyError
-        assert (queue.storage, queue.engine.clock) == outer
-        raise OSError("it went wrong")
-    assert (queue.storage, queue.engine.clock) == (store, clock)
-
-
-def test_put_aside_for_threads_and_coroutines(app, queue):
-    """Other threads, and coroutines, use the same store meanwhile; a thread that waits on it is not left waiting."""
-
-    async def enqueue():
-        await asyncio.gather(*(asyncio.to_thread(app.add, n) for n in range(3)))
-        app.add(3)
-        drain(queue)
-
-    errors = []
-
-    def wait(begun):
-        try:
-            begun.set()
-            app.add.schedule((9,), delay=1000).get(blocking=True)
-        except LifecycleError as error:
-            errors.append(type(error))
-
-    with testing_mode(queue, VirtualClock()):
-        asyncio.run(enqueue())
-        assert sorted(task.args[0] for task in queue.tasks("complete")) == [0, 1, 2, 3]
-        thread = threading.Thread(target=wait, args=(begun := threading.Event(),))
-        thread.start()
-        begun.wait()
-        assert_enqueued(app.add, 9, timeout=PATIENCE)
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    assert errors in ([StorageError], [UnknownTask])
-    assert queue.tasks() == []
-
-
-def test_put_aside_at_once(clock):
-    """A queue in immediate mode is immediate there, too."""
-    queue = TaskQueue(immediate=True, clock=clock)
-    app = functions(queue)
-    with testing_mode(queue):
-        assert states(app.add(1)) == "queued executing complete"
-    assert queue.tasks() == []
     queue.close()

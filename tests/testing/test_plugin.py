@@ -1,4 +1,4 @@
-"""What tests of a program are given: the pytest plugin, run by a pytest of its own."""
+"""The pytest plugin, in a pytest run of its own."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def project(pytester):
 
 @pytest.fixture
 def run(project):
-    """Runs a test module of that program, with the plugin as users have it; what came out."""
+    """Return a function that runs a test module of that program with the plugin, and returns the result."""
 
     def run(text, *options):
         project.makepyfile(test_app=text)
@@ -47,8 +47,8 @@ def run(project):
 # Fixtures ----------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_there(project):
-    """An installed pytest lists the fixtures, each with what it is; in a process of its own, as users start it."""
+def test_pytest_lists_the_fixtures(project):
+    """``pytest --fixtures`` lists the fixtures with their descriptions."""
     found = project.runpytest_subprocess("--fixtures", "-p", "no:cacheprovider")
     found.stdout.fnmatch_lines(
         [
@@ -61,8 +61,8 @@ def test_it_is_there(project):
     )
 
 
-def test_a_queue_for_each_test(run):
-    """Each test has an empty queue in memory, on a clock that it moves, and that is closed when it is over."""
+def test_each_test_has_a_queue_of_its_own(run):
+    """Each test has an empty queue in memory, on its own virtual clock, closed after the test."""
     run(
         """
         import pytest
@@ -88,8 +88,8 @@ def test_a_queue_for_each_test(run):
     ).assert_outcomes(passed=4)
 
 
-def test_harmless_when_unused(run):
-    """A suite that uses nothing of it runs as it would without: its tests, their failures, and their own fixtures."""
+def test_plugin_changes_nothing_when_unused(run):
+    """A suite that does not use the plugin passes and fails as without it, and may define fixtures of the same names."""
     text = """
         import pytest
 
@@ -115,8 +115,8 @@ def test_harmless_when_unused(run):
         found.stdout.fnmatch_lines(["E*assert 1 == 2", "E*Failed: as it wishes"])
 
 
-def test_left_out(run):
-    """With ``-p no:lifecycle`` there are no such fixtures, and the helpers are there still."""
+def test_plugin_can_be_disabled(run):
+    """With ``-p no:lifecycle`` there are no such fixtures; the other tools still work."""
     text = """
         from lifecycle.testing.inline import drain
         def test_queue(lifecycle_queue): ...
@@ -127,20 +127,20 @@ def test_left_out(run):
     found.stdout.fnmatch_lines(["*fixture 'lifecycle_queue' not found"])
 
 
-def test_little_is_imported():
-    """The plugin, which every pytest in that environment imports, brings in no consumer and no command line."""
+def test_plugin_imports_no_consumer_and_no_hypothesis():
+    """The plugin, which every pytest run imports, imports no consumer, no command line and no Hypothesis."""
     code = "import lifecycle.testing.plugin, sys; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"lifecycle.testing.plugin", "lifecycle.queue"} <= {*modules}
-    heavy = ("consumer", "click", "rich", "lifecycle.diagrams")
+    heavy = ("hypothesis", "consumer", "click", "rich", "lifecycle.diagrams")
     assert [name for name in heavy if name in modules] == []
 
 
 # Signals -----------------------------------------------------------------------------------------------------------
 
 
-def test_signals_of_a_task(run):
-    """Recorded signals are a list of signals and ids, in order, and can be asked for those of one task."""
+def test_signals_are_recorded_in_order(run):
+    """Recorded signals are a list of signals and task ids, in order; `of` returns the signals of one task."""
     run(
         """
         def test_signals(lifecycle_queue, lifecycle_signals):
@@ -158,8 +158,8 @@ def test_signals_of_a_task(run):
     ).assert_outcomes(passed=1)
 
 
-def test_recording_from_the_middle(run):
-    """What is in the store when recording begins goes on from there: it is held to what may follow, not to the start."""
+def test_recording_starts_from_the_stored_states(run):
+    """The signals of a stored task are checked from its current state on."""
     found = run(
         """
         import pytest
@@ -187,8 +187,8 @@ def test_recording_from_the_middle(run):
     found.stdout.fnmatch_lines(["E*Failed: *signal 6 is 'complete' after 'enqueued'; legal: *"])
 
 
-def test_illegal_at_once(run):
-    """An illegal signal in the test's thread fails the test where it is sent, with the task's id and the position."""
+def test_illegal_signal_fails_the_test_at_once(run):
+    """An illegal signal in the test's thread fails the test at that line, with the task's id and the position."""
     found = run(
         """
         from lawless import lie
@@ -218,8 +218,8 @@ def test_illegal_at_once(run):
     ],
     ids=["thread", "body"],
 )
-def test_illegal_elsewhere(run, how):
-    """An illegal signal from another thread, or from a task's body, disturbs nobody there; the test fails at its end."""
+def test_illegal_signal_in_a_thread_or_function_fails_the_test_at_its_end(run, how):
+    """An illegal signal from another thread, or from a task's function, fails the test at its end."""
     found = run(
         f"""
         import threading
@@ -240,8 +240,8 @@ def test_illegal_elsewhere(run, how):
     found.stdout.fnmatch_lines(["it goes on"])
 
 
-def test_illegal_in_teardown(run):
-    """An illegal signal while fixtures are torn down makes an error of the teardown; a failed test says its own first."""
+def test_illegal_signal_in_a_teardown_is_an_error(run):
+    """An illegal signal during a teardown is an error of the teardown; a failed test keeps its own failure."""
     found = run(
         """
         import pytest, threading
@@ -269,8 +269,8 @@ def test_illegal_in_teardown(run):
     )
 
 
-def test_recording_ends(run):
-    """After the test the queue's signals go to nobody: a queue that outlives it is as it was."""
+def test_recording_ends_with_the_test(run):
+    """After the test the queue has no handler of the recording."""
     run(
         """
         from app import add, queue
@@ -293,8 +293,8 @@ def test_recording_ends(run):
 # A program's own queue ---------------------------------------------------------------------------------------------
 
 
-def test_a_programs_queue(run, tmp_path):
-    """A program's own queue works in memory for a test, as a fixture or within it; its file is not even made."""
+def test_programs_own_queue_works_in_memory(run, tmp_path):
+    """A program's own queue works in memory for a test; its file is not created."""
     run(
         """
         from datetime import timedelta
@@ -324,8 +324,8 @@ def test_a_programs_queue(run, tmp_path):
     ).assert_outcomes(passed=3)
 
 
-def test_a_failed_assertion(run):
-    """A failed `assert_enqueued` points at the test's own line, and lists what was enqueued of the function instead."""
+def test_failed_assertion_points_at_the_line_of_the_test(run):
+    """A failed `assert_enqueued` points at the line of the test, and lists the function's tasks."""
     found = run(
         """
         import app
@@ -342,7 +342,7 @@ def test_a_failed_assertion(run):
     found.stdout.fnmatch_lines(
         [
             ">*assert_enqueued(app.add, 1)",
-            "E*AssertionError: no task app.add(1) was enqueued; of that function there is:",
+            "E*AssertionError: no task app.add(1) was enqueued; tasks of that function:",
             "E*  app.add(1, 3): queued, task *",
             "test_app.py:8: AssertionError",
         ]

@@ -1,4 +1,4 @@
-"""`QueueSpec`: what can happen to a user's tasks happens, and what they get wrong is found."""
+"""`QueueSpec`: every possible failure happens to a user's tasks, and bugs in them are found."""
 
 import re
 from collections import Counter
@@ -42,21 +42,21 @@ class Chores(QueueSpec):
             self.call(lambda number=number, options=options: self.chores[which].schedule((number,), **options))
 
     def at_rest(self):
-        for task_id in self.world.heard:
+        for task_id in self.world.auditor.signals:
             result = self.queue.handle(task_id)
             if result.state == "complete":
                 assert result.get() == self.expected[task_id]
 
 
 @pytest.mark.untraced
-def test_all_that_can_happen_happens():
-    """No promise is broken, each row of the table is gone through, and each end of an attempt met, retries left or not."""
+def test_every_transition_and_every_end_of_an_attempt_is_reached():
+    """No promise is broken, every transition is taken, and attempts end in every way, with retries left and without."""
     repeat_until(lambda: run_state_machine_as_test(Chores, settings=often), Chores, lambda: not Chores.missing())
     assert Chores.missing() == []
 
 
 class Invoices(QueueSpec):
-    """A program that sends invoices; what it has sent is there to be looked at."""
+    """A program that sends invoices, and counts them."""
 
     idempotent = False
     workers = 1
@@ -92,7 +92,7 @@ SHRINKING = 30.0 if IS_THOROUGH else 3.0
 
 
 def counterexample(spec, **options):
-    """How a specification fails."""
+    """Return the text of a specification's failure."""
     with pytest.raises(AssertionError) as caught:
         # Where Hypothesis draws anew each time, the default number of examples would be a matter of luck.
         run_state_machine_as_test(
@@ -102,22 +102,22 @@ def counterexample(spec, **options):
 
 
 @pytest.mark.untraced
-def test_an_invoice_that_is_sent_twice(monkeypatch):
-    """A task that does not expect to run twice is found out, with a short way to it."""
+def test_task_that_is_not_idempotent_is_found(monkeypatch):
+    """A task that must not run twice fails, with a short counterexample."""
     monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", SHRINKING)
     text = counterexample(Invoices)
     assert "sent twice" in text
-    steps = [line for line in text.splitlines() if re.match(r"state\.(?!an_invoice|the_law)", line)]
+    steps = [line for line in text.splitlines() if re.match(r"state\.(?!an_invoice|no_promise)", line)]
     assert 3 <= len(steps) <= 10, text
 
 
-def test_an_invoice_that_is_sent_once():
-    """The same task, once it is written for that, passes."""
+def test_idempotent_task_passes():
+    """The same task passes once it is idempotent."""
     run_state_machine_as_test(Careful, settings=settings(calm, max_examples=examples(50)))
 
 
 class Forgetful(Invoices):
-    """Says that an invoice is out before its task is complete, in a handler that is wrong about what it is told."""
+    """Relies on a signal for every invoice."""
 
     idempotent = True
 
@@ -131,14 +131,14 @@ class Forgetful(Invoices):
 
 
 @pytest.mark.untraced
-def test_a_handler_that_relies_on_too_much():
-    """A program that takes signals for certain, where a killed process sends none, is found out."""
+def test_handler_that_relies_on_every_signal_is_found():
+    """A program that relies on every signal fails, since a killed process sends none."""
     text = counterexample(Forgetful, phases=[Phase.generate, Phase.shrink])
     assert "not told of all" in text
 
 
-def test_the_queue_is_given_back(tmp_path):
-    """The queue that was tried has its own store, clock and functions again, and nothing new in them."""
+def test_queue_is_as_before_after_the_runs(tmp_path):
+    """After the runs the queue has its own store, clock and functions again, unchanged."""
     queue = TaskQueue(f"sqlite:///{tmp_path}/q.db")
     add = queue.task(name="add")(lambda a, b: a + b)
     before = queue.storage

@@ -1,4 +1,4 @@
-"""The simulated world: any number of seeds without a violation, and every bug that is put in found by one of them."""
+"""The simulated world: no seed has a violation, and every bug that is put in is found by one of the seeds."""
 
 from contextlib import closing
 from copy import copy
@@ -24,28 +24,28 @@ SEEDS = 60
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("first", range(0, 100, 25))
-def test_no_violation(first):
-    """Whatever happens to 4 workers and 50 tasks, no promise is broken."""
+def test_worlds_have_no_violation(first):
+    """No promise to 50 tasks on 4 workers is broken, in any world."""
     for seed in range(first, first + examples(25)):
         simulate(seed)
 
 
 @pytest.mark.untraced
-def test_all_that_can_happen_happens():
-    """In a hundred worlds each row of the table is gone through, and everything that can befall a world does."""
+def test_worlds_reach_every_transition_and_every_event():
+    """The worlds take every transition of the table, and every event happens."""
     taken, happened = set(), set()
     for seed in range(100, 160):
         run = simulate(seed, workers=3, tasks=20)
-        taken |= set(run.taken)
-        happened |= set(run.happened)
+        taken |= set(run.transition_counts)
+        happened |= set(run.events)
     assert {(row.source and row.source.name, row.target.name) for row in LIFECYCLE.transitions} <= taken
     assert {
-        "wait",
+        "pass_time",
         "crash",
         "freeze",
         "oversleep",
         "wake",
-        "stall",
+        "stop_heartbeats",
         "step_back",
         "revoke",
         "cancel",
@@ -54,13 +54,13 @@ def test_all_that_can_happen_happens():
     } <= happened
 
 
-def test_undisturbed():
-    """Where nobody crashes or freezes each signal of each task is heard, and each attempt runs."""
+def test_worlds_without_crashes_announce_and_run_everything():
+    """In a world without crashes every signal is received, and every attempt runs."""
     for seed in range(20):
         assert simulate(seed, crashes=False).tasks == 50
 
 
-def test_again(tmp_path):
+def test_seed_gives_the_same_run_on_every_store(tmp_path):
     """A seed always gives the same run, and the same on another store."""
     runs = [simulate(7, tasks=30), simulate(7, tasks=30)]
     with closing(SQLiteStorage(str(tmp_path / "q.db"), synchronous="off")) as storage:
@@ -84,7 +84,7 @@ def early(original):
 
 
 def unheld(original):
-    """What was released is forgotten."""
+    """Released tasks are lost."""
 
     def let_go(self, row, now):
         row.task.lease = None
@@ -94,12 +94,12 @@ def unheld(original):
 
 
 def impatient(original):
-    """Whoever holds something is taken for dead."""
+    """Leases lapse too early."""
     return lambda self, now, actor, **options: original(self, now + 1000, actor, **options)
 
 
 def generous(original):
-    """What one worker was given, the next is given, too."""
+    """A claimed task is given to the next worker, too."""
     given = []
 
     def exchange(self, done, claimant):
@@ -151,7 +151,7 @@ BUGS = {
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("bug", BUGS)
-def test_bugs_are_found(monkeypatch, bug):
+def test_bug_is_found(monkeypatch, bug):
     """A bug that is put in on purpose is found by one of the first seeds, and the violation names it."""
     owner, name, broken = BUGS[bug]
     monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
@@ -163,33 +163,33 @@ def test_bugs_are_found(monkeypatch, bug):
 # A world moved by hand -----------------------------------------------------------------------------------------------
 
 
-def test_a_world_moved_by_hand():
-    """A test may move a world itself: freeze a worker in the middle, let another take over, and wake the first."""
+def test_frozen_worker_resumes_after_another_has_run_its_task():
+    """A test may drive a world by hand: a worker freezes, another runs its task, and the first runs it again when it resumes."""
     queue = TaskQueue("memory://", lease=30)
     ran = []
     add = queue.task(name="add")(lambda a, b: ran.append(a + b))
     with World(queue) as world:
-        first = world.hire("first")
+        first = world.add_worker("first")
         add(1, 2)
-        while not world.heard or "executing" not in next(iter(world.heard.values())):
+        while not world.auditor.signals or "executing" not in next(iter(world.auditor.signals.values())):
             first.step()
         world.freeze(first)
         world.advance(31)
         queue.engine.recover()
-        world.hire("second").step(100)
+        world.add_worker("second").step(100)
         assert ran == [3]
         world.freeze(first, frozen=False)
         first.step(100)
         world.finish()
         world.audit()
-        (signals,) = world.heard.values()
+        (signals,) = world.auditor.signals.values()
     assert signals == ["enqueued", "executing", "interrupted", "enqueued", "executing", "complete"]
     assert ran == [3, 3], "what was frozen before its body runs it when it wakes up: at least once"
 
 
 @pytest.mark.parametrize("heeded", [True, False])
-def test_called_off_before(monkeypatch, heeded):
-    """Who is called off begins no further attempt; a worker that does not heed the wish breaks a promise."""
+def test_attempt_after_a_requested_cancellation_is_a_fault(monkeypatch, heeded):
+    """A canceled task begins no further attempt; a worker that ignores the request breaks a promise."""
     prepare = runner.prepare
 
     def deaf(engine, task):
@@ -201,12 +201,12 @@ def test_called_off_before(monkeypatch, heeded):
     queue = TaskQueue("memory://", lease=30)
     again = queue.task(name="again", retries=1)(lambda: None)
     with World(queue) as world:
-        worker = world.hire("worker")
+        worker = world.add_worker("worker")
         result = again()
         while result.state != "executing":
             worker.step()
         result.cancel()
-        world.troubles.append((ValueError("uh-oh"), False))
+        world.failures.append((ValueError("uh-oh"), False))
         worker.step(100)
         if heeded:
             world.finish()
@@ -217,12 +217,12 @@ def test_called_off_before(monkeypatch, heeded):
             world.audit()
             assert result.state == "complete", "somebody wants it again"
         else:
-            (fault,) = world.faults
-            assert fault.endswith("it was called off before, and attempt 2 has begun")
+            (fault,) = world.auditor.faults
+            assert fault.endswith("cancellation was requested before, but attempt 2 has begun")
 
 
-def test_the_command(capsys, monkeypatch):
-    """`python -m lifecycle.testing` runs so many worlds, and says what happened in them, or what was wrong."""
+def test_command_line_runs_worlds(capsys, monkeypatch):
+    """`python -m lifecycle.testing` runs worlds, and prints their events or the first violation."""
     assert main(["--seeds", "3", "--tasks", "10", "--workers", "2"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("3 worlds, 30 tasks, ")

@@ -1,4 +1,4 @@
-"""`StorageSpec` finds what its users get wrong, and shows it so that it can be read."""
+"""`StorageSpec` finds bugs in adapters, and shows them in few steps."""
 
 import re
 import shutil
@@ -17,11 +17,11 @@ from lifecycle.testing.storage_spec.spec import StorageSpec
 STEPS = 20
 """The longest counterexample, in steps of the machine: as many as the short runs have, had none been shrunk away."""
 SHRINKING = 3.0 if IS_THOROUGH else 0.3
-"""Seconds for making each of them shorter; somebody who has but one bug to look for gives it minutes."""
+"""Seconds of shrinking for each counterexample; the author of an adapter would give it minutes."""
 
 
 def spec_of(adapter):
-    """The spec of an adapter, as its author would write it."""
+    """Return the spec of an adapter, as its author would write it."""
 
     class Spec(StorageSpec):
         @classmethod
@@ -44,17 +44,21 @@ def spec_of(adapter):
 
 
 def shown(error):
-    """The steps of the counterexample that an error carries."""
+    """Return the steps of the counterexample in an error."""
     notes = "\n".join(getattr(error, "__notes__", ()))
-    return [name for name in re.findall(r"^(?:[\w, ()]+ = )?state\.(\w+)\(", notes, re.MULTILINE) if name != "agree"]
+    return [
+        name
+        for name in re.findall(r"^(?:[\w, ()]+ = )?state\.(\w+)\(", notes, re.MULTILINE)
+        if name != "adapter_and_model_agree"
+    ]
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("adapter", sampled(BUGS, each=3), ids=lambda adapter: adapter.__name__)
-def test_a_bug_is_found(adapter, monkeypatch):
-    """Each bug is found by one of the spec's tests, with its default number of examples, and told in a few steps.
+def test_faulty_adapter_is_found(adapter, monkeypatch):
+    """Each bug is found by a test of the spec, with the default number of examples, in few steps.
 
-    What is said names the call, what the adapter did, and what it should have done.
+    The message names the call, the adapter's answer and the model's answer.
     """
     monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", SHRINKING)
     says, by = BUGS[adapter]
@@ -75,18 +79,18 @@ def test_a_bug_is_found(adapter, monkeypatch):
         assert steps[0].startswith("enqueue")
 
 
-def test_there_are_enough_of_them():
-    """There are bugs of each kind; most are found by the machine, the others by a test that needs no luck."""
+def test_faulty_adapters_of_each_kind_exist():
+    """There are bugs of each kind; most are found by random runs, the others by a fixed test."""
     assert len(BUGS) >= 20
     assert all(adapter.__doc__ for adapter in BUGS)
     assert sum(by == MACHINE for _, by in BUGS.values()) >= 15
 
 
-def test_a_run_that_is_broken_off():
-    """A run that Hypothesis breaks off is not judged at its end, so that a counterexample can be cut down; its store is closed."""
+def test_broken_off_run_is_not_judged():
+    """A run that Hypothesis breaks off is not checked at its end, so that it can shrink; its store is closed."""
     machine = spec_of(next(iter(BUGS)))()
-    machine.agree()
-    machine.clear_up = lambda: pytest.fail("it was judged")
+    machine.adapter_and_model_agree()
+    machine.run_to_rest = lambda: pytest.fail("it was judged")
     with pytest.raises(KeyboardInterrupt):
         try:
             raise KeyboardInterrupt
@@ -97,7 +101,7 @@ def test_a_run_that_is_broken_off():
 
 
 def test_random_runs_take_every_transition():
-    """Random runs alone, if there are enough, go through each row of the table, and end attempts in each way there is."""
+    """Enough random runs take every transition of the table, and end attempts in every way."""
 
     class Spec(spec_of(MemoryStorage)):
         pass
@@ -108,13 +112,13 @@ def test_random_runs_take_every_transition():
     assert Spec.missing() == []
 
 
-def test_a_transition_that_is_not_taken():
-    """A row of the table that no run has come to is named."""
+def test_missing_transition_is_named():
+    """A transition that no run has taken is named."""
 
     class Spec(spec_of(MemoryStorage)):
         @classmethod
         def missing(cls):
             return ["an unheard-of row"]
 
-    with pytest.raises(AssertionError, match="no run has come to: an unheard-of row"):
+    with pytest.raises(AssertionError, match="no run has reached: an unheard-of row"):
         Spec.TestCase("test_every_transition_was_taken").test_every_transition_was_taken()

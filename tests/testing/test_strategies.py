@@ -1,4 +1,4 @@
-"""The public strategies: what they draw is what they say, and they draw all of it."""
+"""The public strategies draw values as documented, and all of them."""
 
 import itertools
 import subprocess
@@ -94,7 +94,7 @@ def chain(length):
 
 @patient
 @given(legal_histories())
-def test_legal_histories(history):
+def test_legal_histories_are_legal(history):
     """Each is legal by the law, has at least its first signal, and not more than it may have."""
     assert first_fault(history)[0] is None
     assert 1 <= len(history) <= 20
@@ -102,13 +102,13 @@ def test_legal_histories(history):
 
 @patient
 @given(legal_histories(complete=True))
-def test_whole_lives(history):
+def test_complete_histories_end_at_rest(history):
     """A whole life is legal and ends where a task may rest."""
     assert first_fault(history)[0] is None
     assert STATE_OF[history[-1]] in of_kind("outcome", "final")
 
 
-def test_every_row_is_walked():
+def test_every_transition_is_drawn():
     """In 1,000 histories each row of the table is taken at least 20 times, rare states like `interrupted` included."""
     edges = {(start, end) for (start, _), end in EDGES.items()}
 
@@ -126,7 +126,7 @@ def test_deep_states_are_reached():
     assert sum("s14" in history for history in histories) > 10
 
 
-def test_histories_of_every_length():
+def test_histories_of_every_length_are_drawn():
     """Short histories and long ones are drawn, up to the longest."""
     lengths = set(range(1, 13))
     histories = gathered(legal_histories(max_size=12), lambda found: set(map(len, found)) == lengths)
@@ -135,7 +135,7 @@ def test_histories_of_every_length():
 
 @patient
 @given(st.data(), lifecycles())
-def test_legal_in_any_table(data, table):
+def test_histories_of_any_table_are_legal(data, table):
     """With a table of one's own histories are legal there, and whole lives end where that lets a task rest."""
     history = data.draw(legal_histories(table))
     assert check(history, table) == len(history)
@@ -144,16 +144,16 @@ def test_legal_in_any_table(data, table):
     assert check(history, table, complete=True) == len(history) <= longest
 
 
-def test_no_life_is_that_short():
+def test_max_size_below_the_shortest_history_raises():
     """That no whole life is so short is said at once, not found by running dry."""
-    with pytest.raises(ConfigurationError, match="no whole life has 1 signals or fewer"):
+    with pytest.raises(ConfigurationError, match="max_size=1: every complete history has more signals"):
         legal_histories(complete=True, max_size=1)
-    with pytest.raises(ConfigurationError, match="no life has 0 signals"):
+    with pytest.raises(ConfigurationError, match="max_size=0: every history has more signals"):
         legal_histories(max_size=0)
     assert find(legal_histories(complete=True, max_size=2), lambda _: True) == ["enqueued", "revoked"]
 
 
-def test_shrinks():
+def test_histories_shrink_to_short_ones():
     """What fails is shrunk to a short way there."""
     assert len(find(legal_histories(), lambda history: len(history) > 2)) == 3
     assert len(find(legal_histories(), lambda history: "locked" in history)) <= 4
@@ -164,7 +164,7 @@ def test_shrinks():
 
 @patient
 @given(illegal_histories())
-def test_illegal_in_one_place(illegal):
+def test_illegal_histories_have_exactly_one_illegal_signal(illegal):
     """Each is illegal first where it says, by the law, and legal without that one signal."""
     place, legal = first_fault(illegal.signals)
     assert (place, set(illegal.legal)) == (illegal.position, legal)
@@ -207,7 +207,7 @@ def test_every_fault_is_drawn():
     assert [*missing(found)] == []
 
 
-def test_every_wrong_pair_can_be_drawn():
+def test_every_illegal_pair_can_be_drawn():
     """Each signal that may not follow a state belongs to one kind of fault: none of the wrong pairs is out of reach."""
     pairs = [pair for found in _faults(Paths(LIFECYCLE)).values() for pair in found]
     wrong = {(state, signal) for state in (None, *LAW) for signal in STATE_OF if signal not in FOLLOWERS[state]}
@@ -216,7 +216,7 @@ def test_every_wrong_pair_can_be_drawn():
 
 @patient
 @given(st.data(), lifecycles())
-def test_illegal_in_any_table(data, table):
+def test_illegal_histories_of_any_table_are_illegal_where_they_say(data, table):
     """With a table of one's own the fault is one there, and the checker names it."""
     illegal = data.draw(illegal_histories(table))
     with pytest.raises(IllegalSequence) as caught:
@@ -230,7 +230,7 @@ def test_illegal_in_any_table(data, table):
 
 @patient
 @given(streams())
-def test_streams(stream):
+def test_streams_are_legal_for_each_task(stream):
     """A stream is legal for each of its tasks."""
     for task in {task for task, _ in stream}:
         assert first_fault([signal for one, signal in stream if one == task])[0] is None
@@ -239,12 +239,12 @@ def test_streams(stream):
 
 @patient
 @given(streams(complete=True))
-def test_streams_of_whole_lives(stream):
+def test_complete_streams_bring_every_task_to_rest(stream):
     """If they are to, all tasks of a stream come to rest."""
     assert check(stream, complete=True) == len(stream)
 
 
-def test_streams_are_mixed():
+def test_streams_interleave_tasks():
     """Tasks take turns: between two signals of one there are some of another."""
     stream = find(
         streams(),
@@ -256,7 +256,7 @@ def test_streams_are_mixed():
 
 @patient
 @given(schedules(("a", "b"), max_size=6))
-def test_schedules(schedule):
+def test_schedules_let_each_worker_claim_and_settle_in_turn(schedule):
     """Each worker claims, settles, claims, …, as often as it may, whatever the others do meanwhile."""
     for worker in ("a", "b"):
         own = [step for step in schedule if step.worker == worker]
@@ -266,7 +266,7 @@ def test_schedules(schedule):
     assert all(step.after in (0.0, 5.0, 10.0, 20.0) for step in schedule)
 
 
-def test_schedules_interleave():
+def test_schedules_interleave_workers():
     """There are schedules in which a worker sleeps past its lease while another claims."""
 
     def sleeps(steps):
@@ -284,7 +284,7 @@ def test_schedules_interleave():
 
 @seldom
 @given(schedules(), st.integers(1, 3))
-def test_schedules_drive_a_store(schedule, number):
+def test_store_keeps_legal_histories_under_any_schedule(schedule, number):
     """Whatever workers do to a store by a schedule, what it keeps of each task is a legal history."""
     with closing(open_storage("memory://", "q")) as store:
         store.enqueue([Task(f"t{birth}", "add", retries=1) for birth in range(number)], 0.0, Actor("producer"))
@@ -307,7 +307,7 @@ def test_schedules_drive_a_store(schedule, number):
 
 @patient
 @given(tasks(), st.none() | st.sampled_from([name for name in LAW if name != "retrying"]))
-def test_tasks(task, state):
+def test_drawn_tasks_can_be_judged_by_a_claim(task, state):
     """A task is in any state of the law; a scheduled one has an ETA; a claim can judge every one that waits."""
     assert task.state in LAW
     assert task.eta is not None or task.state != "scheduled"
@@ -319,7 +319,7 @@ def test_tasks(task, state):
 
 
 @pytest.mark.untraced
-def test_tasks_in_every_state():
+def test_tasks_in_every_state_are_drawn():
     """Every state is drawn, unless it is said which shall be."""
     found = gathered(tasks(), lambda found: {task.state for task in found} == set(LAW))
     assert {task.state for task in found} == set(LAW)
@@ -328,7 +328,7 @@ def test_tasks_in_every_state():
 
 @patient
 @given(tasks(("executing",)), outcomes())
-def test_outcomes(task, outcome):
+def test_outcomes_end_running_attempts_only(task, outcome):
     """An outcome ends an attempt by its own trigger, and no other state; to interrupt a task that is to be canceled cancels it."""
     assert outcome.trigger in ENDINGS
     trigger = "cancel" if task.canceling and outcome.trigger == "interrupt" else outcome.trigger
@@ -354,7 +354,7 @@ def test_every_outcome_is_drawn():
 # Tables ------------------------------------------------------------------------------------------------------------
 
 
-def test_tables_of_every_shape():
+def test_tables_of_every_shape_are_drawn():
     """Tables with one state and with many, with loops and without, and with states of every kind are drawn."""
 
     def is_enough(found):
@@ -369,7 +369,7 @@ def test_tables_of_every_shape():
     assert is_enough(gathered(lifecycles(), is_enough))
 
 
-def test_as_many_open_states_as_asked_for():
+def test_min_open_limits_the_number_of_final_states():
     """`min_open` says how many states are not final, at least."""
     assert min(len(table.states) - len(table.of_kind(Kind.FINAL)) for table in drawn(lifecycles(3), 100)) >= 3
 
@@ -398,7 +398,7 @@ print("hypothesis" in sys.modules)
 """
 
 
-def test_without_hypothesis():
+def test_names_that_need_hypothesis_say_so():
     """Where Hypothesis is not installed, clock and checker work, and the rest says what to install."""
     said = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True).stdout.splitlines()
     assert said == [

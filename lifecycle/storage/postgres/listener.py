@@ -1,64 +1,61 @@
-"""How a process hears what others change in a queue on PostgreSQL: by ``NOTIFY``, if it says that it listens."""
+"""How a process learns of changes that others make to a queue on PostgreSQL: by ``NOTIFY``, after it has registered."""
 
 from collections.abc import Collection
 from typing import Final, Protocol
 
 from lifecycle.clock import monotonic
 from lifecycle.storage.base import Channel
+from lifecycle.storage.postgres.errors import translated
 from lifecycle.storage.postgres.session import Command, ConnectionLost, Result, ServerError, Session, Statement
-from lifecycle.storage.postgres.statements import Sql
+from lifecycle.storage.postgres.statements import Statements
 
-__all__ = ["SOON", "PostgresSubscription", "Server", "channel_name"]
+__all__ = ["RECHECK_SECONDS", "ListenerServer", "PostgresSubscription", "channel_name"]
 
-SOON: Final = 0.3
-"""Seconds after which all look again once a channel is listened to: what was being committed has been, by then."""
-REFRESH: Final = 20.0
-"""Seconds after which who listens says so again."""
-LASTS: Final = 60.0
-"""Seconds for which that holds."""
+RECHECK_SECONDS: Final = 0.3
+"""Time after a registration when all waits end once: by then every commit that did not see the registration is done."""
+REFRESH_SECONDS: Final = 20.0
+"""Time between two registrations of a channel."""
+REGISTRATION_SECONDS: Final = 60.0
+"""Time for which a registration holds."""
 
 
-class Server(Protocol):
-    """What it needs of the server."""
+class ListenerServer(Protocol):
+    """The part of the server that a listener needs."""
 
     schema: str
-    sql: Sql
+    statements: Statements
     process: str
 
     @property
     def queue_id(self) -> int:
-        """The queue's number."""
+        """Number of the queue in the schema."""
         ...
 
     def connect(self) -> Session:
-        """A connection of its own."""
+        """Return a new connection."""
         ...
 
-    def drop(self, session: Session) -> None:
-        """End one."""
+    def disconnect(self, session: Session) -> None:
+        """Close a connection."""
         ...
 
-    def is_ours(self, pid: int) -> bool:
-        """Is that the backend of a connection of this process?"""
-        ...
-
-    def translated(self, error: ServerError | ConnectionLost) -> Exception:
-        """What to raise for it."""
+    def is_own_backend(self, pid: int) -> bool:
+        """Return whether a server process serves a connection of this process."""
         ...
 
 
 def channel_name(schema: str, queue_id: int, channel: Channel) -> str:
-    """What is listened to: short enough for PostgreSQL whatever the schema is called."""
+    """Return the name for ``LISTEN``, at most 63 bytes long, whatever the length of the schema's name."""
     return f"lifecycle {queue_id} {channel.value} {schema}".encode()[:63].decode("utf-8", "ignore")
 
 
 class PostgresSubscription:
-    """A connection that listens; see `lifecycle.storage.notifications.Subscription`."""
+    """A connection that listens; implements `lifecycle.storage.notifications.Subscription`."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ListenerServer) -> None:
         self._server = server
-        self._heard: dict[Channel, float] = {}
-        """The channels that are listened to, and when that was last said."""
+        self._registered: dict[Channel, float] = {}
+        """Registered channels, and the moments of their last registrations (`monotonic`)."""
         queue = server.queue_id
         self._names = {channel_name(server.schema, queue, channel): channel for channel in Channel}
         quoted = ['"' + name.replace('"', '""') + '"' for name in self._names]
@@ -71,39 +68,39 @@ class PostgresSubscription:
 
     @property
     def fd(self) -> int:
-        """The connection's socket."""
+        """File descriptor of the connection's socket."""
         return self._session.fd
 
     def _run(self, *commands: Command) -> list[Result]:
         try:
             return self._session.run(*commands)
         except (ServerError, ConnectionLost) as error:
-            raise self._server.translated(error) from error
+            raise translated(error) from error
 
     def subscribe(self, wanted: Collection[Channel]) -> Collection[Channel]:
-        """Let others know what is listened to here, and for how long."""
-        queue, sql, process, now = self._server.queue_id, self._server.sql, self._server.process, monotonic()
+        """Register the wanted channels, and no others; return those that are new."""
+        server, now = self._server, monotonic()
         new = set()
         for channel in Channel:
-            key = (queue, channel.value, process)
-            if channel in wanted and now - self._heard.get(channel, -REFRESH) >= REFRESH:
-                self._run((sql.listen, (*key, LASTS)))
-                if channel not in self._heard:
+            key = (server.queue_id, channel.value, server.process)
+            if channel in wanted and now - self._registered.get(channel, -REFRESH_SECONDS) >= REFRESH_SECONDS:
+                self._run((server.statements.listen, (*key, REGISTRATION_SECONDS)))
+                if channel not in self._registered:
                     new.add(channel)
-                self._heard[channel] = now
-            elif channel not in wanted and channel in self._heard:
-                del self._heard[channel]
-                self._run((sql.unlisten, key))
+                self._registered[channel] = now
+            elif channel not in wanted and channel in self._registered:
+                del self._registered[channel]
+                self._run((server.statements.unlisten, key))
         return new
 
     def changed_channels(self) -> Collection[Channel]:
-        """What other processes told."""
+        """Return the channels of which other processes have notified."""
         try:
-            told = [(self._names.get(one.relname.decode()), one.be_pid) for one in self._session.news()]
+            received = [(self._names.get(one.relname.decode()), one.be_pid) for one in self._session.notifications()]
         except ConnectionLost as error:
-            raise self._server.translated(error) from error
-        return {channel for channel, pid in told if channel is not None and not self._server.is_ours(pid)}
+            raise translated(error) from error
+        return {channel for channel, pid in received if channel is not None and not self._server.is_own_backend(pid)}
 
     def close(self) -> None:
-        """End the connection."""
-        self._server.drop(self._session)
+        """Close the connection."""
+        self._server.disconnect(self._session)

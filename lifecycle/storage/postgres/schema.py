@@ -1,7 +1,7 @@
-"""The PostgreSQL schema: its tables, what the database refuses by itself, and the way from one version to the next.
+"""The PostgreSQL schema: tables, constraints and triggers, and the migrations from version to version.
 
-The states and the edges in it are filled in from the table of the lifecycle. The database refuses what is not in them,
-hand-typed SQL included.
+States and steps are filled in from the table of the lifecycle. The database refuses all other states and steps, also in
+SQL that is typed by hand.
 """
 
 from typing import Final
@@ -22,18 +22,18 @@ def _names(columns: str) -> tuple[str, ...]:
 
 
 COLUMNS: Final = _names(_COLUMNS)
-"""What is read of a task, in the order of its fields."""
+"""Columns of a task, in the order of its fields."""
 
 VERSIONS: Final = """
 create table if not exists SCHEMA.migration(version int primary key, made timestamptz not null default now());
 """
-"""Which migrations were made; this table has been there since before the first."""
+"""Table of the migrations that were made; it exists before the first one."""
 
 _FIRST: Final = """
 create table SCHEMA.queue(id int generated always as identity primary key, name text collate "C" not null unique);
 
 create table SCHEMA.task(
-  seq bigint generated always as identity primary key,  -- age; never used again: an old copy would pass for a new task
+  seq bigint generated always as identity primary key,  -- age; never reused: an old copy would pass for a new task
   queue int not null references SCHEMA.queue(id),
   id text collate "C" not null,
   name text collate "C" not null,
@@ -43,29 +43,29 @@ create table SCHEMA.task(
   expires float8,
   priority bigint not null,
   retries bigint not null check (retries >= 0),
-  policy text,                                -- what is not default in the retry policy, as JSON
+  policy text,                                -- fields of the retry policy that are not default, as JSON
   timeout float8,
   attempt bigint not null check (attempt >= 0),
   interruptions bigint not null check (interruptions >= 0),
   worker text collate "C" not null,
-  version bigint not null check (version > 0),  -- how many lines the history has
-  lease float8,                               -- until when it is held
-  rank bigint,                                -- to be looked at by a claim now: higher first
-  due float8,                                 -- gets a rank then
-  ended float8,                               -- when it came to rest
+  version bigint not null check (version > 0),  -- number of lines in the history
+  lease float8,                               -- end of the lease
+  rank bigint,                                -- a claim considers it now: higher first
+  due float8,                                 -- time when it gets a rank
+  ended float8,                               -- time when it came to rest
   result bytea,
   history text collate "C" not null,
-  -- What waits is held, or to be looked at now, or later; what runs is held; what rests has ended: one thing at a time.
+  -- A waiting task is held, or has a rank or a due time; a running task is held; a resting task has ended.
   constraint one_place check (num_nonnulls(lease, rank, due, ended) = 1 and case
     when state in (WAITING) then ended is null
     when state in (RUNNING) then lease is not null
     else ended is not null end)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- No statement has a choice of indexes, whatever the server knows, or does not know yet, of what is in the table: each
--- condition fits one. So a row is found by `id` and `queue + 0`, or by `seq`; `queue` fits only those that follow.
+-- Each condition fits one index, so that no statement depends on the server's statistics: a row is found by `id` and
+-- `queue + 0`, or by `seq`; a condition on `queue` fits only the indexes that follow.
 create unique index task_id on SCHEMA.task(id, (queue + 0));
--- Each holds only the rows that it is asked for: a finished task costs a claim nothing.
+-- Partial indexes: a finished task costs a claim nothing.
 create index task_ready on SCHEMA.task(queue, rank desc, seq) where rank is not null;
 create index task_due on SCHEMA.task(queue, due, seq) where due is not null;
 create index task_held on SCHEMA.task(queue, lease, seq) where lease is not null;
@@ -83,15 +83,15 @@ create table SCHEMA.lock(
   primary key (queue, name)
 );
 
--- Who wants to be told what: commits that notify wait for one another, so it is done only for those who listen.
+-- Registered listeners: commits with a notification wait for one another, so none is sent unless a process listens.
 create unlogged table SCHEMA.listener(
   queue int not null, channel text not null, process text not null, until timestamptz not null,
   primary key (queue, channel, process)
 );
 
-FOREMOST
+CLAIMABLE
 
--- What one commit may do to a state. Their conditions are all that a lawful write pays for these triggers.
+-- The steps that one commit may make. A legal write costs no more than the conditions of these triggers.
 create function SCHEMA.refuse() returns trigger language plpgsql as $$
 begin
   raise exception using errcode = 'check_violation', message = 'illegal transition: ' || case tg_op
@@ -106,24 +106,24 @@ create trigger task_moves before update of state on SCHEMA.task for each row
 when (old.state || '>' || new.state not in (STEPS)) execute function SCHEMA.refuse();
 """
 
-_FOREMOST: Final = """\
--- The foremost tasks, locked for whoever asks, and what is revoked of them. Those that others have locked are passed
--- over. Revocations are read once the tasks are locked, so that none can be overlooked that came before.
-create function SCHEMA.foremost(which int, moment float8, ripen int, most int)
+_CLAIMABLE: Final = """\
+-- The first tasks for a claim, locked, with their revocations. Tasks that another transaction has locked are left out.
+-- Revocations are read after the tasks are locked, so that none that was committed before is missed.
+create function SCHEMA.foremost(which int, moment float8, promote_limit int, claim_limit int)
 returns table (ROW, own_until float8, own_once boolean, function_until float8, function_once boolean)
 language plpgsql as $$
 #variable_conflict use_column
 declare picked bigint[];
 begin
-  if ripen > 0 and exists (select from SCHEMA.task where queue = which and due <= moment) then
+  if promote_limit > 0 and exists (select from SCHEMA.task where queue = which and due <= moment) then
     update SCHEMA.task t set rank = t.priority, due = null from (
       select seq from SCHEMA.task where queue = which and due <= moment
-      order by due, seq limit ripen for update skip locked
-    ) ripe where t.seq = ripe.seq;
+      order by due, seq limit promote_limit for update skip locked
+    ) promoted where t.seq = promoted.seq;
   end if;
   picked := array(
     select seq from SCHEMA.task where queue = which and rank is not null
-    order by rank desc, seq limit most for update skip locked
+    order by rank desc, seq limit claim_limit for update skip locked
   );
   if picked <> '{}' then
     return query select FIELDS, o.until, o.once, f.until, f.once
@@ -138,14 +138,13 @@ begin
   end if;
 end $$;"""
 
-# Whether it is to be called off, while it runs; and those that are. The function that shows it has a name of its own:
-# processes of the release before go on calling theirs.
+# Requested cancellations. The function gets a new name: processes of the previous release go on calling the old one.
 _SECOND: Final = f"""
 alter table SCHEMA.task add column canceling boolean not null default false;
 
 create index task_canceling on SCHEMA.task(queue, seq) where canceling;
 
-{_FOREMOST.replace("SCHEMA.foremost", "SCHEMA.claimable")}
+{_CLAIMABLE.replace("SCHEMA.foremost", "SCHEMA.claimable")}
 """
 
 
@@ -153,8 +152,8 @@ def _literals(*names: str) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _from_the_law(script: str, columns: str) -> str:
-    """A script, with what it has of the lifecycle filled in, and these columns for what is read of a task."""
+def _filled(script: str, columns: str) -> str:
+    """Return a script with states, steps and the columns of a task filled in."""
     steps = [(source, target.name) for source, targets in LIFECYCLE.steps.items() for target in sorted(targets)]
     parts = {
         "WAITING": _literals(*(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))),
@@ -170,17 +169,17 @@ def _from_the_law(script: str, columns: str) -> str:
 
 
 MIGRATIONS: list[str] = [
-    _from_the_law(_FIRST.replace("FOREMOST", _FOREMOST), _OLDEST_COLUMNS),
-    _from_the_law(_SECOND, _COLUMNS),
+    _filled(_FIRST.replace("CLAIMABLE", _CLAIMABLE), _OLDEST_COLUMNS),
+    _filled(_SECOND, _COLUMNS),
 ]
-"""Script n makes version n + 1 of the one before; a released one never changes. ``SCHEMA`` stands for the schema."""
+"""Script n makes version n + 1 from version n. A released script never changes. ``SCHEMA``: the quoted schema name."""
 
 
 def quoted(name: str) -> str:
-    """An identifier as SQL has it."""
+    """Return a quoted identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def migration(number: int, schema: str) -> str:
-    """The script that makes this version, for a schema of that name."""
+    """Return the script that makes this version, for a schema of that name."""
     return MIGRATIONS[number - 1].replace("SCHEMA", quoted(schema))

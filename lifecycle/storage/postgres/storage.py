@@ -1,171 +1,158 @@
 """The PostgreSQL adapter: a schema in a database, any number of processes on any number of hosts."""
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import REVOKED
 from lifecycle.core.task import Record, Task, read_history
-from lifecycle.errors import ConfigurationError, DuplicateTask, StorageError
+from lifecycle.errors import ConfigurationError, StorageError
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
-from lifecycle.storage.claims import visibility_after
-from lifecycle.storage.postgres.exchange import Exchange
-from lifecycle.storage.postgres.external_transaction import ELSEWHERE, begun, joined
-from lifecycle.storage.postgres.in_doubt import Doubts
+from lifecycle.storage.claims import Visibility, visibility_after
+from lifecycle.storage.postgres.errors import OutcomeUnknown
+from lifecycle.storage.postgres.exchange import Exchange, Row, own_revocations
+from lifecycle.storage.postgres.external_transaction import OTHER_DATABASE, begun, joined
+from lifecycle.storage.postgres.in_doubt import ExchangesInDoubt
+from lifecycle.storage.postgres.insertion import check_ids, fits_one_statement, insert
 from lifecycle.storage.postgres.listener import channel_name
-from lifecycle.storage.postgres.server import OutcomeUnknown, PostgresServer, Transaction
-from lifecycle.storage.postgres.session import Command, numbers, texts
-from lifecycle.storage.postgres.statements import Rank, Sql, ranks, revocation, task
+from lifecycle.storage.postgres.rows import revocation_from_columns, task_from_row
+from lifecycle.storage.postgres.server import PostgresServer
+from lifecycle.storage.postgres.session import Command, number_array, text_array
+from lifecycle.storage.postgres.statements import Statements
+from lifecycle.storage.postgres.transaction import Transaction
 from lifecycle.storage.postgres.url import ConnectionSettings
 
 __all__ = ["PostgresStorage"]
 
-_TOGETHER: Final = 1000
-_BYTES: Final = 2**25
-"""How many tasks, and about how many bytes of arguments, go into one statement."""
-_TAKEN: Final = "23505"  # unique_violation
+_UNIQUE_VIOLATION: Final = "23505"
 
 
 class PostgresStorage:
-    """One queue in a schema of a PostgreSQL database; the schema is looked at, or made, at the first call."""
+    """One queue in a schema of a PostgreSQL database; the first call checks the schema, or creates it."""
 
     def __init__(self, settings: ConnectionSettings, queue: str = "default") -> None:
-        """`settings`: what `lifecycle.storage.postgres.url.parsed` made of a URL."""
-        self._sql = Sql(settings.schema)
+        """`settings`: see `lifecycle.storage.postgres.url.parsed`."""
+        self._statements = Statements(settings.schema)
         self._server = PostgresServer(
-            settings.parameters, queue, self._sql, migrate=settings.migrate, pool_size=settings.pool_size
+            settings.parameters, queue, self._statements, migrate=settings.migrate, pool_size=settings.pool_size
         )
         self._name = queue
-        self._doubts = Doubts(self._sql)
-        watch = self._server.watch
-        self.generation, self.wait, self.wake = watch.generation, watch.wait, watch.wake
+        self._in_doubt = ExchangesInDoubt(self._statements)
+        notifier = self._server.notifier
+        self.generation, self.wait, self.wake = notifier.generation, notifier.wait, notifier.wake
 
     def migrate(self) -> tuple[int, int]:
-        """Bring the schema up to date; the version that it had, 0 if it was not there, and the one it has now."""
+        """Bring the schema up to date; return its version before (0: it did not exist) and after."""
         return self._server.migrate()
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
-        """See `Storage.enqueue`."""
-        _unique(tasks)
-        made = [enqueued(one, now, *actor) for one in tasks]
+        """Insert new tasks, all or none."""
+        check_ids(tasks)
+        moves = [enqueued(task, now, *actor) for task in tasks]
         queue = self._server.queue_id
-        tell = self._tell(queue, {Channel.WORK})
+        notifications = self._notifications(queue, {Channel.WORK})
 
         def work(transaction: Transaction) -> list[int]:
-            places = self._insert(transaction, queue, tasks, made)
-            transaction.commit(*tell)
-            return places
+            numbers = insert(self._statements, transaction, queue, tasks, moves)
+            transaction.commit(*notifications)
+            return numbers
 
-        places: list[int] = []
-        if len(tasks) <= _TOGETHER and sum(len(one.payload) for one in tasks) <= _BYTES:  # in one round trip
-            ranked = [visibility_after(one, move, None)[0] for one, move in zip(tasks, made, strict=True)]
+        numbers: list[int] = []
+        if fits_one_statement(tasks):  # in one round trip
+            ranks = [visibility_after(task, move, None)[0] for task, move in zip(tasks, moves, strict=True)]
             try:
-                born, *_ = self._server.write(self._sql.births(queue, tasks, made, ranked, new=True), *tell)
-                places = [seq for (seq,) in born.rows]
+                inserted, *_ = self._server.write(
+                    self._statements.insert(queue, tasks, moves, ranks, if_new=True), *notifications
+                )
+                numbers = [seq for (seq,) in inserted.rows]
             except StorageError as error:
-                if getattr(error.__cause__, "sqlstate", None) != _TAKEN:
+                if getattr(error.__cause__, "sqlstate", None) != _UNIQUE_VIOLATION:
                     raise
-        if len(places) < len(tasks):  # an id is taken, or was revoked in advance, or it is a lot
-            places = self._server.transact(work)
-        _give_places(tasks, places)
-        self._server.watch.notify(Channel.WORK)
-        return made
+        if len(numbers) < len(tasks):  # an id is taken, or was revoked in advance, or there are many tasks
+            numbers = self._server.transact(work)
+        _set_numbers(tasks, numbers)
+        self._server.notifier.notify(Channel.WORK)
+        return moves
 
     def enqueue_within(self, connection: object, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
-        """The same within a transaction of the caller's: `connection` is its `psycopg.Connection`.
+        """Insert new tasks within a transaction of the caller. `connection`: its `psycopg.Connection`.
 
-        The tasks are there for others once it commits, and never if it does not. Raises `ConfigurationError` if it is
-        no such connection, or one to a database without this queue. What is raised leaves the transaction as it was.
+        Other processes see the tasks once the transaction commits. Raises `ConfigurationError` if the connection
+        cannot be used, or leads to a database without this queue. An error leaves the transaction as it was.
         """
-        _unique(tasks)
-        made = [enqueued(one, now, *actor) for one in tasks]
-        self._server.queue_id  # noqa: B018 -- makes the schema, if need be, before the other connection looks for it
+        check_ids(tasks)
+        moves = [enqueued(task, now, *actor) for task in tasks]
+        self._server.queue_id  # noqa: B018 -- creates the schema, if need be, before the other connection needs it
         with joined(connection) as transaction:
-            (found,) = transaction.run((self._sql.queue, (self._name,)))
+            (found,) = transaction.run((self._statements.queue, (self._name,)))
             if not found.rows:
-                raise ConfigurationError(ELSEWHERE)
+                raise ConfigurationError(OTHER_DATABASE)
             ((queue,),) = found.rows
-            places = self._insert(transaction, queue, tasks, made)
-            # By another than our connections: so whoever listens in this process hears it, too, once it is committed.
-            transaction.run((self._sql.notify_all, (channel_name(self._server.schema, queue, Channel.WORK),)))
-        _give_places(tasks, places)
-        return made
+            numbers = insert(self._statements, transaction, queue, tasks, moves)
+            # Not sent by a connection of the pool, so that the listener of this process receives it, too.
+            name = channel_name(self._server.schema, queue, Channel.WORK)
+            transaction.run((self._statements.notify_all, (name,)))
+        _set_numbers(tasks, numbers)
+        return moves
 
     def transaction(self, connection: object) -> AbstractContextManager[object]:
-        """A transaction on a `psycopg.Connection` that is in none. Raises `ConfigurationError`."""
+        """Begin a transaction on a `psycopg.Connection` that is in none. Raises `ConfigurationError`."""
         return begun(connection)
 
-    def _insert(self, transaction: Transaction, queue: int, tasks: Sequence[Task], made: Sequence[Move]) -> list[int]:
-        """Make tasks, and look first what is revoked of them; their places (`seq`)."""
-        ids = [one.id for one in tasks]
-        (said,) = transaction.run((self._sql.own, (queue, texts(ids))))
-        own = {key: revocation(until, once) for key, until, once in said.rows}
-        born: dict[str, int] = {}
-        for part in _portions(tasks):
-            ranked = [
-                visibility_after(one, move, own.get(one.id))[0]
-                for one, move in zip(tasks[part], made[part], strict=True)
-            ]
-            (result,) = transaction.run(self._sql.births(queue, tasks[part], made[part], ranked, new=False))
-            born |= {task_id: seq for seq, task_id in result.rows}
-        for task_id in ids:
-            if task_id not in born:
-                raise DuplicateTask(task_id)
-        return [born[task_id] for task_id in ids]
-
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        """See `Storage.exchange`."""
+        """Settle attempts and claim tasks, in one transaction."""
         if not done and request is None:
             return [], []
         queue = self._server.queue_id
-        if self._doubts:
-            known = self._server.transact(lambda transaction: self._doubts.resolved(transaction, queue, done, request))
-            if known is not None:
-                done, request = known.open, None if known.claims else request
+        if self._in_doubt:
+            resolved = self._server.transact(
+                lambda transaction: self._in_doubt.resolve(transaction, queue, done, request)
+            )
+            if resolved is not None:
+                done, request = resolved.open, None if resolved.claims else request
                 took, claims = self._exchange(queue, done, request)
-                known.confirm()
-                return known.merged(took), [*known.claims, *claims]
+                resolved.confirm()
+                return resolved.merged(took), [*resolved.claims, *claims]
         return self._exchange(queue, done, request)
 
     def _exchange(
         self, queue: int, done: Sequence[Settlement], request: ClaimRequest | None
     ) -> tuple[list[bool], list[Claim]]:
-        last: list[Exchange] = []
+        last_attempt: list[Exchange] = []
 
         def work(transaction: Transaction) -> Exchange:
-            one = Exchange(self._sql, queue, transaction)
-            last[:] = [one]
-            found = one.settle(done, request)
+            attempt = Exchange(self._statements, queue, transaction)
+            last_attempt[:] = [attempt]
+            rows = attempt.settle(done, request)
             if request is not None:
-                one.claim(request, found)
-            transaction.commit(*one.writes(), *self._tell(queue, one.news))
-            return one
+                attempt.claim(request, rows)
+            transaction.commit(*attempt.writes(), *self._notifications(queue, attempt.changed))
+            return attempt
 
         try:
-            made = self._server.transact(work)
+            exchange = self._server.transact(work)
         except OutcomeUnknown:
-            self._doubts.remember(done, last[0].took, last[0].claims)
+            self._in_doubt.remember(done, last_attempt[0].took, last_attempt[0].claims)
             raise
-        for born, seq in made.births:
-            born.seq = seq
-        self._server.watch.notify(*made.news)
-        return made.took, made.claims
+        for task, seq in exchange.inserted:
+            task.seq = seq
+        self._server.notifier.notify(*exchange.changed)
+        return exchange.took, exchange.claims
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
-        """See `Storage.release`."""
+        """Stop holding waiting tasks."""
         queue = self._server.queue_id
 
         def work(transaction: Transaction) -> list[bool]:
             stored, own = self._locked(
                 transaction,
-                (self._sql.lock_rows, (queue, numbers([one.seq for one in tasks]))),
-                (self._sql.own, (queue, texts([one.id for one in tasks]))),
+                (self._statements.lock_rows, (queue, number_array([task.seq for task in tasks]))),
+                (self._statements.own_revocations, (queue, text_array([task.id for task in tasks]))),
             )
             held = {one.seq: one for one in stored if one.lease is not None and one.state in WAITING}
             freed, places = [], []
@@ -181,30 +168,32 @@ class PostgresStorage:
 
         freed = self._server.transact(work)
         if any(freed):
-            self._server.watch.notify(Channel.WORK)
+            self._server.notifier.notify(Channel.WORK)
         return freed
 
     def extend(self, workers: Collection[str], until: float) -> int:
-        """See `Storage.extend`."""
-        queue, names = self._server.queue_id, texts(workers)
+        """Prolong the leases of workers, on tasks and locks."""
+        queue, names = self._server.queue_id, text_array(workers)
         _, tasks = self._server.write(
-            (self._sql.extend_locks, (queue, until, names)), (self._sql.extend, (queue, until, names))
+            (self._statements.extend_locks, (queue, until, names)), (self._statements.extend, (queue, until, names))
         )
-        return tasks.touched
+        return tasks.row_count
 
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
-        """See `Storage.recover`."""
+        """Recover tasks whose leases have lapsed."""
         queue = self._server.queue_id
-        if not self._server.read(self._sql.any_lapsed, queue, now):
+        if not self._server.read(self._statements.any_lapsed, queue, now):
             return []
 
         def work(transaction: Transaction) -> tuple[list[Claim], set[Channel]]:
             stored, own = self._locked(
-                transaction, (self._sql.lapsed, (queue, now, limit)), (self._sql.own_of_lapsed, (queue, now))
+                transaction,
+                (self._statements.lock_lapsed, (queue, now, limit)),
+                (self._statements.revocations_of_lapsed, (queue, now)),
             )
             claims, freed = [], []
-            rows: list[tuple[Task, Move, Rank]] = []
-            news: set[Channel] = set()
+            rows: list[tuple[Task, Move, Visibility]] = []
+            changed: set[Channel] = set()
             for known in stored:
                 if known.state in WAITING:
                     freed.append((cast(int, known.seq), visibility(known, own.get(known.id), now)))
@@ -214,197 +203,192 @@ class PostgresStorage:
                 )
                 rows.append((known, move, visibility_after(known, move, own.get(known.id))))
                 claims.append(Claim(known, move))
-                news.add(Channel.OUTCOME if move.ended is not None else Channel.WORK)
+                changed.add(Channel.OUTCOME if move.ended is not None else Channel.WORK)
             commands: list[Command] = []
             if rows:
                 rows.sort(key=lambda row: row[0].seq or 0)
                 commands = [
-                    self._sql.moves(queue, rows),
-                    (self._sql.free_locks, (queue, texts([known.id for known, _ in claims]))),
+                    self._statements.move(queue, rows),
+                    (self._statements.free_locks, (queue, text_array([known.id for known, _ in claims]))),
                 ]
             if freed:
-                news.add(Channel.WORK)
-                commands.append((self._sql.rank, ranks(queue, freed)))
-            transaction.commit(*commands, *self._tell(queue, news))
-            return claims, news
+                changed.add(Channel.WORK)
+                commands.append(self._statements.rank(queue, freed))
+            transaction.commit(*commands, *self._notifications(queue, changed))
+            return claims, changed
 
-        claims, news = self._server.transact(work)
-        self._server.watch.notify(*news)
+        claims, changed = self._server.transact(work)
+        self._server.notifier.notify(*changed)
         return claims
 
     def cancel(self, task_id: str) -> bool:
-        """See `Storage.cancel`."""
-        return bool(self._server.write((self._sql.cancel, (self._server.queue_id, task_id)))[0].touched)
+        """Request cancellation of a running task."""
+        return bool(
+            self._server.write((self._statements.request_cancellation, (self._server.queue_id, task_id)))[0].row_count
+        )
 
     def canceling(self, workers: Collection[str]) -> list[str]:
-        """See `Storage.canceling`."""
-        return [row[0] for row in self._server.read(self._sql.canceling, self._server.queue_id, texts(workers))]
+        """Return the ids of the workers' tasks for which cancellation was requested."""
+        return [
+            row[0] for row in self._server.read(self._statements.canceling, self._server.queue_id, text_array(workers))
+        ]
 
     def _locked(
-        self, transaction: Transaction, rows: Command, said: Command
+        self, transaction: Transaction, lock: Command, select: Command
     ) -> tuple[list[Task], dict[str, Revocation | None]]:
-        """Rows, locked, and then, so that none is overlooked, what is revoked of them."""
-        locked, revoked = transaction.run(rows, said)
-        own = {key: revocation(until, once) for key, until, once in revoked.rows}
-        return list(map(task, locked.rows)), own
+        """Lock rows, then read the revocations of their tasks, so that none is missed."""
+        locked, revocations = transaction.run(lock, select)
+        own = own_revocations(revocations.rows)
+        return list(map(task_from_row, locked.rows)), own
 
-    def _rerank(self, transaction: Transaction, queue: int, places: Sequence[tuple[int, Rank]]) -> None:
-        """Say where claims find rows that nobody holds (any more), and commit."""
+    def _rerank(self, transaction: Transaction, queue: int, places: Sequence[tuple[int, Visibility]]) -> None:
+        """Store when claims find tasks that no worker holds, and commit."""
         if places:
-            transaction.commit((self._sql.rank, ranks(queue, places)), *self._tell(queue, {Channel.WORK}))
+            transaction.commit(self._statements.rank(queue, places), *self._notifications(queue, {Channel.WORK}))
 
-    def _tell(self, queue: int, news: Collection[Channel]) -> list[Command]:
-        """Say at the commit what others may wait for."""
+    def _notifications(self, queue: int, channels: Collection[Channel]) -> list[Command]:
+        """Return the commands that notify other processes at the commit."""
         schema, process = self._server.schema, self._server.process
         return [
-            (self._sql.notify, (queue, channel.value, channel_name(schema, queue, channel), process))
-            for channel in news
+            (self._statements.notify, (queue, channel.value, channel_name(schema, queue, channel), process))
+            for channel in channels
         ]
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
-        """See `Storage.revoke`."""
+        """Store a revocation."""
         queue = self._server.queue_id
-        said: Command = (self._sql.say, (queue, *target, revocation.until, revocation.once))
+        command: Command = (self._statements.store_revocation, (queue, *target, revocation.until, revocation.once))
         if target.function:
-            self._server.write(said)
+            self._server.write(command)
             return
 
         def work(transaction: Transaction) -> bool:
-            # The task's row first, as claims do.
-            row, _ = transaction.run((self._sql.lock_row, (queue, target.key)), said)
-            return self._look_again(transaction, queue, row.rows, revocation, now)
+            # The row of the task is locked first, as claims do.
+            row, _ = transaction.run((self._statements.lock_row, (queue, target.key)), command)
+            return self._rerank_waiting(transaction, queue, row.rows, revocation, now)
 
         if self._server.transact(work):
-            self._server.watch.notify(Channel.WORK)
+            self._server.notifier.notify(Channel.WORK)
 
     def restore(self, target: RevocationTarget, now: float) -> bool:
-        """See `Storage.restore`."""
+        """Delete a revocation."""
         queue = self._server.queue_id
-        forget: Command = (self._sql.forget, (queue, *target))
+        command: Command = (self._statements.delete_revocation, (queue, *target))
         if target.function:
-            return bool(self._server.write(forget)[0].touched)
+            return bool(self._server.write(command)[0].row_count)
 
         def work(transaction: Transaction) -> tuple[bool, bool]:
-            row, forgotten = transaction.run((self._sql.lock_row, (queue, target.key)), forget)
-            if not forgotten.touched:
+            row, deleted = transaction.run((self._statements.lock_row, (queue, target.key)), command)
+            if not deleted.row_count:
                 return False, False
-            again = self._look_again(transaction, queue, row.rows, None, now)
-            return all(task(one).state != REVOKED for one in row.rows), again  # that cannot be taken back
+            reranked = self._rerank_waiting(transaction, queue, row.rows, None, now)
+            return all(task_from_row(one).state != REVOKED for one in row.rows), reranked  # `revoked` is final
 
-        restored, again = self._server.transact(work)
-        if again:
-            self._server.watch.notify(Channel.WORK)
+        restored, reranked = self._server.transact(work)
+        if reranked:
+            self._server.notifier.notify(Channel.WORK)
         return restored
 
-    def _look_again(
-        self, transaction: Transaction, queue: int, rows: list[Any], own: Revocation | None, now: float
+    def _rerank_waiting(
+        self, transaction: Transaction, queue: int, rows: list[Row], own: Revocation | None, now: float
     ) -> bool:
-        free = [one for one in map(task, rows) if one.state in WAITING and one.lease is None]
+        free = [one for one in map(task_from_row, rows) if one.state in WAITING and one.lease is None]
         self._rerank(transaction, queue, [(cast(int, one.seq), visibility(one, own, now)) for one in free])
         return bool(free)
 
     def revocation(self, target: RevocationTarget) -> Revocation | None:
-        """See `Storage.revocation`."""
-        rows = self._server.read(self._sql.revocation, self._server.queue_id, *target)
-        return revocation(*rows[0]) if rows else None
+        """Return a stored revocation."""
+        rows = self._server.read(self._statements.revocation, self._server.queue_id, *target)
+        return revocation_from_columns(*rows[0]) if rows else None
 
     def lock(self, lock: Lock, now: float) -> bool:
-        """See `Storage.lock`."""
-        return bool(self._server.write((self._sql.lock, (self._server.queue_id, *lock, now)))[0].touched)
+        """Take a lock."""
+        return bool(self._server.write((self._statements.lock, (self._server.queue_id, *lock, now)))[0].row_count)
 
     def unlock(self, name: str, owner: str) -> bool:
-        """See `Storage.unlock`."""
-        return bool(self._server.write((self._sql.unlock, (self._server.queue_id, name, owner)))[0].touched)
+        """Free a lock of this owner."""
+        return bool(self._server.write((self._statements.unlock, (self._server.queue_id, name, owner)))[0].row_count)
 
     def locks(self, now: float) -> list[Lock]:
-        """See `Storage.locks`."""
-        return sorted((Lock(*row) for row in self._server.read(self._sql.locks, self._server.queue_id, now)), key=_name)
+        """Return the locks that are taken, by name."""
+        return sorted(
+            (Lock(*row) for row in self._server.read(self._statements.locks, self._server.queue_id, now)), key=_by_name
+        )
 
     def flush_locks(self, names: Collection[str] | None = None) -> int:
-        """See `Storage.flush_locks`."""
-        which = None if names is None else texts(names)
-        return self._server.write((self._sql.flush_locks, (self._server.queue_id, which)))[0].touched
+        """Free locks, whatever their owner."""
+        which = None if names is None else text_array(names)
+        return self._server.write((self._statements.flush_locks, (self._server.queue_id, which)))[0].row_count
 
-    # Look-ups ------------------------------------------------------------------------------------------------------
+    # Queries -------------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
-        """See `Storage.get`."""
-        rows = self._server.read(self._sql.get, self._server.queue_id, task_id)
-        return task(rows[0]) if rows else None
+        """Return a task."""
+        rows = self._server.read(self._statements.get, self._server.queue_id, task_id)
+        return task_from_row(rows[0]) if rows else None
 
     def history(self, task_id: str) -> list[Record] | None:
-        """See `Storage.history`."""
-        rows = self._server.read(self._sql.history, self._server.queue_id, task_id)
+        """Return the history of a task."""
+        rows = self._server.read(self._statements.history, self._server.queue_id, task_id)
         return read_history(rows[0][0]) if rows else None
 
     def status(self, task_id: str) -> TaskStatus | None:
-        """See `Storage.status`."""
-        rows = self._server.read(self._sql.status, self._server.queue_id, task_id)
+        """Return state and result of a task."""
+        rows = self._server.read(self._statements.status, self._server.queue_id, task_id)
         return TaskStatus(*rows[0]) if rows else None
 
     def counts(self) -> dict[str, int]:
-        """See `Storage.counts`."""
+        """Return the number of tasks in each state."""
         queue = self._server.queue_id
-        # It looks at all rows, and need not do so by an index.
-        _, counts = self._server.ask((self._sql.whole, (queue,)), (self._sql.counts, (queue,)))
+        # Counts all rows, for which an index is no use.
+        _, counts = self._server.read_all(
+            (self._statements.allow_seqscan, (queue,)), (self._statements.counts, (queue,))
+        )
         return dict(counts.rows)
 
     def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
-        """See `Storage.tasks`."""
-        which = None if states is None else texts(states)
-        return list(map(task, self._server.read(self._sql.tasks, self._server.queue_id, before, which, limit)))
+        """Return tasks, newest first."""
+        which = None if states is None else text_array(states)
+        return list(
+            map(task_from_row, self._server.read(self._statements.tasks, self._server.queue_id, before, which, limit))
+        )
 
     def next_due(self) -> float | None:
-        """See `Storage.next_due`."""
-        ((ready, *moments),) = self._server.read(self._sql.next_due, self._server.queue_id)
+        """Return the moment from which a claim may find a task."""
+        ((ready, *moments),) = self._server.read(self._statements.next_due, self._server.queue_id)
         if ready:
             return float("-inf")
         return min((moment for moment in moments if moment is not None), default=None)
 
-    # Keeping house -------------------------------------------------------------------------------------------------
+    # Maintenance ---------------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000) -> int:
-        """See `Storage.prune`."""
-        (gone,) = self._server.write((self._sql.prune, (self._server.queue_id, before, limit)))
-        return int(gone.rows[0][0])
+        """Delete tasks that came to rest before a moment."""
+        (result,) = self._server.write((self._statements.prune, (self._server.queue_id, before, limit)))
+        return int(result.rows[0][0])
 
     def flush(self) -> None:
-        """See `Storage.flush`."""
+        """Delete all tasks, revocations and locks of the queue."""
         queue = self._server.queue_id
-        self._server.write(*((one, (queue,)) for one in self._sql.flush), *self._tell(queue, set(Channel)))
-        self._server.watch.notify(*Channel)
+        self._server.write(
+            *((one, (queue,)) for one in self._statements.flush), *self._notifications(queue, set(Channel))
+        )
+        self._server.notifier.notify(*Channel)
 
     def clock(self) -> Clock:
-        """See `Storage.clock`. The server's."""
+        """Return the clock of the server."""
         return RemoteClock(self._server.now)
 
     def close(self) -> None:
-        """See `Storage.close`."""
+        """Close the connections."""
         self._server.close()
 
 
-_name: Final = attrgetter("name")
+_by_name: Final = attrgetter("name")
 
 
-def _unique(tasks: Sequence[Task]) -> None:
-    """Raise `DuplicateTask` if an id stands there twice."""
-    if len({one.id for one in tasks}) < len(tasks):
-        raise DuplicateTask(next(task_id for task_id, times in Counter(one.id for one in tasks).items() if times > 1))
-
-
-def _portions(tasks: Sequence[Task]) -> Iterator[slice]:
-    """The tasks that go into one statement each."""
-    begin = size = 0
-    for end, one in enumerate(tasks):
-        if end - begin == _TOGETHER or (size and size + len(one.payload) > _BYTES):
-            yield slice(begin, end)
-            begin, size = end, 0
-        size += len(one.payload)
-    yield slice(begin, len(tasks))
-
-
-def _give_places(tasks: Sequence[Task], places: Sequence[int]) -> None:
-    for one, seq in zip(tasks, places, strict=True):
-        one.seq = seq
+def _set_numbers(tasks: Sequence[Task], numbers: Sequence[int]) -> None:
+    for task, seq in zip(tasks, numbers, strict=True):
+        task.seq = seq

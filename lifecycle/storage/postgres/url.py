@@ -1,41 +1,49 @@
-"""What a ``postgresql://`` URL says, and whether it can be right."""
+"""``postgresql://`` URLs: parsed and checked when the queue is declared."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult
 
 from lifecycle.errors import ConfigurationError
-from lifecycle.storage.postgres.server import driver
+from lifecycle.storage.postgres.session import driver
 
 __all__ = ["ConnectionSettings", "parsed"]
 
-POOL_SIZE: Final = 10
-SCHEMA: Final = "lifecycle"
-LONGEST: Final = 63
-"""Bytes in a name; PostgreSQL cuts longer ones."""
+DEFAULT_POOL_SIZE: Final = 10
+DEFAULT_SCHEMA: Final = "lifecycle"
+NAME_LIMIT_BYTES: Final = 63
+"""Longest name of a schema; PostgreSQL truncates longer names."""
 
 
 class ConnectionSettings(NamedTuple):
-    """Where a queue is, and how it is reached."""
+    """Schema of a queue, and parameters of the connections."""
 
     parameters: Mapping[str, str]
-    """libpq's own."""
+    """Parameters of libpq."""
     schema: str
     migrate: bool
     pool_size: int
+    """Largest number of connections, the listener's not counted."""
 
 
 def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
-    """What the URL says. Raises `ConfigurationError`, which never repeats what may be secret."""
+    """Return the settings in a URL. Raises `ConfigurationError`; the message contains no part that may be secret."""
     options = dict(options)
-    migrate, size, schema = options.pop("migrate", "yes"), options.pop("pool_size", ""), options.pop("schema", SCHEMA)
+    migrate, pool_size = options.pop("migrate", "yes"), options.pop("pool_size", "")
+    schema = options.pop("schema", DEFAULT_SCHEMA)
     if migrate not in ("yes", "no"):
         raise ConfigurationError("migrate in a postgresql URL: it takes yes or no")
-    if size and not (size.isascii() and size.isdigit() and int(size) > 0):
+    if pool_size and not (pool_size.isascii() and pool_size.isdigit() and int(pool_size) > 0):
         raise ConfigurationError("pool_size in a postgresql URL: it takes a whole number, 1 or more")
-    if not schema or "\0" in schema or schema.startswith("pg_") or len(schema.encode(errors="replace")) > LONGEST:
+    if (
+        not schema
+        or "\0" in schema
+        or schema.startswith("pg_")
+        or len(schema.encode(errors="replace")) > NAME_LIMIT_BYTES
+    ):
         raise ConfigurationError(
-            f"schema in a postgresql URL: it takes a name of up to {LONGEST} bytes that does not begin with pg_"
+            f"schema in a postgresql URL: it takes a name of up to {NAME_LIMIT_BYTES} bytes that does not begin"
+            " with pg_"
         )
     psycopg = driver()
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
@@ -45,10 +53,10 @@ def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
             " libpq (sslmode, connect_timeout, …)"
         )
     try:
-        told = psycopg.conninfo.conninfo_to_dict(f"postgresql://{url.netloc}{url.path}")
-    except psycopg.Error:  # whose message repeats a part of it
+        parameters = psycopg.conninfo.conninfo_to_dict(f"postgresql://{url.netloc}{url.path}")
+    except psycopg.Error:  # its message repeats a part of the URL
         raise ConfigurationError(
             "this is no URL of a PostgreSQL database: write it as in postgresql://user:password@host:5432/database, and"
             " characters that mean something in URLs as %3F and the like"
         ) from None
-    return ConnectionSettings({**told, **options}, schema, migrate == "yes", int(size or POOL_SIZE))
+    return ConnectionSettings({**parameters, **options}, schema, migrate == "yes", int(pool_size or DEFAULT_POOL_SIZE))

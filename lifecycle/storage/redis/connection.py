@@ -1,6 +1,6 @@
-"""A connection to a Redis server: commands on their way there, and what comes back.
+"""A connection to a Redis server: send commands, receive answers.
 
-Below redis-py's client, and on purpose: its own way from a call to the socket costs more than the server's work.
+Uses redis-py's connection class, not its client: the client costs more time for each call than the server does.
 """
 
 import importlib
@@ -10,26 +10,27 @@ from typing import Any
 
 from lifecycle.errors import ConfigurationError
 
-__all__ = ["ConnectionLost", "RedisConnection", "Refused", "driver"]
+__all__ = ["CommandRefused", "ConnectionLost", "NamedConnection", "RedisConnection", "driver"]
 
 
 class ConnectionLost(Exception):
-    """There is no connection, or none any more. `.sent`: something was sent, and whether it was done is not known."""
+    """There is no connection to the server (any more)."""
 
     sent = False
+    """True if a command was sent, so that its outcome is unknown."""
 
 
-class Refused(Exception):
-    """The server answered with an error; `.code` is its first word."""
+class CommandRefused(Exception):
+    """The server answered with an error."""
 
     def __init__(self, code: str, message: str) -> None:
-        """`message`: the server's, without the code."""
+        """`code`: the first word of the error; `message`: the rest."""
         super().__init__(message)
         self.code = code
 
 
 def driver() -> ModuleType:
-    """redis-py, loaded when it is first used. Raises `ConfigurationError` if it is not there."""
+    """Return redis-py, imported at the first use. Raises `ConfigurationError` if it is not installed."""
     try:
         return importlib.import_module("redis")
     except ImportError as error:
@@ -39,10 +40,10 @@ def driver() -> ModuleType:
 
 
 class RedisConnection:
-    """A connection, used by one thread at a time. It is not open until `open`."""
+    """A connection, used by one thread at a time; closed until `connect`."""
 
     def __init__(self, parameters: Mapping[str, Any], *, tls: bool) -> None:
-        """`parameters`: redis-py's."""
+        """`parameters`: of redis-py's connection class."""
         redis = driver()
         self._errors = redis.exceptions
         kind = redis.connection.SSLConnection if tls else redis.Connection
@@ -50,74 +51,74 @@ class RedisConnection:
             **parameters,
             protocol=2,
             health_check_interval=0,
-            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # who repeats what is not for the driver to say
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # `RedisServer` decides about repeated calls
         )
-        self.open = False
+        self.is_open = False
 
     def connect(self, host: str, port: int) -> None:
-        """Open it, to a server there. Raises `ConnectionLost`, or `Refused` if the server does not let us in."""
+        """Open the connection. Raises `ConnectionLost`, or `CommandRefused` if the server rejects the login."""
         self.connection.host, self.connection.port = host, port
         try:
             self.connection.connect()
-            self.open = True
-        except BaseException as error:  # noqa: BLE001 -- raised again, in our words
+            self.is_open = True
+        except BaseException as error:  # noqa: BLE001 -- raised again, translated
             self.close()
-            raise self._translated(error) from None  # the driver's own may have its parameters in it
+            raise self._translated(error) from None  # redis-py's error may contain the parameters
 
     def send(self, command: bytes) -> None:
-        """Send a command."""
+        """Send a packed command. Raises `ConnectionLost`."""
         try:
             self.connection.send_packed_command([command], check_health=False)
-        except BaseException as error:  # noqa: BLE001 -- raised again, in our words
+        except BaseException as error:  # noqa: BLE001 -- raised again, translated
             self.close()
             raise self._translated(error, sent=True) from None
 
-    def answer(self) -> Any:
-        """What the server says next. Raises `Refused` if that is an error, `ConnectionLost`."""
+    def receive(self) -> Any:
+        """Return the next answer or message of the server. Raises `CommandRefused`, `ConnectionLost`."""
         try:
             return self.connection.read_response()
-        except BaseException as error:  # noqa: BLE001 -- raised again, in our words
+        except BaseException as error:  # noqa: BLE001 -- raised again, translated
             if not isinstance(error, self._errors.ResponseError):
                 self.close()
             raise self._translated(error, sent=True) from None
 
     def send_words(self, *words: str) -> None:
-        """Send a command that is not worth a packing of its own."""
+        """Pack a command and send it. Raises `ConnectionLost`."""
         self.send(b"".join(self.connection.pack_command(*words)))
 
-    def say(self, *words: str) -> Any:
-        """The same, and its answer."""
+    def call(self, *words: str) -> Any:
+        """Send a command and return its answer. Raises `CommandRefused`, `ConnectionLost`."""
         self.send_words(*words)
-        return self.answer()
+        return self.receive()
 
     @property
     def fd(self) -> int:
-        """The socket's number."""
+        """File descriptor of the socket."""
         return int(self.connection._sock.fileno())
 
-    def has_news(self) -> bool:
-        """Is there anything to read, or has it ended?"""
+    def has_input(self) -> bool:
+        """Return whether there is anything to read, the end of the connection included. Raises `ConnectionLost`."""
         try:
             return bool(self.connection.can_read(0))
-        except Exception as error:  # noqa: BLE001 -- raised again, in our words
+        except Exception as error:  # noqa: BLE001 -- raised again, translated
             self.close()
             raise self._translated(error) from None
 
     def close(self) -> None:
-        """End it; `connect` makes another."""
-        self.open = False
+        """Close the connection; `connect` opens it again."""
+        self.is_open = False
         self.connection.disconnect()
 
-    def part(self) -> None:
-        """Let go of it as a child after a fork: without a word to the server, which talks to the parent."""
-        self.open = False
+    def abandon_after_fork(self) -> None:
+        """Close the child's copy of the socket, and send nothing: the server goes on talking to the parent."""
+        self.is_open = False
         if self.connection._sock is not None:
             self.connection._sock.close()
 
     def _translated(self, error: BaseException, *, sent: bool = False) -> BaseException:
-        """What the driver raised, in our words; what is not its business stays as it is."""
+        """Return an error of redis-py or the socket as one of ours; any other error as it is."""
         errors = self._errors
-        words = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         for kind, code in (
             (errors.AuthenticationError, "NOAUTH"),
             (errors.BusyLoadingError, "LOADING"),
@@ -132,12 +133,20 @@ class RedisConnection:
             (errors.AskError, "ASK"),
         ):
             if isinstance(error, kind):
-                return Refused(code, words)
+                return CommandRefused(code, message)
         if isinstance(error, errors.ResponseError):
-            code, _, rest = words.partition(" ")
-            return Refused(code, rest) if code.isupper() else Refused("ERR", words)
+            code, _, rest = message.partition(" ")
+            return CommandRefused(code, rest) if code.isupper() else CommandRefused("ERR", message)
         if isinstance(error, errors.RedisError | OSError):
-            lost = ConnectionLost(words or type(error).__name__)
+            lost = ConnectionLost(message or type(error).__name__)
             lost.sent = sent
             return lost
         return error
+
+
+class NamedConnection:
+    """A connection with a name and a call number, by which the server keeps its last answer; both outlive a socket."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self.connection = connection
+        self.name, self.call_number, self.named_at = "", 0, 0.0

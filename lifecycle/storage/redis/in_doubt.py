@@ -1,8 +1,8 @@
-"""Exchanges of which nobody knows whether they happened: the connection was lost, and the server did not come back.
+"""Exchanges with an unknown outcome: the connection was lost, and the server did not come back in time.
 
-Neither may simply be repeated: an outcome that was stored would be refused, and never announced; a claim that was
-stored would be held, by a worker that does not know of it, for as long as that worker lives. The server remembers its
-answer to the last call of each connection, and is asked for it as soon as somebody wants the same again.
+Such an exchange must not simply be repeated. If it was stored, its outcomes would be refused and never announced, and
+its claims would be held for as long as the worker lives, without the worker's knowledge. The server keeps its answer to
+the last call of each connection, and is asked for the answer when the same worker calls again.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,68 +10,69 @@ from typing import Any, NamedTuple
 
 from lifecycle.core.task import Task
 from lifecycle.storage.base import Claim, ClaimRequest, Settlement
-from lifecycle.storage.redis.server import NamedConnection, RedisServer
+from lifecycle.storage.redis.connection import NamedConnection
+from lifecycle.storage.redis.server import RedisServer
 
-__all__ = ["Doubts"]
+__all__ = ["ExchangesInDoubt"]
 
-Received = Callable[[Any, Sequence[Settlement], ClaimRequest | None], tuple[list[bool], list[Claim]]]
+ReadAnswer = Callable[[Any, Sequence[Settlement], ClaimRequest | None], tuple[list[bool], list[Claim]]]
 
 
-class _Doubt(NamedTuple):
+class _ExchangeInDoubt(NamedTuple):
     """An exchange whose answer was lost."""
 
-    line: NamedConnection
+    connection: NamedConnection
     done: Sequence[Settlement]
     request: ClaimRequest | None
 
     def concerns(self, done: Sequence[Settlement], request: ClaimRequest | None) -> bool:
-        """Is it asked for again, or is its worker back?"""
+        """Return whether a call repeats one of the settlements, or comes from the same worker."""
         moves = {id(settlement.move) for settlement in self.done}
-        again = any(id(settlement.move) in moves for settlement in done)
-        return again or (request is not None and self.request is not None and request.worker == self.request.worker)
+        repeated = any(id(settlement.move) in moves for settlement in done)
+        return repeated or (request is not None and self.request is not None and request.worker == self.request.worker)
 
 
-class Doubts:
-    """The exchanges in doubt, until their workers ask again, and what has become of them."""
+class ExchangesInDoubt:
+    """The exchanges with an unknown outcome, and what became of them, until their workers ask."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self._open: list[_Doubt] = []
+        self._unresolved: list[_ExchangeInDoubt] = []
         self._settled: dict[int, tuple[Settlement, bool]] = {}
         self._claims: dict[str, list[Claim]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._open or self._settled or self._claims)
+        return bool(self._unresolved or self._settled or self._claims)
 
-    def remember(self, line: NamedConnection, done: Sequence[Settlement], request: ClaimRequest | None) -> None:
-        """This exchange may have happened, or not."""
-        self._open.append(_Doubt(line, done, request))
+    def remember(self, connection: NamedConnection, done: Sequence[Settlement], request: ClaimRequest | None) -> None:
+        """Add an exchange that may have happened."""
+        self._unresolved.append(_ExchangeInDoubt(connection, done, request))
 
-    def resolve(self, done: Sequence[Settlement], request: ClaimRequest | None, received: Received) -> None:
-        """Ask what became of what is wanted again; `received`: what is done with an answer."""
-        for doubt in [one for one in self._open if one.concerns(done, request)]:
-            answer = self._server.resolve(doubt.line)  # in doubt still, if this fails
-            self._open.remove(doubt)
-            if answer is None:  # it did not happen, and never will
+    def resolve(self, done: Sequence[Settlement], request: ClaimRequest | None, read_answer: ReadAnswer) -> None:
+        """Ask the server about the exchanges that a call concerns. Raises `StorageError`; then they stay in doubt."""
+        for exchange in [one for one in self._unresolved if one.concerns(done, request)]:
+            answer = self._server.resolve(exchange.connection)
+            self._unresolved.remove(exchange)
+            if answer is None:  # the exchange did not happen, and cannot happen any more
                 continue
-            took, claims = received(answer, doubt.done, doubt.request)
-            for settlement, taken in zip(doubt.done, took, strict=True):
+            took, claims = read_answer(answer, exchange.done, exchange.request)
+            for settlement, taken in zip(exchange.done, took, strict=True):
                 self._settled[id(settlement.move)] = settlement, taken
-            if claims and doubt.request is not None:
-                self._claims.setdefault(doubt.request.worker, []).extend(claims)
+            if claims and exchange.request is not None:
+                self._claims.setdefault(exchange.request.worker, []).extend(claims)
 
     def settled(self, done: Sequence[Settlement]) -> list[bool | None]:
-        """Of each settlement whether it took; ``None``: it was not made, and can be."""
+        """Return for each settlement whether it took; ``None`` if it was not made, and can be made now."""
         known = [self._settled.pop(id(settlement.move), None) for settlement in done]
         return [None if one is None else one[1] for one in known]
 
     def claims(self, request: ClaimRequest | None, get: Callable[[str], Task | None]) -> list[Claim]:
-        """What a worker has, and did not know of."""
+        """Return the claims that a worker still has, and does not know of."""
         found = []
         for claim in self._claims.pop(request.worker, []) if request is not None else []:
-            (known, move), now = claim, get(claim.task.id)
+            (known, move), stored = claim, get(claim.task.id)
             after = known.seq, known.version + len(move.states), move.worker
-            if now is not None and (now.seq, now.version, now.worker) == after:
-                move.lease = now.lease  # prolonged meanwhile, perhaps
+            if stored is not None and (stored.seq, stored.version, stored.worker) == after:
+                move.lease = stored.lease  # a heartbeat may have prolonged the lease
                 found.append(claim)
         return found

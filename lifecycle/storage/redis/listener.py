@@ -1,94 +1,96 @@
-"""How a process hears what others change in a queue on Redis: by publish and subscribe."""
+"""How a process learns of changes that others make to a queue on Redis: by publish and subscribe."""
 
 from collections.abc import Callable, Collection
 
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
-from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, Refused
+from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, RedisConnection
 
-__all__ = ["RedisSubscription", "Who"]
+__all__ = ["ProcessSubscriptions", "RedisSubscription"]
 
 
-class Who:
-    """This process, as scripts know it: its name among those who publish, and what it hears itself."""
+class ProcessSubscriptions:
+    """The name of this process as a publisher, and the channels to which the process itself has subscribed."""
 
     def __init__(self, process: str) -> None:
         self.process = process
-        self.alone = True
-        """Is there but one server? In a cluster others may listen elsewhere."""
-        self.told: tuple[str, int, int] = (process, 0, 0)
-        """For each channel how many subscriptions are our own; -1: there may be more than the server knows of."""
+        self.single_server = True
+        """False in a cluster, where other subscribers may be at other servers."""
+        self.script_argument: tuple[str, int, int] = (process, 0, 0)
+        """The process, and its number of subscriptions for each channel; -1: other servers may have subscribers."""
 
-    def hears(self, channels: Collection[Channel]) -> None:
-        """These, and no others."""
-        work, outcome = (int(channel in channels) if self.alone else -1 for channel in Channel)
-        self.told = (self.process, work, outcome)
+    def replace(self, channels: Collection[Channel]) -> None:
+        """Set the channels to which the process has subscribed."""
+        work, outcome = (int(channel in channels) if self.single_server else -1 for channel in Channel)
+        self.script_argument = (self.process, work, outcome)
 
 
 class RedisSubscription:
-    """A connection that has subscribed; see `lifecycle.storage.notifications.Subscription`."""
+    """A connection that subscribes; implements `lifecycle.storage.notifications.Subscription`."""
 
     def __init__(
         self,
-        wire: RedisConnection,
+        connection: RedisConnection,
         prefix: str,
-        who: Who,
-        translated: Callable[[Refused | ConnectionLost], StorageError],
+        subscriptions: ProcessSubscriptions,
+        translated: Callable[[CommandRefused | ConnectionLost], StorageError],
     ) -> None:
-        """`who`: what scripts are told of this process; kept up to date."""
-        self._wire, self._who, self._process, self._translated = wire, who, who.process.encode(), translated
+        """`prefix`: of the queue's keys; `subscriptions`: of this process, kept up to date."""
+        self._connection, self._subscriptions, self._translated = connection, subscriptions, translated
+        self._process = subscriptions.process.encode()
         self._names = {channel: f"{prefix}:{channel.value}" for channel in Channel}
         self._channels = {name.encode(): channel for channel, name in self._names.items()}
-        self._heard: set[Channel] = set()
-        self._news: set[Channel] = set()
+        self._subscribed: set[Channel] = set()
+        self._changed: set[Channel] = set()
 
     @property
     def fd(self) -> int:
-        """The connection's socket."""
-        return self._wire.fd
+        """File descriptor of the connection's socket."""
+        return self._connection.fd
 
     def subscribe(self, wanted: Collection[Channel]) -> Collection[Channel]:
-        """Subscribe to what is wanted, and to that only."""
-        new = [channel for channel in Channel if channel in wanted and channel not in self._heard]
-        old = [channel for channel in Channel if channel not in wanted and channel in self._heard]
-        # Told before there is one less, and after there is one more: so nobody else's is ever taken for ours.
-        self._who.hears(self._heard & set(wanted))
+        """Subscribe to the wanted channels, and to no others; return those that are new."""
+        new = [channel for channel in Channel if channel in wanted and channel not in self._subscribed]
+        old = [channel for channel in Channel if channel not in wanted and channel in self._subscribed]
+        # Removed channels before `UNSUBSCRIBE`, new channels after `SUBSCRIBE`: so a script never takes the
+        # subscription of another process for one of ours.
+        self._subscriptions.replace(self._subscribed & set(wanted))
         for command, channels in (("SUBSCRIBE", new), ("UNSUBSCRIBE", old)):
             if channels:
-                self._say(command, channels)
-        self._heard = set(wanted)
-        self._who.hears(wanted)
+                self._send(command, channels)
+        self._subscribed = set(wanted)
+        self._subscriptions.replace(wanted)
         return new
 
-    def _say(self, command: str, channels: Collection[Channel]) -> None:
+    def _send(self, command: str, channels: Collection[Channel]) -> None:
         try:
-            self._wire.send_words(command, *(self._names[channel] for channel in channels))
-            open_answers = len(channels)
-            while open_answers:
-                open_answers -= self._note(self._wire.answer())
-        except (Refused, ConnectionLost) as error:
+            self._connection.send_words(command, *(self._names[channel] for channel in channels))
+            missing_answers = len(channels)
+            while missing_answers:
+                missing_answers -= self._is_answer(self._connection.receive())
+        except (CommandRefused, ConnectionLost) as error:
             raise self._translated(error) from error
 
-    def _note(self, said: list[bytes]) -> bool:
-        """Note a message; whether it was none, but an answer."""
-        kind, channel, text = said
+    def _is_answer(self, received: list[bytes]) -> bool:
+        """Note a change, if a message of another process says so; return whether this is an answer to a command."""
+        kind, channel, process = received
         if kind != b"message":
             return True
-        if text != self._process:
-            self._news.add(self._channels[channel])
+        if process != self._process:
+            self._changed.add(self._channels[channel])
         return False
 
     def changed_channels(self) -> Collection[Channel]:
-        """What others published."""
+        """Return the channels on which other processes have published."""
         try:
-            while self._wire.has_news():
-                self._note(self._wire.answer())
-        except (Refused, ConnectionLost) as error:
+            while self._connection.has_input():
+                self._is_answer(self._connection.receive())
+        except (CommandRefused, ConnectionLost) as error:
             raise self._translated(error) from error
-        news, self._news = self._news, set()
-        return news
+        changed, self._changed = self._changed, set()
+        return changed
 
     def close(self) -> None:
-        """End the connection."""
-        self._who.hears(())
-        self._wire.close()
+        """Close the connection."""
+        self._subscriptions.replace(())
+        self._connection.close()

@@ -1,4 +1,4 @@
-"""What is stored of a task on Redis, and what scripts are told of tasks and moves."""
+"""Stored tasks, revocations and locks on Redis: from bytes to objects, and from objects to arguments of scripts."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,13 @@ from lifecycle.errors import StorageError
 from lifecycle.storage.base import Lock
 
 __all__ = [
-    "Told", "birth", "entries", "known_by", "lock_of", "revocation_of", "settlement", "stamp_of", "state_of",
-    "stored_lock", "stored_revocation", "task", "tasks",
+    "ScriptArgument", "grouped", "history_stamp", "lock_from_bytes", "move_argument", "new_task_argument",
+    "packed_lock", "packed_revocation", "readable_tasks", "revocation_from_bytes", "settlement_argument",
+    "state_from_bytes", "task_from_fields",
 ]  # fmt: skip
 
-Told = tuple[object, ...]
-"""A part of a script's arguments."""
+ScriptArgument = tuple[object, ...]
+"""An argument of a script that is an array."""
 
 log = logging.getLogger("lifecycle")
 
@@ -27,7 +28,7 @@ _decode: Final = msgspec.msgpack.Decoder().decode
 
 
 def _blob(data: bytes | None) -> msgspec.Raw | None:
-    """Bytes, as scripts can read them: theirs is MessagePack of a time when bytes and texts were one."""
+    """Return bytes as MessagePack that Redis can read: its version knows one type for bytes and texts."""
     if data is None:
         return None
     size = len(data)
@@ -35,51 +36,46 @@ def _blob(data: bytes | None) -> msgspec.Raw | None:
     return msgspec.Raw(head + data)
 
 
-def _kept(value: float | str | None) -> float | str | bool:
-    """As it stands in a row: a script cannot keep what is nil in the midst of an array."""
+def _false_for_none(value: float | str | None) -> float | str | bool:
+    """Return a value as a row stores it: Lua cannot keep nil inside an array."""
     return False if value is None else value
 
 
-def told_move(move: Move) -> Told:
-    """A move, as a script makes it."""
+def move_argument(move: Move) -> ScriptArgument:
+    """Return a move as the function `apply_move` in moves.lua takes it."""
     return (
         move.states[-1].name, len(move.states), move.history, move.worker, move.attempt, move.retries,
-        move.interruptions, _kept(move.eta), _kept(move.lease), move.at, _blob(move.result),
+        move.interruptions, _false_for_none(move.eta), _false_for_none(move.lease), move.at, _blob(move.result),
         move.frees_locks,
     )  # fmt: skip
 
 
-def birth(new: Task, move: Move) -> Told:
-    """A new task."""
-    policy = None if new.retry is NO_DELAY else dict(policy_fields(new.retry))
-    asked = _encode((new.name, new.priority, new.expires, policy, new.timeout))
-    return new.id, _blob(asked), _blob(new.payload), told_move(move), new.priority, new.expires
+def new_task_argument(task: Task, move: Move) -> ScriptArgument:
+    """Return a new task as the function `insert_task` in rows.lua takes it. `move`: its first move."""
+    policy = None if task.retry is NO_DELAY else dict(policy_fields(task.retry))
+    call = _encode((task.name, task.priority, task.expires, policy, task.timeout))
+    return task.id, _blob(call), _blob(task.payload), move_argument(move), task.priority, task.expires
 
 
-def known_by(known: Task) -> Told:
-    """A task as its caller knows it."""
-    return known.fence
+def settlement_argument(task: Task, move: Move, follow_ups: Sequence[ScriptArgument]) -> ScriptArgument:
+    """Return a settlement as exchange.lua takes it. `task`: the task before the move, as its worker knows it."""
+    return task.fence, move_argument(move), follow_ups
 
 
-def settlement(known: Task, move: Move, births: Sequence[Told]) -> Told:
-    """What a task's worker has to say of it, and what is born with it."""
-    return *known_by(known), told_move(move), births
-
-
-def stamp_of(now: float, worker: str) -> tuple[str, str]:
-    """A moment and a worker's name as they stand in a history."""
+def history_stamp(now: float, worker: str) -> tuple[str, str]:
+    """Return a moment and a worker's name as a history stores them."""
     _, at, _, name = history_line("", now, 0, worker)[:-1].split("\t")
     return at, name
 
 
-# Rows --------------------------------------------------------------------------------------------------------------
+# Tasks -------------------------------------------------------------------------------------------------------------
 
 
-def task(task_id: bytes, at: bytes | None, asked: bytes | None, payload: bytes | None) -> Task:
-    """A stored task. Raises `StorageError` if somebody has damaged it."""
+def task_from_fields(task_id: bytes, at: bytes | None, call: bytes | None, payload: bytes | None) -> Task:
+    """Return a stored task, from the fields of its hash. Raises `StorageError` if the fields are damaged."""
     try:
         state, version, worker, seq, attempt, retries, interruptions, eta, lease, canceling = _decode(at or b"")
-        name, priority, expires, policy, timeout = _decode(asked or b"")
+        name, priority, expires, policy, timeout = _decode(call or b"")
         return Task(
             task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority,
             retries, NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions,
@@ -89,8 +85,8 @@ def task(task_id: bytes, at: bytes | None, asked: bytes | None, payload: bytes |
         raise _damaged(task_id.decode("utf-8", "replace"), error) from None
 
 
-def state_of(task_id: str, at: bytes) -> str:
-    """The state in a row."""
+def state_from_bytes(task_id: str, at: bytes) -> str:
+    """Return the state in the field `at` of a task. Raises `StorageError` if the field is damaged."""
     try:
         return LIFECYCLE.state(_decode(at)[0]).name
     except (msgspec.MsgspecError, TypeError, ValueError, LookupError) as error:
@@ -98,51 +94,51 @@ def state_of(task_id: str, at: bytes) -> str:
 
 
 def _damaged(task_id: str, error: Exception) -> StorageError:
-    return StorageError(f"task {task_id}: what is stored of it was damaged: {error}")
+    return StorageError(f"task {task_id}: the stored row is damaged: {error}")
 
 
 def _float(value: float | None) -> float | None:
     return None if value is None or value is False else float(value)
 
 
-def entries(answer: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    """An answer, so many parts at once."""
-    parts = iter(answer)
-    return zip(*[parts] * size, strict=True)
+def grouped(answer: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """Return the items of a flat answer in groups of `size`."""
+    items = iter(answer)
+    return zip(*[items] * size, strict=True)
 
 
-def tasks(answer: Sequence[Any]) -> Iterator[Task]:
-    """The tasks in an answer, but for those that cannot be read."""
-    for fields in entries(answer, 4):
+def readable_tasks(answer: Sequence[Any]) -> Iterator[Task]:
+    """Return the tasks in an answer; damaged tasks are left out, with a warning."""
+    for fields in grouped(answer, 4):
         try:
-            yield task(*fields)
+            yield task_from_fields(*fields)
         except StorageError as error:
-            log.warning("left out: %s", error)
+            log.warning("left out a task: %s", error)
 
 
 # Revocations and locks ---------------------------------------------------------------------------------------------
 
 
-def stored_revocation(said: Revocation) -> object:
-    """A revocation, as it is to be stored."""
-    return _blob(_encode((said.until, said.once)))
+def packed_revocation(revocation: Revocation) -> object:
+    """Return a revocation as it is stored."""
+    return _blob(_encode((revocation.until, revocation.once)))
 
 
-def revocation_of(stored: bytes | None) -> Revocation | None:
-    """What is stored of it, if anything is."""
+def revocation_from_bytes(stored: bytes | None) -> Revocation | None:
+    """Return a stored revocation; ``None`` if none is stored."""
     return None if stored is None else Revocation(*_decode(stored))
 
 
-def stored_lock(lock: Lock) -> object:
-    """A lock, as it is to be stored under its name."""
-    return _blob(_encode((lock.owner, lock.until, _kept(lock.worker), _kept(lock.task))))
+def packed_lock(lock: Lock) -> object:
+    """Return a lock as it is stored under its name."""
+    return _blob(_encode((lock.owner, lock.until, _false_for_none(lock.worker), _false_for_none(lock.task))))
 
 
 def _text(stored: str | bool) -> str | None:
     return stored if isinstance(stored, str) else None
 
 
-def lock_of(name: bytes, stored: bytes) -> Lock:
-    """The same lock."""
-    owner, until, worker, of_task = _decode(stored)
-    return Lock(name.decode(), owner, float(until), _text(worker), _text(of_task))
+def lock_from_bytes(name: bytes, stored: bytes) -> Lock:
+    """Return a stored lock."""
+    owner, until, worker, task_id = _decode(stored)
+    return Lock(name.decode(), owner, float(until), _text(worker), _text(task_id))

@@ -10,61 +10,61 @@ from lifecycle.core.policies import Move, Revocation, claimed, enqueued, recover
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import Actor, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
-from lifecycle.storage.redis.in_doubt import Doubts
+from lifecycle.storage.redis.errors import OutcomeUnknown
+from lifecycle.storage.redis.in_doubt import ExchangesInDoubt
 from lifecycle.storage.redis.rows import (
-    birth,
-    entries,
-    known_by,
-    lock_of,
-    revocation_of,
-    settlement,
-    stamp_of,
-    state_of,
-    stored_lock,
-    stored_revocation,
-    task,
-    tasks,
+    grouped,
+    history_stamp,
+    lock_from_bytes,
+    new_task_argument,
+    packed_lock,
+    packed_revocation,
+    readable_tasks,
+    revocation_from_bytes,
+    settlement_argument,
+    state_from_bytes,
+    task_from_fields,
 )
-from lifecycle.storage.redis.scripts import STORED
-from lifecycle.storage.redis.server import OutcomeUnknown, RedisServer, log
+from lifecycle.storage.redis.scripts import STORED_STATES
+from lifecycle.storage.redis.server import RedisServer, log
 from lifecycle.storage.redis.url import ConnectionSettings
 
 __all__ = ["RedisStorage"]
 
-_PAGE: Final = 500
-"""How many tasks are looked at in one call: others wait for the server meanwhile."""
+_PAGE_SIZE: Final = 500
+"""Number of tasks that one call reads: other clients of the server wait meanwhile."""
 
 
 class RedisStorage:
-    """One queue on a Redis server, which is reached at the first call."""
+    """One queue on a Redis server; the first call connects."""
 
     def __init__(self, settings: ConnectionSettings, queue: str = "default") -> None:
-        """`settings`: what `lifecycle.storage.redis.url.parsed` made of a URL."""
+        """`settings`: see `lifecycle.storage.redis.url.parsed`."""
         self._server = RedisServer(settings, queue)
-        self._doubts = Doubts(self._server)
-        watch = self._server.watch
-        self.generation, self.wait, self.wake = watch.generation, watch.wait, watch.wake
+        self._in_doubt = ExchangesInDoubt(self._server)
+        notifier = self._server.notifier
+        self.generation, self.wait, self.wake = notifier.generation, notifier.wait, notifier.wake
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
-        """See `Storage.enqueue`."""
-        made = [enqueued(one, now, *actor) for one in tasks]
-        done, answer = self._server.write("enqueue", [birth(*one) for one in zip(tasks, made, strict=True)])
-        if not done:
+        """Insert new tasks, all or none."""
+        moves = [enqueued(task, now, *actor) for task in tasks]
+        inserted, answer = self._server.write("enqueue", list(map(new_task_argument, tasks, moves)))
+        if not inserted:
             raise DuplicateTask(answer.decode())
-        for one, seq in zip(tasks, answer, strict=True):
-            one.seq = seq
-        return made
+        for task, seq in zip(tasks, answer, strict=True):
+            task.seq = seq
+        return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        """See `Storage.exchange`."""
+        """Settle attempts and claim tasks, in one call."""
         if not done and request is None:
             return [], []
-        if self._doubts:
-            self._doubts.resolve(done, request, self._received)
-            found = self._doubts.claims(request, self.get)
-            settled = self._doubts.settled(done)
+        if self._in_doubt:
+            self._in_doubt.resolve(done, request, self._read_answer)
+            found = self._in_doubt.claims(request, self.get)
+            settled = self._in_doubt.settled(done)
             rest = [one for one, known in zip(done, settled, strict=True) if known is None]
             request = None if found else request
             took, claims = self._exchange(rest, request) if rest or request is not None else ([], [])
@@ -73,58 +73,67 @@ class RedisStorage:
         return self._exchange(done, request)
 
     def _exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        told = []
+        settlements = []
         for known, move in done:
-            born = [birth(one, enqueued(one, move.at, move.worker, move.hold_until)) for one in move.follow_ups]
-            told.append(settlement(known, move, born))
-        wish = None
+            moves = [enqueued(task, move.at, move.worker, move.hold_until) for task in move.follow_ups]
+            follow_ups = list(map(new_task_argument, move.follow_ups, moves))
+            settlements.append(settlement_argument(known, move, follow_ups))
+        claim = None
         if request is not None:
             worker, now, lease, hold_scheduled, limit, batchable = request
-            wish = (worker, now, now + lease, hold_scheduled, limit, batchable and [*batchable], *stamp_of(now, worker))
+            claim = (
+                worker,
+                now,
+                now + lease,
+                hold_scheduled,
+                limit,
+                batchable and [*batchable],
+                *history_stamp(now, worker),
+            )
         try:
-            answer = self._server.write("exchange", told, wish)
+            answer = self._server.write("exchange", settlements, claim)
         except OutcomeUnknown as error:
-            self._doubts.remember(error.line, done, request)
+            self._in_doubt.remember(error.connection, done, request)
             raise
-        return self._received(answer, done, request)
+        return self._read_answer(answer, done, request)
 
-    def _received(
+    def _read_answer(
         self, answer: Any, done: Sequence[Settlement], request: ClaimRequest | None
     ) -> tuple[list[bool], list[Claim]]:
-        """Read the answer to an exchange."""
-        took, places, claims, damaged = answer
-        for taken, (_, move), born in zip(took, done, places, strict=True):
+        """Read the answer to an exchange: whether each settlement took, and the claims."""
+        took, follow_up_numbers, claimed_fields, damaged = answer
+        for taken, (_, move), numbers in zip(took, done, follow_up_numbers, strict=True):
             if taken:
-                for one, seq in zip(move.follow_ups, born, strict=True):
+                for task, seq in zip(move.follow_ups, numbers, strict=True):
                     if seq is not None:
-                        one.seq = seq
-        _warn(damaged)
-        made = []
+                        task.seq = seq
+        _log_damaged(damaged)
+        claims = []
         if request is not None:
             worker, now, lease, hold_scheduled, *_ = request
-            for trigger, *fields in entries(claims, 5):
-                known = task(*fields)
+            for trigger, *fields in grouped(claimed_fields, 5):
+                known = task_from_fields(*fields)
                 move = claimed(known, trigger.decode(), worker, now, lease, hold_scheduled=hold_scheduled)
-                made.append(Claim(known, move))
-        return [bool(taken) for taken in took], made
+                claims.append(Claim(known, move))
+        return [bool(taken) for taken in took], claims
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
-        """See `Storage.release`."""
-        return [bool(freed) for freed in self._server.write("release", [known_by(one) for one in tasks], now)]
+        """Stop holding waiting tasks."""
+        return [bool(freed) for freed in self._server.write("release", [task.fence for task in tasks], now)]
 
     def extend(self, workers: Collection[str], until: float) -> int:
-        """See `Storage.extend`."""
+        """Prolong the leases of workers, on tasks and locks."""
         return int(self._server.write("extend", [*workers], until))
 
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
-        """See `Storage.recover`."""
-        chance = str(random.getrandbits(30))
-        at = stamp_of(now, actor.worker)
-        lapsed, damaged = self._server.write("recover", now, *actor, max_interruptions, limit, *at, chance)
-        _warn(damaged)
+        """Recover tasks whose leases have lapsed."""
+        cursor = str(random.getrandbits(30))
+        at = history_stamp(now, actor.worker)
+        lapsed, damaged = self._server.write("recover", now, *actor, max_interruptions, limit, *at, cursor)
+        _log_damaged(damaged)
         claims = []
-        for fields in entries(lapsed, 4):
-            known = task(*fields)
+        for fields in grouped(lapsed, 4):
+            known = task_from_fields(*fields)
             move = recover(
                 known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
             )
@@ -132,118 +141,122 @@ class RedisStorage:
         return claims
 
     def cancel(self, task_id: str) -> bool:
-        """See `Storage.cancel`."""
+        """Request cancellation of a running task."""
         return bool(self._server.write("cancel", task_id))
 
     def canceling(self, workers: Collection[str]) -> list[str]:
-        """See `Storage.canceling`."""
+        """Return the ids of the workers' tasks for which cancellation was requested."""
         return [task_id.decode() for task_id in self._server.read("canceling", [*workers])]
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
-        """See `Storage.revoke`."""
+        """Store a revocation."""
         task_id = None if target.function else target.key
-        self._server.write("revoke", _field(target), stored_revocation(revocation), task_id, now)
+        self._server.write("revoke", _field(target), packed_revocation(revocation), task_id, now)
 
     def restore(self, target: RevocationTarget, now: float) -> bool:
-        """See `Storage.restore`."""
+        """Delete a revocation."""
         task_id = None if target.function else target.key
         return bool(self._server.write("revoke", _field(target), None, task_id, now))
 
     def revocation(self, target: RevocationTarget) -> Revocation | None:
-        """See `Storage.revocation`."""
-        return revocation_of(self._server.ask(b"HGET", self._key("revocations"), _field(target).encode()))
+        """Return a stored revocation."""
+        return revocation_from_bytes(self._server.command(b"HGET", self._key("revocations"), _field(target).encode()))
 
     def lock(self, lock: Lock, now: float) -> bool:
-        """See `Storage.lock`."""
-        return bool(self._server.write("lock", lock.name, stored_lock(lock), now))
+        """Take a lock."""
+        return bool(self._server.write("lock", lock.name, packed_lock(lock), now))
 
     def unlock(self, name: str, owner: str) -> bool:
-        """See `Storage.unlock`."""
+        """Free a lock of this owner."""
         return bool(self._server.write("lock", name, None, owner))
 
     def locks(self, now: float) -> list[Lock]:
-        """See `Storage.locks`."""
-        stored = self._server.ask(b"HGETALL", self._key("locks"))
-        return sorted((lock for lock in (lock_of(*pair) for pair in entries(stored, 2)) if lock.until > now), key=_name)
+        """Return the locks that are taken, by name."""
+        stored = self._server.command(b"HGETALL", self._key("locks"))
+        locks = (lock_from_bytes(*pair) for pair in grouped(stored, 2))
+        return sorted((lock for lock in locks if lock.until > now), key=_by_name)
 
     def flush_locks(self, names: Collection[str] | None = None) -> int:
-        """See `Storage.flush_locks`."""
+        """Free locks, whatever their owner."""
         return int(self._server.write("flush_locks", None if names is None else [*names]))
 
-    # Look-ups ------------------------------------------------------------------------------------------------------
+    # Queries -------------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
-        """See `Storage.get`."""
-        at, asked, payload = self._server.fields(task_id, b"at", b"call", b"payload")
-        return None if at is None and asked is None else task(task_id.encode(), at, asked, payload)
+        """Return a task."""
+        at, call, payload = self._server.fields(task_id, b"at", b"call", b"payload")
+        return None if at is None and call is None else task_from_fields(task_id.encode(), at, call, payload)
 
     def history(self, task_id: str) -> list[Record] | None:
-        """See `Storage.history`."""
+        """Return the history of a task."""
         (text,) = self._server.fields(task_id, b"history")
         return None if text is None else read_history(text.decode())
 
     def status(self, task_id: str) -> TaskStatus | None:
-        """See `Storage.status`."""
+        """Return state and result of a task."""
         at, result = self._server.fields(task_id, b"at", b"result")
-        return None if at is None else TaskStatus(state_of(task_id, at), result)
+        return None if at is None else TaskStatus(state_from_bytes(task_id, at), result)
 
     def counts(self) -> dict[str, int]:
-        """See `Storage.counts`."""
-        counts = zip(STORED, self._server.read("counts", STORED), strict=True)
+        """Return the number of tasks in each state."""
+        counts = zip(STORED_STATES, self._server.read("counts", STORED_STATES), strict=True)
         return {state: number for state, number in counts if number}
 
     def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
-        """See `Storage.tasks`. More than 500 are read in several calls: what moves meanwhile may be missing."""
-        among = [state for state in STORED if states is None or state in states]
+        """Return tasks, newest first.
+
+        More than 500 are read in several calls: a task that moves meanwhile may be missing.
+        """
+        among = [state for state in STORED_STATES if states is None or state in states]
         found: list[Task] = []
         while len(found) < limit:
-            wanted = min(limit - len(found), _PAGE)
-            last, page = self._server.read("look", among, wanted, before)
-            found += tasks(page)
+            wanted = min(limit - len(found), _PAGE_SIZE)
+            last, page = self._server.read("tasks", among, wanted, before)
+            found += readable_tasks(page)
             if len(page) < 4 * wanted:
                 break
             before = last
         return found
 
     def next_due(self) -> float | None:
-        """See `Storage.next_due`."""
+        """Return the moment from which a claim may find a task."""
         ready, *moments = self._server.read("next_due")
         if ready:
             return float("-inf")
         return min((float(moment) for moment in moments if moment is not None), default=None)
 
-    # Keeping house -------------------------------------------------------------------------------------------------
+    # Maintenance ---------------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000) -> int:
-        """See `Storage.prune`."""
+        """Delete tasks that came to rest before a moment."""
         return int(self._server.write("prune", before, limit))
 
     def flush(self) -> None:
-        """See `Storage.flush`."""
-        self._server.write("clear")
+        """Delete all tasks, revocations and locks of the queue."""
+        self._server.write("flush")
 
     def clock(self) -> Clock:
-        """See `Storage.clock`. The server's."""
+        """Return the clock of the server."""
         return RemoteClock(self._server.now)
 
     def close(self) -> None:
-        """See `Storage.close`."""
+        """Close the connections."""
         self._server.close()
 
     def _key(self, name: str) -> bytes:
         return f"{self._server.prefix}:{name}".encode()
 
 
-_name: Final = attrgetter("name")
+_by_name: Final = attrgetter("name")
 
 
 def _field(target: RevocationTarget) -> str:
-    """Under which a revocation is kept."""
+    """Return the field that stores a revocation."""
     return ("f" if target.function else "t") + target.key
 
 
-def _warn(damaged: Sequence[bytes]) -> None:
+def _log_damaged(damaged: Sequence[bytes]) -> None:
     for task_id in damaged:
-        log.error("task %s cannot be read, and was set aside: somebody has damaged it", task_id.decode())
+        log.error("quarantined a damaged task: id=%s", task_id.decode())

@@ -1,4 +1,4 @@
-"""What a ``redis://`` or ``rediss://`` URL says, and whether it can be right."""
+"""``redis://`` and ``rediss://`` URLs: parsed and checked when the queue is declared."""
 
 import math
 import re
@@ -14,48 +14,46 @@ from lifecycle.storage.redis.connection import driver
 
 __all__ = ["ConnectionSettings", "parsed"]
 
-PORT: Final = 6379
-TIMEOUT: Final = 10.0
-PATIENCE: Final = 5.0
-PREFIX: Final = "lifecycle"
-_OF_TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
-_KEEPALIVE: Final = {
-    getattr(socket, f"TCP_KEEP{what}"): value
-    for what, value in (("IDLE", 30), ("INTVL", 10), ("CNT", 3))
-    if hasattr(socket, f"TCP_KEEP{what}")
+DEFAULT_PORT: Final = 6379
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+DEFAULT_PATIENCE_SECONDS: Final = 5.0
+DEFAULT_PREFIX: Final = "lifecycle"
+_TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
+_KEEPALIVE_OPTIONS: Final = {
+    getattr(socket, f"TCP_KEEP{name}"): value
+    for name, value in (("IDLE", 30), ("INTVL", 10), ("CNT", 3))
+    if hasattr(socket, f"TCP_KEEP{name}")
 }
-"""A server that is gone is missed within a minute."""
+"""With these a lost server is noticed within a minute."""
 
 
 @attrs.frozen
 class ConnectionSettings:
-    """Where a server is, and how it is reached."""
+    """Address of a server, and options of the connections."""
 
     parameters: Mapping[str, Any] = attrs.field(repr=False)
-    """redis-py's, the password among them."""
+    """Parameters of redis-py's connection class, the password included."""
     tls: bool
     prefix: str
-    """What the names of keys begin with."""
+    """Prefix of all keys."""
     patience: float
-    """Seconds for which a call tries to get a lost connection back."""
+    """Seconds for which a call tries to replace a lost connection."""
 
 
 def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
-    """What the URL says. Raises `ConfigurationError`, which never repeats what may be secret."""
+    """Return the settings in a URL. Raises `ConfigurationError`; the message contains no part that may be secret."""
     driver()
     options, tls = dict(options), url.scheme == "rediss"
-    timeout = _seconds("timeout", options.pop("timeout", str(TIMEOUT)))
-    patience = _seconds("patience", options.pop("patience", str(PATIENCE)))
-    prefix = options.pop("prefix", PREFIX)
+    timeout = _seconds("timeout", options.pop("timeout", str(DEFAULT_TIMEOUT_SECONDS)))
+    patience = _seconds("patience", options.pop("patience", str(DEFAULT_PATIENCE_SECONDS)))
+    prefix = options.pop("prefix", DEFAULT_PREFIX)
     if not re.fullmatch(r"[\w.-]+", prefix, re.ASCII):
         raise ConfigurationError("prefix in a redis URL: it takes letters, digits, dots, dashes and underscores")
     if timeout == 0:
         raise ConfigurationError("timeout in a redis URL: it takes seconds, more than 0")
-    given: dict[str, str | bool] = {
-        name: _of_tls(name, options.pop(name)) for name in _OF_TLS if tls and name in options
-    }
+    tls_options = {name: _tls_option(name, options.pop(name)) for name in _TLS_OPTIONS if tls and name in options}
     if options:
-        more = f", and with rediss:// {', '.join(_OF_TLS)}"
+        more = f", and with rediss:// {', '.join(_TLS_OPTIONS)}"
         raise ConfigurationError(
             f"no option {', '.join(options)} in a redis URL: there are prefix, timeout and patience{more}"
         )
@@ -63,29 +61,24 @@ def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
     if not (database.isascii() and database.isdigit()):
         raise ConfigurationError("the path of a redis URL is the number of a database, as in redis://host:6379/0")
     try:
-        host, port = url.hostname or "127.0.0.1", url.port or PORT
-    except ValueError:  # whose message repeats a part of it
+        host, port = url.hostname or "127.0.0.1", url.port or DEFAULT_PORT
+    except ValueError:  # its message repeats a part of the URL
         raise ConfigurationError("the port in a redis URL is none: write it as in redis://host:6379/0") from None
     if url.fragment:
         raise ConfigurationError("characters that mean something in URLs are written as %23 and the like: there is a #")
-    return ConnectionSettings(
-        {
-            "host": host,
-            "port": port,
-            "db": int(database),
-            "username": unquote(url.username) if url.username else None,
-            "password": unquote(url.password) if url.password else None,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "socket_keepalive": True,
-            "socket_keepalive_options": _KEEPALIVE,
-            "client_name": "lifecycle",
-        }
-        | given,
-        tls,
-        prefix,
-        patience,
-    )
+    parameters = {
+        "host": host,
+        "port": port,
+        "db": int(database),
+        "username": unquote(url.username) if url.username else None,
+        "password": unquote(url.password) if url.password else None,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _KEEPALIVE_OPTIONS,
+        "client_name": "lifecycle",
+    }
+    return ConnectionSettings(parameters | tls_options, tls, prefix, patience)
 
 
 def _seconds(name: str, text: str) -> float:
@@ -98,7 +91,7 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
-def _of_tls(name: str, text: str) -> str | bool:
+def _tls_option(name: str, text: str) -> str | bool:
     if name == "ssl_check_hostname":
         if text not in ("yes", "no"):
             raise ConfigurationError("ssl_check_hostname in a redis URL: it takes yes or no")

@@ -1,1 +1,1 @@
-"""A simulated world of workers, producers and recoverers, in which one operation happens after the other."""
+"""Simulated worlds of workers, producers and recoverers, in which one step happens after the other."""

@@ -1,4 +1,4 @@
-"""Functions of a queue whose calls meet with trouble."""
+"""Functions of a queue whose calls fail on demand."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -11,34 +11,34 @@ __all__ = ["FaultyFunctions"]
 
 
 class FaultyFunctions(dict[str, Function]):
-    """A queue's functions; what is called next may end otherwise than it would."""
+    """A queue's functions, of which the next call may fail."""
 
     def __init__(
-        self, functions: dict[str, Function], trouble: Callable[[], tuple[BaseException, bool] | None]
+        self, functions: dict[str, Function], next_failure: Callable[[], tuple[BaseException, bool] | None]
     ) -> None:
-        """`trouble`: what befalls the next call: an error, and whether it comes after the body or instead of it."""
+        """`next_failure`: the exception of the next call, and whether it comes after the function or instead of it."""
         super().__init__(functions)
-        self._functions, self._trouble = functions, trouble
+        self._functions, self._next_failure = functions, next_failure
 
     def __setitem__(self, name: str, function: Function) -> None:
-        self._functions[name] = function  # declared meanwhile, and meant to stay
+        self._functions[name] = function  # declared during the simulation, and kept after it
         super().__setitem__(name, function)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The function, for one call."""
+        """Return the function, for one call."""
         function = super().get(name)
-        if function is None or (trouble := self._trouble()) is None:
+        if function is None or (failure := self._next_failure()) is None:
             return default if function is None else function
-        error, after = trouble
+        error, after = failure
 
-        def troubled(*arguments: object, **options: object) -> object:
+        def fail(*arguments: object, **options: object) -> object:
             if after:
                 function.call(*arguments, **options)
             raise error
 
-        async def troubled_async(*arguments: object, **options: object) -> object:
+        async def fail_async(*arguments: object, **options: object) -> object:
             if after:
                 await cast("Awaitable[object]", function.call(*arguments, **options))
             raise error
 
-        return attrs.evolve(function, call=troubled_async if function.is_async else troubled)
+        return attrs.evolve(function, call=fail_async if function.is_async else fail)

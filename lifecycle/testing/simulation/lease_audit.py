@@ -1,4 +1,4 @@
-"""Who holds which task, and until when: an account of all that goes through a world's store, kept beside it."""
+"""An audit of leases: which worker holds which task until when, derived from all calls of a world's store."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +12,8 @@ __all__ = ["LeaseAudit"]
 
 
 @attrs.define
-class _Hold:
-    """An attempt that somebody makes."""
+class _Lease:
+    """The lease of a running attempt."""
 
     worker: str
     version: int
@@ -21,54 +21,51 @@ class _Hold:
 
 
 class LeaseAudit:
-    """Holds the answers of a store against P1: one worker at a time, and only his outcome, while his lease lasts.
+    """Checks the answers of a store against P1: one worker at a time, and only its outcome, while its lease lasts.
 
-    Histories alone do not show it: an outcome of the wrong worker is as legal as that of the right one.
+    Histories do not show that: an outcome of the wrong worker is as legal there as one of the right worker.
     """
 
-    def __init__(self, fault: Callable[[str], object]) -> None:
-        """`fault`: told what is wrong."""
-        self._fault = fault
-        self._held: dict[str, _Hold] = {}
+    def __init__(self, add_fault: Callable[[str], object]) -> None:
+        """`add_fault`: called with the text of each fault."""
+        self._add_fault = add_fault
+        self._held: dict[str, _Lease] = {}
 
     def note(self, call: str, arguments: Sequence[Any], answer: Any) -> None:
-        """The store has answered a call."""
+        """Note a call of the store and its answer."""
         if call == Storage.exchange.__name__:
-            took, claims = answer
-            self._settled(arguments[0], took)
-            self._started(claims)
+            accepted, claims = answer
+            self._note_settlements(arguments[0], accepted)
+            self._note_claims(claims)
         elif call == Storage.recover.__name__:
-            self._interrupted(answer, arguments[0])
+            self._note_recovery(answer, arguments[0])
         elif call == Storage.extend.__name__:
             for hold in self._held.values():
                 if hold.worker in arguments[0]:
                     hold.until = arguments[1]
 
-    def _settled(self, done: Sequence[Settlement], took: Sequence[bool]) -> None:
-        """These settlements were taken, or not."""
-        for (task, move), taken in zip(done, took, strict=True):
+    def _note_settlements(self, done: Sequence[Settlement], accepted: Sequence[bool]) -> None:
+        for (task, move), is_accepted in zip(done, accepted, strict=True):
             if task.state != EXECUTING:
                 continue
             hold = self._held.get(task.id)
             holds = hold is not None and (hold.worker, hold.version) == (move.worker, task.version)
-            if taken and not holds:
-                self._fault(f"{task}: an outcome of {move.worker} was taken, and it is held by {hold}")
-            elif holds and not taken:
-                self._fault(f"{task}: the outcome of {move.worker}, who holds it, was refused")
-            if taken or holds:
+            if is_accepted and not holds:
+                self._add_fault(f"{task}: an outcome of {move.worker} was accepted, but the task is held by {hold}")
+            elif holds and not is_accepted:
+                self._add_fault(f"{task}: the outcome of {move.worker}, which holds the task, was refused")
+            if is_accepted or holds:
                 self._held.pop(task.id, None)
 
-    def _started(self, claims: Sequence[Claim]) -> None:
-        """These were claimed."""
+    def _note_claims(self, claims: Sequence[Claim]) -> None:
         for task, move in claims:
             if move.path == (START,):
                 if task.id in self._held:
-                    self._fault(f"{task} was given to {move.worker}, and is held by {self._held[task.id]}")
-                self._held[task.id] = _Hold(move.worker, task.version + 1, move.lease)
+                    self._add_fault(f"{task} was claimed by {move.worker}, but is held by {self._held[task.id]}")
+                self._held[task.id] = _Lease(move.worker, task.version + 1, move.lease)
 
-    def _interrupted(self, claims: Sequence[Claim], now: float) -> None:
-        """These were recovered."""
+    def _note_recovery(self, claims: Sequence[Claim], now: float) -> None:
         for task, move in claims:
             hold = self._held.pop(task.id, None)
             if move.frees_locks and (hold is None or hold.until is None or hold.until > now):
-                self._fault(f"{task} was taken at {now} from somebody whose lease had not lapsed: {hold}")
+                self._add_fault(f"{task} was recovered at {now}, before its lease had lapsed: {hold}")

@@ -1,4 +1,4 @@
-"""`QueueSpec`: a user's tasks and handlers, in a world in which Hypothesis decides what happens next."""
+"""`QueueSpec`: a user's tasks and handlers, in a simulated world that Hypothesis drives."""
 
 import sys
 from collections import Counter
@@ -21,12 +21,14 @@ from lifecycle.errors import (
     TaskTimeout,
 )
 from lifecycle.queue import TaskQueue
-from lifecycle.testing.simulation.world import Actor, Violation, World
+from lifecycle.testing.simulation.audit import Violation
+from lifecycle.testing.simulation.stepping import SimulatedProcess
+from lifecycle.testing.simulation.world import World
 
 __all__ = ["QueueSpec"]
 
-_TROUBLES: Final[dict[str, Callable[[], BaseException]]] = {
-    "an error": lambda: RuntimeError("this is the specification's doing"),
+_FAILURES: Final[dict[str, Callable[[], BaseException]]] = {
+    "an error": lambda: RuntimeError("raised by QueueSpec"),
     "a timeout": TaskTimeout,
     "a lock that is taken": lambda: TaskLockedException("taken"),
     "a rate limit": lambda: RateLimitExceeded("limit", 5.0, retry=False),
@@ -34,14 +36,14 @@ _TROUBLES: Final[dict[str, Callable[[], BaseException]]] = {
     "CancelExecution": CancelExecution,
     "an interruption": TaskInterrupted,
 }
-_AFOOT: Final = (*LIFECYCLE.of_kind(Kind.WAITING), *LIFECYCLE.of_kind(Kind.RUNNING))
-_who = st.integers(0, 7)
+_UNFINISHED: Final = (*LIFECYCLE.of_kind(Kind.WAITING), *LIFECYCLE.of_kind(Kind.RUNNING))
+_numbers = st.integers(0, 7)
 
 
 class QueueSpec(RuleBasedStateMachine):
-    """A machine for Hypothesis, to be subclassed: your tasks run on simulated workers, and all happens that can happen.
+    """A Hypothesis machine to subclass: your tasks run on simulated workers, and every possible failure happens.
 
-    Name the queue, add a rule for each call that your program makes, and the invariants that have to hold::
+    Define the queue, a rule for each call of your program, and the invariants that must hold::
 
         class Invoices(QueueSpec):
             def open_queue(self):
@@ -57,176 +59,185 @@ class QueueSpec(RuleBasedStateMachine):
 
         TestInvoices = Invoices.TestCase
 
-    The workers run the real code, one step at a time, on a store in memory and a virtual clock; the queue's own store
-    is not touched. Hypothesis decides who goes on, and how far, whose process crashes or freezes, what befalls the next
-    body (before it, or when it has done its work), when time passes, what is revoked, restored, called off and retried.
-    After each step the signals are held against the table, and your invariants; at the end all comes to rest, and the
-    world is audited (`World.audit`); then `at_rest` may check what must be so in the end.
+    The workers run the real code, one step at a time, on a store in memory and a virtual clock. The queue's own store
+    is not touched. Hypothesis decides which process takes how many steps, which one crashes or freezes, how the next
+    function fails (before its work, or after it), when time passes, and which task is revoked, restored, canceled or
+    retried. After each step the signals are compared with the table, and your invariants are checked. At the end all
+    tasks come to rest, and the world is audited (`World.audit`); then `at_rest` may check your final conditions.
 
-    What it does not show: what real processes and stores do (that is `StorageSpec`'s and the consumer's business), two
-    bodies of which each is in the middle (a body runs whole, unless it calls the queue), how long anything takes.
+    Not simulated: real processes and stores (`StorageSpec` tests stores), two functions at the same time (a function
+    runs in one step, unless it calls the queue), the duration of anything.
     """
 
     workers: ClassVar[int] = 2
-    """How many workers there are, each a process of its own."""
+    """Number of workers, each a process of its own."""
 
-    taken: ClassVar[Counter[tuple[str | None, str]]]
-    """(state, next state) → how often a task of this specification went that way."""
+    transition_counts: ClassVar[Counter[tuple[str | None, str]]]
+    """(state, next state) → number of times a task of this specification took that transition."""
 
-    ended: ClassVar[Counter[tuple[str, bool]]]
-    """(signal of what an attempt ended in, whether it had retries left) → how often it was heard."""
+    outcome_counts: ClassVar[Counter[tuple[str, bool]]]
+    """(signal of the end of an attempt, whether retries were left) → number of times handlers received that."""
 
     def open_queue(self) -> TaskQueue:
-        """The queue that is tried, with its tasks and handlers; its store is left alone."""
+        """Return the queue to test, with its tasks and handlers; its store is not touched."""
         raise NotImplementedError
 
     def at_rest(self) -> None:
-        """Called at the end, when every task has come to rest: assert what must be so then."""
+        """Assert your final conditions: called at the end of a run, when all tasks are at rest."""
 
     @classmethod
     def missing(cls) -> list[str]:
-        """Which rows of the table, and which ends of an attempt, no run of this specification has come to."""
+        """Return the transitions, and the ends of an attempt, that no run of this specification has reached."""
         rows = {(row.source and row.source.name, row.target.name) for row in LIFECYCLE.transitions}
         ends = [state.signal for state in LIFECYCLE.targets(EXECUTING)]
-        return [f"{source or '(new)'} → {target}" for source, target in rows if (source, target) not in cls.taken] + [
+        return [
+            f"{source or '(new)'} → {target}"
+            for source, target in rows
+            if (source, target) not in cls.transition_counts
+        ] + [
             f"{signal} with {'' if left else 'no '}retries left"
             for signal in ends
             for left in (True, False)
-            if (signal, left) not in cls.ended
+            if (signal, left) not in cls.outcome_counts
         ]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.taken, cls.ended = Counter(), Counter()
+        cls.transition_counts, cls.outcome_counts = Counter(), Counter()
 
     def __init__(self) -> None:
         super().__init__()
         self.queue = self.open_queue()
         self.world = World(self.queue)
         self.clock = self.world.clock
-        self._number = 0
+        self._process_count = 0
         for _ in range(self.workers):
-            self._hire()
-        self.world.recoverer("recoverer").replacement = lambda: self.world.recoverer(self._name("recoverer"))
+            self._add_worker()
+        self.world.add_recoverer("recoverer").start_replacement = lambda: self.world.add_recoverer(
+            self._name("recoverer")
+        )
 
     def call(self, call: Callable[[], object]) -> None:
-        """Have a process of its own make a call, `tasks.add(1, 2)` say: it may be held up, or crash, on its way."""
-        self.world.add(self._name("caller"), lambda _: call())
+        """Make a call, such as ``tasks.add(1, 2)``, in a process of its own, which may freeze or crash meanwhile."""
+        self.world.add_process(self._name("caller"), lambda _: call())
 
     def _name(self, kind: str) -> str:
-        self._number += 1
-        return f"{kind} {self._number}"
+        self._process_count += 1
+        return f"{kind} {self._process_count}"
 
-    def _hire(self) -> None:
-        self.world.hire(self._name("worker")).replacement = self._hire
+    def _add_worker(self) -> None:
+        self.world.add_worker(self._name("worker")).start_replacement = self._add_worker
 
-    def _one(self, who: int, *, frozen: bool = False) -> Actor | None:
-        able = [actor for actor in self.world.actors.values() if not (actor.over or actor.crashed)]
-        able = [actor for actor in able if frozen or not actor.frozen]
-        return able[who % len(able)] if able else None
+    def _choose(self, number: int, *, frozen: bool = False) -> SimulatedProcess | None:
+        able = [process for process in self.world.processes.values() if not (process.ended or process.crashed)]
+        able = [process for process in able if frozen or not process.frozen]
+        return able[number % len(able)] if able else None
 
-    # What happens --------------------------------------------------------------------------------------------------
+    # Rules ---------------------------------------------------------------------------------------------------------
 
-    @rule(who=_who, steps=st.sampled_from((1, 2, 5, 50)))
-    def somebody_goes_on(self, who: int, steps: int) -> None:
-        """A worker, a caller or the recoverer goes on, over so many operations."""
-        actor = self._one(who)
-        if actor is not None:
-            actor.step(steps)
+    @rule(number=_numbers, steps=st.sampled_from((1, 2, 5, 50)))
+    def a_process_takes_steps(self, number: int, steps: int) -> None:
+        """A worker, a caller or the recoverer takes a number of steps."""
+        process = self._choose(number)
+        if process is not None:
+            process.step(steps)
 
     @rule()
-    def all_go_on(self) -> None:
-        """Everybody does what there is to do, callers first."""
-        for actor in reversed(list(self.world.actors.values())):
-            if actor.can_go_on:
-                actor.step(50)
+    def all_processes_run(self) -> None:
+        """Every process runs until it has nothing to do, callers first."""
+        for process in reversed(list(self.world.processes.values())):
+            if process.can_run:
+                process.step(50)
 
-    @rule(who=_who)
-    def somebody_crashes(self, who: int) -> None:
-        """A process is killed, and another one started in its place."""
-        actor = self._one(who, frozen=True)
-        if actor is not None:
-            self.world.crash(actor)
-            if actor.replacement is not None:
-                actor.replacement()
+    @rule(number=_numbers)
+    def a_process_crashes(self, number: int) -> None:
+        """A process crashes, and another one is started in its place."""
+        process = self._choose(number, frozen=True)
+        if process is not None:
+            self.world.crash(process)
+            if process.start_replacement is not None:
+                process.start_replacement()
 
-    @rule(who=_who)
-    def somebody_freezes_or_wakes(self, who: int) -> None:
-        """A process is stopped where it is, or goes on again."""
-        actor = self._one(who, frozen=True)
-        if actor is not None:
-            self.world.freeze(actor, not actor.frozen)
+    @rule(number=_numbers)
+    def a_process_freezes_or_resumes(self, number: int) -> None:
+        """A process freezes, or a frozen process can run again."""
+        process = self._choose(number, frozen=True)
+        if process is not None:
+            self.world.freeze(process, not process.frozen)
 
-    @rule(trouble=st.sampled_from(sorted(_TROUBLES)), after=st.booleans(), soon=st.booleans())
-    def the_next_body_meets(self, trouble: str, after: bool, soon: bool) -> None:
-        """The next body that runs ends so: instead of running, or after it has done its work; `soon`: all go on now."""
-        self.world.troubles.append((_TROUBLES[trouble](), after))
-        if soon:
-            self.all_go_on()
+    @rule(failure=st.sampled_from(sorted(_FAILURES)), after=st.booleans(), at_once=st.booleans())
+    def the_next_function_fails(self, failure: str, after: bool, at_once: bool) -> None:
+        """The next function fails, instead of its work or after it; `at_once`: all processes run now."""
+        self.world.failures.append((_FAILURES[failure](), after))
+        if at_once:
+            self.all_processes_run()
 
     @rule(seconds=st.sampled_from((1, 10, 100, 1000)))
     def time_passes(self, seconds: int) -> None:
-        """Time passes, and the hearts of all who live beat meanwhile."""
+        """Time passes, and the heartbeats of all running processes are sent."""
         self.world.advance(seconds)
 
     @rule()
-    def hearts_stand_still(self) -> None:
-        """Time passes, and no heart beats: all leases lapse."""
-        self.world.advance(2 * self.queue.engine.lease, beats=False)
+    def heartbeats_stop(self) -> None:
+        """Time passes without heartbeats: all leases lapse."""
+        self.world.advance(2 * self.queue.engine.lease, heartbeats=False)
 
-    @rule(which=_who, once=st.booleans(), seconds=st.sampled_from((None, 10)))
-    def a_task_is_revoked(self, which: int, once: bool, seconds: int | None) -> None:
-        """One of the last tasks."""
-        for task in _chosen(self.world.store.tasks(limit=8), which):
+    @rule(number=_numbers, once=st.booleans(), seconds=st.sampled_from((None, 10)))
+    def a_task_is_revoked(self, number: int, once: bool, seconds: int | None) -> None:
+        """One of the newest tasks is revoked."""
+        for task in _chosen(self.world.storage.tasks(limit=8), number):
             self.queue.revoke_by_id(task.id, None if seconds is None else timedelta(seconds=seconds), once)
 
-    @rule(which=_who)
-    def a_task_is_restored(self, which: int) -> None:
-        """One of the last tasks."""
-        for task in _chosen(self.world.store.tasks(limit=8), which):
+    @rule(number=_numbers)
+    def a_task_is_restored(self, number: int) -> None:
+        """One of the newest tasks is restored."""
+        for task in _chosen(self.world.storage.tasks(limit=8), number):
             self.queue.restore_by_id(task.id)
 
-    @rule(which=_who)
-    def a_task_is_called_off(self, which: int) -> None:
-        """One of those that wait or run; a body that runs does so whole, and is not followed by another attempt."""
-        for task in _chosen(self.world.store.tasks(_AFOOT, limit=8), which):
+    @rule(number=_numbers)
+    def a_task_is_canceled(self, number: int) -> None:
+        """Cancellation of a waiting or running task is requested; a running function ends, and is not retried."""
+        for task in _chosen(self.world.storage.tasks(_UNFINISHED, limit=8), number):
             try:
                 self.queue.cancel(task.id)
-            except IllegalTransition as error:  # nobody else acts meanwhile
+            except IllegalTransition as error:  # no process has run since the task was read
                 raise Violation(str(error)) from error
 
-    @rule(which=_who)
-    def an_operator_retries(self, which: int) -> None:
-        """One of the tasks that rest in an outcome, and of which that was heard."""
-        resting = [one for one in self.world.store.tasks(LIFECYCLE.of_kind(Kind.OUTCOME), 8) if self.world.told(one)]
-        for task in _chosen(resting, which):
+    @rule(number=_numbers)
+    def an_operator_retries(self, number: int) -> None:
+        """An operator retries a task that rests in an outcome, after its signal."""
+        resting = [
+            one
+            for one in self.world.storage.tasks(LIFECYCLE.of_kind(Kind.OUTCOME), 8)
+            if self.world.auditor.is_announced(one)
+        ]
+        for task in _chosen(resting, number):
             try:
                 self.queue.retry(task.id)
-            except IllegalTransition as error:  # nobody else acts meanwhile
+            except IllegalTransition as error:  # no process has run since the task was read
                 raise Violation(str(error)) from error
 
-    # What must be so -----------------------------------------------------------------------------------------------
+    # Checks --------------------------------------------------------------------------------------------------------
 
     @invariant()
-    def the_law_holds(self) -> None:
-        """What was announced was stored before, in order; no attempt began twice."""
-        if self.world.faults:
-            raise Violation("\n".join(self.world.faults))
+    def no_promise_is_broken(self) -> None:
+        """Signals were stored before, in order; no attempt began twice."""
+        self.world.raise_faults()
 
     def teardown(self) -> None:
-        """Bring all to rest, and audit it, unless something is wrong already."""
+        """Bring all tasks to rest, and audit the world, unless the run has failed already."""
         try:
             if sys.exc_info()[0] is None:
-                self.world.troubles.clear()
+                self.world.failures.clear()
                 self.world.finish()
                 self.world.audit()
                 self.at_rest()
-                type(self).taken.update(self.world.taken())
-                type(self).ended.update(self.world.ended)
+                type(self).transition_counts.update(self.world.transition_counts())
+                type(self).outcome_counts.update(self.world.auditor.outcome_counts)
         finally:
             self.world.close()
 
 
-def _chosen(tasks: list[Task], which: int) -> list[Task]:
-    """One of them, if there are any."""
-    return [tasks[which % len(tasks)]] if tasks else []
+def _chosen(tasks: list[Task], number: int) -> list[Task]:
+    """Return one of the tasks in a list, or an empty list."""
+    return [tasks[number % len(tasks)]] if tasks else []

@@ -1,6 +1,6 @@
-"""A simulated consumer of N workers, and all that can happen to it, by a seed: the same seed, the same run.
+"""Simulated worlds that a random generator drives: the same seed gives the same run.
 
-``python -m lifecycle.testing --seeds 1000 --workers 4 --tasks 50`` runs so many worlds and audits each one.
+``python -m lifecycle.testing --seeds 1000 --workers 4 --tasks 50`` runs a thousand worlds, and audits each.
 """
 
 import argparse
@@ -29,33 +29,34 @@ from lifecycle.errors import (
 )
 from lifecycle.queue import TaskQueue
 from lifecycle.storage.base import Storage
-from lifecycle.testing.simulation.world import Actor, Violation, World
+from lifecycle.testing.simulation.audit import Violation
+from lifecycle.testing.simulation.stepping import SimulatedProcess
+from lifecycle.testing.simulation.world import World
 
 __all__ = ["Run", "main", "simulate"]
 
-LEASE: Final = 30.0
-"""Seconds."""
-BRINK: Final = 0.5
-"""Seconds before a lease's end."""
-BUSY: Final = 0.9
-"""How likely it is that somebody just goes on with what he does."""
+LEASE_SECONDS: Final = 30.0
+BRINK_SECONDS: Final = 0.5
+"""Time before the end of a lease."""
+BUSY_PROBABILITY: Final = 0.9
+"""Probability that a process just takes its next steps."""
 
 
 @attrs.frozen
 class Run:
-    """What came of one simulated world."""
+    """The result of one simulated world."""
 
     seed: int
     tasks: int
     turns: int
-    """How often it was another's turn."""
-    happened: Counter[str]
-    """What befell it: crashes, steps of the clock, …"""
-    taken: Counter[tuple[str | None, str]]
-    """(state, next state) → how often a task went that way."""
+    """Turns of processes."""
+    events: Counter[str]
+    """Event → number of times: crashes, steps of the clock, …"""
+    transition_counts: Counter[tuple[str | None, str]]
+    """(state, next state) → number of times a task took that transition."""
 
 
-_ENDS: Final[tuple[Callable[[random.Random], BaseException | None], ...]] = (
+_ENDINGS: Final[tuple[Callable[[random.Random], BaseException | None], ...]] = (
     lambda _: None,
     lambda _: None,
     lambda _: ValueError("it does not work"),
@@ -73,27 +74,27 @@ def simulate(
 ) -> Run:
     """Run one world to its end, and audit it; raises `Violation`, which names the seed.
 
-    Producers enqueue so many tasks with every option there is, workers run them, and they end in every way there is;
-    with `crashes` workers, producers and recoverers die or freeze at any moment and others take their place; the clock
-    goes on and steps back, tasks and functions are revoked and restored, operators retry. In the end all that is left
-    alive brings all tasks to rest.
+    Producers enqueue `tasks` tasks with all options, workers run them, and the tasks end in every possible way. With
+    `crashes`, workers, producers and recoverers crash or freeze at any pause, and others replace them. The clock
+    advances and steps back, tasks and functions are revoked and restored, operators retry. At the end, the remaining
+    processes bring all tasks to rest.
     """
     rng = random.Random(seed)  # noqa: S311 -- makes choices, hides nothing
-    queue = TaskQueue("memory://", lease=LEASE, max_interruptions=rng.choice((0, 1, 10)))
-    with _quiet(), World(queue, storage=storage, seed=seed) as world:
-        chaos = _Chaos(world, rng, workers, tasks, crashes=crashes)
+    queue = TaskQueue("memory://", lease=LEASE_SECONDS, max_interruptions=rng.choice((0, 1, 10)))
+    with _without_log(), World(queue, storage=storage, seed=seed) as world:
+        driver = _RandomDriver(world, rng, workers, tasks, crashes=crashes)
         try:
-            chaos.run()
+            driver.run()
             world.finish()
             world.audit()
         except Violation as fault:
             raise Violation(f"seed {seed}: {fault}") from None
-        return Run(seed, len(world.heard), chaos.turns, chaos.happened, world.taken())
+        return Run(seed, len(world.auditor.signals), driver.turns, driver.events, world.transition_counts())
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What the library would warn of is meant to happen here."""
+def _without_log() -> Iterator[None]:
+    """Drop the library's warnings: the run causes them on purpose."""
     log = logging.getLogger("lifecycle")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -103,20 +104,20 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-class _Chaos:
-    """What happens in one world, in which order."""
+class _RandomDriver:
+    """Decides what happens in one world, in which order."""
 
     def __init__(self, world: World, rng: random.Random, workers: int, tasks: int, *, crashes: bool) -> None:
         self.world, self.rng, self.left = world, rng, tasks
         self.turns = 0
-        self.happened: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
         self._number = 0
         queue = world.queue
 
-        def chore(ends: list[int], task: object = None) -> int:
+        def chore(endings: list[int], task: object = None) -> int:
             attempt = task.attempt  # type: ignore[attr-defined]
-            if attempt <= len(ends):  # some ways to end ask for a next attempt, and would do so for ever
-                error = _ENDS[ends[attempt - 1]](random.Random(attempt))  # noqa: S311
+            if attempt <= len(endings):  # else endings that ask for a retry would go on for ever
+                error = _ENDINGS[endings[attempt - 1]](random.Random(attempt))  # noqa: S311
                 if error is not None:
                     raise error
             return int(attempt)
@@ -128,50 +129,51 @@ class _Chaos:
             for delay in (0, 5)
         ]
         for _ in range(workers):
-            self._replace(world.hire, "worker")
-        self._replace(world.recoverer, "recoverer")
-        self._replace(self._producer, "producer")
-        self._events: dict[Callable[[], None], int] = {
-            self._wait: 12, self._revoke: 4, self._cancel: 2, self._restore: 3, self._retry: 3, self._step_back: 1,
+            self._start_replaceable(world.add_worker, "worker")
+        self._start_replaceable(world.add_recoverer, "recoverer")
+        self._start_replaceable(self._producer, "producer")
+        self._event_weights: dict[Callable[[], None], int] = {
+            self._pass_time: 12, self._revoke: 4, self._cancel: 2, self._restore: 3, self._retry: 3, self._step_back: 1,
         }  # fmt: skip
         if crashes:
-            self._events |= {self._crash: 5, self._oversleep: 3, self._return: 3, self._freeze: 3, self._wake: 6}
-            self._events |= {self._stall: 1, self._brink: 2}
+            self._event_weights |= {self._crash: 5, self._oversleep: 3, self._return_late: 3, self._freeze: 3}
+            self._event_weights |= {self._wake: 6}
+            self._event_weights |= {self._stop_heartbeats: 1, self._recover_too_early: 2}
 
     def run(self) -> None:
-        """Until all is enqueued, and a while longer."""
-        events, weights = list(self._events), list(self._events.values())
+        """Run until all tasks are enqueued, and a while longer."""
+        events, weights = list(self._event_weights), list(self._event_weights.values())
         rest = 200
-        while (self.left or rest) and not self.world.faults:
+        while (self.left or rest) and not self.world.auditor.faults:
             rest -= not self.left
-            able = [actor for actor in self.world.actors.values() if actor.can_go_on]
-            # Who has found nothing to do looks again now and then; most of the time nothing special happens.
-            busy = [actor for actor in able if not actor.idle] if self.rng.random() < BUSY else able
-            if busy and self.rng.random() < BUSY:
+            able = [process for process in self.world.processes.values() if process.can_run]
+            # Idle processes run only now and then; mostly, no event happens.
+            busy = [process for process in able if not process.idle] if self.rng.random() < BUSY_PROBABILITY else able
+            if busy and self.rng.random() < BUSY_PROBABILITY:
                 self.rng.choice(busy).step(self.rng.choice((1, 1, 2, 3, 8, 20)))
                 self.turns += 1
             else:
                 (event,) = self.rng.choices(events, weights)
                 event()
-                self.happened[event.__name__.strip("_")] += 1
+                self.events[event.__name__.strip("_")] += 1
 
-    def _replace(self, hire: Callable[[str], Actor], kind: str) -> None:
+    def _start_replaceable(self, add: Callable[[str], SimulatedProcess], kind: str) -> None:
         self._number += 1
-        hire(f"{kind} {self._number}").replacement = lambda: self._replace(hire, kind)
+        add(f"{kind} {self._number}").start_replacement = lambda: self._start_replaceable(add, kind)
 
-    def _producer(self, name: str) -> Actor:
-        return self.world.add(name, lambda _: self._produce())
+    def _producer(self, name: str) -> SimulatedProcess:
+        return self.world.add_process(name, lambda _: self._produce())
 
     def _produce(self) -> None:
         while self.left:
-            # Many at once now and then, so that workers are busy.
+            # Sometimes many at once, so that workers are busy.
             tasks = [self._task() for _ in range(min(self.left, self.rng.choice((1, 1, 12))))]
             self.world.queue.enqueue_many(tasks)
 
     def _task(self) -> Task:
         self.left -= 1
         rng = self.rng
-        task = rng.choice(self._functions).s([rng.randrange(len(_ENDS)) for _ in range(rng.choice((1, 2, 4)))])
+        task = rng.choice(self._functions).s([rng.randrange(len(_ENDINGS)) for _ in range(rng.choice((1, 2, 4)))])
         task.id = f"t{self.left}"
         task.priority = rng.choice((0, 0, 1))
         now = self.world.clock.now()
@@ -181,59 +183,58 @@ class _Chaos:
 
     # Events --------------------------------------------------------------------------------------------------------
 
-    def _wait(self) -> None:
-        self.world.advance(self.rng.choice((0.1, 1.0, 5.0, LEASE / 3)))
+    def _pass_time(self) -> None:
+        self.world.advance(self.rng.choice((0.1, 1.0, 5.0, LEASE_SECONDS / 3)))
 
     def _step_back(self) -> None:
         self.world.advance(-self.rng.choice((1.0, 20.0)))
 
-    def _stall(self) -> None:
-        self.world.advance(2 * LEASE, beats=False)
+    def _stop_heartbeats(self) -> None:
+        self.world.advance(2 * LEASE_SECONDS, heartbeats=False)
 
-    def _brink(self) -> None:
-        """Somebody looks for what is left behind, just before the first of it lapses."""
+    def _recover_too_early(self) -> None:
+        """Run a recovery just before the first lease of a crashed or frozen worker lapses."""
         world = self.world
-        held = [
-            (task.lease or 0.0, world.actors.get(task.worker or "")) for task in world.store.tasks([EXECUTING.name])
-        ]
-        ends = [lease - world.clock.now() for lease, actor in held if actor is not None and not actor.can_go_on]
-        if ends and min(ends) > BRINK:
-            world.advance(min(ends) - BRINK)
+        running = world.storage.tasks([EXECUTING.name])
+        held = [(task.lease or 0.0, world.processes.get(task.worker or "")) for task in running]
+        ends = [lease - world.clock.now() for lease, process in held if process is not None and not process.can_run]
+        if ends and min(ends) > BRINK_SECONDS:
+            world.advance(min(ends) - BRINK_SECONDS)
         world.queue.engine.recover()
 
     def _crash(self) -> None:
-        able = [actor for actor in self.world.actors.values() if not (actor.over or actor.crashed)]
+        able = [process for process in self.world.processes.values() if not (process.ended or process.crashed)]
         if able:
-            actor = self.rng.choice(able)
-            self.world.crash(actor)
-            if actor.replacement is not None:
-                actor.replacement()
+            process = self.rng.choice(able)
+            self.world.crash(process)
+            if process.start_replacement is not None:
+                process.start_replacement()
 
     def _freeze(self) -> None:
-        busy = [actor for actor in self.world.actors.values() if actor.can_go_on and not actor.idle]
+        busy = [process for process in self.world.processes.values() if process.can_run and not process.idle]
         if busy:
             self.world.freeze(self.rng.choice(busy))
 
     def _oversleep(self) -> None:
-        """Somebody freezes in the middle of what he does, until his lease has lapsed; the hearts of others beat."""
+        """Freeze a busy process until its lease has lapsed, while the heartbeats of the others go on."""
         self._freeze()
         for _ in range(4):
-            self.world.advance(LEASE / 3)
+            self.world.advance(LEASE_SECONDS / 3)
 
-    def _return(self) -> None:
-        """Somebody oversleeps, and comes back in the midst of what others do with what he had."""
+    def _return_late(self) -> None:
+        """Freeze a process past its lease, and let it run again while others work on its tasks."""
         self._oversleep()
         self.world.queue.engine.recover()
-        for actor in [actor for actor in self.world.workers() if actor.can_go_on]:
-            actor.step(self.rng.choice((2, 4, 6)))
+        for process in [process for process in self.world.workers() if process.can_run]:
+            process.step(self.rng.choice((2, 4, 6)))
         self._wake()
 
     def _wake(self) -> None:
-        frozen = [actor for actor in self.world.actors.values() if actor.frozen and not actor.crashed]
+        frozen = [process for process in self.world.processes.values() if process.frozen and not process.crashed]
         if frozen:
-            actor = self.rng.choice(frozen)
-            self.world.freeze(actor, frozen=False)
-            actor.step(self.rng.choice((1, 5)))
+            process = self.rng.choice(frozen)
+            self.world.freeze(process, frozen=False)
+            process.step(self.rng.choice((1, 5)))
 
     def _revoke(self) -> None:
         until = self.rng.choice((None, timedelta(seconds=10)))
@@ -244,27 +245,28 @@ class _Chaos:
             self.world.queue.revoke_all(self.rng.choice(self._functions), timedelta(seconds=10), revoke_once=True)
 
     def _cancel(self) -> None:
-        # No worker here is told while its task runs: it learns of it when it takes up the task once more.
-        running = [task.id for task in self.world.store.tasks([EXECUTING.name], limit=10)]
-        with suppress(IllegalTransition, UnknownTask):  # it has come to its end, or is not there yet
+        # Workers here do not look for cancellations while a task runs: they see the request at the next attempt.
+        running = [task.id for task in self.world.storage.tasks([EXECUTING.name], limit=10)]
+        with suppress(IllegalTransition, UnknownTask):  # it is at rest, or not enqueued yet
             self.world.queue.cancel(self.rng.choice(running) if running else f"t{self.rng.randrange(50)}")
 
     def _restore(self) -> None:
         self.world.queue.restore_by_id(f"t{self.rng.randrange(50)}")
 
     def _retry(self) -> None:
-        # An operator has heard of what he retries: who is faster than the handlers may be heard before them.
+        # Only announced tasks: signals of an operator who is faster than the handlers may come before theirs.
         state = self.rng.choice(LIFECYCLE.of_kind(Kind.OUTCOME))
-        resting = [task for task in self.world.store.tasks([state], limit=5) if self.world.told(task)]
+        resting = self.world.storage.tasks([state], limit=5)
+        resting = [task for task in resting if self.world.auditor.is_announced(task)]
         if resting:
             try:
                 self.world.queue.retry(self.rng.choice(resting).id)
-            except IllegalTransition:  # somebody was faster
-                self.happened["retried too late"] += 1
+            except IllegalTransition:  # another process has revoked it, or retried it
+                self.events["retried too late"] += 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run worlds, and say what happened in them; exit code 1 at the first violation."""
+    """Run worlds, and print their events; exit code 1 at the first violation."""
     parser = argparse.ArgumentParser(prog="python -m lifecycle.testing", description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=100, help="how many worlds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -279,11 +281,11 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(f"{fault}\n")
             return 1
     took = monotonic() - started
-    happened = sum((run.happened for run in runs), Counter[str]())
+    events = sum((run.events for run in runs), Counter[str]())
     tasks, turns = sum(run.tasks for run in runs), sum(run.turns for run in runs)
     sys.stdout.write(
         f"{len(runs)} worlds, {tasks} tasks, {turns} turns in {took:.1f} s ({tasks / took:.0f} tasks/s); "
-        + ", ".join(f"{name}: {count}" for name, count in happened.most_common())
+        + ", ".join(f"{name}: {count}" for name, count in events.most_common())
         + "; no violation\n"
     )
     return 0

@@ -1,389 +1,298 @@
-"""An adapter and the model in lockstep: what the rules of `StorageSpec` are made of."""
+"""An adapter and the model in lockstep: the calls and checks that the rules of `StorageSpec` consist of."""
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy as copied
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import attrs
-from hypothesis.stateful import RuleBasedStateMachine, invariant
+from hypothesis.stateful import invariant
 
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import Move, Revocation
-from lifecycle.core.table import EXECUTING, LIFECYCLE, START, Kind
+from lifecycle.core.table import EXECUTING, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement, Storage
-from lifecycle.testing.storage_spec.invariants import Invariants, demand
-from lifecycle.testing.storage_spec.reference_storage import FIELDS, ReferenceStorage, fields, is_waiting
-from lifecycle.testing.storage_spec.strategies import ENDINGS, FUNCTIONS, IDS, LEASE, WORKERS, Call, Copy, End
+from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement
+from lifecycle.testing.storage_spec.invariants import require
+from lifecycle.testing.storage_spec.machine import SpecMachine
+from lifecycle.testing.storage_spec.reference_storage import FIELDS, fields
+from lifecycle.testing.storage_spec.strategies import (
+    ENDING_TRIGGERS,
+    FUNCTIONS,
+    IDS,
+    LEASE_SECONDS,
+    WORKERS,
+    Ending,
+    NewTask,
+    TaskCopy,
+)
 
-__all__ = ["AdapterAgreement", "same"]
+__all__ = ["AdapterAgreement", "assert_same"]
 
 _TARGETS: Final = (
     *(RevocationTarget(function=False, key=task_id) for task_id in IDS),
     *(RevocationTarget(function=True, key=name) for name in FUNCTIONS),
 )
-_IDLE: Final = 2
-"""How many steps in a row may move no task."""
 
 
-def same(what: str, actual: object, expected: object) -> None:
-    """Raise `AssertionError` unless adapter and model say the same."""
+def assert_same(what: str, actual: object, expected: object) -> None:
+    """Raise `AssertionError` unless the adapter returned what the model returned."""
     if actual != expected:
-        demand(holds=False, fault=f"{what}: the adapter says {actual!r}, the model {expected!r}")
+        require(holds=False, fault=f"{what}: the adapter says {actual!r}, the model {expected!r}")
 
 
-def _same_task(what: str, task: Task | None, twin: Task | None) -> None:
-    if task is None or twin is None:
-        same(what, task, twin)
-    elif fields(task) != fields(twin):
-        for name, actual, expected in zip(FIELDS, fields(task), fields(twin), strict=True):
-            same(f"{what}: {name} of {task}", actual, expected)
+def _assert_same_task(what: str, task: Task | None, model_task: Task | None) -> None:
+    if task is None or model_task is None:
+        assert_same(what, task, model_task)
+    elif fields(task) != fields(model_task):
+        for name, actual, expected in zip(FIELDS, fields(task), fields(model_task), strict=True):
+            assert_same(f"{what}: {name} of {task}", actual, expected)
 
 
-def _tried(call: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> tuple[Any, Exception | None]:
+def _call(call: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> tuple[Any, Exception | None]:
     try:
         return call(*arguments, **options), None
     except (DuplicateTask, IllegalTransition) as error:
         return None, error
 
 
-class AdapterAgreement(RuleBasedStateMachine):
-    """Asks the same of an adapter and of the model, and compares all that can be seen. It has no rules yet."""
+class AdapterAgreement(SpecMachine):
+    """Makes each call on an adapter and on the model, and compares everything that can be read. It has no rules."""
 
-    taken: ClassVar[Counter[tuple[str | None, str, str]]]
-    """(source, trigger, target) → how often a task of this adapter went that way."""
+    # Calls ---------------------------------------------------------------------------------------------------------
 
-    ended: ClassVar[Counter[tuple[str, bool]]]
-    """(what ended an attempt, whether it had retries left) → how often this was accepted."""
+    def call_both(
+        self, call: str, *arguments: Any, model_arguments: Sequence[Any] | None = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """Call a method of the adapter and of the model; return both results.
 
-    @classmethod
-    def open_storage(cls) -> Storage:
-        """A new, empty store."""
-        raise NotImplementedError
-
-    @classmethod
-    def missing(cls) -> list[str]:
-        """What no run of this class has come to yet."""
-        rows = [(row.source and row.source.name, row.trigger, row.target.name) for row in LIFECYCLE.transitions]
-        ends = [(trigger, left) for trigger in ENDINGS for left in (True, False)]
-        return [
-            f"{trigger}: {source or '(new)'} → {target}"
-            for source, trigger, target in rows
-            if (source, trigger, target) not in cls.taken
-        ] + [
-            f"{trigger} with {'' if left else 'no '}retries left"
-            for trigger, left in ends
-            if (trigger, left) not in cls.ended
-        ]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.taken, cls.ended = Counter(), Counter()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-        self.model = ReferenceStorage()
-        self.law = Invariants(self.taken)
-        self.handles = [self.open_storage()]
-        """The same store, as several processes have it open."""
-        self.turn = 0
-        self.running: dict[str, Copy] = {}
-        """What the workers believe that they run, by id."""
-        self.held: dict[str, Copy] = {}
-        """What is to be released once it is announced."""
-        self.places: dict[int, int] = {}
-        """Birth → the adapter's `seq`."""
-        self.emptied = False
-        """Was the store told to delete something?"""
+        `model_arguments`: the model's own objects, if the call changes its arguments.
+        """
+        self._check_wakeups()
         self.agreed = False
-        self.idle = 0
-        """Steps since a task moved."""
-        self._moves: tuple[int, list[int]] = (0, [])
-        self._asleep: list[str] = []
-
-    # Asking --------------------------------------------------------------------------------------------------------
-
-    def both(self, call: str, *arguments: Any, twins: Sequence[Any] | None = None, **options: Any) -> tuple[Any, Any]:
-        """Call a method of the adapter and of the model (`twins`: with the model's own objects); what each returned."""
-        self._told()
-        self.agreed = False
-        self.turn += 1
-        storage = self.handles[self.turn % len(self.handles)]
-        stamps = {channel: storage.generation(channel) for channel in Channel}
-        self.model.woken.clear()
-        expected, refused = _tried(getattr(self.model, call), arguments if twins is None else twins, options)
-        actual, error = _tried(getattr(storage, call), arguments, options)
-        if error is not None and refused is None:
+        self.call_count += 1
+        storage = self.handles[self.call_count % len(self.handles)]
+        generations = {channel: storage.generation(channel) for channel in Channel}
+        self.model.woken_channels.clear()
+        if model_arguments is None:
+            model_arguments = arguments
+        expected, expected_error = _call(getattr(self.model, call), model_arguments, options)
+        actual, error = _call(getattr(storage, call), arguments, options)
+        if error is not None and expected_error is None:
             raise error
-        same(f"{call}: what is raised", type(error), type(refused))
-        self._asleep = [
-            f"{call}: who waits for {channel.name} was not told"
-            for channel in self.model.woken
-            if storage.generation(channel) == stamps[channel]
+        assert_same(f"{call}: the exception", type(error), type(expected_error))
+        self._missed_wakeups = [
+            f"{call}: a waiter for {channel.name} was not woken"
+            for channel in self.model.woken_channels
+            if storage.generation(channel) == generations[channel]
         ]
         return actual, expected
 
-    def _told(self) -> None:
-        """Whoever had to be woken was: looked at last, since an adapter that does something else wakes others."""
-        demand(not self._asleep, "; ".join(self._asleep))
+    def _check_wakeups(self) -> None:
+        """Check that the last call has woken all waiters; other differences are reported first."""
+        require(not self._missed_wakeups, "; ".join(self._missed_wakeups))
 
-    def write(self, tasks: list[Task], *, hold: bool) -> list[Copy]:
-        """Enqueue them, and announce them."""
-        twins = [copied(task) for task in tasks]
-        actor = Actor("producer", self.until(hold))
-        moves, theirs = self.both("enqueue", tasks, self.now, actor, twins=(twins, self.now, actor))
-        same("enqueue: the moves", moves, theirs)
+    def enqueue_tasks(self, tasks: list[Task], *, hold: bool) -> list[TaskCopy]:
+        """Enqueue tasks, and announce their first moves."""
+        model_tasks = [copied(task) for task in tasks]
+        actor = Actor("producer", self.hold_until(hold))
+        moves, expected = self.call_both(
+            "enqueue", tasks, self.now, actor, model_arguments=(model_tasks, self.now, actor)
+        )
+        assert_same("enqueue: the moves", moves, expected)
         copies = []
-        for task, twin, move in zip(tasks, twins, moves or (), strict=moves is not None):
-            _same_task("enqueue: the object", task, twin)
-            copies.append(Copy(task, twin.seq or 0))
-            self._announce(copies[-1], move)
+        for task, model_task, move in zip(tasks, model_tasks, moves or (), strict=moves is not None):
+            _assert_same_task("enqueue: the object", task, model_task)
+            copies.append(TaskCopy(task, model_task.seq or 0))
+            self._apply(copies[-1], move)
         return [copy.snapshot() for copy in copies]
 
-    def swap(
-        self, done: Sequence[tuple[Copy, Move]], request: ClaimRequest | None = None
-    ) -> tuple[list[bool], list[Copy]]:
-        """Exchange; announce what was settled and what was claimed. Which settlements took, and see `received`."""
-        twins = {id(copy): copy.twin() for copy, _ in done}
-        known = [(copy.birth, copy.task.version) for copy, _ in done]
+    def exchange(
+        self, done: Sequence[tuple[TaskCopy, Move]], request: ClaimRequest | None = None
+    ) -> tuple[list[bool], list[TaskCopy]]:
+        """Settle, claim and announce; return which settlements were accepted, and the copies of `check_claims`."""
+        model_tasks = {id(copy): copy.model_task() for copy, _ in done}
+        versions = [(copy.model_seq, copy.task.version) for copy, _ in done]
         settlements = [Settlement(copy.task, move) for copy, move in done]
         moves = [attrs.evolve(move, follow_ups=tuple(map(copied, move.follow_ups))) for _, move in done]
-        expected = [Settlement(twins[id(copy)], move) for (copy, _), move in zip(done, moves, strict=True)]
-        (took, claims), (taken, theirs) = self.both("exchange", settlements, request, twins=(expected, request))
-        same("exchange: which settlements took", took, taken)
-        for (copy, move), twin in zip(done, expected, strict=True):
-            _same_task("exchange: the settled object", copy.task, twin.task)
-            for follow_up, other in zip(move.follow_ups, twin.move.follow_ups, strict=True):
-                _same_task("exchange: the follow-up's object", follow_up, other)
-        for accepted, version, (copy, move), twin in zip(took, known, done, expected, strict=True):
-            if accepted:
-                self.law.settle(*version)
-                self._announce(copy, move)
-                for follow_up, other in zip(move.follow_ups, twin.move.follow_ups, strict=True):
+        model_settlements = [
+            Settlement(model_tasks[id(copy)], move) for (copy, _), move in zip(done, moves, strict=True)
+        ]
+        (accepted, claims), (expected, expected_claims) = self.call_both(
+            "exchange", settlements, request, model_arguments=(model_settlements, request)
+        )
+        assert_same("exchange: which settlements were accepted", accepted, expected)
+        for (copy, move), model in zip(done, model_settlements, strict=True):
+            _assert_same_task("exchange: the settled object", copy.task, model.task)
+            for follow_up, other in zip(move.follow_ups, model.move.follow_ups, strict=True):
+                _assert_same_task("exchange: the follow-up's object", follow_up, other)
+        for is_accepted, version, (copy, move), model in zip(accepted, versions, done, model_settlements, strict=True):
+            if is_accepted:
+                self.checker.check_settlement(*version)
+                self._apply(copy, move)
+                for follow_up, other in zip(move.follow_ups, model.move.follow_ups, strict=True):
                     if other.seq is not None:
-                        born = policies.enqueued(follow_up, move.at, move.worker, move.hold_until)
-                        self._announce(Copy(follow_up, other.seq), born)
-        return took, self.received("exchange", claims, theirs)
+                        first_move = policies.enqueued(follow_up, move.at, move.worker, move.hold_until)
+                        self._apply(TaskCopy(follow_up, other.seq), first_move)
+        return accepted, self.check_claims("exchange", claims, expected_claims)
 
-    def finish(
+    def settle(
         self,
-        ends: Sequence[tuple[Copy, End]],
+        ends: Sequence[tuple[TaskCopy, Ending]],
         request: ClaimRequest | None,
         *,
         hold: bool = False,
-        follow_ups: Sequence[Call] = (),
+        follow_ups: Sequence[NewTask] = (),
         tampered: bool = False,
-    ) -> list[Copy]:
-        """Settle what a worker believes to run, in one exchange, and count what was accepted; see `received`."""
-        done, ways = [], []
+    ) -> list[TaskCopy]:
+        """End running attempts in one exchange, and count the accepted outcomes; return the copies of `check_claims`.
+
+        `tampered`: the functions have changed their copies of the tasks.
+        """
+        done, outcomes = [], []
         for copy, end in ends:
             self.running.pop(copy.task.id, None)
-            move = self.ending(copy, end, hold=hold, follow_ups=follow_ups)
+            move = self.ending_move(copy, end, hold=hold, follow_ups=follow_ups)
             done.append((copy.tampered() if tampered else copy, move))
-            ways.append((end.trigger, copy.task.retries > 0))
-        took, claimed = self.swap(done, request)
-        self.ended.update(itertools.compress(ways, took))
+            outcomes.append((end.trigger, copy.task.retries > 0))
+        accepted, claimed = self.exchange(done, request)
+        self.outcome_counts.update(itertools.compress(outcomes, accepted))
         return claimed
 
-    def received(self, call: str, claims: Sequence[Claim], expected: Sequence[Claim]) -> list[Copy]:
-        """Announce claims; copies of what was claimed, as somebody may have made them before that, and after."""
-        same(f"{call}: the moves", [(task.id, move) for task, move in claims], [(t.id, move) for t, move in expected])
+    def check_claims(self, call: str, claims: Sequence[Claim], expected: Sequence[Claim]) -> list[TaskCopy]:
+        """Compare and announce claims; return two copies of each task: from before its move, and from after it."""
+        moves, expected_moves = ([(task.id, move) for task, move in one] for one in (claims, expected))
+        assert_same(f"{call}: the moves", moves, expected_moves)
         copies = []
-        for (task, move), (twin, _) in zip(claims, expected, strict=True):
-            _same_task(f"{call}: the object", task, twin)
-            copy = Copy(task, twin.seq or 0)
+        for (task, move), (model_task, _) in zip(claims, expected, strict=True):
+            _assert_same_task(f"{call}: the object", task, model_task)
+            copy = TaskCopy(task, model_task.seq or 0)
             copies.append(copy.snapshot())
-            self._announce(copy, move)
+            self._apply(copy, move)
             if move.state == EXECUTING:
-                self.law.grant(copy.birth, task.version)
+                self.checker.check_claim(copy.model_seq, task.version)
             copies.append(copy.snapshot())
         return copies
 
-    def _announce(self, copy: Copy, move: Move) -> None:
+    def _apply(self, copy: TaskCopy, move: Move) -> None:
         move.apply(copy.task)
         if move.state == EXECUTING:
             self.running[copy.task.id] = copy
         elif copy.task.lease is not None:
             self.held[copy.task.id] = copy
 
-    def let_go(self, known: Sequence[Copy]) -> None:
-        """Release."""
-        twins = [copy.twin() for copy in known]
-        freed, expected = self.both("release", [copy.task for copy in known], self.now, twins=(twins, self.now))
-        same("release", freed, expected)
+    def release_tasks(self, known: Sequence[TaskCopy]) -> None:
+        """Release tasks."""
+        tasks, model_tasks = [copy.task for copy in known], [copy.model_task() for copy in known]
+        assert_same("release", *self.call_both("release", tasks, self.now, model_arguments=(model_tasks, self.now)))
 
-    def look(self, task_id: str) -> Copy:
-        """Get a task that is there."""
-        task, twin = self.both("get", task_id)
-        return Copy(task, twin.seq)
+    def read(self, task_id: str) -> TaskCopy:
+        """Return a copy of a stored task."""
+        task, model_task = self.call_both("get", task_id)
+        return TaskCopy(task, model_task.seq)
 
     def take_every_transition(self) -> None:
-        """Take each row of the table, and end an attempt in each way, with retries left and without.
+        """Take every transition of the table, and end an attempt in every way, with retries left and without.
 
-        Random runs come to the rarest rows by luck; this run is always the same.
+        Random runs reach the rarest transitions by chance; this run is always the same.
         """
-        for retries, ending in itertools.product((0, 1), ENDINGS):
-            # With a retry left: for later, and retried later. Without: at once, and an operator's retry at once.
-            later = 5.0 * retries
-            self.write([Call("a", eta=later or None, retries=retries).task(self.now)], hold=False)
-            for _ in range(1 + retries):  # it is scheduled first
-                self.swap((), ClaimRequest("w1", self.now, LEASE))
-                self.agree()
-                self.now += later
-            self.finish([(self.running["a"], End(ending, delay=later, patience=retries))], None)
-            self.agree()
-            if self.ids(Kind.OUTCOME):
-                copy = self.look("a")
-                self.swap([(copy, policies.retry(copy.task, self.now, worker="operator"))])
-            self.both("revoke", RevocationTarget(function=False, key="a"), Revocation(), self.now)
-            self._claim_and_empty()
+        for retries, trigger in itertools.product((0, 1), ENDING_TRIGGERS):
+            # With a retry left: scheduled, and retried later. Without: at once, and an operator's retry at once.
+            delay = 5.0 * retries
+            self.enqueue_tasks([NewTask("a", eta=delay or None, retries=retries).task(self.now)], hold=False)
+            for _ in range(1 + retries):  # the first claim schedules a task with an ETA
+                self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS))
+                self.adapter_and_model_agree()
+                self.now += delay
+            self.settle([(self.running["a"], Ending(trigger, delay=delay, max_interruptions=retries))], None)
+            self.adapter_and_model_agree()
+            if self.task_ids(Kind.OUTCOME):
+                copy = self.read("a")
+                self.exchange([(copy, policies.retry(copy.task, self.now, worker="operator"))])
+            self.call_both("revoke", RevocationTarget(function=False, key="a"), Revocation(), self.now)
+            self._claim_and_flush()
         for eta in (None, 5.0):
-            self.write([Call("a", eta=eta, expires=20.0).task(self.now)], hold=False)
+            self.enqueue_tasks([NewTask("a", eta=eta, expires=20.0).task(self.now)], hold=False)
             if eta is not None:
-                self.swap((), ClaimRequest("w1", self.now, LEASE))
+                self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS))
             self.now += 20.0
-            self._claim_and_empty()
+            self._claim_and_flush()
 
-    def _claim_and_empty(self) -> None:
-        self.swap((), ClaimRequest("w1", self.now, LEASE))
-        self.agree()
-        self.emptied = True
-        self.both("flush")
-        self.agree()
+    def _claim_and_flush(self) -> None:
+        self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS))
+        self.adapter_and_model_agree()
+        self.deletes = True
+        self.call_both("flush")
+        self.adapter_and_model_agree()
 
-    def clear_up(self) -> None:
-        """Claim all that is due, end it in one way or another, try it again; then the same when everything is due.
+    def run_to_rest(self) -> None:
+        """Claim all due tasks, end them in different ways, retry them; repeat that when all other tasks are due.
 
-        No run is too short to end some tasks, and so all runs together end them in each way there is.
+        So even the shortest run ends some tasks, and all runs together end tasks in every possible way.
         """
         for seconds in (0.0, 100.0, 100.0):
             self.now += seconds
-            self.received("recover", *self.both("recover", self.now, Actor("recoverer")))
-            # The first claim makes ready what the second, for which the clock has stepped back, has to put off again.
+            self.check_claims("recover", *self.call_both("recover", self.now, Actor("recoverer")))
+            # The first claim promotes tasks that are not due in the second, for which the clock steps back.
             for limit, step in (1, -seconds), (3, seconds), (100, 0.0):
-                self.swap((), ClaimRequest("w1", self.now, LEASE, limit=limit))
-                self.agree()
+                self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS, limit=limit))
+                self.adapter_and_model_agree()
                 self.now += step
-            last = [(copy, (copy.birth + copy.task.version) % (len(ENDINGS) + 2)) for copy in self.running.values()]
-            for task_id in self.ids(Kind.RUNNING)[::2]:
-                same("cancel", *self.both("cancel", task_id))
-            # Some are left to themselves, and recovered in the next round.
-            self.finish([(copy, End(ENDINGS[number])) for copy, number in last if number < len(ENDINGS)], None)
-            self.agree()
-            for task_id in self.ids(Kind.OUTCOME):
-                copy = self.look(task_id)
-                self.swap([(copy, policies.retry(copy.task, self.now, worker="operator"))])
-            for task_id in self.ids(Kind.WAITING)[::2]:
-                self.both("revoke", RevocationTarget(function=False, key=task_id), Revocation(), self.now)
-            self.agree()
+            choices = len(ENDING_TRIGGERS) + 2
+            last = [(copy, (copy.model_seq + copy.task.version) % choices) for copy in self.running.values()]
+            for task_id in self.task_ids(Kind.RUNNING)[::2]:
+                assert_same("cancel", *self.call_both("cancel", task_id))
+            # Some are not settled: the next round recovers them.
+            ends = [(copy, Ending(ENDING_TRIGGERS[number])) for copy, number in last if number < len(ENDING_TRIGGERS)]
+            self.settle(ends, None)
+            self.adapter_and_model_agree()
+            for task_id in self.task_ids(Kind.OUTCOME):
+                copy = self.read(task_id)
+                self.exchange([(copy, policies.retry(copy.task, self.now, worker="operator"))])
+            for task_id in self.task_ids(Kind.WAITING)[::2]:
+                self.call_both("revoke", RevocationTarget(function=False, key=task_id), Revocation(), self.now)
+            self.adapter_and_model_agree()
 
-    # What there is to say ------------------------------------------------------------------------------------------
-
-    def until(self, hold: bool) -> float | None:
-        """The end of a hold."""
-        return self.now + LEASE if hold else None
-
-    def ending(self, copy: Copy, end: End, *, hold: bool = False, follow_ups: Sequence[Call] = ()) -> Move:
-        """How an attempt ends."""
-        return policies.settle(
-            copy.task,
-            end.outcome(self.now),
-            self.now,
-            worker=str(copy.task.worker),
-            hold_until=self.until(hold),
-            max_interruptions=end.patience,
-            follow_ups=tuple(call.task(self.now) for call in follow_ups),
-        )
-
-    def late_move(self, copy: Copy, end: End) -> Move | None:
-        """What somebody with an old copy may still try; `None` if there is nothing, or if the copy is not old."""
-        task = copy.task
-        if task.state == EXECUTING:
-            return self.ending(copy, end)
-        if task.state in policies.OUTCOMES:
-            return policies.retry(task, self.now, worker="operator")
-        row = self.model.row(task.id)
-        current = row is not None and (row.task.seq, row.task.version) == (copy.birth, task.version)
-        if is_waiting(task) and not current:
-            return policies.claimed(task, START, "thief", self.now, LEASE)
-        return None
-
-    # What there is to choose from ----------------------------------------------------------------------------------
-
-    def spare(self) -> bool:
-        """Is this the time for steps that move no task? Else those that do would be far between."""
-        return bool(self.model.rows) and self.idle < _IDLE
-
-    def ripe(self) -> bool:
-        """Would a claim find something?"""
-        return any(row.rank is not None or (row.due or self.now + 1) <= self.now for row in self.model.rows)
-
-    def sleepy(self) -> bool:
-        """Has nobody anything to do before time has passed?"""
-        return bool(self.model.rows) and self.idle < 2 * _IDLE and not self.ripe() and not self.running
-
-    def leases(self) -> list[float]:
-        """When what is held is free again."""
-        return [row.task.lease for row in self.model.rows if row.task.lease is not None]
-
-    def free(self) -> tuple[str, ...]:
-        """The ids that no task has."""
-        return tuple(task_id for task_id in IDS if self.model.row(task_id) is None)
-
-    def ids(self, *kinds: Kind) -> list[str]:
-        """Those that tasks have, in states of these kinds, or in any."""
-        tasks = [row.task for row in self.model.rows]
-        return [task.id for task in tasks if not kinds or LIFECYCLE.state(str(task.state)).kind in kinds]
-
-    def moments(self) -> list[float]:
-        """All those when something changes, but for now."""
-        tasks = [row.task for row in self.model.rows]
-        moments = {moment for task in tasks for moment in (task.eta, task.expires, task.lease)}
-        moments |= {lock.until for lock in self.model.taken} | {said.until for said in self.model.revocations.values()}
-        return sorted(moment for moment in moments - {self.now} if moment is not None)
-
-    # What holds after each step ------------------------------------------------------------------------------------
+    # Checks after each step ----------------------------------------------------------------------------------------
 
     @invariant()
-    def agree(self) -> None:
-        """All that the adapter shows is what the model shows, and breaks no law."""
+    def adapter_and_model_agree(self) -> None:
+        """Compare everything that can be read from adapter and model, and check the adapter's invariants."""
         self.agreed = False
-        storage, model = self.handles[(self.turn + 1) % len(self.handles)], self.model
+        storage, model = self.handles[(self.call_count + 1) % len(self.handles)], self.model
         shown: dict[int, tuple[Task, Sequence[Record]]] = {}
         for task_id in IDS:
-            task, twin = storage.get(task_id), model.get(task_id)
+            task, model_task = storage.get(task_id), model.get(task_id)
             history = storage.history(task_id)
-            _same_task(f"get({task_id!r})", task, twin)
-            same(f"history({task_id!r})", history, model.history(task_id))
-            same(f"status({task_id!r})", storage.status(task_id), model.status(task_id))
-            if task is not None and twin is not None:
-                shown[twin.seq or 0] = (task, history or ())
+            _assert_same_task(f"get({task_id!r})", task, model_task)
+            assert_same(f"history({task_id!r})", history, model.history(task_id))
+            assert_same(f"status({task_id!r})", storage.status(task_id), model.status(task_id))
+            if task is not None and model_task is not None:
+                shown[model_task.seq or 0] = (task, history or ())
         found = storage.tasks()
-        same("tasks()", list(map(fields, found)), list(map(fields, model.tasks())))
-        same("counts()", storage.counts(), model.counts())
-        same("next_due()", storage.next_due(), model.next_due())
-        workers = WORKERS[: 1 + self.turn % len(WORKERS)]
-        same(f"canceling({workers})", sorted(storage.canceling(workers)), sorted(model.canceling(workers)))
-        same("locks()", storage.locks(self.now), model.locks(self.now))
+        assert_same("tasks()", list(map(fields, found)), list(map(fields, model.tasks())))
+        assert_same("counts()", storage.counts(), model.counts())
+        assert_same("next_due()", storage.next_due(), model.next_due())
+        workers = WORKERS[: 1 + self.call_count % len(WORKERS)]
+        assert_same(f"canceling({workers})", sorted(storage.canceling(workers)), sorted(model.canceling(workers)))
+        assert_same("locks()", storage.locks(self.now), model.locks(self.now))
         for target in _TARGETS:
-            same(f"revocation({target})", storage.revocation(target), model.revocation(target))
-        self._agree_on_places(shown, found)
-        self.law.look(shown, emptied=self.emptied)
-        self._told()
-        moves = (self.model.births, [row.task.version for row in self.model.rows])
-        self.idle = self.idle + 1 if moves == self._moves else 0
-        self._moves, self.emptied, self.agreed = moves, False, True
+            assert_same(f"revocation({target})", storage.revocation(target), model.revocation(target))
+        self._check_seq(shown, found)
+        self.checker.check_shown(shown, deletion=self.deletes)
+        self._check_wakeups()
+        versions = (self.model.last_seq, [row.task.version for row in self.model.rows])
+        self.idle_steps = self.idle_steps + 1 if versions == self._versions else 0
+        self._versions, self.deletes, self.agreed = versions, False, True
 
-    def _agree_on_places(self, shown: dict[int, tuple[Task, Sequence[Record]]], found: Sequence[Task]) -> None:
-        """A task keeps its `seq`, and each new one gets a greater one."""
-        for birth, (task, _) in shown.items():
-            place = task.seq if task.seq is not None else -1
-            same(f"seq of {task}", place, self.places.setdefault(birth, place))
-        places = [self.places[birth] for birth in sorted(self.places)]
-        demand(all(a < b for a, b in itertools.pairwise(places)), f"seq does not grow with each task: {places}")
-        same("seq, newest first", [task.seq for task in found], [self.places[b] for b in sorted(shown, reverse=True)])
+    def _check_seq(self, shown: dict[int, tuple[Task, Sequence[Record]]], found: Sequence[Task]) -> None:
+        """Check that a task keeps its `seq`, and that each new task has a greater one."""
+        for model_seq, (task, _) in shown.items():
+            seq = task.seq if task.seq is not None else -1
+            assert_same(f"seq of {task}", seq, self.seqs.setdefault(model_seq, seq))
+        seqs = [self.seqs[model_seq] for model_seq in sorted(self.seqs)]
+        require(all(a < b for a, b in itertools.pairwise(seqs)), f"seq does not grow with each task: {seqs}")
+        newest_first = [self.seqs[model_seq] for model_seq in sorted(shown, reverse=True)]
+        assert_same("seq, newest first", [task.seq for task in found], newest_first)

@@ -1,4 +1,4 @@
-"""Tests of `StorageSpec.TestCase` that are about order: whose turn it is, and what waits on."""
+"""The tests of `StorageSpec.TestCase` that are about order: which tasks a claim, a recovery or a deletion takes."""
 
 import unittest
 from typing import ClassVar, Final
@@ -9,7 +9,7 @@ from lifecycle.core.table import COMPLETE, EXPIRE, FAIL, REVOKE, SCHEDULED, STAR
 from lifecycle.core.task import Task
 from lifecycle.storage.base import PROMOTE_LIMIT, Actor, ClaimRequest, RevocationTarget, Settlement, Storage
 from lifecycle.testing.storage_spec.agreement import AdapterAgreement
-from lifecycle.testing.storage_spec.invariants import demand
+from lifecycle.testing.storage_spec.invariants import require
 
 __all__ = ["ClaimOrderCases"]
 
@@ -17,29 +17,29 @@ _ACTOR: Final = Actor("producer")
 
 
 class ClaimOrderCases(unittest.TestCase):
-    """What holds for each adapter."""
+    """The tests of the order that every adapter keeps."""
 
     spec: ClassVar[type[AdapterAgreement]]
 
     def opened(self) -> Storage:
-        """An empty store, closed after the test."""
+        """Open an empty store, closed after the test."""
         storage = self.spec.open_storage()
         self.addCleanup(storage.close)
         return storage
 
-    def test_a_crowd_that_is_due_at_once(self) -> None:
-        """One claim makes the earliest `PROMOTE_LIMIT` of the due tasks ready, and the next one the others."""
+    def test_claim_promotes_a_limited_number_of_due_tasks(self) -> None:
+        """A claim promotes the earliest `PROMOTE_LIMIT` of the due tasks, and the next claim the others."""
         storage = self.opened()
-        # The oldest is due last: it goes first as soon as it is seen.
+        # The oldest task is due last: it goes first once it is promoted.
         storage.enqueue([Task(str(n), "add", eta=9000.0 - n) for n in range(PROMOTE_LIMIT + 1)], 1.0, _ACTOR)
         storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=PROMOTE_LIMIT + 1))
-        demand(storage.counts() == {SCHEDULED.name: PROMOTE_LIMIT + 1}, "all are scheduled")
+        require(storage.counts() == {SCHEDULED.name: PROMOTE_LIMIT + 1}, "all are scheduled")
         for task_id in "1", "0", "2":
             _, [(task, _)] = storage.exchange((), ClaimRequest("w", 9999.0, 10.0))
-            demand(task.id == task_id, f"task {task_id} is next, not {task.id}")
+            require(task.id == task_id, f"task {task_id} is next, not {task.id}")
 
-    def test_nothing_before_its_time(self) -> None:
-        """A claim that comes just before a task's ETA, and has other work, leaves that task for when it is due."""
+    def test_claim_leaves_a_task_until_its_eta(self) -> None:
+        """A claim just before a task's ETA takes another task, and leaves the due time as it is."""
         storage = self.opened()
         storage.enqueue([Task("soon", "add", eta=8.0), Task("later", "add", eta=9.0)], 1.0, _ACTOR)
         storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=2))
@@ -47,10 +47,10 @@ class ClaimOrderCases(unittest.TestCase):
         for now, task_id, due in (7.5, "a", 8.0), (8.5, "soon", 9.0):
             _, [(task, _)] = storage.exchange((), ClaimRequest("w", now, 10.0))
             shown = task.id, storage.next_due()
-            demand(shown == (task_id, due), f"{task} was claimed, more is due at {shown[1]}")
+            require(shown == (task_id, due), f"{task} was claimed, the next is due at {shown[1]}")
 
-    def test_after_a_step_back(self) -> None:
-        """A claim whose clock has stepped back passes over what is not due any more, and takes as much as it may."""
+    def test_claim_after_a_clock_step_back_skips_future_tasks(self) -> None:
+        """A claim whose clock has stepped back skips promoted tasks that are not due any more, and takes the others."""
         storage = self.opened()
         etas = (30.0, 10.0, 30.0, 30.0, 10.0, 30.0, 10.0, 10.0)
         storage.enqueue([Task(str(n), "add", eta=eta) for n, eta in enumerate(etas)], 1.0, _ACTOR)
@@ -59,41 +59,44 @@ class ClaimOrderCases(unittest.TestCase):
         for now, limit, ids in (40.0, 1, ["first"]), (20.0, 2, ["1", "4"]), (20.0, 9, ["6", "7"]), (20.0, 9, []):
             _, claims = storage.exchange((), ClaimRequest("w", now, 10.0, limit=limit))
             found = [task.id for task, _ in claims]
-            demand(found == ids, f"at {now} {ids} are claimed, not {found}")
+            require(found == ids, f"at {now} {ids} are claimed, not {found}")
 
-    def test_what_is_started_together(self) -> None:
-        """Tasks of quick functions are started together, one of another function alone, and none after it."""
+    def test_only_batchable_tasks_start_together(self) -> None:
+        """Tasks of batchable functions are started together; a task of another function is started alone."""
         storage = self.opened()
         names = {"a": "quick", "b": "quick", "c": "slow", "d": "slow", "e": "quick"}
         storage.enqueue([Task(task_id, name) for task_id, name in names.items()], 1.0, _ACTOR)
         for ids in ["a", "b"], ["c"], ["d"], ["e"], []:
             _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9, batchable={"quick"}))
             found = [task.id for task, _ in claims]
-            demand(found == ids, f"{ids} are started together, not {found}")
+            require(found == ids, f"{ids} are started together, not {found}")
 
-    def test_revoked_once(self) -> None:
-        """Of several tasks that one claim takes, a function's one-time revocation stops the first only."""
+    def test_one_time_revocation_stops_only_the_first_task(self) -> None:
+        """A function's one-time revocation stops only the first of several tasks in one claim."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
         function = RevocationTarget(function=True, key="add")
         storage.revoke(function, Revocation(once=True), 1.0)
         _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9))
         path = [(task.id, *move.path) for task, move in claims]
-        demand(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"one is revoked: {path}")
-        demand(storage.revocation(function) is None, "a one-time revocation is spent with the task that it has stopped")
+        require(path == [("a", REVOKE), ("b", START), ("c", START), ("d", START)], f"only the first is revoked: {path}")
+        require(storage.revocation(function) is None, "a one-time revocation is spent with the task that it revoked")
 
-    def test_revoked_anyway(self) -> None:
-        """A function's one-time revocation is not spent on tasks that are revoked themselves, or have expired."""
+    def test_one_time_revocation_is_not_spent_on_tasks_that_end_anyway(self) -> None:
+        """A function's one-time revocation is not spent on tasks that are revoked by id, or have expired."""
         storage = self.opened()
         storage.enqueue([Task("a", "add"), Task("b", "add", expires=1.5), Task("c", "add")], 1.0, _ACTOR)
         storage.revoke(RevocationTarget(function=False, key="a"), Revocation(), 1.0)
         storage.revoke(RevocationTarget(function=True, key="add"), Revocation(once=True), 1.0)
         _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9))
         path = [(task.id, *move.path) for task, move in claims]
-        demand(path == [("a", REVOKE), ("b", EXPIRE), ("c", REVOKE)], f"it is spent on the last of the three: {path}")
+        require(
+            path == [("a", REVOKE), ("b", EXPIRE), ("c", REVOKE)],
+            f"the revocation is spent on the last of the three: {path}",
+        )
 
-    def test_revoked_in_advance(self) -> None:
-        """A task that was revoked before it was there goes first, whether it is enqueued or another's follow-up."""
+    def test_task_revoked_in_advance_goes_first(self) -> None:
+        """A task revoked before it was enqueued goes first, also if it is a follow-up of another task."""
         storage = self.opened()
         for task_id in "bc":
             storage.revoke(RevocationTarget(function=False, key=task_id), Revocation(), 1.0)
@@ -105,10 +108,10 @@ class ClaimOrderCases(unittest.TestCase):
         end = policies.settle(task, Outcome(COMPLETE), 3.0, worker="w", follow_ups=(Task("c", "add"),))
         claims += storage.exchange([Settlement(task, end)], ClaimRequest("w", 4.0, 10.0))[1]
         path = [(task.id, *move.path) for task, move in claims]
-        demand(path == [("b", REVOKE), ("a", START), ("c", REVOKE)], f"what is revoked goes first: {path}")
+        require(path == [("b", REVOKE), ("a", START), ("c", REVOKE)], f"revoked tasks go first: {path}")
 
-    def test_revoked_while_it_runs(self) -> None:
-        """A task that was revoked as it ran is revoked once it is put back, not when it is due again."""
+    def test_task_revoked_while_it_runs_is_not_retried(self) -> None:
+        """A task revoked while it runs is revoked right after that attempt, not when its retry is due."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1)], 1.0, _ACTOR)
         _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
@@ -117,32 +120,34 @@ class ClaimOrderCases(unittest.TestCase):
         end = policies.settle(task, Outcome(FAIL, delay=5.0), 3.0, worker="w")
         _, claims = storage.exchange([Settlement(task, end)], ClaimRequest("w", 3.0, 10.0))
         path = [(task.id, *move.path) for task, move in claims]
-        demand(path == [("a", REVOKE)], f"it is revoked: {path}")
+        require(path == [("a", REVOKE)], f"the task is revoked: {path}")
 
-    def test_a_task_that_is_called_like_a_function(self) -> None:
-        """What is said of a function is said of no task that bears its name as an id."""
+    def test_task_id_that_equals_a_function_name_is_another_target(self) -> None:
+        """A function's revocation does not apply to a task whose id is the function's name."""
         storage = self.opened()
         storage.enqueue([Task("x", "add", retries=1), Task("y", "x")], 1.0, _ACTOR)
         function = RevocationTarget(function=True, key="x")
         storage.revoke(function, Revocation(), 1.0)
-        demand(storage.revocation(RevocationTarget(function=False, key="x")) is None, "nothing is said of the task")
+        require(storage.revocation(RevocationTarget(function=False, key="x")) is None, "the task is not revoked")
         _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=2))
         path = [(task.id, *move.path) for task, move in claims]
-        demand(path == [("x", START), ("y", REVOKE)], f"the function's task is revoked: {path}")
+        require(path == [("x", START), ("y", REVOKE)], f"the function's task is revoked: {path}")
         task, move = claims[0]
         move.apply(task)
         end = policies.settle(task, Outcome(FAIL, delay=5.0), 3.0, worker="w")
         storage.exchange([Settlement(task, end)], None)
         shown = storage.next_due(), storage.revocation(function)
-        demand(shown == (8.0, Revocation()), f"it waits for its second attempt, the function is revoked: {shown}")
+        require(
+            shown == (8.0, Revocation()), f"the task waits for its second attempt, the function is revoked: {shown}"
+        )
         _, [(task, move)] = storage.exchange((), ClaimRequest("w", 8.0, 10.0))
         move.apply(task)
         storage.exchange([Settlement(task, policies.settle(task, Outcome(COMPLETE), 9.0, worker="w"))], None)
         shown = storage.prune(99.0), storage.revocation(function)
-        demand(shown == (2, Revocation()), f"both are deleted, the function is revoked: {shown}")
+        require(shown == (2, Revocation()), f"both are deleted, the function is revoked: {shown}")
 
-    def test_a_copy_that_its_task_has_changed(self) -> None:
-        """What a careless task does to its copy changes nothing of what is stored, nor whose turn it is."""
+    def test_changed_copy_changes_no_stored_field(self) -> None:
+        """A function that changes the fields of its task changes neither the stored fields nor the order."""
         storage = self.opened()
         storage.enqueue([Task("a", "add", retries=1, priority=9), Task("b", "add", priority=5)], 1.0, _ACTOR)
         _, [(task, move)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
@@ -150,34 +155,36 @@ class ClaimOrderCases(unittest.TestCase):
         task.priority, task.expires = 0, 3.0
         end = policies.settle(task, Outcome(FAIL), 3.0, worker="w")
         _, [(again, move)] = storage.exchange([Settlement(task, end)], ClaimRequest("w", 3.0, 10.0))
-        demand((again.id, *move.path) == ("a", START), f"a goes first, as it was enqueued, not {again}: {move.path}")
+        require(
+            (again.id, *move.path) == ("a", START), f"a goes first, with its stored priority, not {again}: {move.path}"
+        )
 
-    def test_an_id_that_is_used_again(self) -> None:
-        """A task that bears the id of one that is gone is as young as it is, and waits for its turn."""
+    def test_reused_id_waits_for_its_turn(self) -> None:
+        """A task with the id of a deleted, revoked task is a new task, and waits for its turn."""
         storage = self.opened()
         target = RevocationTarget(function=False, key="a")
         storage.enqueue([Task("a", "add"), Task("b", "add"), Task("c", "add")], 1.0, _ACTOR)
         storage.revoke(target, Revocation(), 1.0)
         _, [(gone, _)] = storage.exchange((), ClaimRequest("w", 2.0, 10.0))
-        demand(gone.id == "a" and storage.prune(3.0) == 1, "the revoked task is gone")
+        require(gone.id == "a" and storage.prune(3.0) == 1, "the revoked task is deleted")
         storage.enqueue([Task("a", "add")], 3.0, _ACTOR)
         _, claims = storage.exchange((), ClaimRequest("w", 4.0, 10.0, limit=3))
         order = [task.id for task, _ in claims]
-        demand(order == ["b", "c", "a"], f"claimed in the order of age, not {order}")
+        require(order == ["b", "c", "a"], f"claimed in the order of age, not {order}")
 
-    def test_those_that_lapsed_first(self) -> None:
-        """Of the leases that lapsed those are dealt with first that ended first, as many as were asked for."""
+    def test_recovery_begins_with_the_earliest_lapsed_lease(self) -> None:
+        """Recovery takes the leases that ended first, up to the limit."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
-        storage.enqueue([Task("held", "add")], 1.0, Actor("producer", 12.5))  # it is let go, which is no move
+        storage.enqueue([Task("held", "add")], 1.0, Actor("producer", 12.5))  # released, which is no move
         for number, now in enumerate((5.0, 4.0, 2.0, 3.0)):
             storage.exchange((), ClaimRequest(f"w{number}", now, 10.0))
         for now, limit, ids in (11.5, 9, []), (12.0, 9, ["c"]), (99.0, 2, ["d"]), (99.0, 1, ["b"]), (99.0, 9, ["a"]):
             found = [task.id for task, _ in storage.recover(now, _ACTOR, limit=limit)]
-            demand(found == ids, f"{limit} of those that lapsed until {now} are {ids}, not {found}")
+            require(found == ids, f"the first {limit} lapsed at {now} are {ids}, not {found}")
 
-    def test_the_oldest_are_deleted(self) -> None:
-        """What came to rest first is deleted first, as much as was asked for, and what was said about it with it."""
+    def test_prune_begins_with_the_oldest_task(self) -> None:
+        """Pruning deletes the tasks that came to rest first, up to the limit, and their revocations."""
         storage = self.opened()
         storage.enqueue([Task(task_id, "add") for task_id in "abcd"], 1.0, _ACTOR)
         _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=4))
@@ -189,8 +196,8 @@ class ClaimOrderCases(unittest.TestCase):
         for limit, left in (1, "abd"), (2, "a"), (9, ""):
             deleted = storage.prune(99.0, limit)
             there = "".join(task_id for task_id in "abcd" if storage.get(task_id) is not None)
-            said = "".join(
+            revoked = "".join(
                 one for one in "abcd" if storage.revocation(RevocationTarget(function=False, key=one)) is not None
             )
-            shown = f"{deleted} of {limit} are deleted, {there} is left, {said} revoked"
-            demand(deleted <= limit and (there, said) == (left, left), f"{shown}, not {left}")
+            shown = f"{deleted} of {limit} are deleted, {there} is left, {revoked} revoked"
+            require(deleted <= limit and (there, revoked) == (left, left), f"{shown}, not {left}")

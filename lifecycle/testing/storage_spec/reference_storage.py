@@ -1,9 +1,8 @@
-"""The storage protocol as plainly as it can be said: a list of rows, gone through from end to end at every call.
+"""The storage protocol in its simplest form: a list of rows, searched from end to end by every call.
 
-`StorageSpec` holds an adapter against this model. It is meant to be read: what `lifecycle.storage.base` promises stands
-here as code, with no thought for speed, durability or threads. The pure rules (`lifecycle.core.policies`) are shared with
-the adapters, since nobody has rules of their own; all else, who is held, who comes first, what is stale, what is spent,
-is said here a second time, independently.
+`StorageSpec` compares an adapter with this model. Read it as the promises of `lifecycle.storage.base` in code, without
+speed, durability or threads. The pure rules (`lifecycle.core.policies`) are shared with the adapters. The rest is
+written here a second time, independently: leases, order, stale copies, spent revocations.
 """
 
 from collections import Counter
@@ -37,7 +36,7 @@ FIELDS: Final = (
     "id", "name", "payload", "state", "eta", "expires", "priority", "retries", "retry", "timeout", "attempt",
     "interruptions", "worker", "version", "lease", "canceling",
 )  # fmt: skip
-"""What a store keeps of a task, and shows; `seq` is any number that grows with each new task."""
+"""The fields of a task that every store keeps and returns. `seq` is compared apart: stores may number as they like."""
 
 fields: Final = attrgetter(*FIELDS)
 """The values of `FIELDS`."""
@@ -47,12 +46,12 @@ _NEVER: Final = float("inf")
 
 
 def is_waiting(task: Task) -> bool:
-    """Is it in the store for a worker to claim?"""
+    """Return whether a task waits for a claim."""
     return task.state is not None and LIFECYCLE.state(task.state).kind is Kind.WAITING
 
 
 def is_at_rest(task: Task) -> bool:
-    """Has it come to where it may stay for good?"""
+    """Return whether a task is in a resting state."""
     return task.state is not None and LIFECYCLE.state(task.state).kind in (Kind.OUTCOME, Kind.FINAL)
 
 
@@ -61,34 +60,34 @@ class Row:
     """A stored task."""
 
     task: Task
-    """As look-ups show it."""
+    """The task as reads return it."""
     history: list[Record] = attrs.field(factory=list)
     result: bytes | None = None
-    ended: float | None = None
-    """When it came to rest."""
+    rested_at: float | None = None
+    """Time at which the task came to rest."""
     rank: int | None = None
-    """A claim has to look at it, the higher the sooner."""
-    due: float | None = None
-    """It gets its priority as rank then."""
+    """Claims look at rows with a rank, the highest first."""
+    due_at: float | None = None
+    """Time from which the row has its priority as rank."""
 
 
 @attrs.define
 class ReferenceStorage:
-    """A store. Its methods do what those of `Storage` with the same names promise to do.
+    """A store. Its methods keep the promises of the methods of `Storage` that have the same names.
 
-    `woken` gathers who has to be woken by what happened; empty it before a call.
+    `woken_channels` collects the channels whose waiters a call has to wake; clear it before a call.
     """
 
     rows: list[Row] = attrs.field(factory=list)
     """Oldest first."""
     revocations: dict[RevocationTarget, Revocation] = attrs.field(factory=dict)
-    taken: list[Lock] = attrs.field(factory=list)
-    woken: set[Channel] = attrs.field(factory=set)
-    births: int = 0
-    """How many tasks there ever were: the last one's `seq`."""
+    held_locks: list[Lock] = attrs.field(factory=list)
+    woken_channels: set[Channel] = attrs.field(factory=set)
+    last_seq: int = 0
+    """The `seq` of the newest task ever."""
 
     def row(self, task_id: str) -> Row | None:
-        """The row of that id."""
+        """Return the row with this id, or ``None``."""
         for row in self.rows:
             if row.task.id == task_id:
                 return row
@@ -97,7 +96,7 @@ class ReferenceStorage:
     # Moves -------------------------------------------------------------------------------------------------------
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
-        """All or none; a task that has a state was born before, and cannot be again."""
+        """Insert all tasks or none; refuse a task that has a state, since it was enqueued before."""
         ids = [row.task.id for row in self.rows]
         for task in tasks:
             if task.id in ids:
@@ -105,40 +104,40 @@ class ReferenceStorage:
             if task.state is not None:
                 raise IllegalTransition(task.state, ENQUEUE, LIFECYCLE.allowed(task.state))
             ids.append(task.id)
-        return [self._bear(task, now, actor) for task in tasks]
+        return [self._insert(task, now, actor) for task in tasks]
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        """First each settlement, in order; then the claims, which may find what those left."""
-        took = [self._settle(settlement) for settlement in done]
-        return took, [] if request is None else self._claim(request)
+        """Settle in order, then claim: a claim may find a task that a settlement has made ready."""
+        accepted = [self._settle(settlement) for settlement in done]
+        return accepted, [] if request is None else self._claim(request)
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
-        """Only who knows the task as it is lets go of it."""
-        freed = []
+        """End holds of waiting tasks; a stale copy ends none."""
+        released = []
         for task in tasks:
-            row = self._fresh(task)
-            free = row is not None and is_waiting(row.task) and row.task.lease is not None
-            if row is not None and free:
-                self._let_go(row, now)
-            freed.append(free)
-        return freed
+            row = self._current_row(task)
+            is_held = row is not None and is_waiting(row.task) and row.task.lease is not None
+            if row is not None and is_held:
+                self._release(row, now)
+            released.append(is_held)
+        return released
 
     def extend(self, workers: Collection[str], until: float) -> int:
-        """Tasks and locks."""
+        """Extend the leases of tasks and locks."""
         held = [row.task for row in self.rows if row.task.lease is not None and row.task.worker in workers]
         for task in held:
             task.lease = until
-        self.taken = [lock._replace(until=until) if lock.worker in workers else lock for lock in self.taken]
+        self.held_locks = [lock._replace(until=until) if lock.worker in workers else lock for lock in self.held_locks]
         return len(held)
 
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
-        """The leases that ended first come first."""
+        """Recover the leases that ended first; release waiting tasks."""
         lapsed = [row for row in self.rows if row.task.lease is not None and row.task.lease <= now]
         lapsed.sort(key=lambda row: (row.task.lease, row.task.seq))
         claims = []
         for row in lapsed[:limit]:
             if is_waiting(row.task):
-                self._let_go(row, now)
+                self._release(row, now)
             else:
                 move = recover(
                     row.task, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
@@ -147,7 +146,7 @@ class ReferenceStorage:
         return claims
 
     def cancel(self, task_id: str) -> bool:
-        """Only what runs now."""
+        """Request the cancellation of a running task."""
         row = self.row(task_id)
         if row is None or row.task.state != EXECUTING.name:
             return False
@@ -155,14 +154,14 @@ class ReferenceStorage:
         return True
 
     def canceling(self, workers: Collection[str]) -> list[str]:
-        """Only what these run now."""
+        """Return the ids of running tasks of these workers, if their cancellation is requested."""
         tasks = [row.task for row in self.rows if row.task.state == EXECUTING.name and row.task.worker in workers]
         return [task.id for task in tasks if task.canceling]
 
-    def _bear(self, task: Task, now: float, actor: Actor) -> Move:
+    def _insert(self, task: Task, now: float, actor: Actor) -> Move:
         move = enqueued(task, now, actor.worker, actor.hold_until)
-        self.births += 1
-        task.seq = self.births
+        self.last_seq += 1
+        task.seq = self.last_seq
         row = Row(attrs.evolve(task, canceling=False))
         self.rows.append(row)
         self._commit(row, move)
@@ -170,34 +169,34 @@ class ReferenceStorage:
 
     def _settle(self, settlement: Settlement) -> bool:
         task, move = settlement
-        row = self._fresh(task)
+        row = self._current_row(task)
         if row is None:
             return False
         self._commit(row, move)
         for follow_up in move.follow_ups:
             if self.row(follow_up.id) is None:
-                self._bear(follow_up, move.at, Actor(move.worker, move.hold_until))
+                self._insert(follow_up, move.at, Actor(move.worker, move.hold_until))
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
         worker, now, lease, hold_scheduled, limit, batchable = request
-        due = [(row.due, row.task.seq, row) for row in self.rows if row.due is not None and row.due <= now]
+        due = [(row.due_at, row.task.seq, row) for row in self.rows if row.due_at is not None and row.due_at <= now]
         for _, _, row in sorted(due, key=lambda entry: entry[:2])[:PROMOTE_LIMIT]:
-            row.rank, row.due = row.task.priority, None
+            row.rank, row.due_at = row.task.priority, None
         claims: list[Claim] = []
-        started = over = False
-        while len(claims) < limit and not over and (ready := self._ready()):
+        started = is_last = False
+        while len(claims) < limit and not is_last and (ready := self._ready_rows()):
             row = ready[0]
             task = row.task
             own = self.revocations.get(RevocationTarget(function=False, key=task.id))
             of_function = self.revocations.get(RevocationTarget(function=True, key=task.name))
             trigger = admit(task, own, of_function, now)
-            if trigger is None:  # it was ready, and the clock stepped back: it is not ready now
-                row.rank, row.due = visibility(task, own, now)
+            if trigger is None:  # not due any more: the clock stepped back
+                row.rank, row.due_at = visibility(task, own, now)
                 continue
             if trigger == START:
-                over = batchable is not None and task.name not in batchable
-                if over and started:
+                is_last = batchable is not None and task.name not in batchable
+                if is_last and started:
                     break
                 started = True
             if (
@@ -210,19 +209,19 @@ class ReferenceStorage:
             claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold_scheduled=hold_scheduled)))
         return claims
 
-    def _ready(self) -> list[Row]:
-        """What a claim has to look at, in this order: by rank, then age."""
+    def _ready_rows(self) -> list[Row]:
+        """Return the rows that a claim looks at, in that order: by rank, then age."""
         return sorted(
             (row for row in self.rows if row.rank is not None), key=lambda row: (-(row.rank or 0), row.task.seq)
         )
 
-    def _fresh(self, known: Task) -> Row | None:
-        """The row of a task, if nothing has happened to it since it was read; a namesake's is another one."""
+    def _current_row(self, known: Task) -> Row | None:
+        """Return the row of a task if its fence is still the same: another task with that id has another fence."""
         row = self.row(known.id)
         return row if row is not None and row.task.fence == known.fence else None
 
     def _commit(self, row: Row, move: Move) -> Claim:
-        """Move a row."""
+        """Apply a move to a row."""
         task, before = row.task, copy(row.task)
         for state in move.states:
             task.version += 1
@@ -230,118 +229,124 @@ class ReferenceStorage:
             row.history.append(Record(state.name, move.at, move.worker, move.attempt))
         task.attempt, task.retries, task.interruptions = move.attempt, move.retries, move.interruptions
         task.eta, task.worker, task.lease = move.eta, move.worker, move.lease
-        row.ended = move.at if is_at_rest(task) else None
+        row.rested_at = move.at if is_at_rest(task) else None
         if move.result is not None:
             row.result = move.result
-        if task.state == REVOKED.name:  # what stopped it is spent
+        if task.state == REVOKED.name:  # its own revocation is spent
             self.revocations.pop(RevocationTarget(function=False, key=task.id), None)
-        task.canceling = task.canceling and row.ended is None
+        task.canceling = task.canceling and row.rested_at is None
         if move.path[0] in (INTERRUPT, CANCEL):
-            self.taken = [lock for lock in self.taken if lock.task != task.id]
+            self.held_locks = [lock for lock in self.held_locks if lock.task != task.id]
         if task.lease is None:
-            self._let_go(row, move.at)
+            self._release(row, move.at)
         else:
-            row.rank = row.due = None
-        if row.ended is not None or move.result is not None:
-            self.woken.add(Channel.OUTCOME)
+            row.rank = row.due_at = None
+        if row.rested_at is not None or move.result is not None:
+            self.woken_channels.add(Channel.OUTCOME)
         return Claim(before, move)
 
-    def _let_go(self, row: Row, now: float) -> None:
-        """Nobody holds the row any more; if it waits, claims see it again."""
+    def _release(self, row: Row, now: float) -> None:
+        """End the hold of a row; a claim can find it again if it waits."""
         row.task.lease = None
-        row.rank, row.due = visibility(
+        row.rank, row.due_at = visibility(
             row.task, self.revocations.get(RevocationTarget(function=False, key=row.task.id)), now
         )
         if is_waiting(row.task):
-            self.woken.add(Channel.WORK)
+            self.woken_channels.add(Channel.WORK)
 
     # Revocations and locks ---------------------------------------------------------------------------------------
 
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
-        """The last word counts."""
+        """Set the revocation of a target."""
         self.revocations[target] = revocation
-        self._look_again(target, now)
+        self._update_visibility(target, now)
 
     def restore(self, target: RevocationTarget, now: float) -> bool:
-        """What has come true cannot be taken back."""
+        """Remove a revocation; return False if its task is already revoked."""
         if self.revocations.pop(target, None) is None:
             return False
-        self._look_again(target, now)
+        self._update_visibility(target, now)
         row = self.row(target.key)
         return target.function or row is None or row.task.state != REVOKED.name
 
     def revocation(self, target: RevocationTarget) -> Revocation | None:
-        """What was said."""
+        """Return the revocation of a target."""
         return self.revocations.get(target)
 
-    def _look_again(self, target: RevocationTarget, now: float) -> None:
+    def _update_visibility(self, target: RevocationTarget, now: float) -> None:
         row = None if target.function else self.row(target.key)
         if row is not None and is_waiting(row.task) and row.task.lease is None:
-            self._let_go(row, now)
+            self._release(row, now)
 
     def lock(self, lock: Lock, now: float) -> bool:
-        """One at a time."""
-        if any(held.name == lock.name and held.until > now for held in self.taken):
+        """Take a lock if nobody holds it."""
+        if any(held.name == lock.name and held.until > now for held in self.held_locks):
             return False
         self.flush_locks([lock.name])
-        self.taken.append(lock)
+        self.held_locks.append(lock)
         return True
 
     def unlock(self, name: str, owner: str) -> bool:
-        """By its owner only."""
-        held = [lock for lock in self.taken if (lock.name, lock.owner) == (name, owner)]
-        self.taken = [lock for lock in self.taken if lock not in held]
+        """Free a lock of this owner."""
+        held = [lock for lock in self.held_locks if (lock.name, lock.owner) == (name, owner)]
+        self.held_locks = [lock for lock in self.held_locks if lock not in held]
         return bool(held)
 
     def locks(self, now: float) -> list[Lock]:
-        """By name."""
-        return sorted(lock for lock in self.taken if lock.until > now)
+        """Return the held locks, by name."""
+        return sorted(lock for lock in self.held_locks if lock.until > now)
 
     def flush_locks(self, names: Collection[str] | None = None) -> int:
-        """By whomever."""
-        gone = [lock for lock in self.taken if names is None or lock.name in names]
-        self.taken = [lock for lock in self.taken if lock not in gone]
+        """Free locks of any owner; return their number."""
+        gone = [lock for lock in self.held_locks if names is None or lock.name in names]
+        self.held_locks = [lock for lock in self.held_locks if lock not in gone]
         return len(gone)
 
     # Look-ups ----------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
-        """As it is now."""
+        """Return a task."""
         row = self.row(task_id)
         return None if row is None else row.task
 
     def history(self, task_id: str) -> list[Record] | None:
-        """All of it."""
+        """Return the history of a task."""
         row = self.row(task_id)
         return None if row is None else row.history
 
     def status(self, task_id: str) -> TaskStatus | None:
-        """What a result handle sees."""
+        """Return state and result of a task."""
         row = self.row(task_id)
         return None if row is None else TaskStatus(str(row.task.state), row.result)
 
     def counts(self) -> dict[str, int]:
-        """By state."""
+        """Return the number of tasks in each state."""
         return dict(Counter(str(row.task.state) for row in self.rows))
 
     def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
-        """Newest first."""
+        """Return tasks, the newest first."""
         found = [row.task for row in reversed(self.rows)]
         found = [task for task in found if before is None or (task.seq or 0) < before]
         return [task for task in found if states is None or task.state in states][:limit]
 
     def next_due(self) -> float | None:
-        """Now, when something becomes due, or when a hold ends."""
-        if self._ready():
+        """Return when a claim may find a task: now, at the next due time, or at the end of a hold."""
+        if self._ready_rows():
             return _NOW
         held = [row.task.lease for row in self.rows if is_waiting(row.task)]
-        return min((moment for moment in (*held, *(row.due for row in self.rows)) if moment is not None), default=None)
+        return min(
+            (moment for moment in (*held, *(row.due_at for row in self.rows)) if moment is not None), default=None
+        )
 
-    # Keeping house -----------------------------------------------------------------------------------------------
+    # Maintenance -------------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000) -> int:
-        """Who came to rest first goes first, and what was said about it with it."""
-        old = [(row.ended, row.task.seq, row) for row in self.rows if row.ended is not None and row.ended < before]
+        """Delete the tasks that came to rest first, with their revocations."""
+        old = [
+            (row.rested_at, row.task.seq, row)
+            for row in self.rows
+            if row.rested_at is not None and row.rested_at < before
+        ]
         gone = [row for _, _, row in sorted(old, key=lambda entry: entry[:2])[:limit]]
         self.rows = [row for row in self.rows if row not in gone]
         for row in gone:
@@ -349,7 +354,7 @@ class ReferenceStorage:
         return len(gone)
 
     def flush(self) -> None:
-        """Whoever waits has to know."""
-        self.rows, self.taken = [], []
+        """Delete everything, and wake all waiters."""
+        self.rows, self.held_locks = [], []
         self.revocations.clear()
-        self.woken.update(Channel)
+        self.woken_channels.update(Channel)

@@ -1,7 +1,7 @@
-"""What the rules of `StorageSpec` are given: small values, printed with what is not default in them.
+"""The arguments of the rules of `StorageSpec`: small values, printed without their default fields.
 
-Everything is drawn from small pools, so that ids meet again, ranks tie, and moments coincide. Moments are said relative
-to the machine's clock.
+All are drawn from small sets, so that ids are used again, ranks are equal, and times coincide. Times are relative to
+the machine's clock.
 """
 
 from copy import copy
@@ -18,47 +18,47 @@ from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, policy_fields
 from lifecycle.storage.base import ClaimRequest
 
 __all__ = [
-    "ENDINGS", "FUNCTIONS", "IDS", "LEASE", "WORKERS", "Call", "Copy", "End", "Until", "Wish", "calls", "ends",
-    "untils", "wishes",
+    "ENDING_TRIGGERS", "FUNCTIONS", "IDS", "LEASE_SECONDS", "WORKERS", "Ending", "NewTask", "RevocationPeriod",
+    "TaskCopy", "WorkerRequest", "endings", "new_tasks", "revocation_periods", "worker_requests",
 ]  # fmt: skip
 
 IDS: Final = ("a", "b", "c", "d", "e", "f", "g", "h")
 FUNCTIONS: Final = ("add", "mul")
 WORKERS: Final = ("w1", "w2", "w3")
-ENDINGS: Final = (COMPLETE, FAIL, TIME_OUT, LOCK_OUT, RATE_LIMIT, CANCEL, INTERRUPT, RETRY)
-"""What can end an attempt."""
-LEASE: Final = 10.0
-"""Seconds that anything is held for."""
+ENDING_TRIGGERS: Final = (COMPLETE, FAIL, TIME_OUT, LOCK_OUT, RATE_LIMIT, CANCEL, INTERRUPT, RETRY)
+"""The triggers that end an attempt."""
+LEASE_SECONDS: Final = 10.0
+"""Length of every lease and hold."""
 
 
-def _brief(value: object) -> str:
+def _short_repr(value: object) -> str:
     if isinstance(value, RetryPolicy):
         return f"RetryPolicy({', '.join(f'{name}={number}' for name, number in policy_fields(value).items())})"
     return repr(value)
 
 
 @attrs.frozen(repr=False)
-class _Brief:
-    """Shown with the fields that differ from their defaults."""
+class _ShortRepr:
+    """Base of classes whose text shows only the fields that differ from their defaults."""
 
     def __repr__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
         shown = [
-            f"{field.name}={_brief(values[field.name])}"
+            f"{field.name}={_short_repr(values[field.name])}"
             for field in attrs.fields(type(self))
             if values[field.name] != field.default
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
-        """Hypothesis would print all fields."""
+        """Print the short text, where Hypothesis would print all fields."""
         del cycle
         printer.text(repr(self))
 
 
 @attrs.frozen(repr=False)
-class Call(_Brief):
-    """A task to enqueue."""
+class NewTask(_ShortRepr):
+    """A task to enqueue, with times relative to now."""
 
     id: str
     function: str = "add"
@@ -70,7 +70,7 @@ class Call(_Brief):
     timeout: float | None = None
 
     def task(self, now: float) -> Task:
-        """A new one."""
+        """Make the task."""
         return Task(
             self.id,
             self.function,
@@ -85,8 +85,8 @@ class Call(_Brief):
 
 
 @attrs.frozen(repr=False)
-class End(_Brief):
-    """How an attempt ends."""
+class Ending(_ShortRepr):
+    """The end of an attempt, with times relative to now."""
 
     trigger: str
     result: bytes | None = None
@@ -94,18 +94,18 @@ class End(_Brief):
     free: bool = False
     delay: float | None = None
     eta: float | None = None
-    patience: int = 0
-    """How many interruptions are forgiven."""
+    max_interruptions: int = 0
+    """Interruptions after which a task is not recovered any more."""
 
     def outcome(self, now: float) -> Outcome:
-        """The same as a worker says it."""
+        """Make the outcome."""
         eta = None if self.eta is None else now + self.eta
         return Outcome(self.trigger, self.result, self.retry, self.free, self.delay, eta)
 
 
 @attrs.frozen(repr=False)
-class Wish(_Brief):
-    """A worker wants work."""
+class WorkerRequest(_ShortRepr):
+    """A worker's claim."""
 
     worker: str
     limit: int = 1
@@ -113,62 +113,62 @@ class Wish(_Brief):
     batchable: tuple[str, ...] | None = None
 
     def request(self, now: float) -> ClaimRequest:
-        """The same, now."""
-        return ClaimRequest(self.worker, now, LEASE, self.hold, self.limit, self.batchable)
+        """Make the claim request."""
+        return ClaimRequest(self.worker, now, LEASE_SECONDS, self.hold, self.limit, self.batchable)
 
 
 @attrs.frozen(repr=False)
-class Until(_Brief):
-    """A revocation."""
+class RevocationPeriod(_ShortRepr):
+    """A revocation, with its end relative to now."""
 
     seconds: float | None = None
     once: bool = False
 
     def revocation(self, now: float) -> Revocation:
-        """The same, from now on."""
+        """Make the revocation."""
         return Revocation(None if self.seconds is None else now + self.seconds, self.once)
 
 
 @attrs.define(eq=False, repr=False)
-class Copy:
-    """A task as somebody came to know it: current, or long out of date."""
+class TaskCopy:
+    """A copy of a task that some process holds: current or stale."""
 
     task: Task
-    birth: int
-    """Which of all the tasks it is: ids may be used again."""
+    model_seq: int
+    """The model's `seq` of the task: ids may be used again."""
 
-    def snapshot(self) -> "Copy":
-        """The same as it is now, whatever becomes of this one."""
-        return Copy(copy(self.task), self.birth)
+    def snapshot(self) -> "TaskCopy":
+        """Return a copy that later changes of this one do not change."""
+        return TaskCopy(copy(self.task), self.model_seq)
 
-    def twin(self) -> Task:
-        """The task as the model knows it."""
-        twin = copy(self.task)
-        twin.seq = self.birth
-        return twin
+    def model_task(self) -> Task:
+        """Return the task with the model's `seq`."""
+        model_task = copy(self.task)
+        model_task.seq = self.model_seq
+        return model_task
 
-    def tampered(self) -> "Copy":
-        """The same in the hands of somebody who changes what is not theirs to change."""
+    def tampered(self) -> "TaskCopy":
+        """Return a copy whose fields a careless function has changed."""
         other = attrs.evolve(self.task, name="other", payload=b"?", priority=7, eta=1.0, expires=1.0, timeout=1.0)
         other.canceling = not other.canceling
-        return Copy(other, self.birth)
+        return TaskCopy(other, self.model_seq)
 
     def __repr__(self) -> str:
         return f"<{self.task.id} {self.task.state} v{self.task.version}>"
 
 
-# Composed, not built with `builds`: Hypothesis then prints values as they print themselves.
+# `composite`, not `builds`: so Hypothesis prints the text of the values.
 
 
 @lru_cache
-def calls(ids: tuple[str, ...]) -> st.SearchStrategy[Call]:
-    """Calls for these ids; now and then overdue, expired at once, or to expire before their ETA."""
-    return _call(st.sampled_from(ids))
+def new_tasks(ids: tuple[str, ...]) -> st.SearchStrategy[NewTask]:
+    """New tasks with these ids; some are overdue, expired, or expire before their ETA."""
+    return _new_task(st.sampled_from(ids))
 
 
 @st.composite
-def _call(draw: st.DrawFn, ids: st.SearchStrategy[str]) -> Call:
-    return Call(
+def _new_task(draw: st.DrawFn, ids: st.SearchStrategy[str]) -> NewTask:
+    return NewTask(
         draw(ids),
         function=draw(_functions),
         priority=draw(_priorities),
@@ -192,41 +192,41 @@ _timeouts: Final = st.sampled_from((None, 1.5))
 
 
 @st.composite
-def ends(draw: st.DrawFn, triggers: tuple[str, ...]) -> End:
-    """How an attempt can end."""
-    return End(
+def endings(draw: st.DrawFn, triggers: tuple[str, ...]) -> Ending:
+    """Ends of an attempt with these triggers."""
+    return Ending(
         draw(st.sampled_from(triggers)),
         result=draw(_results),
-        retry=draw(_again),
+        retry=draw(_retry_choices),
         free=draw(st.booleans()),
         delay=draw(_delays),
         eta=draw(_retry_etas),
-        patience=draw(_patiences),
+        max_interruptions=draw(_max_interruptions),
     )
 
 
 _results: Final = st.sampled_from((None, b"1", b"2"))
-_again: Final = st.sampled_from((None, None, None, True, False))
+_retry_choices: Final = st.sampled_from((None, None, None, True, False))
 _delays: Final = st.sampled_from((None, None, 0.0, 5.0))
 _retry_etas: Final = st.sampled_from((None, None, None, 3.0, 0.0, -1.0))
-_patiences: Final = st.sampled_from((0, 10, 1))
+_max_interruptions: Final = st.sampled_from((0, 10, 1))
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> Wish:
-    """Any worker, for one task or a few."""
-    return Wish(draw(_workers), limit=draw(_limits), hold=draw(st.booleans()), batchable=draw(_ahead))
+def worker_requests(draw: st.DrawFn) -> WorkerRequest:
+    """Claims of any worker, for one task or a few."""
+    return WorkerRequest(draw(_workers), limit=draw(_limits), hold=draw(st.booleans()), batchable=draw(_batchables))
 
 
 _workers: Final = st.sampled_from(WORKERS)
 _limits: Final = st.sampled_from((1, 1, 2, 3))
-_ahead: Final = st.sampled_from((None, None, ("add",), ()))
+_batchables: Final = st.sampled_from((None, None, ("add",), ()))
 
 
 @st.composite
-def untils(draw: st.DrawFn) -> Until:
-    """Revocations: for good, for a while, or over before they begin; the first only, or all."""
-    return Until(draw(_seconds), once=draw(st.booleans()))
+def revocation_periods(draw: st.DrawFn) -> RevocationPeriod:
+    """Revocations: without end, for a while, or already over; of the next task only, or of all."""
+    return RevocationPeriod(draw(_seconds), once=draw(st.booleans()))
 
 
 _seconds: Final = st.sampled_from((None, None, 5.0, 20.0, 0.0))

@@ -1,6 +1,6 @@
-"""Hypothesis strategies made from the table: histories, legal and not, streams, tasks, outcomes, and tables themselves.
+"""Hypothesis strategies: legal and illegal histories, streams, tasks, outcomes, and tables.
 
-They need ``hypothesis`` (``pip install 'task-lifecycle[testing]'``). All names here are also in `lifecycle.testing`.
+Import them from `lifecycle.testing`. They need ``hypothesis``: ``pip install 'task-lifecycle[testing]'``.
 """
 
 from collections.abc import Sequence
@@ -24,187 +24,186 @@ __all__ = [
 
 T = TypeVar("T")
 
-few: Final = st.integers(0, 6).map(float)
-"""Moments so close together that equal ones are common."""
-moments: Final = few | st.floats(0, 4e9)
+few_times: Final = st.integers(0, 6).map(float)
+"""Times of which many are equal."""
+all_times: Final = few_times | st.floats(0, 4e9)
 
 
 # Histories ---------------------------------------------------------------------------------------------------------
 
 
 @st.composite
-def _walk(draw: DrawFn, walks: Paths, start: str | None, goals: frozenset[str | None], longest: int) -> list[str]:
-    """The states of a walk from `start` to one of `goals`, at most `longest`.
+def _walk(draw: DrawFn, paths: Paths, start: str | None, goals: frozenset[str | None], max_size: int) -> list[str]:
+    """Draw the states of a walk from `start` to one of `goals`, at most `max_size`.
 
-    Half of its legs lead to any row of the table that can be reached, so that a state which a step in ten leads to, and
-    from there one in ten, is no rarer than others; the other half are single steps.
+    Half of its steps are paths to a transition anywhere in the table, so that states deep in the table are not rare.
+    The other half are single transitions.
     """
-    at, walked = start, list[str]()
+    state, walked = start, list[str]()
     while True:
-        left = longest - len(walked)
-        near, far = walks.legs(at, goals, left)
+        near, far = paths.steps(state, goals, max_size - len(walked))
         if not near and not far:
             break
-        stop = at in goals
-        leg = draw(st.sampled_from([*[()] * stop, *near]) | st.sampled_from([*[()] * stop, *far]))
-        if not leg:
+        stop = state in goals
+        step = draw(st.sampled_from([*[()] * stop, *near]) | st.sampled_from([*[()] * stop, *far]))
+        if not step:
             break
-        walked += leg
-        at = leg[-1]
-    return walked + walks.way(at, goals)
+        walked += step
+        state = step[-1]
+    return walked + paths.shortest_path(state, goals)
 
 
 def legal_histories(
     lifecycle: Lifecycle = LIFECYCLE, *, complete: bool = False, max_size: int = 20
 ) -> SearchStrategy[list[str]]:
-    """The signals of one task, from its creation on, as the table allows them; shrinks to short ones.
+    """Draw the signals of one task, from its creation on, in an order that the table allows; shrinks to short ones.
 
-    `complete`: whole lives only, which end where a task may rest: in an outcome or a final state. `max_size`: how many
-    signals at most; raises `ConfigurationError` if no (whole) life is so short. The walks are random, but so that rare
-    states are reached, however deep in the table they lie.
+    `complete`: only histories that end in a resting state. `max_size`: the largest number of signals; raises
+    `ConfigurationError` if no (complete) history is that short. Rare states are reached, too, however
+    deep they lie in the table.
     """
-    walks = Paths(lifecycle)
-    goals = walks.resting if complete else walks.states
-    if not walks.near(None, goals, max_size):
-        raise ConfigurationError(f"no {'whole ' * complete}life has {max_size} signals or fewer")
-    return _walk(walks, None, goals, max_size).map(walks.signals)
+    paths = Paths(lifecycle)
+    goals = paths.resting if complete else paths.states
+    if not paths.single_steps(None, goals, max_size):
+        raise ConfigurationError(f"max_size={max_size}: every {'complete ' * complete}history has more signals")
+    return _walk(paths, None, goals, max_size).map(paths.signals)
 
 
 class Fault(StrEnum):
-    """In which way one signal of a history is illegal."""
+    """The way in which one signal of a history is illegal."""
 
     UNKNOWN = "unknown"
     """No state sends it."""
     FIRST = "first"
-    """The task's first signal is not that of its creation."""
+    """The task's first signal is not the signal of its creation."""
     AFTER_END = "after-end"
-    """It comes after a final state's."""
+    """It comes after the signal of a final state."""
     REPEATED = "repeated"
-    """It is the same as the one before."""
+    """It is the same as the signal before."""
     SKIPPED = "skipped"
     """It would be legal one step later."""
     BACKWARDS = "backwards"
-    """From its state the task might have come: the two signals have changed places."""
+    """It is legal before the signal before: the two are exchanged."""
     ELSEWHERE = "elsewhere"
     """It belongs to another part of the table."""
 
 
 @attrs.frozen
 class IllegalHistory:
-    """The signals of one task, with one among them that is illegal. Without that one they are legal."""
+    """The signals of one task, of which exactly one is illegal: without that signal they are legal."""
 
     signals: tuple[str, ...]
     position: int
-    """Which is illegal; 1 is the first."""
+    """The position of the illegal signal; 1 is the first."""
     fault: Fault
     legal: tuple[str, ...]
-    """What might have come there; empty: nothing."""
+    """The signals that are legal there; empty: none."""
 
 
 def illegal_histories(lifecycle: Lifecycle = LIFECYCLE, *, max_size: int = 20) -> SearchStrategy[IllegalHistory]:
-    """Histories that are illegal in exactly one place, wherever that is.
+    """Draw histories that are illegal in exactly one place.
 
-    Every `Fault` that the table has room for is as likely as any other, and so is every pair of a state and a signal
-    that may not follow there. `max_size`: how many signals at most, unless the place itself lies deeper in the table.
+    Every `Fault` that is possible in the table is equally likely, and so is every pair of a state and a signal that may
+    not follow. `max_size`: the largest number of signals, unless the illegal place lies deeper in the table.
     """
     return _illegal(Paths(lifecycle), max_size)
 
 
 @st.composite
-def _illegal(draw: DrawFn, walks: Paths, max_size: int) -> IllegalHistory:
-    faults = _faults(walks)
+def _illegal(draw: DrawFn, paths: Paths, max_size: int) -> IllegalHistory:
+    faults = _faults(paths)
     fault = draw(st.sampled_from([Fault.UNKNOWN, *sorted(faults)]))
     if fault is Fault.UNKNOWN:
-        place: str | None = draw(st.sampled_from(walks.places))
-        signal = draw(_unknown_signals(walks.lifecycle))
+        source: str | None = draw(st.sampled_from(paths.sources))
+        signal = draw(_unknown_signals(paths.lifecycle))
     else:
-        place, signal = draw(st.sampled_from(faults[fault]))
-    room = max(max_size - 1, walks.distance(None, frozenset({place})))
-    before = draw(_walk(walks, None, frozenset({place}), room)) if place is not None else []
-    # No task: what follows may be nothing, or the life that the illegal signal came too early for.
-    after = draw(_walk(walks, place, walks.states | {place}, max(room - len(before), 0)))
-    signals = (*walks.signals(before), signal, *walks.signals(after))
-    legal = tuple(walks.signals(walks.following(place)))
+        source, signal = draw(st.sampled_from(faults[fault]))
+    rest_size = max(max_size - 1, paths.distance(None, frozenset({source})))
+    before = draw(_walk(paths, None, frozenset({source}), rest_size)) if source is not None else []
+    # If the illegal signal is the first, the rest may be empty, or a whole history.
+    after = draw(_walk(paths, source, paths.states | {source}, max(rest_size - len(before), 0)))
+    signals = (*paths.signals(before), signal, *paths.signals(after))
+    legal = tuple(paths.signals(paths.next_states(source)))
     return IllegalHistory(signals, len(before) + 1, fault, legal)
 
 
-def _faults(walks: Paths) -> dict[Fault, list[tuple[str | None, str]]]:
-    """For each kind of fault the pairs of a state (``None``: no task yet) and a known signal that make it."""
+def _faults(paths: Paths) -> dict[Fault, list[tuple[str | None, str]]]:
+    """Return for each fault the pairs of a state (``None``: no task yet) and a known signal that are this fault."""
     found: dict[Fault, list[tuple[str | None, str]]] = {}
-    for place in walks.places:
-        following = walks.following(place)
-        later = {state for one in following for state in walks.following(one)}
-        for state in walks.lifecycle.states:
-            if state.name in following:
+    for source in paths.sources:
+        next_states = paths.next_states(source)
+        later = {state for one in next_states for state in paths.next_states(one)}
+        for state in paths.lifecycle.states:
+            if state.name in next_states:
                 continue
-            if place is None:
+            if source is None:
                 fault = Fault.FIRST
-            elif walks.lifecycle.state(place).kind is Kind.FINAL:
+            elif paths.lifecycle.state(source).kind is Kind.FINAL:
                 fault = Fault.AFTER_END
-            elif state == place:
+            elif state == source:
                 fault = Fault.REPEATED
             elif state in later:
                 fault = Fault.SKIPPED
-            elif place in walks.following(state.name):
+            elif source in paths.next_states(state.name):
                 fault = Fault.BACKWARDS
             else:
                 fault = Fault.ELSEWHERE
-            found.setdefault(fault, []).append((place, state.signal))
+            found.setdefault(fault, []).append((source, state.signal))
     return found
 
 
 def _unknown_signals(lifecycle: Lifecycle) -> SearchStrategy[str]:
-    """Any text but a signal, and what is easily taken for one: a state's or a trigger's name, another spelling."""
+    """Draw texts that are no signal; many are names of states or triggers, or misspelled signals."""
     signals = set(lifecycle.signals)
     near = {name for signal in signals for name in (signal.upper(), f" {signal}", f"{signal}\n", signal[:-1])}
     near |= {state.name for state in lifecycle.states} | set(lifecycle.triggers)
     return st.sampled_from(sorted(near - signals)) | st.text().filter(lambda text: text not in signals)
 
 
-# Many tasks, many workers ------------------------------------------------------------------------------------------
+# Several tasks or workers ------------------------------------------------------------------------------------------
 
 
 @st.composite
 def _merged(draw: DrawFn, sequences: Sequence[Sequence[T]]) -> list[tuple[int, T]]:
-    """The sequences, each in its own order, mixed in any way; each item with its sequence's number."""
-    turns = [number for number, sequence in enumerate(sequences) for _ in sequence]
+    """Draw an interleaving of the sequences; each item comes with the number of its sequence."""
+    numbers = [number for number, sequence in enumerate(sequences) for _ in sequence]
     rest = [iter(sequence) for sequence in sequences]
-    return [(number, next(rest[number])) for number in draw(st.permutations(turns))]
+    return [(number, next(rest[number])) for number in draw(st.permutations(numbers))]
 
 
 def streams(
     lifecycle: Lifecycle = LIFECYCLE, *, complete: bool = False, max_tasks: int = 5, max_size: int = 12
 ) -> SearchStrategy[list[tuple[str, str]]]:
-    """The signals of many tasks, as one listener hears them: ``(task id, signal)``, each task's in legal order.
+    """Draw the signals of several tasks in one stream: ``(task id, signal)``, those of each task in legal order.
 
-    `complete`: every task comes to rest. `max_size`: how many signals a task has at most.
+    `complete`: every task comes to rest. `max_size`: the largest number of signals of a task.
     """
     histories = legal_histories(lifecycle, complete=complete, max_size=max_size)
     return (
         st.lists(histories, max_size=max_tasks)
         .flatmap(_merged)
-        .map(lambda heard: [(f"task-{number}", signal) for number, signal in heard])
+        .map(lambda merged: [(f"task-{number}", signal) for number, signal in merged])
     )
 
 
 @attrs.frozen
 class Step:
-    """What a worker does next."""
+    """One step of a worker."""
 
     worker: str
     outcome: Outcome | None
-    """``None``: it claims a task. Else it settles the one that it claimed last, if it got one."""
+    """``None``: the worker claims a task. Else it settles its last claimed task, if it has one."""
     after: float
-    """Seconds since the step before, whoever made that; may be longer than a lease."""
+    """Seconds since the step before, of any worker; may be longer than a lease."""
 
 
 def schedules(
     workers: Sequence[str] = ("w1", "w2", "w3"), *, lease: float = 10.0, max_size: int = 12
 ) -> SearchStrategy[list[Step]]:
-    """What several workers do, interleaved in any way: each claims, settles, claims, … in its own order.
+    """Draw interleaved steps of several workers: each worker claims, settles, claims, and so on.
 
-    A worker may stop for good between the two, and any may sleep past its `lease` (seconds) while others go on.
-    `max_size`: how many steps a worker makes at most. Shrinks to few steps, at once, with default outcomes.
+    A worker may stop after any step, and may sleep past its `lease` (seconds) while others work. `max_size`: the
+    largest number of steps of a worker. Shrinks to few steps without pauses, with default outcomes.
     """
     pauses = st.just(0.0) | st.sampled_from([lease / 2, lease, lease * 2])
     steps = st.lists(st.tuples(outcomes(), pauses), max_size=max_size)
@@ -220,14 +219,14 @@ def schedules(
     return st.tuples(*[steps for _ in workers]).map(list).flatmap(order)
 
 
-# Tasks and what becomes of them ------------------------------------------------------------------------------------
+# Tasks and outcomes ------------------------------------------------------------------------------------------------
 
 
 @st.composite
-def tasks(draw: DrawFn, states: Sequence[str] | None = None, times: SearchStrategy[float] = moments) -> Task:
-    """A stored task in one of these states (default: any), with whatever else it may carry; a scheduled one has an ETA.
+def tasks(draw: DrawFn, states: Sequence[str] | None = None, times: SearchStrategy[float] = all_times) -> Task:
+    """Draw a stored task in one of these states (default: any), with any other fields; a scheduled task has an ETA.
 
-    `times`: where its ETA, expiry, timeout and lease are drawn from. Its payload is no queue's arguments.
+    `times`: its ETA, expiry, timeout and lease. Its payload holds no arguments that a queue could read.
     """
     maybe = st.none() | times
     state = draw(st.sampled_from([state.name for state in LIFECYCLE.states] if states is None else states))
@@ -247,13 +246,13 @@ def tasks(draw: DrawFn, states: Sequence[str] | None = None, times: SearchStrate
         worker=draw(st.none() | st.just("before")),
         version=draw(st.integers(0, 200)),
         lease=draw(maybe),
-        canceling=state is not None and LIFECYCLE.state(state).kind in _CALLED_OFF and draw(st.booleans()),
+        canceling=state is not None and LIFECYCLE.state(state).kind in _CANCELABLE and draw(st.booleans()),
         seq=draw(st.none() | st.integers(1, 9)),
     )
 
 
 def retry_policies() -> SearchStrategy[RetryPolicy]:
-    """Ways to wait for a retry, the extreme ones included."""
+    """Draw retry policies, extreme ones included."""
     return st.just(RetryPolicy()) | st.builds(
         RetryPolicy,
         delay=st.sampled_from([0.0, 1.0, 10.0]) | st.floats(0, 1e6),
@@ -263,21 +262,21 @@ def retry_policies() -> SearchStrategy[RetryPolicy]:
     )
 
 
-def revocations(times: SearchStrategy[float] = moments) -> SearchStrategy[Revocation | None]:
-    """What is revoked of a task or its function, if anything."""
+def revocations(times: SearchStrategy[float] = all_times) -> SearchStrategy[Revocation | None]:
+    """Draw the revocation of a task or a function, or ``None``."""
     return st.none() | st.builds(Revocation, until=st.none() | times, once=st.booleans())
 
 
 def outcomes(triggers: Sequence[str] | None = None) -> SearchStrategy[Outcome]:
-    """How an attempt may end, with one of these triggers (default: whatever the table has for a running task)."""
+    """Draw outcomes of an attempt with these triggers (default: all triggers of a running task)."""
     return st.builds(
         Outcome,
         trigger=st.sampled_from(LIFECYCLE.allowed(EXECUTING) if triggers is None else triggers),
         result=st.none() | st.binary(max_size=3),
         retry=st.none() | st.booleans(),
         free=st.booleans(),
-        delay=st.none() | few | st.floats(-10, 1e9),
-        eta=st.none() | moments,
+        delay=st.none() | few_times | st.floats(-10, 1e9),
+        eta=st.none() | all_times,
     )
 
 
@@ -285,13 +284,13 @@ def outcomes(triggers: Sequence[str] | None = None) -> SearchStrategy[Outcome]:
 
 _names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=6)
 _OPEN: Final = [kind for kind in Kind if kind is not Kind.FINAL]
-_CALLED_OFF: Final = (Kind.WAITING, Kind.RUNNING)
-"""Where a task can be that somebody has called off: it was running, and may wait again."""
+_CANCELABLE: Final = (Kind.WAITING, Kind.RUNNING)
+"""Kinds of states in which cancellation may be requested: of a running task, which may wait for a retry later."""
 
 
 @st.composite
 def tables(draw: DrawFn, min_open: int = 0) -> tuple[list[State], list[Transition]]:
-    """The states and rows of a valid table, to be broken before a `Lifecycle` is made of them.
+    """Draw the states and transitions of a valid table, as lists, so that a test can break the table.
 
     At least `min_open` of the states are not final.
     """
@@ -300,25 +299,25 @@ def tables(draw: DrawFn, min_open: int = 0) -> tuple[list[State], list[Transitio
     opens = draw(st.integers(min_open, len(names) - 1))
     names = names if opens else names[:1]
     kinds = [draw(st.sampled_from(_OPEN)) for _ in range(opens)] + [Kind.FINAL] * (len(names) - opens)
-    states = [State(*about, "somebody") for about in zip(names, signals, kinds, strict=False)]
-    # Every state can be reached from one before it, and from every open one a later one can be.
-    ways = [(draw(st.integers(0, min(place, opens) - 1)), place) for place in range(1, len(states))]
-    ways += [(place, draw(st.integers(place + 1, len(states) - 1))) for place in range(opens)]
+    states = [State(*columns, "a worker") for columns in zip(names, signals, kinds, strict=False)]
+    # Every state is reached from one before it, and every open state leads to a later one.
+    edges = [(draw(st.integers(0, min(place, opens) - 1)), place) for place in range(1, len(states))]
+    edges += [(place, draw(st.integers(place + 1, len(states) - 1))) for place in range(opens)]
     if opens:
-        ways += draw(st.lists(st.tuples(st.integers(0, opens - 1), st.integers(0, len(states) - 1)), max_size=6))
+        edges += draw(st.lists(st.tuples(st.integers(0, opens - 1), st.integers(0, len(states) - 1)), max_size=6))
     triggers = [
-        f"do_{name}" for name in draw(st.lists(_names, min_size=len(ways), max_size=len(ways) + 3, unique=True))
+        f"do_{name}" for name in draw(st.lists(_names, min_size=len(edges), max_size=len(edges) + 3, unique=True))
     ]
-    rows, used = [Transition(draw(st.sampled_from(triggers or ["do"])), None, states[0], "it is born")], set()
-    for start, end in ways:
+    rows, used = [Transition(draw(st.sampled_from(triggers or ["do"])), None, states[0], "a task is created")], set()
+    for start, end in edges:
         trigger = draw(st.sampled_from([one for one in triggers if (start, one) not in used]))
         used.add((start, trigger))
-        rows.append(Transition(trigger, states[start], states[end], "it can"))
+        rows.append(Transition(trigger, states[start], states[end], "always"))
     return draw(st.permutations(states)), draw(st.permutations(rows))
 
 
 def lifecycles(min_open: int = 0) -> SearchStrategy[Lifecycle]:
-    """Valid tables of any shape: loops, shared triggers, several ends, states and rows in any order.
+    """Draw valid tables of any shape: with loops, shared triggers, several ends, states and transitions in any order.
 
     At least `min_open` of the states are not final.
     """

@@ -1,4 +1,4 @@
-"""Ways through a table, for the strategies that walk it."""
+"""Paths through a table, for the strategies that walk through tables."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -7,67 +7,68 @@ from lifecycle.core.table import Kind, Lifecycle
 
 __all__ = ["Paths"]
 
-Leg = tuple[str, ...]
-"""The states that are entered, one after the other."""
-FAR: Final = 10**9
+Path = tuple[str, ...]
+"""The states that a path enters, in order."""
+UNREACHABLE: Final = 10**9
+"""The distance between two states that no path connects."""
 
 
 class Paths:
-    """What can be reached from where in a table, and how. States go by their names; ``None``: there is no task yet."""
+    """The paths of a table. States are given by name; ``None`` is the start, before a task exists."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
-        """Ways are computed once."""
+        """Compute the shortest path between each two states."""
         self.lifecycle = lifecycle
-        self.places: list[str | None] = [None, *(state.name for state in lifecycle.states)]
+        self.sources: list[str | None] = [None, *(state.name for state in lifecycle.states)]
         self.states: frozenset[str | None] = frozenset(state.name for state in lifecycle.states)
         self.resting: frozenset[str | None] = frozenset(
             state.name for state in lifecycle.of_kind(Kind.OUTCOME, Kind.FINAL)
         )
-        self._next = {place: [target.name for target in lifecycle.targets(place)] for place in self.places}
-        self._legs: dict[tuple[str | None, frozenset[str | None], int], tuple[list[Leg], list[Leg]]] = {}
-        self._ways = {place: self._shortest(place) for place in self.places}
+        self._next = {source: [target.name for target in lifecycle.targets(source)] for source in self.sources}
+        self._paths: dict[tuple[str | None, frozenset[str | None], int], tuple[list[Path], list[Path]]] = {}
+        self._shortest = {source: self._shortest_from(source) for source in self.sources}
 
-    def following(self, place: str | None) -> Sequence[str]:
-        """The states that may be entered from there, in the table's order."""
-        return self._next[place]
+    def next_states(self, source: str | None) -> Sequence[str]:
+        """Return the next states of `source`, in the table's order."""
+        return self._next[source]
 
     def signals(self, states: Iterable[str]) -> list[str]:
-        """Those that are sent on entering these states."""
+        """Return the signals of the entries into these states."""
         return [self.lifecycle.state(state).signal for state in states]
 
-    def distance(self, place: str | None, goals: frozenset[str | None]) -> int:
-        """How many steps it takes from there to one of `goals`; `FAR` if no way leads there."""
-        ways = self._ways[place]
-        return min((len(ways[goal]) for goal in goals if goal in ways), default=FAR)
+    def distance(self, source: str | None, goals: frozenset[str | None]) -> int:
+        """Return the number of transitions from `source` to the nearest goal; `UNREACHABLE` if there is no path."""
+        paths = self._shortest[source]
+        return min((len(paths[goal]) for goal in goals if goal in paths), default=UNREACHABLE)
 
-    def way(self, place: str | None, goals: frozenset[str | None]) -> list[str]:
-        """A shortest way from there to one of `goals`."""
-        shortest: Leg = min((way for state, way in self._ways[place].items() if state in goals), key=len)
+    def shortest_path(self, source: str | None, goals: frozenset[str | None]) -> list[str]:
+        """Return a shortest path from `source` to the nearest goal."""
+        shortest: Path = min((path for state, path in self._shortest[source].items() if state in goals), key=len)
         return list(shortest)
 
-    def near(self, place: str | None, goals: frozenset[str | None], room: int) -> list[Leg]:
-        """The single steps from there after which one of `goals` can still be reached, in `room` steps altogether."""
-        return [(state,) for state in self._next[place] if 1 + self.distance(state, goals) <= room]
+    def single_steps(self, source: str | None, goals: frozenset[str | None], max_size: int) -> list[Path]:
+        """Return the single transitions from `source` after which a goal is at most ``max_size - 1`` away."""
+        return [(state,) for state in self._next[source] if 1 + self.distance(state, goals) <= max_size]
 
-    def legs(self, place: str | None, goals: frozenset[str | None], room: int) -> tuple[list[Leg], list[Leg]]:
-        """The same, and the shortest ways from there to and over each row of the table."""
-        asked = place, goals, room
-        if asked not in self._legs:
+    def steps(self, source: str | None, goals: frozenset[str | None], max_size: int) -> tuple[list[Path], list[Path]]:
+        """Return the single steps, and the shortest paths from `source` through each transition of the table."""
+        key = source, goals, max_size
+        if key not in self._paths:
             far = [
-                (*way, state)
-                for source, way in self._ways[place].items()
-                for state in self._next[source]
-                if len(way) + 1 + self.distance(state, goals) <= room
+                (*path, state)
+                for end, path in self._shortest[source].items()
+                for state in self._next[end]
+                if len(path) + 1 + self.distance(state, goals) <= max_size
             ]
-            self._legs[asked] = self.near(place, goals, room), far
-        return self._legs[asked]
+            self._paths[key] = self.single_steps(source, goals, max_size), far
+        return self._paths[key]
 
-    def _shortest(self, start: str | None) -> dict[str | None, Leg]:
-        ways: dict[str | None, Leg] = {start: ()}
+    def _shortest_from(self, start: str | None) -> dict[str | None, Path]:
+        paths: dict[str | None, Path] = {start: ()}
         todo = [start]
-        for place in todo:
-            for state in self._next[place]:
-                if state not in ways:
-                    ways[state] = (*ways[place], state)
+        for source in todo:
+            for state in self._next[source]:
+                if state not in paths:
+                    paths[state] = (*paths[source], state)
                     todo.append(state)
-        return ways
+        return paths

@@ -1,9 +1,9 @@
-"""Workers that are greenlets, in processes that gevent has patched: this one is not."""
+"""Greenlet workers, in processes that gevent has patched; the process of the tests is not patched."""
 
 import pytest
 from conftest import PATIENCE
-from support.postgres import a_name, told
-from support.processes import LONG, end, opened, settled
+from support.postgres import postgres_store_url, unused_name
+from support.processes import LONG, consumer_group, settled, stop_process
 from support.profiles import sampled
 
 from lifecycle import ConfigurationError, Consumer, TaskException
@@ -11,31 +11,31 @@ from lifecycle.consumer.workers import gevent_ as greenlets
 
 
 @pytest.fixture(params=sampled(["sqlite", "postgres"]))
-def works(request, tmp_path):
-    """Consumers of `programs/chores.py`, and their store."""
+def group(request, tmp_path):
+    """Consumers of `programs/chores.py`, on each store."""
     url = None
     if request.param == "postgres":
-        url = told(request.getfixturevalue("postgres"), schema=a_name())
-    with opened(tmp_path, url=url, lease=LONG) as works:
-        yield works
+        url = postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
+    with consumer_group(tmp_path, url=url, lease=LONG) as group:
+        yield group
 
 
-def test_fifty(works):
-    """Fifty bodies wait at once; async ones, each in a thread of its worker's, are timed out also where they compute.
+def test_fifty_greenlets_run_at_once_and_async_functions_time_out(group):
+    """Fifty functions wait at once; async ones run in threads, and are timed out also where they compute.
 
-    They cannot use their queue there, which is said.
+    An async function cannot use its queue there: the error says so.
     """
-    consumer = works.hire("-k", "greenlet", "-w", "50", "-q")
-    results = list(works.tasks.meet.map([50] * 50))
-    assert settled(works.queue, *results) == ["complete"] * 50
-    computing, endless = works.tasks.compute(), [works.tasks.endless() for _ in range(20)]
-    assert settled(works.queue, computing, *endless) == ["timeout"] * 21
+    consumer = group.start_consumer("-k", "greenlet", "-w", "50", "-q")
+    results = list(group.tasks.meet.map([50] * 50))
+    assert settled(group.queue, *results) == ["complete"] * 50
+    computing, endless = group.tasks.compute(), [group.tasks.endless() for _ in range(20)]
+    assert settled(group.queue, computing, *endless) == ["timeout"] * 21
     with pytest.raises(TaskException, match="async function cannot use its queue in a greenlet worker"):
-        works.tasks.passes_on(1, 2).get(timeout=PATIENCE)
-    assert end(consumer) == 0
-    works.wire.hang_up()
+        group.tasks.passes_on(1, 2).get(timeout=PATIENCE)
+    assert stop_process(consumer) == 0
+    group.events.close()
     for note in "up", "up, async", "down", "down, async":
-        assert len(works.wire.heard(note=note)) == 50
+        assert len(group.events.received(note=note)) == 50
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_fifty(works):
         (False, r"greenlets need gevent: pip install 'task-lifecycle\[greenlet\]'"),
     ],
 )
-def test_not_here(make, monkeypatch, folder, cli, found, what):
-    """In a process that gevent has not patched, or where there is none, such workers are refused; it is said how to."""
+def test_greenlet_workers_are_refused_without_patched_gevent(make, monkeypatch, folder, cli, found, what):
+    """In a process without gevent, or not patched by gevent, greenlet workers are refused with a way out."""
     monkeypatch.setattr(greenlets, "find_spec", lambda name: object() if found else None)
     with pytest.raises(ConfigurationError, match=what):
         Consumer(make(), worker_type="greenlet")

@@ -1,4 +1,4 @@
-"""Workers that are processes: what one can do to them, and they to themselves."""
+"""Process workers: their death, their signals, their start and their limits."""
 
 import os
 import signal
@@ -10,62 +10,62 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.postgres import a_name, told
+from support.postgres import postgres_store_url, unused_name
 from support.processes import (
     LEASE,
     LONG,
     PATIENCE,
     PROGRAMS,
-    consuming,
-    end,
+    consumer_group,
+    consumer_process,
     environment,
     freeze,
-    opened,
-    said,
     settled,
     signals,
     states,
+    stop_process,
     until,
+    wait_for_log,
 )
 
 from lifecycle import ConfigurationError, Consumer, TaskQueue
 
-PUT_BACK = "queued executing interrupted queued"
+REQUEUED_STATES = "queued executing interrupted queued"
 METHODS = ("spawn", "fork")
 
 
 @pytest.fixture
-def works(request, tmp_path):
-    """Consumers of `programs/chores.py`; unless a test is marked so, their lease is longer than anybody would wait."""
-    with opened(tmp_path, **({"lease": LONG} | getattr(request, "param", {}))) as works:
-        yield works
+def group(request, tmp_path):
+    """Consumers of `programs/chores.py`; their lease is longer than a test, unless the test sets another."""
+    with consumer_group(tmp_path, **({"lease": LONG} | getattr(request, "param", {}))) as group:
+        yield group
 
 
 @pytest.fixture(params=METHODS)
-def hire(works, request):
-    """Starts a consumer whose workers are processes that begin in either way."""
-    return lambda *options, **more: works.hire("-k", "process", "--start", request.param, *options, **more)
+def start_consumer(group, request):
+    """Start a consumer with process workers, in each start method."""
+    return lambda *options, **more: group.start_consumer("-k", "process", "--start", request.param, *options, **more)
 
 
-by_fork = pytest.mark.parametrize("hire", ["fork"], indirect=True)
-"""For what has nothing to do with how they begin."""
+by_fork = pytest.mark.parametrize("start_consumer", ["fork"], indirect=True)
+"""Mark for tests that do not depend on the start method."""
 
 
-def begun(works, result):
-    """The process that runs its body, once one does."""
-    return works.wire.wait_for(id=result.id, note="begun")["pid"]
+def begun(group, result):
+    """Wait until a function has begun; return its process id."""
+    return group.events.wait_for(id=result.id, note="begun")["pid"]
 
 
-def gone(pid):
-    """Has that process ended, or is nothing left of it but its number?"""
+def has_ended(pid):
+    """Return whether the process has ended, be it a zombie."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def pipes(pid):
-    """How many pipes that process has open."""
+def pipe_count(pid):
+    """Return how many pipes the process has open."""
     count = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
@@ -73,188 +73,188 @@ def pipes(pid):
     return count
 
 
-# Its end --------------------------------------------------------------------------------------------------------------
+# Death of a worker ---------------------------------------------------------------------------------------------------
 
 
-def test_killed(works, hire):
-    """The task of a worker that is killed runs again at once, not when its lease ends; another takes its place."""
-    consumer = hire("-w", "2")
-    works.wire.wait_for(2, note="up")
-    result = works.tasks.linger()
-    os.kill(begun(works, result), signal.SIGKILL)
-    assert settled(works.queue, result) == ["complete"]
-    assert states(result) == f"{PUT_BACK} executing complete"
+def test_task_of_killed_worker_runs_again_at_once(group, start_consumer):
+    """The task of a killed worker runs again at once, not after its lease; another worker replaces the killed one."""
+    consumer = start_consumer("-w", "2")
+    group.events.wait_for(2, note="up")
+    result = group.tasks.linger()
+    os.kill(begun(group, result), signal.SIGKILL)
+    assert settled(group.queue, result) == ["complete"]
+    assert states(result) == f"{REQUEUED_STATES} executing complete"
     assert result.get() == 2
-    works.wire.wait_for(3, note="up")
-    assert len({one["pid"] for one in works.wire.heard(note="up")}) == 3
-    assert end(consumer) == 0
+    group.events.wait_for(3, note="up")
+    assert len({one["pid"] for one in group.events.received(note="up")}) == 3
+    assert stop_process(consumer) == 0
     assert consumer.log.read_text().count("has died; another takes its place") == 1
 
 
 @by_fork
-def test_killed_while_its_consumer_drains(works, hire):
-    """The task of a worker that is killed during a graceful stop is put back, too."""
-    consumer = hire("-w", "2")
-    works.wire.wait_for(2, note="up")
-    result, other = works.tasks.linger(), works.tasks.linger()
-    pid = begun(works, result)
-    begun(works, other)
+def test_task_of_worker_killed_while_draining_is_requeued(group, start_consumer):
+    """The task of a worker that is killed during a graceful stop is requeued, too."""
+    consumer = start_consumer("-w", "2")
+    group.events.wait_for(2, note="up")
+    result, other = group.tasks.linger(), group.tasks.linger()
+    pid = begun(group, result)
+    begun(group, other)
     consumer.send_signal(signal.SIGINT)
-    said(consumer, "stopping")
+    wait_for_log(consumer, "stopping")
     os.kill(pid, signal.SIGKILL)
-    until(lambda: states(result) == PUT_BACK, "the task")
-    works.open_gate()
+    until(lambda: states(result) == REQUEUED_STATES, "the task")
+    group.release_tasks()
     assert consumer.wait(PATIENCE) == 0
     assert states(other) == "queued executing complete"
 
 
-@pytest.mark.parametrize("works", [{"max_interruptions": 1}], indirect=True)
-def test_poison(works):
-    """A task that kills its worker each time rests in `interrupted` in the end, and the queue moves on."""
-    consumer = works.hire("-k", "process", "-w", "1", "--start", "fork")
-    result, add = works.tasks.poison(), works.tasks.add(1, 2)
-    assert settled(works.queue, result, add) == ["interrupted", "complete"]
+@pytest.mark.parametrize("group", [{"max_interruptions": 1}], indirect=True)
+def test_task_that_kills_its_worker_rests_interrupted(group):
+    """A task that kills its worker each time rests `interrupted` in the end, and other tasks run."""
+    consumer = group.start_consumer("-k", "process", "-w", "1", "--start", "fork")
+    result, add = group.tasks.poison(), group.tasks.add(1, 2)
+    assert settled(group.queue, result, add) == ["interrupted", "complete"]
     assert result.task.interruptions == 2
-    assert end(consumer) == 0
+    assert stop_process(consumer) == 0
 
 
-def test_orphans(works, hire):
-    """Workers whose consumer is killed put back what they run, before their lease ends, and end by themselves."""
-    consumer = hire("-w", "2", "--grace", "0.3")
-    works.wire.wait_for(2, note="up")
-    results = works.tasks.linger(), works.tasks.stubborn()
-    pids = [begun(works, result) for result in results]
-    end(consumer, signal.SIGKILL)
+def test_workers_of_killed_consumer_requeue_their_tasks_and_end(group, start_consumer):
+    """Workers whose consumer is killed requeue their tasks before the lease ends, and end by themselves."""
+    consumer = start_consumer("-w", "2", "--grace", "0.3")
+    group.events.wait_for(2, note="up")
+    results = group.tasks.linger(), group.tasks.stubborn()
+    pids = [begun(group, result) for result in results]
+    stop_process(consumer, signal.SIGKILL)
     for pid in pids:
-        until(lambda pid=pid: gone(pid), "the end of a worker")
-    assert [states(result) for result in results] == [PUT_BACK] * 2
+        until(lambda pid=pid: has_ended(pid), "the end of a worker")
+    assert [states(result) for result in results] == [REQUEUED_STATES] * 2
     for result in results:
-        assert works.wire.signals(result) == "executing interrupted enqueued"
+        assert group.events.signals(result) == "executing interrupted enqueued"
 
 
-@pytest.mark.parametrize("works", [{"lease": LEASE}], indirect=True)
-def test_frozen(works):
-    """A worker that is frozen past its lease loses its task to another one, and its outcome is refused."""
-    consumer = works.hire("-k", "process", "-w", "2")
-    works.wire.wait_for(2, note="up")
-    result = works.tasks.linger()
-    child = psutil.Process(begun(works, result))
-    freeze(child, works.file)
-    assert settled(works.queue, result) == ["complete"]
+@pytest.mark.parametrize("group", [{"lease": LEASE}], indirect=True)
+def test_outcome_of_frozen_worker_is_refused(group):
+    """A worker that is frozen past its lease loses its task to another worker, and its outcome is refused."""
+    consumer = group.start_consumer("-k", "process", "-w", "2")
+    group.events.wait_for(2, note="up")
+    result = group.tasks.linger()
+    child = psutil.Process(begun(group, result))
+    freeze(child, group.file)
+    assert settled(group.queue, result) == ["complete"]
     history = result.history()
-    works.open_gate()
+    group.release_tasks()
     child.resume()
-    works.wire.wait_for(id=result.id, note="left")
-    said(consumer, "too late")
+    group.events.wait_for(id=result.id, note="left")
+    wait_for_log(consumer, "too late")
     assert result.history() == history
     assert result.get() == 2
-    assert end(consumer) == 0
-    works.wire.hang_up()
-    assert works.wire.signals(result, pid=child.pid) == "executing"
+    assert stop_process(consumer) == 0
+    group.events.close()
+    assert group.events.signals(result, pid=child.pid) == "executing"
 
 
-# What is stopped in it -----------------------------------------------------------------------------------------------
+# Timeouts and cancellations ------------------------------------------------------------------------------------------
 
 
 @by_fork
-def test_a_timeout_in_c(works, hire):
-    """A body that sleeps is interrupted by its timeout at once, and its process goes on."""
-    consumer = hire()
-    result = works.tasks.dozing()
-    assert settled(works.queue, result) == ["timeout"]
+def test_timeout_interrupts_a_sleeping_function(group, start_consumer):
+    """A function that sleeps in C is interrupted by its timeout at once, and its process goes on."""
+    consumer = start_consumer()
+    result = group.tasks.dozing()
+    assert settled(group.queue, result) == ["timeout"]
     started, ended = result.history()[1:]
     assert ended.at - started.at < 1.0
-    (pid,) = {one["pid"] for one in works.wire.heard(note="up")}
-    assert works.tasks.where().get(timeout=PATIENCE) == pid
-    assert end(consumer) == 0
+    (pid,) = {one["pid"] for one in group.events.received(note="up")}
+    assert group.tasks.where().get(timeout=PATIENCE) == pid
+    assert stop_process(consumer) == 0
 
 
-def test_swallows_its_timeout(works, hire):
-    """A body that takes no notice of its timeout is killed with its process, and rests in `timeout` all the same."""
-    consumer = hire()
-    result = works.tasks.deaf()
-    assert settled(works.queue, result) == ["timeout"]
-    assert works.wire.heard(id=result.id, note="swallowed")
-    works.wire.wait_for(id=result.id, signal="timeout")
-    assert works.wire.signals(result) == signals(result) == "executing timeout"
-    (pid,) = {one["pid"] for one in works.wire.heard(id=result.id, signal="executing")}
-    assert works.tasks.where().get(timeout=PATIENCE) != pid
-    assert end(consumer) == 0
+def test_worker_is_killed_if_the_function_catches_its_timeout(group, start_consumer):
+    """A worker whose function catches its timeout is killed, and the task ends `timeout`."""
+    consumer = start_consumer()
+    result = group.tasks.ignoring_timeout()
+    assert settled(group.queue, result) == ["timeout"]
+    assert group.events.received(id=result.id, note="swallowed")
+    group.events.wait_for(id=result.id, signal="timeout")
+    assert group.events.signals(result) == signals(result) == "executing timeout"
+    (pid,) = {one["pid"] for one in group.events.received(id=result.id, signal="executing")}
+    assert group.tasks.where().get(timeout=PATIENCE) != pid
+    assert stop_process(consumer) == 0
 
 
 @by_fork
 @pytest.mark.parametrize("chore", ["stubborn", "asleep"])
-def test_called_off(works, hire, chore):
-    """A body that is called off is interrupted where it waits, or killed if it swallows that: it rests in `canceled`."""
-    consumer = hire()
-    result = getattr(works.tasks, chore)()
-    pid = begun(works, result)
-    works.queue.cancel(result.id)
-    assert settled(works.queue, result) == ["canceled"]
-    works.wire.wait_for(id=result.id, signal="canceled")
-    assert works.wire.signals(result) == signals(result) == "executing canceled"
-    assert (works.tasks.where().get(timeout=PATIENCE) == pid) is (chore == "asleep")
-    assert end(consumer) == 0
+def test_canceled_function_is_interrupted_or_killed(group, start_consumer, chore):
+    """A canceled function is interrupted where it waits, or killed if it catches that: the task ends `canceled`."""
+    consumer = start_consumer()
+    result = getattr(group.tasks, chore)()
+    pid = begun(group, result)
+    group.queue.cancel(result.id)
+    assert settled(group.queue, result) == ["canceled"]
+    group.events.wait_for(id=result.id, signal="canceled")
+    assert group.events.signals(result) == signals(result) == "executing canceled"
+    assert (group.tasks.where().get(timeout=PATIENCE) == pid) is (chore == "asleep")
+    assert stop_process(consumer) == 0
 
 
-def test_long_ids(works):
-    """Tasks whose ids are too long to be told to the consumer are run, timed out and put back like any other."""
-    consumer = works.hire("-k", "process", "--grace", "0.3")
+def test_tasks_with_long_ids_run_time_out_and_are_requeued(group):
+    """Tasks whose ids are too long for the shared status run, time out and are requeued like any other."""
+    consumer = group.start_consumer("-k", "process", "--grace", "0.3")
     results = []
-    for number, chore in enumerate((works.tasks.add.s(1, 2), works.tasks.dozing.s(), works.tasks.stubborn.s())):
+    for number, chore in enumerate((group.tasks.add.s(1, 2), group.tasks.dozing.s(), group.tasks.stubborn.s())):
         chore.id = "x" * 300 + str(number)
-        results.append(works.queue.enqueue(chore))
-    assert settled(works.queue, *results[:2]) == ["complete", "timeout"]
-    works.wire.wait_for(note="begun")
-    assert end(consumer, signal.SIGTERM) == 0
-    assert states(results[2]) == PUT_BACK
+        results.append(group.queue.enqueue(chore))
+    assert settled(group.queue, *results[:2]) == ["complete", "timeout"]
+    group.events.wait_for(note="begun")
+    assert stop_process(consumer, signal.SIGTERM) == 0
+    assert states(results[2]) == REQUEUED_STATES
 
 
-# Signals that reach all, and what a body starts ------------------------------------------------------------------------
+# Signals to all processes, and child processes of a function ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_to_all(works, hire, number):
-    """What a terminal, or a service, sends to all processes is the consumer's to heed: its workers do as it says."""
-    consumer = hire("-w", "2", "--grace", str(PATIENCE), start_new_session=True)
-    works.wire.wait_for(2, note="up")
-    result = works.tasks.linger()
-    begun(works, result)
+def test_signal_to_all_processes_is_handled_by_the_consumer(group, start_consumer, number):
+    """A signal to all processes, of a terminal for example, is handled by the consumer: its workers follow its stop."""
+    consumer = start_consumer("-w", "2", "--grace", str(PATIENCE), start_new_session=True)
+    group.events.wait_for(2, note="up")
+    result = group.tasks.linger()
+    begun(group, result)
     os.killpg(consumer.pid, number)
-    said(consumer, "stopping")
+    wait_for_log(consumer, "stopping")
     if number == signal.SIGINT:
-        works.open_gate()
+        group.release_tasks()
     assert consumer.wait(PATIENCE) == 0
-    assert states(result) == ("queued executing complete" if number == signal.SIGINT else PUT_BACK)
-    works.wire.hang_up()
-    assert len(works.wire.heard(note="down")) == 2
+    assert states(result) == ("queued executing complete" if number == signal.SIGINT else REQUEUED_STATES)
+    group.events.close()
+    assert len(group.events.received(note="down")) == 2
 
 
-def test_what_a_body_starts(works, hire):
-    """Programs that bodies start inherit no signal ignored or blocked; processes that they fork can be terminated."""
-    consumer = hire("-w", "2")
-    program = works.tasks.program()
-    families = [works.tasks.family(method) for method in METHODS]
+def test_child_processes_of_a_function_inherit_no_signal_handling(group, start_consumer):
+    """Programs that a function starts inherit no ignored or blocked signal; its forked processes can be terminated."""
+    consumer = start_consumer("-w", "2")
+    program = group.tasks.program()
+    families = [group.tasks.family(method) for method in METHODS]
     assert program.get(timeout=PATIENCE) == "[]\n"
     assert [family.get(timeout=PATIENCE) for family in families] == [[1, 2, 3, -signal.SIGTERM]] * 2
-    assert end(consumer) == 0
+    assert stop_process(consumer) == 0
 
 
-def test_what_a_body_in_a_thread_starts(works):
-    """The same of bodies that run in threads: a signal to a process that they fork is none to their consumer."""
-    consumer = works.hire("-w", "2")
-    assert works.tasks.program().get(timeout=PATIENCE) == "[]\n"
-    assert works.tasks.family("fork").get(timeout=PATIENCE) == [1, 2, 3, -signal.SIGTERM]
-    assert works.tasks.add(1, 2).get(timeout=PATIENCE) == 3
+def test_child_processes_of_a_thread_worker_inherit_no_signal_handling(group):
+    """The same holds in thread workers: a signal to a forked process of a function does not stop the consumer."""
+    consumer = group.start_consumer("-w", "2")
+    assert group.tasks.program().get(timeout=PATIENCE) == "[]\n"
+    assert group.tasks.family("fork").get(timeout=PATIENCE) == [1, 2, 3, -signal.SIGTERM]
+    assert group.tasks.add(1, 2).get(timeout=PATIENCE) == 3
     assert "stopping" not in consumer.log.read_text()
-    assert end(consumer) == 0
+    assert stop_process(consumer) == 0
 
 
-# Its beginning -------------------------------------------------------------------------------------------------------
+# Start of a worker ---------------------------------------------------------------------------------------------------
 
 
-def test_where_no_process_can_find_it(tmp_path):
-    """A queue that another process cannot import, or cannot see, is refused, with what to do about it."""
+def test_queue_that_processes_cannot_import_is_refused(tmp_path):
+    """A queue that another process cannot import, or cannot see, is refused with a way out."""
     with pytest.raises(ConfigurationError, match="worker processes cannot see a queue in memory: take sqlite"):
         Consumer(TaskQueue("memory://"), worker_type="process")
     hidden = TaskQueue(f"sqlite:///{tmp_path}/app.db")
@@ -286,30 +286,30 @@ def add(a, b):
 
 
 @pytest.mark.parametrize("how", ["import", "on_startup"])
-def test_cannot_begin(tmp_path, how):
-    """A worker that does not get to work is replaced, after pauses that grow; once it can, all is well."""
+def test_worker_that_cannot_start_is_replaced_after_growing_pauses(tmp_path, how):
+    """A worker that cannot start is replaced after growing pauses, until it can."""
     (tmp_path / "fragile.py").write_text(BROKEN.format(folder=tmp_path, how=how))
     (tmp_path / "broken").touch()
     queue = TaskQueue(f"sqlite:///{tmp_path}/app.db")
     result = queue.task(name="add")(lambda a, b: None)(1, 2)
-    with consuming(tmp_path, "fragile", "-k", "process") as consumer:
+    with consumer_process(tmp_path, "fragile", "-k", "process") as consumer:
         for pause in "0.5", "1":
-            said(consumer, f"could not begin; another one is started in {pause} s")
+            wait_for_log(consumer, f"could not begin; another one is started in {pause} s")
         (tmp_path / "broken").unlink()
         assert result.get(timeout=PATIENCE) == 3
-        assert end(consumer) == 0
+        assert stop_process(consumer) == 0
     assert consumer.log.read_text().count("could not begin") <= 4
     assert "has died" not in consumer.log.read_text()
     queue.close()
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
-def test_forked_beside_threads(tmp_path, request, store):
-    """No connection, lock or handler's state crosses a fork: other threads use the queue while workers are forked."""
+def test_workers_can_be_forked_beside_threads_that_use_the_queue(tmp_path, request, store):
+    """No connection, lock or handler state crosses a fork: other threads use the queue while workers are forked."""
     url = f"sqlite:///{tmp_path}/app.db?synchronous=off"
     if store == "postgres":
-        url = told(request.getfixturevalue("postgres"), schema=a_name())
-    told_by = subprocess.run(
+        url = postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
+    program = subprocess.run(
         [sys.executable, PROGRAMS / "forks.py", url],
         env=environment(),
         cwd=tmp_path,
@@ -318,29 +318,29 @@ def test_forked_beside_threads(tmp_path, request, store):
         timeout=2 * PATIENCE,
         check=False,
     )
-    assert (told_by.stderr, told_by.returncode) == ("", 0)
+    assert (program.stderr, program.returncode) == ("", 0)
 
 
-# Its limits ------------------------------------------------------------------------------------------------------------
+# Limits of a worker --------------------------------------------------------------------------------------------------
 
 
 @by_fork
 @pytest.mark.parametrize(
     ("limit", "runs"), [(("--max-tasks", "2"), [2, 2, 2]), (("--max-memory", "1"), [1] * 6)], ids=["tasks", "memory"]
 )
-def test_replaced(works, hire, limit, runs):
-    """A process that has run as many tasks as it shall, or uses too much memory, is replaced, and leaves nothing behind.
+def test_worker_is_replaced_at_its_limits(group, start_consumer, limit, runs):
+    """A process that reaches its limit of tasks or memory is replaced, and leaves no pipe open.
 
-    However low the limit, each runs one.
+    Each process runs at least one task, however low the limit.
     """
-    consumer = hire(*limit)
-    before = pipes(consumer.pid)
-    results = [works.tasks.where() for _ in range(6)]
-    assert settled(works.queue, *results) == ["complete"] * 6
+    consumer = start_consumer(*limit)
+    before = pipe_count(consumer.pid)
+    results = [group.tasks.where() for _ in range(6)]
+    assert settled(group.queue, *results) == ["complete"] * 6
     ran = Counter(result.get() for result in results)
     assert list(ran.values()) == runs
-    works.wire.wait_for(len(runs) + 1, note="up")
-    until(lambda: pipes(consumer.pid) == before, "the end of what was open for them")
-    assert {one["pid"] for one in works.wire.heard(note="down")} == {*ran}
-    assert end(consumer) == 0
+    group.events.wait_for(len(runs) + 1, note="up")
+    until(lambda: pipe_count(consumer.pid) == before, "the end of what was open for them")
+    assert {one["pid"] for one in group.events.received(note="down")} == {*ran}
+    assert stop_process(consumer) == 0
     assert "ERROR" not in consumer.log.read_text()

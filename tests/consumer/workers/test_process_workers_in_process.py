@@ -1,4 +1,4 @@
-"""Workers that are processes of this very process: what their consumer does is measured here, too."""
+"""Process workers of a consumer in the process of the tests, where coverage measures the consumer."""
 
 import importlib
 import json
@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from support.consumers import ended, stopping
+from support.consumers import begin_stop, join
 from support.processes import DELAY, LONG, PATIENCE, PROGRAMS, settled, states, until
 
 from lifecycle import Consumer, TaskTimeout
@@ -15,31 +15,31 @@ from lifecycle.consumer.os_signals import give_back, take
 from lifecycle.consumer.workers import process_main as child
 
 FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-"""Python 3.12 and later warn of forks beside threads: here the child does nothing that a thread might hold up."""
+"""Python 3.12 and later warn of forks beside threads: here the child needs nothing that a thread might lock."""
 
 
 @pytest.fixture
 def chores(tmp_path, monkeypatch):
-    """The module `chores`, where spawned processes find it, too."""
+    """Module `chores`, which spawned processes can import, too."""
     setting = {"url": f"sqlite:///{tmp_path}/here.db", "queue": {"lease": LONG}, "folder": str(tmp_path)}
-    monkeypatch.setenv("PROGRAM", json.dumps(setting | {"delay": DELAY, "wire": None}))
+    monkeypatch.setenv("PROGRAM", json.dumps(setting | {"delay": DELAY, "events": None}))
     monkeypatch.syspath_prepend(PROGRAMS)
     module = importlib.import_module("chores")
     yield module
-    (tmp_path / "gate").touch()
+    (tmp_path / "release").touch()
     module.queue.close()
     del sys.modules["chores"]
 
 
-def test_a_life(chores):
-    """A consumer whose workers are processes settles what they cannot, replaces them, and ends with them."""
+def test_consumer_settles_replaces_and_ends_its_processes(chores):
+    """A consumer with process workers settles the tasks of killed ones, replaces them, and ends with them."""
     queue = chores.queue
     consumer = Consumer(queue, 1, "process", max_tasks=2, grace=0.5)
     consumer.start()
     first = chores.where().get(timeout=PATIENCE)
-    deaf, stubborn, poison = chores.deaf(), chores.stubborn(), chores.poison()
-    assert settled(queue, deaf) == ["timeout"]
-    until(lambda: stubborn.state == "executing", "the body")
+    ignoring_timeout, stubborn, poison = chores.ignoring_timeout(), chores.stubborn(), chores.poison()
+    assert settled(queue, ignoring_timeout) == ["timeout"]
+    until(lambda: stubborn.state == "executing", "the function")
     stubborn.cancel()
     assert settled(queue, stubborn) == ["canceled"]
     until(lambda: poison.task.interruptions > 1, "the second death")
@@ -50,65 +50,65 @@ def test_a_life(chores):
     assert len(pids) == 2
     assert consumer.health.ready
     late = chores.asleep()
-    until(lambda: late.state == "executing", "the last body")
-    stop = stopping(consumer)
+    until(lambda: late.state == "executing", "the last function")
+    stop = begin_stop(consumer)
     consumer.stop(graceful=False)
-    ended(stop)
+    join(stop)
     assert states(late) == "queued executing interrupted queued"
 
 
-def test_that_has_gone_on(chores):
-    """A worker's process that has gone on to another task by the time it is to be killed is left alone, and runs on."""
+def test_process_that_runs_another_attempt_is_not_killed(chores):
+    """A process that runs another attempt when it is to be killed is left alone, and runs on."""
     consumer = Consumer(chores.queue, 1, "process", grace=0.5)
     consumer.start()
     result = chores.asleep()
-    (hand,) = consumer._workers
-    until(lambda: hand._status.read().task_id == result.id, "the body")
-    hand._kill_for(hand._status.read()._replace(attempt=7), TaskTimeout)
-    assert hand.is_alive()
+    (handle,) = consumer._workers
+    until(lambda: handle._status.read().task_id == result.id, "the function")
+    handle._kill_for(handle._status.read()._replace(attempt=7), TaskTimeout)
+    assert handle.is_alive()
     assert states(result) == "queued executing"
     consumer.stop(graceful=False)
     assert states(result) == "queued executing interrupted queued"
 
 
-def test_sent_home(chores, tmp_path):
-    """A worker's process claims nothing more from the moment it is told to go home, be the message read or not."""
+def test_stopped_process_claims_nothing_more_even_if_it_reads_no_request(chores, tmp_path):
+    """A process claims nothing more once its stop is requested, even if it has not read the request."""
     consumer = Consumer(chores.queue, 1, "process")
     consumer.start()
     running = chores.linger()
-    (hand,) = consumer._workers
-    until(lambda: hand._status.read().task_id == running.id, "the body")
-    hand._request = lambda *said: None  # as if nobody there had come to read it yet
-    stop = stopping(consumer)
-    until(lambda: hand._status.stop_requested, "the word")
+    (handle,) = consumer._workers
+    until(lambda: handle._status.read().task_id == running.id, "the function")
+    handle._request = lambda *request: None  # as if the process had not read it yet
+    stop = begin_stop(consumer)
+    until(lambda: handle._status.stop_requested, "the stop request")
     waiting = chores.add(1, 2)
-    (tmp_path / "gate").touch()
-    ended(stop)
+    (tmp_path / "release").touch()
+    join(stop)
     assert states(running) == "queued executing complete"
     assert states(waiting) == "queued"
 
 
 @FORKS
-def test_terminated(chores, tmp_path, monkeypatch):
-    """A worker's process that gets SIGTERM claims nothing more from that moment on; the one that takes its place does."""
-    monkeypatch.setattr(child, "BEAT_INTERVAL_SECONDS", PATIENCE)  # its ear does not come to it meanwhile
+def test_terminated_process_claims_nothing_more(chores, tmp_path, monkeypatch):
+    """A process that gets SIGTERM claims nothing more; another process replaces it."""
+    monkeypatch.setattr(child, "BEAT_INTERVAL_SECONDS", PATIENCE)  # no heartbeat comes meanwhile
     consumer = Consumer(chores.queue, 1, "process", start_method="fork")
     consumer.start()
     running = chores.linger()
-    (hand,) = consumer._workers
-    until(lambda: hand._status.read().task_id == running.id, "the body")
-    pid = hand._process.pid
+    (handle,) = consumer._workers
+    until(lambda: handle._status.read().task_id == running.id, "the function")
+    pid = handle._process.pid
     os.kill(pid, signal.SIGTERM)
     later = chores.where()
-    (tmp_path / "gate").touch()
+    (tmp_path / "release").touch()
     assert later.get(timeout=PATIENCE) != pid
     assert states(running) == "queued executing complete"
     consumer.stop()
 
 
 @FORKS
-def test_handlers_in_handlers():
-    """A signal that is taken twice does after a fork what it did before both, and is given back step by step."""
+def test_nested_signal_handlers_are_restored_step_by_step():
+    """A signal that is taken twice has its first handler after a fork, and is given back step by step."""
     number = signal.SIGUSR1
     before = signal.getsignal(number)
 

@@ -1,4 +1,4 @@
-"""A producer with a process of its own: enqueues as many tasks as it is told, and prints each one's id and function."""
+"""Producer as a process: enqueues a number of tasks, and prints the id and the function of each."""
 
 import random
 import sys
@@ -8,7 +8,7 @@ import work
 seed, count, delay = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 for task in work.mix(random.Random(seed), count):
     work.queue.enqueue(task)
-    print(task.id, task.name, flush=True)  # noqa: T201 -- that is what it is for
+    print(task.id, task.name, flush=True)  # noqa: T201 -- the trial reads it
 for _ in range(count // 10):
     result = work.quick.schedule((), delay=delay)
     work.note("scheduled", result.id)

@@ -1,6 +1,6 @@
-"""Tasks of every kind, which note in a file what they do: a line as a body begins, and one as it comes to its end.
+"""Tasks of every kind, which append a line to the journal when their function begins and when it ends.
 
-The file is only appended to, a line in one call, so that whatever dies, what was noted is there.
+Each line is written in one call, so that a line is complete even if its process dies.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from lifecycle import RetryTask, Task, TaskQueue
 
 setting = json.loads(os.environ["FAULTS"])
 queue = TaskQueue(setting["url"], **setting["queue"])
-gate = Path(setting["gate"])
+release_file = Path(setting["release_file"])
 member = int(os.environ.get("FAULTS_MEMBER", "0"))
 journal = os.open(setting["journal"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
@@ -35,7 +35,7 @@ def end(task):
 
 @queue.signal()
 def listen(signal, task, exc=None):
-    """Somebody listens to every signal, so that tasks are held until they are announced."""
+    """Note every signal. With this handler tasks are held until they are announced."""
     note(f"signal {signal}", task.id, task.attempt)
 
 
@@ -61,7 +61,7 @@ async def patient(seconds, task=None):
 
 @queue.task(retries=2, retry_delay=0.05, context=True)
 def shaky(seconds, task=None):
-    """Fails at the first attempt that comes so far."""
+    """Fail at the first attempt that is not interrupted before."""
     begin(task)
     time.sleep(seconds)
     if task.retries == 2:
@@ -85,7 +85,7 @@ def polite(task=None):
 
 @queue.task(retries=10_000, retry_delay=0.1, context=True)
 def exclusive(number, seconds, task=None):
-    """One of them at a time has its number's lock; the others come again."""
+    """Hold the lock of this number; without it the task is retried."""
     begin(task)
     with queue.lock_task(f"exclusive-{number}"):
         time.sleep(seconds)
@@ -94,7 +94,7 @@ def exclusive(number, seconds, task=None):
 
 @queue.task(timeout=0.05, retries=1, context=True)
 def endless(task=None):
-    """Takes too long at the first attempt that comes so far."""
+    """Run too long at the first attempt that is not interrupted before."""
     begin(task)
     while task.retries == 1:
         time.sleep(0.002)
@@ -103,16 +103,16 @@ def endless(task=None):
 
 @queue.task(context=True)
 def linger(task=None):
-    """Stays until the gate is open."""
+    """Wait for the release file."""
     begin(task)
-    while not gate.exists():
+    while not release_file.exists():
         time.sleep(0.005)
     end(task)
 
 
 @queue.task(context=True)
 def unwanted(task=None):
-    """Goes on until it is called off."""
+    """Run until the task is canceled."""
     begin(task)
     while True:
         time.sleep(0.005)
@@ -120,7 +120,7 @@ def unwanted(task=None):
 
 @queue.task(context=True)
 def poison(task=None):
-    """Takes its worker with it."""
+    """Kill the worker."""
     begin(task)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -133,25 +133,25 @@ RESTS = {
     "doomed": ["error"],
     "polite": ["complete"],
     "exclusive": ["complete"],
-    "endless": ["complete", "timeout"],  # on a machine that is busy
+    "endless": ["complete", "timeout"],  # on a busy machine
     "linger": ["complete"],
     "unwanted": ["canceled", "revoked"],
     "poison": ["interrupted"],
 }
-"""Where the tasks of each function may rest."""
+"""States in which the tasks of each function may rest."""
 
 
-def mix(chance: random.Random, count: int) -> list[Task]:
-    """So many tasks: some quick, some slow, some that fail once and some that always do."""
+def mix(rng: random.Random, count: int) -> list[Task]:
+    """Make `count` random tasks: quick and slow ones, some that fail once, some that always fail."""
     kinds = {
         "quick": (40, lambda: quick.s()),
-        "steady": (20, lambda: steady.s(chance.uniform(0, 0.05))),
-        "patient": (10, lambda: patient.s(chance.uniform(0, 0.05))),
-        "shaky": (12, lambda: shaky.s(chance.uniform(0, 0.02))),
+        "steady": (20, lambda: steady.s(rng.uniform(0, 0.05))),
+        "patient": (10, lambda: patient.s(rng.uniform(0, 0.05))),
+        "shaky": (12, lambda: shaky.s(rng.uniform(0, 0.02))),
         "doomed": (6, lambda: doomed.s()),
         "polite": (6, lambda: polite.s()),
-        "exclusive": (4, lambda: exclusive.s(chance.randrange(8), chance.uniform(0, 0.01))),
+        "exclusive": (4, lambda: exclusive.s(rng.randrange(8), rng.uniform(0, 0.01))),
         "endless": (2, lambda: endless.s()),
     }
-    names = chance.choices(list(kinds), [weight for weight, _ in kinds.values()], k=count)
+    names = rng.choices(list(kinds), [weight for weight, _ in kinds.values()], k=count)
     return [kinds[name][1]() for name in names]

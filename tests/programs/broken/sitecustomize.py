@@ -1,6 +1,6 @@
-"""Breaks the law in the processes that find this on their path, in the way that ``BREAK`` names.
+"""Break the law in each process that has this module on its path, in the way that ``BREAK`` names.
 
-The interpreter imports it by itself, in the demo and in its consumers.
+The interpreter imports this module by itself, in the demo and in its consumers.
 """
 
 import os
@@ -15,25 +15,25 @@ send, history, outcome = Signals.send, Result.history, Worker._settlement
 
 
 def swap(self, signal, task, exc=None):
-    """Tells of `retrying` where there was an `error`, and the other way round."""
+    """Send `retrying` in place of `error`, and `error` in place of `retrying`."""
     send(self, {"error": "retrying", "retrying": "error"}.get(signal, signal), task, exc)
 
 
 def drop(self, signal, task, exc=None):
-    """Does not tell of the end."""
+    """Do not send `complete`."""
     if signal != "complete":
         send(self, signal, task, exc)
 
 
 def repeat(self, signal, task, exc=None):
-    """Tells of the end twice."""
+    """Send `complete` twice."""
     send(self, signal, task, exc)
     if signal == "complete":
         send(self, signal, task, exc)
 
 
 def miscount(self, task, result, *rest):
-    """Stores another number than the function's."""
+    """Store another number than the function returned."""
     if result.trigger == "complete":
         result = type(result)(result.trigger, result.result[:-1] + bytes([result.result[-1] + 1]))
     return outcome(self, task, result, *rest)

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.postgres import a_name, told
+from support.postgres import postgres_store_url, unused_name
 from support.profiles import examples
-from support.redis_server import told_redis
+from support.redis_server import redis_store_url
 from support.stores import PATIENCE, PRODUCER, await_task, elsewhere, opening_at, produce, rows, settlement, start
 
 from lifecycle.core import policies
@@ -101,8 +101,8 @@ def place(kind, request):
         return f"sqlite:///{request.getfixturevalue('tmp_path_factory').mktemp('store')}/q.db?synchronous=off"
     if kind == "redis":
         request.getfixturevalue("redis_url")
-        return told_redis()
-    return told(request.getfixturevalue("postgres"), schema=a_name())
+        return redis_store_url()
+    return postgres_store_url(request.getfixturevalue("postgres"), schema=unused_name())
 
 
 @pytest.fixture(params=SHARED)
@@ -388,11 +388,11 @@ def produce_without_end(where):
 def test_enqueued_tasks_survive_the_kill_of_their_producer(opened, where):
     """Every enqueued task is stored, and whole, after its producer was killed during later writes."""
     with elsewhere(produce_without_end, where) as producer:
-        told = [producer.stdout.readline().decode().strip() for _ in range(100)]
+        task_ids = [producer.stdout.readline().decode().strip() for _ in range(100)]
         producer.kill()
-    assert "" not in told
+    assert "" not in task_ids
     there = {task.id for task in opened().tasks(limit=1_000_000)}
-    assert there >= set(told)
+    assert there >= set(task_ids)
     assert {task_id + "'" for task_id in there if "'" not in task_id} == {one for one in there if "'" in one}
     if where.startswith("sqlite"):
         with closing(sqlite3.connect(urlsplit(where).path[1:])) as db:

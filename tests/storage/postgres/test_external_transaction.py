@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from conftest import Heard, drain
 from psycopg.rows import dict_row
-from support.postgres import SERVER, a_name, told
+from support.postgres import SERVER, postgres_store_url, unused_name
 
 from lifecycle import SIGNAL_ENQUEUED, ConfigurationError, DuplicateTask, TaskQueue
 from lifecycle.storage.base import Channel
@@ -20,13 +20,13 @@ PATIENCE = 30.0
 @pytest.fixture
 def schema():
     """Of a name that nobody has used."""
-    return a_name()
+    return unused_name()
 
 
 @pytest.fixture
 def queue(postgres, schema):
     """An empty queue, on a virtual clock."""
-    with closing(TaskQueue(told(postgres, schema=schema), clock=VirtualClock())) as queue:
+    with closing(TaskQueue(postgres_store_url(postgres, schema=schema), clock=VirtualClock())) as queue:
         yield queue
 
 
@@ -70,7 +70,7 @@ def orders(postgres, schema):
 
 
 @pytest.mark.parametrize("autocommit", [False, True])
-def test_committed_together(queue, add, heard, db, order, orders, autocommit):
+def test_task_and_row_are_committed_together(queue, add, heard, db, order, orders, autocommit):
     """A task and a row of the application are there together, once the block ends; then, not before, it is announced."""
     db.autocommit = autocommit
     with queue.transaction(db):
@@ -79,7 +79,8 @@ def test_committed_together(queue, add, heard, db, order, orders, autocommit):
         more = queue.enqueue_many([add.s(3), add.s(4)], db)
         assert (orders(), queue.counts()["queued"], heard, queue.run_next()) == ([], 0, [], None)
     assert orders() == [1]
-    assert heard == [(SIGNAL_ENQUEUED, one.id, "queued") for one in (result, *more)]
+    assert heard == [(SIGNAL_ENQUEUED, one.id) for one in (result, *more)]
+    assert {state for _, state in heard.states} == {"queued"}
     assert [task.id for task in drain(queue)] == [one.id for one in (result, *more)]
     assert (result.get(), more[0].get()) == (3, 3)
 
@@ -89,7 +90,7 @@ class Refused(Exception):
 
 
 @pytest.mark.parametrize("error", [Refused, psycopg.Rollback, KeyboardInterrupt])
-def test_rolled_back_together(queue, add, heard, db, order, orders, error):
+def test_task_and_row_are_rolled_back_together(queue, add, heard, db, order, orders, error):
     """What is rolled back was never there: no task, no signal, and the id is free."""
     task = add.s(1)
     try:
@@ -107,7 +108,7 @@ def test_rolled_back_together(queue, add, heard, db, order, orders, error):
     assert heard.of(again) == [SIGNAL_ENQUEUED]
 
 
-def test_handlers_find_it_committed(queue, add, db):
+def test_enqueued_handler_finds_the_task_committed(queue, add, db):
     """A handler of `enqueued` finds the task in the store, and no claim goes before it."""
     seen = []
 
@@ -121,7 +122,7 @@ def test_handlers_find_it_committed(queue, add, db):
     assert queue.run_next() is not None
 
 
-def test_a_commit_of_ones_own(queue, add, heard, db, order, orders):
+def test_task_in_a_transaction_without_the_block_is_not_announced(queue, add, heard, db, order, orders):
     """Without the block the task is part of the transaction all the same; nobody knows when to announce it, so nobody does."""
     order(1)
     result = queue.enqueue(add.s(1, 2), db)
@@ -135,7 +136,7 @@ def test_a_commit_of_ones_own(queue, add, heard, db, order, orders):
     assert queue.run_next() is None
 
 
-def test_workers_are_woken(queue, add, db):
+def test_commit_wakes_waiting_workers(queue, add, db):
     """Whoever waits for work is woken by the commit, whoever makes it."""
     queue.counts()
     storage, woken = queue.storage, threading.Event()
@@ -155,7 +156,7 @@ def test_workers_are_woken(queue, add, db):
     waiter.join(PATIENCE)
 
 
-def test_duplicates(queue, add, db, order, orders):
+def test_taken_id_is_refused_and_the_transaction_goes_on(queue, add, db, order, orders):
     """An id that is taken is refused, and the transaction goes on as if nothing had been tried."""
     there = add(1)
     with queue.transaction(db):
@@ -173,7 +174,7 @@ def test_duplicates(queue, add, db, order, orders):
     assert queue.counts()["queued"] == 2
 
 
-def test_revoked_in_advance(queue, add, heard, db):
+def test_task_revoked_in_advance_is_revoked_after_the_commit(queue, add, heard, db):
     """A task that was revoked before it was there is stopped, by whatever way it came."""
     task = add.s(1)
     queue.revoke_by_id(task.id)
@@ -183,7 +184,7 @@ def test_revoked_in_advance(queue, add, heard, db):
     assert heard.of(task) == [SIGNAL_ENQUEUED, "revoked"]
 
 
-def test_the_connection_is_left_as_it_was(queue, add, postgres, schema):
+def test_settings_of_the_connection_stay(queue, add, postgres, schema):
     """Its row factory, its settings and its prepared statements are its owner's."""
     with psycopg.connect(postgres, row_factory=dict_row, prepare_threshold=0, options="-c search_path=public") as db:
         with queue.transaction(db):
@@ -231,7 +232,7 @@ BAD = {
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("case", BAD)
-def test_bad_connections(queue, add, postgres, case):
+def test_unusable_connection_is_refused_with_the_reason(queue, add, postgres, case):
     """What is no connection, or none that can be joined, is refused, in words that say what is wrong with it."""
     make, words = BAD[case]
     db = make(postgres)
@@ -242,7 +243,7 @@ def test_bad_connections(queue, add, postgres, case):
         db.close()
 
 
-def test_a_transaction_within_another(queue, db, order):
+def test_block_within_a_transaction_is_refused(queue, db, order):
     """The block is the outermost transaction, or it could not know when the tasks are there for others."""
     order(1)
     with pytest.raises(ConfigurationError, match="in a transaction already"), queue.transaction(db):
@@ -254,7 +255,7 @@ def test_a_transaction_within_another(queue, db, order):
 
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/app.db"])
-def test_other_stores(tmp_path, db, url):
+def test_stores_without_external_transactions_refuse_them(tmp_path, db, url):
     """Other stores cannot take part in a transaction of somebody else's, and say so."""
     with closing(TaskQueue(url.format(tmp_path))) as queue:
         add = queue.task(name="add")(lambda a: a)
@@ -265,9 +266,9 @@ def test_other_stores(tmp_path, db, url):
         assert queue.counts()["queued"] == 0
 
 
-def test_immediate(postgres, schema, db):
+def test_immediate_queue_runs_the_task_after_the_commit(postgres, schema, db):
     """In immediate mode what was enqueued runs in the caller once it is committed."""
-    with closing(TaskQueue(told(postgres, schema=schema), immediate=True)) as queue:
+    with closing(TaskQueue(postgres_store_url(postgres, schema=schema), immediate=True)) as queue:
         add = queue.task(name="add")(lambda a, b: a + b)
         with queue.transaction(db):
             result = queue.enqueue(add.s(1, 2), db)

@@ -7,8 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 from psycopg import sql
-from support.forks import beside_threads, forking, parted
-from support.postgres import a_name, connected, told
+from support.forks import check_forks_beside_threads, check_writes_after_fork, ignore_fork_warning
+from support.postgres import connected, postgres_store_url, unused_name
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
 from lifecycle.core.policies import Revocation
@@ -24,13 +24,13 @@ from lifecycle.storage.postgres.session import ConnectionLost, ServerError, Sess
 @pytest.fixture
 def schema():
     """Of a name that nobody has used."""
-    return a_name()
+    return unused_name()
 
 
 @pytest.fixture
 def where(postgres, schema):
     """The URL of an empty store."""
-    return told(postgres, schema=schema)
+    return postgres_store_url(postgres, schema=schema)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ cuts = pytest.mark.parametrize("after", [False, True], ids=["before it is sent",
 
 
 @cuts
-def test_a_commit_that_nobody_heard_of(storage, monkeypatch, after):
+def test_exchange_with_a_lost_commit_can_be_repeated(storage, monkeypatch, after):
     """An exchange whose commit may or may not have happened can be asked for again: nothing is lost, or done twice."""
     storage.enqueue([Task(task_id, "add", retries=1) for task_id in "abcdef"], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=after)
@@ -105,7 +105,7 @@ def test_a_commit_that_nobody_heard_of(storage, monkeypatch, after):
     assert {task.id: task.attempt for task in storage.tasks()} == dict.fromkeys("acdef", 1) | {"b": 2}
 
 
-def test_a_server_that_takes_leave_behind_the_commit(storage, monkeypatch):
+def test_server_that_shuts_down_during_a_commit_leaves_the_outcome_unknown(storage, monkeypatch):
     """A server that ends the connection, and says so, when the commit was on its way, has left it unknown, too."""
     storage.enqueue([Task(task_id, "add") for task_id in "ab"], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=True, error=ServerError("57P01", "terminating connection"))
@@ -119,7 +119,7 @@ def test_a_server_that_takes_leave_behind_the_commit(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("again", ["as it is looked up", "behind that"])
-def test_a_second_cut(storage, monkeypatch, again):
+def test_exchange_stays_in_doubt_if_the_second_call_fails(storage, monkeypatch, again):
     """An exchange in doubt is still so if the call that looks it up fails as well, wherever that does."""
     storage.enqueue([Task(task_id, "add", retries=1) for task_id in "abcd"], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=True)
@@ -137,11 +137,11 @@ def test_a_second_cut(storage, monkeypatch, again):
     took, claims = storage.exchange(done, claimant)
     assert (took, [claim.task.id for claim in claims]) == ([True, True], ["c"])
     assert [storage.get(task.id).version for task in (a, b, claims[0].task)] == [3, 3, 2]
-    assert not storage._doubts
+    assert not storage._in_doubt
 
 
 @cuts
-def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
+def test_lost_claim_is_returned_to_its_worker(storage, monkeypatch, after):
     """What a worker claimed and did not hear of is its own at its next call, though others have moved some of it."""
     storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=after)
@@ -160,7 +160,7 @@ def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
     assert storage.exchange([completed(task) for task, _ in claims], None)[0] == [True, True]
 
 
-def test_a_claim_that_was_taken_over(storage, monkeypatch):
+def test_lost_claim_that_was_recovered_is_not_returned(storage, monkeypatch):
     """What was recovered meanwhile is not the worker's any more that never heard of it."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     cut = Cut(monkeypatch, after=True)
@@ -173,7 +173,7 @@ def test_a_claim_that_was_taken_over(storage, monkeypatch):
     assert storage.exchange([completed(mine)], None)[0] == [True]
 
 
-def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
+def test_enqueue_with_a_lost_commit_says_that_the_outcome_is_unknown(storage, monkeypatch):
     """An enqueue that may have happened says so; the same id tells, as it is taken or not."""
     cut = Cut(monkeypatch, after=True)
     cut.on = True
@@ -182,7 +182,7 @@ def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
     assert storage.get("a") is not None
 
 
-def test_connections_are_ended_all_the_time(storage, db):
+def test_terminated_connections_lose_and_repeat_no_task(storage, db):
     """While an administrator ends connections, again and again, no task is lost, and none is run or accepted twice."""
     end = (
         "select count(pg_terminate_backend(pid)) from pg_stat_activity"
@@ -191,7 +191,7 @@ def test_connections_are_ended_all_the_time(storage, db):
     disturbed(storage, lambda: db.execute(end).fetchone()[0], times=30)
 
 
-def test_connections_that_ended_while_idle(storage, db):
+def test_idle_connection_that_was_terminated_is_replaced(storage, db):
     """A connection that the server has ended while nobody used it is replaced without anybody's notice."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     for use in (
@@ -200,58 +200,58 @@ def test_connections_that_ended_while_idle(storage, db):
         lambda: storage.get("a"),
         lambda: storage.exchange((), ClaimRequest("w", 2.0, 9.0)),
     ):
-        pids = [session.pid for session in list(storage._server._all)]
+        pids = [session.pid for session in list(storage._server.pool.sessions)]
         db.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", [pids])
         use()
 
 
-def test_the_listener_is_ended(storage, where, db):
+def test_terminated_listener_is_replaced(storage, where, db):
     """Whoever waits hears of others' news also after the connection that listens was ended."""
     storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.05)
     for task_id in "a", "b":
         with ThreadPoolExecutor(1) as pool:
             seen = pool.submit(await_task, storage, task_id)
-            pids = [session.pid for session in list(storage._server._all)]
+            pids = [session.pid for session in list(storage._server.pool.sessions)]
             db.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", [pids])
             with elsewhere(produce, where, task_id) as process:
                 assert seen.result(PATIENCE)
         assert process.returncode == 0
 
 
-def test_only_listeners_are_told(storage, where, db):
+def test_notifications_are_sent_only_to_registered_listeners(storage, where, db):
     """A commit sends a notification if another process waits for such, or has a moment ago, and to a channel's own only."""
     names = {channel: channel_name(storage._server.schema, storage._server.queue_id, channel) for channel in Channel}
     for name in names.values():
         db.execute(sql.SQL("listen {}").format(sql.Identifier(name)))
 
-    def told(task_id):
+    def notified_channels(task_id):
         storage.enqueue([Task(task_id, "add")], 1.0, PRODUCER)
         storage.exchange([completed(task) for task in start(storage)], None)
         return {heard.channel for heard in db.notifies(timeout=0.1)}
 
     storage.wait(Channel.WORK, storage.generation(Channel.WORK), 0.05)  # it need not be told what it does itself
-    assert told("a") == set()
+    assert notified_channels("a") == set()
     with closing(open_storage(where, "default")) as other:
         generation = other.generation(Channel.OUTCOME)
         assert other.wait(Channel.OUTCOME, generation, PATIENCE), "it looks again once it is known to listen"
-        assert told("b") == {names[Channel.OUTCOME]}
-    assert told("c") == set()
+        assert notified_channels("b") == {names[Channel.OUTCOME]}
+    assert notified_channels("c") == set()
 
 
 # All at once -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_few_connections(where, size):
+def test_threads_wait_for_a_free_connection(where, size):
     """More threads than connections wait for one another."""
     with closing(open_storage(f"{where}&pool_size={size}", "default")) as storage:
         with ThreadPoolExecutor(6) as pool:
             for n in pool.map(lambda n: storage.enqueue([Task(str(n), "add")], 1.0, PRODUCER) and n, range(60)):
                 assert storage.get(str(n)) is not None
-        assert len(storage._server._all) <= size
+        assert len(storage._server.pool.sessions) <= size
 
 
-def test_two_claims_at_once(storage, db):
+def test_claim_passes_over_a_locked_task(storage, db):
     """A task that another worker is claiming at this moment is passed over, and not waited for."""
     storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
     with ThreadPoolExecutor(1) as pool, db.transaction():
@@ -261,7 +261,7 @@ def test_two_claims_at_once(storage, db):
 
 
 @pytest.mark.parametrize("spent", [True, False], ids=["spent", "not spent after all"])
-def test_two_workers_and_one_revocation(storage, db, spent):
+def test_claim_waits_for_a_worker_that_spends_the_same_revocation(storage, db, spent):
     """A worker that meets a one-time revocation while another spends it waits, and goes by what became of that."""
     storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
     storage.revoke(RevocationTarget(function=True, key="add"), Revocation(once=True), 1.0)
@@ -277,7 +277,7 @@ def test_two_workers_and_one_revocation(storage, db, spent):
     assert paths == [("a", START if spent else REVOKE), ("b", START)]
 
 
-def test_many_workers_and_one_revocation(storage):
+def test_one_time_revocation_stops_one_task_of_many_claims(storage):
     """However many workers claim at once, a one-time revocation stops one task."""
     for n in range(30):
         storage.enqueue([Task(f"{n} {m}", "add") for m in range(8)], 1.0, PRODUCER)
@@ -289,7 +289,7 @@ def test_many_workers_and_one_revocation(storage):
             pass
 
 
-def test_revoked_while_it_is_put_back(storage, db):
+def test_revocation_during_a_settlement_is_not_missed(storage, db):
     """A task that is revoked as its worker puts it off until later is revoked promptly, not when it is due."""
     for n in range(40):
         task = Task(f"t{n}", "add", retries=1)
@@ -307,29 +307,29 @@ def test_revoked_while_it_is_put_back(storage, db):
 # Forks -------------------------------------------------------------------------------------------------------------
 
 
-@forking
+@ignore_fork_warning
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("first", ["parent", "child"])
-def test_fork(storage, where, watched, first):
+def test_parent_and_child_go_on_after_a_fork(storage, where, watched, first):
     """After a fork parent and child go on with the same store, each on connections of its own, also once one is gone."""
-    parted(storage, where, watched, first)
+    check_writes_after_fork(storage, where, watched, first)
 
 
-@forking
-def test_fork_at_any_moment(storage):
+@ignore_fork_warning
+def test_fork_beside_busy_threads(storage):
     """A fork while other threads write and wait leaves child and parent a store that works."""
-    beside_threads(storage)
+    check_forks_beside_threads(storage)
 
 
-@forking
-def test_a_child_keeps_nothing_locked(storage, postgres, schema):
+@ignore_fork_warning
+def test_child_does_not_keep_the_locks_of_a_dead_parent(storage, postgres, schema):
     """What a process had locked as it died is not kept locked by a child of its that lives on."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     queue = storage._server.queue_id
     gate, open_gate = os.pipe()
 
     def hold_and_die(transaction):
-        (locked,) = transaction.run((storage._sql.lock_row, (queue, "a")))
+        (locked,) = transaction.run((storage._statements.lock_row, (queue, "a")))
         if not os.fork():
             os.close(open_gate)
             os.read(gate, 1)  # lives until the test is over

@@ -1,25 +1,22 @@
 """What the PostgreSQL adapter keeps to: the spec, and where the world is less kind."""
 
 import itertools
-import re
-import traceback
 from contextlib import closing
 
 import psycopg
 import pytest
 from hypothesis import settings
-from support.postgres import SERVER, a_name, connected, opened, told
+from support.postgres import connected, open_store, unused_name
 from support.profiles import examples
 from support.stores import PRODUCER, settlement, start
 
-from lifecycle import LIFECYCLE, ConfigurationError, Kind, TaskQueue
+from lifecycle import LIFECYCLE, Kind
 from lifecycle.core.policies import Revocation
 from lifecycle.core.table import FAIL
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
-from lifecycle.storage import open_storage
 from lifecycle.storage.base import Actor, ClaimRequest, Lock, RevocationTarget
-from lifecycle.storage.postgres.server import AGAIN
+from lifecycle.storage.postgres.server import TRANSACTION_ATTEMPT_LIMIT
 from lifecycle.testing.storage_spec.spec import StorageSpec
 from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
 
@@ -33,12 +30,12 @@ class PostgresSpec(StorageSpec):
 
     @classmethod
     def open_storage(cls):
-        cls.queue = a_name()
-        return opened(cls.url, cls.queue)
+        cls.queue = unused_name()
+        return open_store(cls.url, cls.queue)
 
     @classmethod
     def reopen(cls, storage):
-        return opened(cls.url, cls.queue)
+        return open_store(cls.url, cls.queue)
 
 
 def rows(url, queue):
@@ -56,8 +53,8 @@ def rows(url, queue):
 @pytest.fixture(scope="class")
 def neighbour(postgres):
     """Makes the other queue, and looks in the end whether it is as it was."""
-    name = a_name()
-    other = opened(postgres, name)
+    name = unused_name()
+    other = open_store(postgres, name)
     other.enqueue([Task(one, "add", eta=None if one in "ace" else 900.0) for one in IDS], 1.0, PRODUCER)
     ended, *_ = start(other, "w1", limit=7)
     other.exchange([settlement(ended, FAIL, retry=False)], None)
@@ -82,13 +79,13 @@ TestPostgres.settings = settings(TestPostgres.settings, max_examples=examples(12
 @pytest.fixture
 def schema():
     """Of a name that nobody has used."""
-    return a_name()
+    return unused_name()
 
 
 @pytest.fixture
 def storage(postgres, schema):
     """An empty store."""
-    with closing(opened(postgres, schema=schema)) as store:
+    with closing(open_store(postgres, schema=schema)) as store:
         yield store
 
 
@@ -98,79 +95,6 @@ def db(postgres, schema, storage):
     storage.counts()
     with connected(postgres, options=f"-c search_path={schema}") as db:
         yield db
-
-
-# The URL -----------------------------------------------------------------------------------------------------------
-
-BAD_URLS = {
-    "postgresql://host/app?schemata=a": "no option schemata in a postgresql URL: there are schema, migrate and pool_size",
-    "postgresql://host/app?migrate=perhaps": "migrate in a postgresql URL: it takes yes or no",
-    "postgresql://host/app?pool_size=0": "pool_size .* a whole number, 1 or more",
-    "postgresql://host/app?pool_size=many": "pool_size .* a whole number, 1 or more",
-    "postgresql://host/app?schema=": "schema in a postgresql URL: .* up to 63 bytes",
-    "postgresql://host/app?schema=pg_mine": "schema .* does not begin with pg_",
-    f"postgresql://host/app?schema={'s' * 64}": "schema .* up to 63 bytes",
-    "postgresql://us%er:hunter2@host/app": "no URL of a PostgreSQL database: write it as",
-    "postgresql://user:hunter2@[::1]x/app": "no URL of a PostgreSQL database|cannot be read",
-}
-
-
-@pytest.mark.parametrize("url", BAD_URLS)
-def test_bad_urls(url):
-    """A URL that cannot be right is refused when the queue is declared, in words that say what is, without its parts."""
-    with pytest.raises(ConfigurationError, match=BAD_URLS[url]) as caught:
-        TaskQueue(url)
-    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
-
-
-def test_urls_as_libpq_has_them(postgres):
-    """Both schemes, several hosts, a socket's folder and all parameters of libpq are taken as libpq takes them."""
-    for url, expected in {
-        "postgres://u:p%40ss@h1:1,h2:2/app?sslmode=disable&target_session_attrs=any": {
-            "user": "u", "password": "p@ss", "host": "h1,h2", "port": "1,2", "dbname": "app", "sslmode": "disable",
-            "target_session_attrs": "any",
-        },
-        "postgresql://%2Fvar%2Frun%2Fpg/app?application_name=mine": {"host": "/var/run/pg", "application_name": "mine"},
-        "postgresql://": {},
-    }.items():  # fmt: skip
-        parameters = open_storage(url, "q")._server._parameters
-        assert expected.items() <= parameters.items()
-    assert open_storage("postgresql://h/d?connect_timeout=3", "q")._server._parameters["connect_timeout"] == "3"
-    with closing(open_storage(told(postgres, application_name="mine"), "q")) as storage:
-        assert storage._server.read.__self__ is storage._server
-        storage.counts()
-        with connected(postgres) as db:
-            assert db.execute("select count(*) from pg_stat_activity where application_name = 'mine'").fetchone() == (
-                1,
-            )
-
-
-def test_no_driver(monkeypatch):
-    """Without the driver the error says what to install."""
-    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
-    with pytest.raises(ConfigurationError, match=r"needs psycopg 3 .*pip install 'task-lifecycle\[postgres\]'"):
-        TaskQueue("postgresql://host/app")
-
-
-UNREACHABLE = {
-    "nobody there": ("postgresql://user:hunter2@127.0.0.1:1/app", StorageUnavailable, "cannot be reached, .*again"),
-    "no such host": ("postgresql://user:hunter2@no.such.host.invalid/app", StorageUnavailable, "cannot be reached"),
-    "no such database": ("{}/no_such_database", StorageUnusable, 'database "no_such_database" does not exist'),
-    "no such user": ("{nobody}", StorageUnusable, "role .* does not exist"),
-}
-
-
-@pytest.mark.parametrize("case", UNREACHABLE)
-def test_unreachable(postgres, caplog, case):
-    """Where there is no way to the database the error says why, and never what the password is."""
-    url, kind, words = UNREACHABLE[case]
-    host = re.sub(r"//.*@", "//", SERVER).rpartition("/")[0].partition("//")[2]
-    nobody = f"postgresql://no_such_user:hunter2@{host}/postgres"
-    with closing(open_storage(url.format(SERVER.rpartition("/")[0], nobody=nobody), "q")) as storage:
-        for use in (storage.counts, lambda: storage.enqueue([Task("a", "add")], 1.0, PRODUCER)):
-            with pytest.raises(kind, match=words) as caught:
-                use()
-            assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caplog.text + repr(storage)
 
 
 # What the database refuses -----------------------------------------------------------------------------------------
@@ -198,7 +122,7 @@ def placed(state):
     return ", ".join(f"{column} = {'1' if column == mine else 'null'}" for column in ("rank", "due", "lease", "ended"))
 
 
-def test_hand_typed_sql(storage, db):
+def test_database_refuses_illegal_transitions_in_any_sql(storage, db):
     """SQL that is typed by hand takes no task where the table has no way, and makes none in another state than new."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     steps = {source: {state.name for state in targets} for source, targets in LIFECYCLE.steps.items()}
@@ -216,7 +140,7 @@ def test_hand_typed_sql(storage, db):
             assert ("illegal transition: from" in words) == (state not in steps[source]), (source, state)
 
 
-def test_one_place_at_a_time(storage, db):
+def test_row_is_in_exactly_one_place(storage, db):
     """A row says where its task is: waiting for a claim, held, or at rest; hand-typed SQL cannot make it two, or none."""
     storage.enqueue([Task("a", "add"), Task("b", "add"), Task("c", "add")], 1.0, PRODUCER)
     first, _ = start(storage, limit=2)
@@ -262,7 +186,7 @@ def fields(storage):
         ("XX000", StorageError, "could not extend file"),
     ],
 )
-def test_writes_that_fail(storage, db, schema, code, kind, words):
+def test_failed_write_changes_nothing_and_can_be_repeated(storage, db, schema, code, kind, words):
     """A write that fails changes nothing, in the store or in an object, says what to do, and can be made again."""
     storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
     [running] = start(storage)
@@ -288,7 +212,7 @@ def test_writes_that_fail(storage, db, schema, code, kind, words):
     assert storage.counts() == {"queued": 3, "complete": 1}
 
 
-def test_a_claim_that_fails(storage, db):
+def test_failed_claim_takes_back_its_settlements(storage, db):
     """An outcome and the claim that comes with it are one: if the claim fails, nobody has heard of the outcome."""
     storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
     [running] = start(storage)
@@ -300,14 +224,14 @@ def test_a_claim_that_fails(storage, db):
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
-def test_in_one_anothers_way(storage, db, code):
+def test_transaction_in_conflict_is_repeated(storage, db, code):
     """A transaction that another got in the way of is made again, before anybody hears of it."""
-    failing(db, code, times=AGAIN - 1)
+    failing(db, code, times=TRANSACTION_ATTEMPT_LIMIT - 1)
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     assert storage.counts() == {"queued": 1}
 
 
-def test_tables_that_are_gone(storage, db, schema):
+def test_dropped_tables_are_reported(storage, db, schema):
     """Where somebody has dropped the tables the error says that they are not as they were made."""
     db.execute(f"drop schema {schema} cascade")
     with pytest.raises(StorageUnusable, match="not as they were made"):
@@ -320,7 +244,7 @@ def test_tables_that_are_gone(storage, db, schema):
 @pytest.mark.parametrize(
     "text", ["\0", "a\0b", "\\", "\\0", "\\\0", '"', "{a,b}", "NULL", "'", "\n\t", "\U0001f40c", ""]
 )
-def test_texts(storage, text):
+def test_any_text_can_be_stored_and_found(storage, text):
     """Any text can be a name, an owner, a worker or a key: it comes back as it went in, and is found."""
     storage.lock(Lock(text, text, 9.0, text, text), 1.0)
     assert storage.locks(1.0) == [Lock(text, text, 9.0, text, text)]
@@ -338,10 +262,10 @@ def test_texts(storage, text):
     assert [record.worker for record in storage.history(text)] == [text] * 3
 
 
-def test_names_of_queues(postgres, schema):
+def test_queues_with_any_names_are_separate(postgres, schema):
     """Queues of one schema are apart, whatever they are called."""
     for name in ("a", "A", "a\0", "a\\0", "x" * 2000):
-        with closing(opened(postgres, name, schema=schema)) as storage:
+        with closing(open_store(postgres, name, schema=schema)) as storage:
             assert storage.counts() == {}
             storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
             assert storage.counts() == {"queued": 1}

@@ -5,9 +5,17 @@ from contextlib import closing
 
 import pytest
 from hypothesis import settings
-from support.forks import beside_threads, forking, parted
+from support.forks import check_forks_beside_threads, check_writes_after_fork, ignore_fork_warning
 from support.profiles import examples
-from support.redis_server import SERVER, a_prefix, a_server, clear_away, connected, opened, told_redis
+from support.redis_server import (
+    SERVER,
+    connected,
+    delete_test_keys,
+    open_store,
+    private_server,
+    redis_store_url,
+    unused_prefix,
+)
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
 from lifecycle.core.table import FAIL, START
@@ -15,7 +23,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageUnavailable
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Channel, ClaimRequest
-from lifecycle.storage.redis.connection import ConnectionLost, RedisConnection, Refused
+from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, RedisConnection
 from lifecycle.testing.storage_spec.spec import StorageSpec
 
 pytestmark = pytest.mark.usefixtures("redis_url")
@@ -24,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("redis_url")
 @pytest.fixture
 def where():
     """The URL of an empty store that gives a lost connection up at once."""
-    return told_redis(patience=0)
+    return redis_store_url(patience=0)
 
 
 @pytest.fixture
@@ -37,14 +45,14 @@ def storage(where):
 @pytest.fixture(scope="module")
 def private(tmp_path_factory):
     """A server of our own, to which anything may be done."""
-    with a_server(tmp_path_factory.mktemp("redis")) as server:
+    with private_server(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def theirs(private):
     """An empty store there, which is patient."""
-    with closing(open_storage(told_redis(url=private.url), "default")) as store:
+    with closing(open_storage(redis_store_url(url=private.url), "default")) as store:
         yield store
 
 
@@ -57,7 +65,7 @@ class Cuts:
     def __init__(self, monkeypatch, *, after, every=1):
         self.on, self.lost, self._after, self._every = False, 0, after, every
         self._calls = 0
-        send, answer, cuts = RedisConnection.send, RedisConnection.answer, self
+        send, answer, cuts = RedisConnection.send, RedisConnection.receive, self
 
         def cut(wire, command):
             wire.doomed = cuts.next(command)
@@ -73,7 +81,7 @@ class Cuts:
             return said
 
         monkeypatch.setattr(RedisConnection, "send", cut)
-        monkeypatch.setattr(RedisConnection, "answer", hear)
+        monkeypatch.setattr(RedisConnection, "receive", hear)
 
     def next(self, command):
         """What befalls this one."""
@@ -102,21 +110,21 @@ class LossySpec(StorageSpec):
 
     @classmethod
     def open_storage(cls):
-        cls.prefix = a_prefix()
-        return opened(cls.prefix)
+        cls.prefix = unused_prefix()
+        return open_store(cls.prefix)
 
     @classmethod
     def reopen(cls, storage):
-        return opened(cls.prefix)
+        return open_store(cls.prefix)
 
     def teardown(self):
         super().teardown()
-        clear_away(self.prefix)
+        delete_test_keys(self.prefix)
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("after", ["before", "after"])
-def test_the_spec_on_lost_connections(monkeypatch, after):
+def test_spec_holds_on_lost_connections(monkeypatch, after):
     """The whole spec holds, ranks, limits and holds included, though every third call or answer is lost."""
     lossy = Cuts(monkeypatch, after=after, every=3)
     lossy.on = True
@@ -127,7 +135,7 @@ def test_the_spec_on_lost_connections(monkeypatch, after):
 
 
 @cuts
-def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
+def test_exchange_with_a_lost_answer_can_be_repeated(storage, monkeypatch, after):
     """An exchange that may or may not have happened can be asked for again: nothing is lost, or done twice."""
     storage.enqueue([Task(task_id, "add", retries=1) for task_id in "abcdef"], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=after)
@@ -151,11 +159,11 @@ def test_a_call_that_nobody_heard_of(storage, monkeypatch, after):
     assert took == [True, True]
     assert [claim.task.id for claim in claims] == ["d", "e", "f", "z"]
     assert {task.id: task.attempt for task in storage.tasks()} == dict.fromkeys("acdefz", 1) | {"b": 2}
-    assert not storage._doubts
+    assert not storage._in_doubt
 
 
 @cuts
-def test_asked_for_in_parts(storage, monkeypatch, after):
+def test_exchange_with_a_lost_answer_can_be_repeated_in_parts(storage, monkeypatch, after):
     """What was settled and what was claimed in one lost call can be asked for one after the other."""
     storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=after)
@@ -169,11 +177,11 @@ def test_asked_for_in_parts(storage, monkeypatch, after):
     assert storage.exchange(done[1:], None)[0] == [True]
     assert storage.exchange(done, None)[0] == [False, False], "they are settled"
     assert storage.counts() == {"complete": 2, "executing": 1}
-    assert not storage._doubts
+    assert not storage._in_doubt
 
 
 @cuts
-def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
+def test_lost_claim_is_returned_to_its_worker(storage, monkeypatch, after):
     """What a worker claimed and did not hear of is its own at its next call, though others have moved some of it."""
     storage.enqueue([Task(task_id, "add") for task_id in "abc"], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=after)
@@ -192,7 +200,7 @@ def test_a_claim_that_nobody_heard_of(storage, monkeypatch, after):
     assert storage.exchange([completed(task) for task, _ in claims], None)[0] == [True, True]
 
 
-def test_a_claim_that_was_taken_over(storage, monkeypatch):
+def test_lost_claim_that_was_recovered_is_not_returned(storage, monkeypatch):
     """What was recovered meanwhile is not the worker's any more that never heard of it."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     cut = Cuts(monkeypatch, after=True)
@@ -205,7 +213,7 @@ def test_a_claim_that_was_taken_over(storage, monkeypatch):
     assert storage.exchange([completed(mine)], None)[0] == [True]
 
 
-def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
+def test_enqueue_with_a_lost_answer_says_that_the_outcome_is_unknown(storage, monkeypatch):
     """An enqueue that may have happened says so; the same id tells, as it is taken or not."""
     cut = Cuts(monkeypatch, after=True)
     cut.on = True
@@ -214,7 +222,7 @@ def test_an_enqueue_that_nobody_heard_of(storage, monkeypatch):
     assert storage.get("a") is not None
 
 
-def test_a_call_that_comes_too_late(storage, monkeypatch):
+def test_call_that_was_given_up_changes_nothing_later(storage, monkeypatch):
     """A call that is still on its way when its worker asks what became of it comes too late, and changes nothing."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     cut, send, held_up = Cuts(monkeypatch, after=False), RedisConnection.send, []
@@ -223,18 +231,18 @@ def test_a_call_that_comes_too_late(storage, monkeypatch):
     with pytest.raises(StorageUnavailable):
         start(storage, "w")
     late = held_up[-1]
-    (doubt,) = storage._doubts._open
-    assert storage._server.resolve(doubt.line) is None, "it has not happened"
-    wire = storage._server._reach(storage._server._wire())
+    (doubt,) = storage._in_doubt._unresolved
+    assert storage._server.resolve(doubt.connection) is None, "it has not happened"
+    wire = storage._server.connected()
     wire.send(late)
-    with pytest.raises(Refused) as refused:
-        wire.answer()
+    with pytest.raises(CommandRefused) as refused:
+        wire.receive()
     assert refused.value.code == "LATE"
     wire.close()
     assert storage.get("a").attempt == 0
 
 
-def test_answers_are_remembered_for_a_day(storage):
+def test_answers_are_kept_for_a_day(storage):
     """The answers that a process left behind that was gone for a day are forgotten; those of others are kept."""
     storage.counts()
     answers = f"{storage._server.prefix}:answers"
@@ -244,24 +252,24 @@ def test_answers_are_remembered_for_a_day(storage):
         storage.recover(1.0, PRODUCER)
         left = {name.decode() for name in db.hkeys(answers)}
     (line,) = storage._server._free
-    assert left == {f"{now - 80_000}-b", line.slot}
+    assert left == {f"{now - 80_000}-b", line.name}
 
 
 # The server is restarted, cut off, told to forget ------------------------------------------------------------------
 
 
-def test_a_server_that_is_killed_and_restarted(private, theirs):
+def test_killed_server_loses_and_repeats_no_task(private, theirs):
     """While the server is killed and restarted, again and again, no task is lost, and none is run or accepted twice."""
     disturbed(theirs, private.restart, times=5, total=1500)
 
 
-def test_connections_are_ended_all_the_time(private, theirs):
+def test_killed_connections_lose_and_repeat_no_task(private, theirs):
     """While an administrator ends connections, again and again, no task is lost, and none is run or accepted twice."""
     with connected(private.url) as db:
         disturbed(theirs, lambda: db.execute_command("CLIENT KILL TYPE normal SKIPME yes"), times=30)
 
 
-def test_scripts_that_are_forgotten(private, theirs):
+def test_flushed_scripts_are_loaded_again(private, theirs):
     """A server that is told to forget its scripts learns them anew, before anybody hears of it."""
     with connected(private.url) as db:
         disturbed(theirs, db.script_flush, times=30)
@@ -270,10 +278,10 @@ def test_scripts_that_are_forgotten(private, theirs):
         assert theirs.counts() == {"complete": 600}
 
 
-def test_the_listener_is_ended(private, theirs):
+def test_killed_listener_is_replaced(private, theirs):
     """Whoever waits hears of others' news also after the connection that listens was ended."""
     theirs.wait(Channel.WORK, theirs.generation(Channel.WORK), 0.05)
-    where = told_redis(theirs._server._place.prefix, url=private.url)
+    where = redis_store_url(theirs._server.settings.prefix, url=private.url)
     with connected(private.url) as db:
         for task_id in "a", "b":
             with ThreadPoolExecutor(1) as pool:
@@ -284,7 +292,7 @@ def test_the_listener_is_ended(private, theirs):
             assert process.returncode == 0
 
 
-def test_who_is_told(storage, where):
+def test_process_subscribes_only_while_it_waits(storage, where):
     """Only who waits, or has a moment ago, is told of others' news, of the channel it waits for; its own it knows."""
 
     def listeners(channel):
@@ -309,9 +317,12 @@ def test_who_is_told(storage, where):
         )
 
 
-def test_a_server_that_does_not_come_back(tmp_path):
+def test_call_to_a_lost_server_ends_after_the_patience(tmp_path):
     """A call to a server that is gone is given up when patience is over, and works once there is one again."""
-    with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=0.2), "q")) as storage:
+    with (
+        private_server(tmp_path) as server,
+        closing(open_storage(redis_store_url(url=server.url, patience=0.2), "q")) as storage,
+    ):
         storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
         server.kill()
         for use in (storage.counts, lambda: storage.exchange((), ClaimRequest("w", 1.0, 9.0)), storage.next_due):
@@ -321,9 +332,12 @@ def test_a_server_that_does_not_come_back(tmp_path):
         assert [task.id for task in start(storage)] == ["a"]
 
 
-def test_closing_while_the_server_is_away(tmp_path):
+def test_close_ends_a_call_that_waits_for_the_server(tmp_path):
     """Who waits for a server to come back waits no longer once the store is closed."""
-    with a_server(tmp_path) as server, closing(open_storage(told_redis(url=server.url, patience=PATIENCE), "q")) as it:
+    with (
+        private_server(tmp_path) as server,
+        closing(open_storage(redis_store_url(url=server.url, patience=PATIENCE), "q")) as it,
+    ):
         it.counts()
         server.kill()
         with ThreadPoolExecutor(1) as pool:
@@ -333,10 +347,10 @@ def test_closing_while_the_server_is_away(tmp_path):
                 waiting.result(PATIENCE / 2)
 
 
-def test_a_server_that_is_a_replica_for_a_while(private, theirs):
+def test_call_waits_for_a_server_that_is_a_replica(private, theirs):
     """A server that takes no writes, as in the midst of a failover, is waited for; who has no patience is told."""
     theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)
-    hasty = told_redis(theirs._server._place.prefix, url=private.url, patience=0)
+    hasty = redis_store_url(theirs._server.settings.prefix, url=private.url, patience=0)
     with connected(private.url) as db, closing(open_storage(hasty, "default")) as other, ThreadPoolExecutor(1) as pool:
         db.replicaof("127.0.0.1", "1")
         with pytest.raises(StorageUnavailable, match=r"READONLY .*nothing was changed, it can be tried again"):
@@ -348,28 +362,28 @@ def test_a_server_that_is_a_replica_for_a_while(private, theirs):
         assert [task.id for task in waiting.result(PATIENCE)] == ["a"]
 
 
-def test_a_connection_of_old(storage, monkeypatch):
+def test_old_connection_gets_a_new_name(storage, monkeypatch):
     """A connection that is kept for long gets a new name now and then: its answers are not taken for those of one that is gone."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     (line,) = storage._server._free
-    before = line.slot
-    monkeypatch.setattr("lifecycle.storage.redis.server.AGES", -1.0)
+    before = line.name
+    monkeypatch.setattr("lifecycle.storage.redis.server.CONNECTION_NAME_SECONDS", -1.0)
     assert [task.id for task in start(storage)] == ["a"]
-    assert line.slot not in ("", before)
+    assert line.name not in ("", before)
 
 
 # Forks -------------------------------------------------------------------------------------------------------------
 
 
-@forking
+@ignore_fork_warning
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("first", ["parent", "child"])
-def test_fork(storage, where, watched, first):
+def test_parent_and_child_go_on_after_a_fork(storage, where, watched, first):
     """After a fork parent and child go on with the same store, each on connections of its own, also once one is gone."""
-    parted(storage, where, watched, first)
+    check_writes_after_fork(storage, where, watched, first)
 
 
-@forking
-def test_fork_at_any_moment(storage):
+@ignore_fork_warning
+def test_fork_beside_busy_threads(storage):
     """A fork while other threads write and wait leaves child and parent a store that works."""
-    beside_threads(storage)
+    check_forks_beside_threads(storage)

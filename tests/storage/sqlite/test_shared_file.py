@@ -8,7 +8,17 @@ from collections import Counter
 from statistics import median
 
 import pytest
-from support.processes import LONG, PATIENCE, PROGRAMS, end, environment, opened, settled, states, until
+from support.processes import (
+    LONG,
+    PATIENCE,
+    PROGRAMS,
+    consumer_group,
+    environment,
+    settled,
+    states,
+    stop_process,
+    until,
+)
 from support.profiles import examples
 
 from lifecycle import TaskQueue
@@ -18,10 +28,10 @@ PROMPT_SECONDS = 0.4
 
 
 @pytest.fixture
-def works(tmp_path):
+def group(tmp_path):
     """Yield consumers of `programs/tally.py`."""
-    with opened(tmp_path, "tally", lease=LONG) as works:
-        yield works
+    with consumer_group(tmp_path, "tally", lease=LONG) as group:
+        yield group
 
 
 @pytest.fixture
@@ -52,32 +62,32 @@ def program(tmp_path):
     assert "".join(errors) == ""
 
 
-def test_two_producers_and_two_consumers_share_a_file(works, program):
+def test_two_producers_and_two_consumers_share_a_file(group, program):
     """Two producers and two consumers share a file: no error, each task runs once, each result reaches its producer."""
-    producers = [program("tally", first, 500, env=works.environment()) for first in (0, 500)]
+    producers = [program("tally", first, 500, env=group.environment()) for first in (0, 500)]
     for _ in range(2):
-        works.hire("-w", "2", "-q")
+        group.start_consumer("-w", "2", "-q")
     for producer in producers:
-        works.wire.wait_for(pid=producer.pid, note="ready")
+        group.events.wait_for(pid=producer.pid, note="ready")
     for producer in producers:
         producer.stdin.write(b"go\n")
         producer.stdin.flush()
     for producer in producers:
-        assert works.wire.wait_for(pid=producer.pid, note="done")["right"]
+        assert group.events.wait_for(pid=producer.pid, note="done")["right"]
         assert producer.wait(PATIENCE) == 0
-    for consumer in works.consumers:
-        assert end(consumer) == 0
-    assert works.logs() == ""
-    assert Counter((works.folder / "tally").read_text().split()) == Counter(map(str, range(1000)))
-    assert Counter(task.state for task in works.queue.tasks(limit=2000)) == {"complete": 1000}
-    results = [works.queue.handle(task.id) for task in works.queue.tasks(limit=2000)]
+    for consumer in group.consumers:
+        assert stop_process(consumer) == 0
+    assert group.logs() == ""
+    assert Counter((group.folder / "tally").read_text().split()) == Counter(map(str, range(1000)))
+    assert Counter(task.state for task in group.queue.tasks(limit=2000)) == {"complete": 1000}
+    results = [group.queue.handle(task.id) for task in group.queue.tasks(limit=2000)]
     assert {states(result) for result in results} == {"queued executing complete"}
 
 
-def test_commits_of_other_programs_wake_workers_and_callers(works):
+def test_commits_of_other_programs_wake_workers_and_callers(group):
     """A task enqueued by another program wakes a worker, and a result of another program wakes a caller."""
-    works.hire("-w", "2")
-    now = works.tasks.now
+    group.start_consumer("-w", "2")
+    now = group.tasks.now
     first = now()
     assert first.get(timeout=PATIENCE)
     started, came = [], []
@@ -91,24 +101,24 @@ def test_commits_of_other_programs_wake_workers_and_callers(works):
     assert median(came) < PROMPT_SECONDS
 
 
-def test_caller_may_wait_before_there_is_a_consumer(works, program):
+def test_caller_may_wait_before_there_is_a_consumer(group, program):
     """A caller that waits while there is no consumer gets its result once a consumer has run the task."""
-    producer = program("tally", 0, 1, env=works.environment())
-    works.wire.wait_for(pid=producer.pid, note="ready")
+    producer = program("tally", 0, 1, env=group.environment())
+    group.events.wait_for(pid=producer.pid, note="ready")
     producer.stdin.write(b"go\n")
     producer.stdin.flush()
-    until(lambda: works.queue.counts()["queued"], "the task")
-    works.hire()
-    assert works.wire.wait_for(pid=producer.pid, note="done")["right"]
+    until(lambda: group.queue.counts()["queued"], "the task")
+    group.start_consumer()
+    assert group.events.wait_for(pid=producer.pid, note="done")["right"]
     assert producer.wait(PATIENCE) == 0
 
 
-def test_consumer_creates_a_missing_file(works):
+def test_consumer_creates_a_missing_file(group):
     """A consumer creates a missing file, and runs tasks that are enqueued later."""
-    assert not works.file.exists()
-    works.hire()
-    assert works.file.exists()
-    assert settled(works.queue, works.tasks.count(7)) == ["complete"]
+    assert not group.file.exists()
+    group.start_consumer()
+    assert group.file.exists()
+    assert settled(group.queue, group.tasks.count(7)) == ["complete"]
 
 
 def test_programs_may_create_the_file_at_the_same_moment(tmp_path, program):
@@ -129,14 +139,14 @@ def test_programs_may_create_the_file_at_the_same_moment(tmp_path, program):
         queue.close()
 
 
-def test_queues_of_one_file_do_not_see_each_other(works):
+def test_queues_of_one_file_do_not_see_each_other(group):
     """Queues of different names share a file without seeing each other's tasks."""
-    other = TaskQueue(works.url, name="other")
+    other = TaskQueue(group.url, name="other")
     unseen = other.task(name="tally.count")(lambda number: number)(1)
-    works.hire()
-    seen = works.tasks.count(2)
-    assert settled(works.queue, seen) == ["complete"]
+    group.start_consumer()
+    seen = group.tasks.count(2)
+    assert settled(group.queue, seen) == ["complete"]
     assert states(unseen) == "queued"
-    assert [task.id for task in works.queue.tasks()] == [seen.id]
+    assert [task.id for task in group.queue.tasks()] == [seen.id]
     assert [task.id for task in other.tasks()] == [unseen.id]
     other.close()

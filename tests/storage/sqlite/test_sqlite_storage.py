@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from support.forks import Fork, forking
+from support.forks import Fork, ignore_fork_warning
 from support.stores import PRODUCER, opening, rows, settlement, start
 
 from lifecycle.core.policies import Revocation
@@ -47,7 +47,7 @@ def storage(opened):
 # Forks -----------------------------------------------------------------------------------------------------------
 
 
-@forking
+@ignore_fork_warning
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("first", ["parent", "child"])
 def test_parent_and_child_use_one_store_after_a_fork(opened, watched, first):
@@ -68,7 +68,7 @@ def test_parent_and_child_use_one_store_after_a_fork(opened, watched, first):
     if first == "child":
         assert child.step()
         assert child.step()
-        assert child.over()
+        assert child.wait()
         write("parent, later")
         storage.close()
     else:
@@ -76,12 +76,12 @@ def test_parent_and_child_use_one_store_after_a_fork(opened, watched, first):
         assert child.step()
         assert sorted(task.id for task in opened().tasks()) == ["before", "child", "child, later", "parent"]
         assert child.step()
-        assert child.over()
+        assert child.wait()
     there = {"before", "child", "parent", f"{'parent' if first == 'child' else 'child'}, later"}
     assert {task.id for task in opened().tasks()} == there
 
 
-@forking
+@ignore_fork_warning
 def test_fork_during_writes_and_waits_leaves_both_stores_usable(storage):
     """After a fork while other threads write and wait, the store works in parent and child."""
     stop = threading.Event()
@@ -105,7 +105,7 @@ def test_fork_during_writes_and_waits_leaves_both_stores_usable(storage):
         for n in range(10):
             child = Fork(lambda n=n: storage.enqueue([Task(f"child-{n}", "add")], 1.0, PRODUCER))
             assert child.step()
-            assert child.over()
+            assert child.wait()
         stop.set()
         waiting.result()
         written = sum(thread.result() for thread in threads)

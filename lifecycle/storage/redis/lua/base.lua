@@ -1,4 +1,4 @@
--- What all scripts that write have in common: the table, the sets, how news and answers are given.
+-- Common to all scripts that write: the table, deferred changes of sets, notifications, and answers that are kept.
 
 local KINDS = {$KINDS}
 
@@ -6,10 +6,10 @@ local function allowed(source, target)
   return string.find("$STEPS", "|" .. source .. ">" .. target .. "|", 1, true) ~= nil
 end
 
--- Changes of the sets, gathered so that those of many tasks are one command for each set.
-local put, drop, take = {}, {}, {}
+-- Changes of sets, collected so that the changes of many tasks are one command for each set.
+local zadds, zrems, sadds = {}, {}, {}
 
-local function later(changes, key, a, b)
+local function defer(changes, key, a, b)
   local list = changes[key]
   if not list then
     changes[key] = {a, b}
@@ -22,42 +22,43 @@ end
 local function write(command, changes)
   for key, list in pairs(changes) do
     for from = 1, #list, 4000 do
-      call(command, P .. key, unpack(list, from, math.min(from + 3999, #list)))
+      call(command, prefix .. key, unpack(list, from, math.min(from + 3999, #list)))
     end
   end
 end
 
--- The channels that there is news for.
-local news = {}
-
 local function flush()
-  if next(drop) then write("ZREM", drop) end
-  if next(put) then write("ZADD", put) end
-  if next(take) then write("SADD", take) end
-  drop, put, take = {}, {}, {}
+  if next(zrems) then write("ZREM", zrems) end
+  if next(zadds) then write("ZADD", zadds) end
+  if next(sadds) then write("SADD", sadds) end
+  zrems, zadds, sadds = {}, {}, {}
 end
 
--- Have whoever waits look. Who calls knows by itself, and says how often it listens: perhaps nobody else does. (News that
--- are lost as a connection ends are made good for by whoever waits: it looks again after a few seconds.)
-local function tell(channel, by, own)
-  local name = P .. ":" .. channel
-  if own < 0 or call("PUBSUB", "NUMSUB", name)[2] > own then call("PUBLISH", name, by) end
+-- The channels on which subscribers are notified after this call.
+local changed = {}
+
+-- Notify the subscribers of a channel. The calling process needs no message: nothing is published if its own
+-- subscriptions (`own`; negative: unknown) are the only ones. A subscriber whose connection ends misses messages, and
+-- therefore looks again every few seconds.
+local function publish(channel, process, own)
+  local name = prefix .. ":" .. channel
+  if own < 0 or call("PUBSUB", "NUMSUB", name)[2] > own then call("PUBLISH", name, process) end
 end
 
--- Calls are numbered, so that one whose answer was lost can be made again: it gets the answer that was lost, and one that
--- was given up meanwhile comes too late.
-local function once(body)
-  local slot, number = A[1], A[2]
-  local last = call("HGET", P .. ":answers", slot)
+-- Run an operation once. Calls are numbered for each connection. If the answer to a call was lost, the same call gets
+-- the same answer again. If the client gave the call up meanwhile (resolve.lua), the call changes nothing.
+local function once(operation)
+  local slot, number = args[1], args[2]
+  local last = call("HGET", prefix .. ":answers", slot)
   if last and number <= tonumber(string.sub(last, 1, 16)) then
     if number < tonumber(string.sub(last, 1, 16)) or #last == 16 then return redis.error_reply("LATE") end
     return cmsgpack.unpack(string.sub(last, 17))
   end
-  local answer = body()
+  local answer = operation()
   flush()
-  if news.work then tell("work", A[3][1], A[3][2]) end
-  if news.outcome then tell("outcome", A[3][1], A[3][3]) end
-  answer = {(news.work and 1 or 0) + (news.outcome and 2 or 0), answer}
-  call("HSET", P .. ":answers", slot, string.format("%016d", number) .. cmsgpack.pack(answer))
+  if changed.work then publish("work", args[3][1], args[3][2]) end
+  if changed.outcome then publish("outcome", args[3][1], args[3][3]) end
+  answer = {(changed.work and 1 or 0) + (changed.outcome and 2 or 0), answer}
+  call("HSET", prefix .. ":answers", slot, string.format("%016d", number) .. cmsgpack.pack(answer))
   return answer
 end

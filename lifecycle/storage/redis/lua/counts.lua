@@ -1,7 +1,7 @@
--- How many tasks are in each of some states.
+-- Number of tasks in each of the given states.
 local counts = {}
-for n, state in ipairs(A[1]) do
+for n, state in ipairs(args[1]) do
   local running = string.find("$RUNNING", "|" .. state .. "|", 1, true)
-  counts[n] = call("ZCARD", P .. (running and ":running" or ":state:" .. state))
+  counts[n] = call("ZCARD", prefix .. (running and ":running" or ":state:" .. state))
 end
 return counts

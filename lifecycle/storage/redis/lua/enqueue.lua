@@ -1,17 +1,20 @@
--- New tasks, all or none: {1, places} or {0, an id that is taken}.
-local births = A[4]
+-- Insert new tasks, all or none: {1, sequence numbers}, or {0, an id that is taken}.
+local new_tasks = args[4]
 
-for _, born in ipairs(births) do
-  if not allowed("", born[4][1]) then return redis.error_reply("ILLEGAL no task is born " .. born[4][1]) end
+for _, new_task in ipairs(new_tasks) do
+  if not allowed("", new_task[4][1]) then
+    return redis.error_reply("ILLEGAL no task is born " .. new_task[4][1])
+  end
 end
 
 return once(function()
   local taken = {}
-  for _, born in ipairs(births) do
-    if taken[born[1]] or call("EXISTS", P .. ":task:" .. born[1]) == 1 then return {0, born[1]} end
-    taken[born[1]] = true
+  for _, new_task in ipairs(new_tasks) do
+    local id = new_task[1]
+    if taken[id] or call("EXISTS", prefix .. ":task:" .. id) == 1 then return {0, id} end
+    taken[id] = true
   end
-  local places = {}
-  for n, born in ipairs(births) do places[n] = bear(born) end
-  return {1, places}
+  local numbers = {}
+  for n, new_task in ipairs(new_tasks) do numbers[n] = insert_task(new_task) end
+  return {1, numbers}
 end)

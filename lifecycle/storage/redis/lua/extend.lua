@@ -1,28 +1,28 @@
--- Prolong all that some workers hold, tasks and locks; how many tasks.
+-- Prolong the leases of certain workers, on tasks and locks; return the number of tasks.
 return once(function()
-  local workers, till, count = {}, A[5], 0
-  for _, worker in ipairs(A[4]) do
+  local workers, lease_end, count = {}, args[5], 0
+  for _, worker in ipairs(args[4]) do
     if not workers[worker] then
       workers[worker] = true
-      for _, id in ipairs(call("SMEMBERS", P .. ":worker:" .. worker)) do
-        local row = load(id, true)
+      for _, id in ipairs(call("SMEMBERS", prefix .. ":worker:" .. worker)) do
+        local row = load_row(id, true)
         if row and row.lease and row.worker == worker then
-          row.lease = till
-          later(put, KINDS[row.state] == "running" and ":running" or ":kept", till, entry(row))
-          call("HSET", P .. ":task:" .. id, "at", packed(row))
+          row.lease = lease_end
+          defer(zadds, KINDS[row.state] == "running" and ":running" or ":kept", lease_end, set_entry(row))
+          call("HSET", prefix .. ":task:" .. id, "at", pack_row(row))
           count = count + 1
         else
-          call("SREM", P .. ":worker:" .. worker, id)
+          call("SREM", prefix .. ":worker:" .. worker, id)
         end
       end
     end
   end
-  local locks = call("HGETALL", P .. ":locks")
+  local locks = call("HGETALL", prefix .. ":locks")
   for n = 1, #locks, 2 do
     local lock = cmsgpack.unpack(locks[n + 1])
     if lock[3] and workers[lock[3]] then
-      lock[2] = till
-      call("HSET", P .. ":locks", locks[n], cmsgpack.pack(lock))
+      lock[2] = lease_end
+      call("HSET", prefix .. ":locks", locks[n], cmsgpack.pack(lock))
     end
   end
   return count

@@ -1,11 +1,11 @@
--- Free these locks, or all; how many there were.
+-- Free the locks with these names, or all locks; return the number of locks.
 return once(function()
-  if A[4] then
+  if args[4] then
     local count = 0
-    for _, name in ipairs(A[4]) do count = count + call("HDEL", P .. ":locks", name) end
+    for _, name in ipairs(args[4]) do count = count + call("HDEL", prefix .. ":locks", name) end
     return count
   end
-  local count = call("HLEN", P .. ":locks")
-  call("DEL", P .. ":locks")
+  local count = call("HLEN", prefix .. ":locks")
+  call("DEL", prefix .. ":locks")
   return count
 end)

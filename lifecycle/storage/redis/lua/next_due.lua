@@ -1,4 +1,4 @@
--- Whether something is ready; when something is due, or a hold ends.
-local due = call("ZRANGE", P .. ":due", 0, 0, "WITHSCORES")[2]
-local kept = call("ZRANGE", P .. ":kept", 0, 0, "WITHSCORES")[2]
-return {call("ZCARD", P .. ":ready"), due or false, kept or false}
+-- {number of ready tasks, earliest due time or false, earliest end of a hold or false}
+local due = call("ZRANGE", prefix .. ":due", 0, 0, "WITHSCORES")[2]
+local kept = call("ZRANGE", prefix .. ":kept", 0, 0, "WITHSCORES")[2]
+return {call("ZCARD", prefix .. ":ready"), due or false, kept or false}

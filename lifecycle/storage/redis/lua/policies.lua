@@ -1,7 +1,7 @@
--- The rules of `lifecycle.policies` as a script needs them, which cannot ask Python in the midst of a call. They decide
--- nothing else than those: a test holds the two equal. What starts with a dollar is filled in from the table.
+-- Three functions of `lifecycle.core.policies`, since a script cannot call Python while it runs; tests hold them equal.
+-- Names that start with a dollar are filled in from the table.
 --
--- A revocation is {until or nil, once}; a row is what `load` in moves.lua makes.
+-- A revocation is {until or nil, once}; a row has the fields that `load_row` in moves.lua returns.
 
 local function holds(revocation, at)
   return revocation[1] == nil or at < revocation[1]
@@ -11,7 +11,7 @@ local function revoked_when_due(row, own, now)
   return own ~= nil and holds(own, (row.eta and row.eta > now) and row.eta or now)
 end
 
--- The rank, or else the moment when it gets one.
+-- The rank of a waiting task, or nil and the time when the task gets one.
 local function visibility(row, own, now)
   if revoked_when_due(row, own, now) then
     return $REVOKED_RANK, nil
@@ -24,7 +24,7 @@ local function visibility(row, own, now)
   return nil, due
 end
 
--- The trigger, or nil to let it wait on.
+-- The trigger that a claim applies to a waiting task; nil: the task waits on.
 local function admit(row, own, of_function, now)
   if row.expires and row.expires <= now then return "$EXPIRE" end
   if revoked_when_due(row, own, now) then return "$REVOKE" end
@@ -35,8 +35,8 @@ local function admit(row, own, of_function, now)
   return "$START"
 end
 
--- What a worker that is gone has left: the path.
-local function recovery(row, max_interruptions)
+-- The path of a running task whose worker is gone.
+local function recovery_path(row, max_interruptions)
   if row.canceling then return {"$CANCEL"} end
   if row.interruptions + 1 > max_interruptions then return {"$INTERRUPT"} end
   return {"$INTERRUPT", "$RECOVER"}

@@ -1,15 +1,16 @@
--- Delete tasks that came to rest before a moment, the oldest first; how many.
+-- Delete tasks that came to rest before a moment, oldest first; return the number of tasks.
 return once(function()
-  local gone = call("ZRANGEBYSCORE", P .. ":ended", "-inf", "(" .. string.format("%.17g", A[4]), "LIMIT", 0, A[5])
-  for _, found in ipairs(gone) do
-    local id = string.sub(found, 17)
-    local row = load(id, true)
+  local before = "(" .. string.format("%.17g", args[4])
+  local entries = call("ZRANGEBYSCORE", prefix .. ":ended", "-inf", before, "LIMIT", 0, args[5])
+  for _, entry in ipairs(entries) do
+    local id = string.sub(entry, 17)
+    local row = load_row(id, true)
     for state in string.gmatch(row and "|" .. row.state .. "|" or "$STORED", "[^|]+") do
-      later(drop, ":state:" .. state, id)
+      defer(zrems, ":state:" .. state, id)
     end
-    later(drop, ":ended", found)
-    call("UNLINK", P .. ":task:" .. id)
-    call("HDEL", P .. ":revocations", "t" .. id)
+    defer(zrems, ":ended", entry)
+    call("UNLINK", prefix .. ":task:" .. id)
+    call("HDEL", prefix .. ":revocations", "t" .. id)
   end
-  return #gone
+  return #entries
 end)

@@ -1,11 +1,11 @@
--- Stop holding waiting tasks: for each, whether it was still held.
+-- Stop holding waiting tasks; for each task 1, or 0 if the caller did not hold the task any more.
 return once(function()
   local freed = {}
-  for n, known in ipairs(A[4]) do
-    local row = load(known[1])
-    local free = same(row, known) and row.lease and KINDS[row.state] == "waiting"
+  for n, fence in ipairs(args[4]) do
+    local row = load_row(fence[$FENCE_ID])
+    local free = fence_matches(row, fence) and row.lease and KINDS[row.state] == "waiting"
     if free then
-      let_go(row, A[5])
+      make_claimable(row, args[5])
       flush()
     end
     freed[n] = free and 1 or 0

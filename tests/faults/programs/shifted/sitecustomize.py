@@ -1,6 +1,6 @@
-"""A host whose clock is wrong: in processes that find this on their path the time is off by ``CLOCK_SHIFT`` seconds.
+"""Wrong clock: in each process with this module on its path the time is off by ``CLOCK_SHIFT`` seconds.
 
-The interpreter imports it by itself, before anything else has a name of the clock's.
+The interpreter imports this module by itself, before any other module imports the clock.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The consumers of a trial: real processes, which are hired, killed, frozen and sent home."""
+"""Consumers of a trial, as processes that are started, killed, frozen and stopped."""
 
 import json
 import os
@@ -11,33 +11,33 @@ from pathlib import Path
 import psutil
 from support.processes import PATIENCE, environment, until
 
-__all__ = ["PROGRAMS", "Crew", "Member"]
+__all__ = ["PROGRAMS", "ConsumerProcess", "Consumers"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 AWAY, BACK = "the store cannot be used", "the store can be used again"
 UP = " workers on queue "
 REFUSED = ("another worker has taken it over", "was taken over by another worker")
-"""What a consumer logs of an outcome that came too late."""
+"""Texts of the log for a refused outcome."""
 
 
-class Member:
-    """A consumer."""
+class ConsumerProcess:
+    """One consumer of a trial."""
 
     def __init__(self, number: int, kind: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.number, self.kind, self.process, self.log = number, kind, process, log
 
     @property
     def alive(self) -> bool:
-        """Has it not ended?"""
+        """True until the process has ended."""
         return self.process.poll() is None
 
     @property
     def up(self) -> bool:
-        """Has it begun, and does it heed signals?"""
-        return bool(self.said(UP))
+        """True once the consumer runs and handles signals."""
+        return bool(self.count_in_log(UP))
 
     def all(self) -> list[psutil.Process]:
-        """Its processes, its own first, as far as they live."""
+        """Return the living processes: the consumer first, then its workers."""
         try:
             first = psutil.Process(self.process.pid)
             return [first, *first.children(recursive=True)]
@@ -45,17 +45,17 @@ class Member:
             return []
 
     def kill(self) -> None:
-        """`kill -9`: of the consumer, not of its workers."""
+        """Kill the consumer with SIGKILL, but not its workers."""
         self.process.kill()
         self.process.wait()
 
-    def said(self, *texts: str) -> int:
-        """How often one of these texts is in its log."""
+    def count_in_log(self, *texts: str) -> int:
+        """Return how often these texts are in the log."""
         log = self.log.read_text(errors="replace")
         return sum(log.count(text) for text in texts)
 
     def freeze(self, file: str | None = None) -> None:
-        """``SIGSTOP`` for all its processes, at a moment when they do not keep `file` locked: nobody else could write."""
+        """Stop all processes with SIGSTOP, at a moment when none holds a lock of the SQLite file `file`."""
         while True:
             for one in self.all():
                 one.send_signal(signal.SIGSTOP)
@@ -65,13 +65,13 @@ class Member:
             self.thaw()
 
     def thaw(self) -> None:
-        """``SIGCONT``."""
+        """Continue all processes with SIGCONT."""
         for one in self.all():
             one.send_signal(signal.SIGCONT)
 
 
 def _free(file: str) -> bool:
-    """Can one write to this SQLite file?"""
+    """Return whether this SQLite file can be written now."""
     db = sqlite3.connect(file, timeout=0.1, isolation_level=None)
     try:
         db.execute("begin immediate")
@@ -83,47 +83,49 @@ def _free(file: str) -> bool:
     return True
 
 
-class Crew:
-    """All consumers that a trial has had."""
+class Consumers:
+    """All consumers of a trial, also those that have ended."""
 
     def __init__(self, folder: Path, setting: dict[str, object]) -> None:
-        """`setting`: what `programs/work.py` is told."""
+        """`setting`: of `programs/work.py`."""
         self.folder, self.setting = folder, setting
-        self.members: list[Member] = []
+        self.members: list[ConsumerProcess] = []
 
-    def hire(self, kind: str = "thread", workers: int = 2, *, shift: float | None = None, **setting: object) -> Member:
+    def start(
+        self, kind: str = "thread", workers: int = 2, *, shift: float | None = None, **setting: object
+    ) -> ConsumerProcess:
         """Start a consumer; its clock is off by `shift` seconds."""
         number = len(self.members) + 1
         log = self.folder / f"consumer-{number}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "lifecycle", "run", "work:queue", "-k", kind, "-w", str(workers)],
-                env=told(self.setting | setting, shift) | {"FAULTS_MEMBER": str(number)},
+                env=process_environment(self.setting | setting, shift) | {"FAULTS_MEMBER": str(number)},
                 cwd=self.folder,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
-        self.members.append(Member(number, kind, process, log))
+        self.members.append(ConsumerProcess(number, kind, process, log))
         return self.members[-1]
 
     @property
-    def alive(self) -> list[Member]:
-        """Those that have not ended."""
+    def alive(self) -> list[ConsumerProcess]:
+        """Consumers that have not ended."""
         return [member for member in self.members if member.alive]
 
-    def said(self, *texts: str) -> int:
-        """How often one of these texts is in anybody's log."""
-        return sum(member.said(*texts) for member in self.members)
+    def count_in_log(self, *texts: str) -> int:
+        """Return how often these texts are in the logs."""
+        return sum(member.count_in_log(*texts) for member in self.members)
 
     def drain(self) -> list[str]:
-        """Send all home once they have finished; what is wrong with how they went."""
+        """Stop all consumers once their tasks have finished; return the faults of their ends."""
         faults = []
-        going = self.alive
-        for member in going:
+        stopping = self.alive
+        for member in stopping:
             until(lambda member=member: member.up or not member.alive, f"consumer {member.number}")
             member.process.send_signal(signal.SIGINT)
-        for member in going:
+        for member in stopping:
             try:
                 code = member.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -133,15 +135,15 @@ class Crew:
         return faults
 
     def tracebacks(self) -> list[str]:
-        """Consumers that have logged what nobody has thought of."""
+        """Return a sentence for each consumer that has logged a traceback."""
         return [
             f"consumer {member.number} ({member.kind}) logged a traceback: {_excerpt(member.log)}"
             for member in self.members
-            if member.said("Traceback")
+            if member.count_in_log("Traceback")
         ]
 
     def close(self) -> None:
-        """Nobody is left, and nobody's children."""
+        """Kill all consumers and their workers."""
         for member in self.members:
             try:
                 os.killpg(member.process.pid, signal.SIGKILL)
@@ -151,13 +153,13 @@ class Crew:
 
 
 def _excerpt(log: Path) -> str:
-    """The first traceback's last line."""
+    """Return the last line of the first traceback in a log."""
     rest = log.read_text(errors="replace").partition("Traceback")[2].splitlines()[1:]
     return next((line.strip() for line in rest if line and not line.startswith((" ", "\t"))), "?")
 
 
-def told(setting: dict[str, object], shift: float | None = None) -> dict[str, str]:
-    """The environment of a process that imports `programs/work.py`."""
+def process_environment(setting: dict[str, object], shift: float | None = None) -> dict[str, str]:
+    """Return the environment of a process that imports `programs/work.py`, with its clock off by `shift` seconds."""
     env = environment(FAULTS=json.dumps(setting))
     paths = [str(PROGRAMS), *([str(PROGRAMS / "shifted")] if shift is not None else []), env["PYTHONPATH"]]
     return env | {"PYTHONPATH": os.pathsep.join(paths), "CLOCK_SHIFT": str(shift or 0.0)}
