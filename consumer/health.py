@@ -1,4 +1,4 @@
-"""A consumer's health, as an orchestrator asks for it: the readiness file, and the address of the health server."""
+"""A consumer's health for orchestrators: the report, the readiness file, and the address of the health server."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ class ReadyFile:
             path.parent.stat()
             path.unlink(missing_ok=True)  # left by a consumer that was killed
         except OSError as error:
-            raise ConfigurationError(f"the readiness file cannot be made: {error}") from None
+            raise ConfigurationError(f"ready_file={str(path)!r}: the readiness file cannot be made: {error}") from None
 
     def report(self, health: Health) -> None:
         """Write or remove the file."""

@@ -1,4 +1,4 @@
-"""The handlers of this process's signals. A process that it forks (of a task, say) inherits none of them."""
+"""Handlers of operating system signals, set and restored in pairs. A forked child process does not inherit them."""
 
 import os
 import signal
@@ -7,56 +7,58 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Final
 
-__all__ = ["Handler", "give_back", "take"]
+__all__ = ["Handler", "restore_handlers", "set_handler"]
 
 Handler = Callable[[int, FrameType | None], object] | int | None
-"""As `signal.getsignal` has it."""
+"""The values that `signal.getsignal` returns; ``None``: a handler that was not set from Python."""
 
-_before: Final[dict[int, list[Handler]]] = {}
-"""Signal → what it did before each `take` that holds it, the outermost first."""
-_mask = threading.local()
+_previous_handlers: Final[dict[int, list[Handler]]] = {}
+"""Signal → the handler before each `set_handler` that is in effect, outermost first."""
+_forking_thread = threading.local()
+"""`mask`: the thread's signal mask before a fork."""
 
 
-def take(
-    numbers: Iterable[int], handler: Callable[[int, FrameType | None], object], before: Mapping[int, Handler]
+def set_handler(
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], object], previous: Mapping[int, Handler]
 ) -> None:
-    """Handle these signals until `give_back`: then they do what stands in `before`. In the main thread.
+    """Set the handler of these signals until `restore_handlers`. Call both only in the main thread.
 
-    One `take` may stand in another; after a fork, they do what stands in the outermost one's `before`.
+    `previous`: signal → the handler to restore. Calls may be nested: a forked child gets the outermost call's
+    previous handlers.
     """
     for number in numbers:
-        _before.setdefault(number, []).append(before[number])
+        _previous_handlers.setdefault(number, []).append(previous[number])
         signal.signal(number, handler)
 
 
-def give_back(numbers: Iterable[int]) -> None:
-    """Have these signals do what they did before. In the main thread."""
+def restore_handlers(numbers: Iterable[int]) -> None:
+    """Restore the handlers that these signals had before the last `set_handler`."""
     for number in numbers:
-        _set(number, _before[number].pop())
-        if not _before[number]:
-            del _before[number]
+        _restore(number, _previous_handlers[number].pop())
+        if not _previous_handlers[number]:
+            del _previous_handlers[number]
 
 
-def _set(number: int, handler: Handler) -> None:
+def _restore(number: int, handler: Handler) -> None:
     signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-# A signal that comes to a child before its interpreter is ready is forgotten: it has to wait until that is done.
+# Signals are blocked during a fork: the interpreter would lose a signal that reaches the child before it is ready.
 
 
-def _block() -> None:
-    _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, list(_before))
+def _block_signals() -> None:
+    _forking_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, list(_previous_handlers))
 
 
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking_thread.mask)
 
 
-def _forget() -> None:
-    for number, handlers in _before.items():
-        _set(number, handlers[0])
-    _before.clear()
-    _unblock()
+def _restore_all() -> None:
+    for number, handlers in _previous_handlers.items():
+        _restore(number, handlers[0])
+    _previous_handlers.clear()
+    _unblock_signals()
 
 
-os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_forget)
+os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_all)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from lifecycle.consumer.os_signals import give_back, take
+from lifecycle.consumer.os_signals import restore_handlers, set_handler
 
 __all__ = ["StopRequests"]
 
@@ -54,7 +54,7 @@ class StopRequests:
             del frame
             self.request(requests[signal.Signals(number)])
 
-        take(requests, request, {number: signal.getsignal(number) for number in requests})
+        set_handler(requests, request, {number: signal.getsignal(number) for number in requests})
         # Without it a signal would be noticed only when select() returns by itself.
         descriptor = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, requests)  # the process that this one replaces has blocked them
@@ -62,7 +62,7 @@ class StopRequests:
             yield
         finally:
             signal.set_wakeup_fd(descriptor)
-            give_back(requests)
+            restore_handlers(requests)
 
     def close(self) -> None:
         """Close; a request makes no difference any more."""

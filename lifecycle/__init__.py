@@ -1,32 +1,33 @@
-"""A task queue whose every task is an explicit finite-state machine.
+"""Task queue in which every task is an explicit finite-state machine.
 
-`LIFECYCLE` is the table; a `TaskQueue` runs tasks by it. Start with the README.
+The table `LIFECYCLE` defines the states and transitions, and a `TaskQueue` moves tasks only by this table. Start with
+the README.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lifecycle.api import *  # noqa: F403 -- for type checkers; the names stand there
+    from lifecycle.api import *  # noqa: F403 -- for type checkers; `__all__` of that module lists the names
     from lifecycle.consumer.consumer import Consumer as Consumer
 
 
 def __getattr__(name: str) -> object:
-    """Import the public names when one is first used. ``lifecycle --help`` needs none; few programs need `Consumer`."""
+    """Import a public name at its first use: ``lifecycle --help`` needs none, and few programs need `Consumer`."""
     import lifecycle.api
 
-    found: object
+    value: object
     if name == "__all__":
-        found = [*lifecycle.api.__all__, "Consumer"]
+        value = [*lifecycle.api.__all__, "Consumer"]
     elif name == "Consumer":
         import lifecycle.consumer.consumer
 
-        found = lifecycle.consumer.consumer.Consumer
+        value = lifecycle.consumer.consumer.Consumer
     elif name in lifecycle.api.__all__:
-        found = getattr(lifecycle.api, name)
+        value = getattr(lifecycle.api, name)
     else:
         raise AttributeError(f"module 'lifecycle' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The public names of `lifecycle`, except `Consumer`. Users import them from there."""
+"""All public names of the package `lifecycle`, except `Consumer`. Programs import the names from `lifecycle`."""
 
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.serializer import MsgpackSerializer, PickleSerializer, Serializer

@@ -1,4 +1,4 @@
-"""What a decorated function offers: call it, schedule it, revoke it, or run it here."""
+"""Task functions: decorated functions, whose calls are enqueued, scheduled, revoked, or run locally."""
 
 import functools
 import inspect
@@ -29,51 +29,58 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 @attrs.frozen
 class Options:
-    """How the tasks of a function are treated, unless one of them says otherwise."""
+    """The options of a function's tasks; the defaults of `TaskFunction.schedule`."""
 
     retries: int
     retry: RetryPolicy
     priority: int
     expires: datetime | timedelta | float | None
-    """Seconds and a timedelta count from the call."""
+    """Latest start; a timedelta and seconds count from the call."""
     timeout: float | None
-    """Seconds."""
+    """Seconds for one attempt."""
 
 
 class TaskFunction(Generic[P, R]):
-    """A function whose calls become tasks. `call_local` is the plain function."""
+    """A function of a queue: a call enqueues a task and returns its handle. Made by `TaskQueue.task`."""
 
     def __init__(
         self, engine: Engine, function: Callable[P, object], name: str, options: Options, *, context: bool
     ) -> None:
-        """Registers the function in its queue; raises `ConfigurationError` if the name is another function's."""
+        """Register the function in its queue. Raises `ConfigurationError` if another function has the name."""
         functools.update_wrapper(self, function)
         self._engine, self.name, self.options, self._function = engine, name, options, function
         signature = _signature(function)
-        place = _place(signature, name) if context else None
-        # What callers see: the task is not theirs to pass.
+        task_position = _task_position(signature, name) if context else None
+        # The parameters for callers, who leave out the task.
         parameters = [p for p in signature.parameters.values() if not (context and p.name == "task")]
         self._signature = signature.replace(parameters=parameters)
         positional = [p for p in parameters if p.kind in _POSITIONAL]
         required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        # How many positional arguments fit without a look at the signature; most calls are of this kind.
-        simple = all(p in positional for p in required)
-        self._fits = range(len([p for p in required if p in positional]), len(positional) + 1) if simple else range(0)
-        known = engine.functions.get(name)
-        if known is not None and _origin(known.call) != _origin(function):
+        # The numbers of arguments that fit if all are positional. Most calls are so, and need no look at the signature.
+        positional_only = all(p in positional for p in required)
+        self._fitting_counts = range(len(required), len(positional) + 1) if positional_only else range(0)
+        registered = engine.functions.get(name)
+        if registered is not None and _origin(registered.call) != _origin(function):
             raise ConfigurationError(
-                f"two functions are named {name!r}, {_origin(known.call)} and {_origin(function)}: give one a name="
+                f"name={name!r}: used by two functions, {'.'.join(_origin(registered.call))} and "
+                f"{'.'.join(_origin(function))}; give one of them another name with task(name=…)"
             )
         names = tuple(p.name for p in positional)
         is_async = inspect.iscoroutinefunction(function)
-        engine.functions[name] = Function(name, function, context, is_async, names, place)
+        engine.functions[name] = Function(name, function, context, is_async, names, task_position)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
-        """Enqueue a call of the function, due at once; raises `TypeError` if the arguments do not fit it."""
+        """Enqueue a call of the function, due at once, and return its handle.
+
+        Raises `TypeError` if the arguments do not fit the function's parameters, and the errors of `TaskQueue.enqueue`.
+        """
         return self._enqueue(self._make(args, kwargs))
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Task:
-        """The task of such a call, not enqueued yet; its fields may still be changed (`TaskQueue.enqueue`)."""
+        """Return a task for a call of the function, without enqueueing the task.
+
+        Its fields may be changed until `TaskQueue.enqueue`. Raises `TypeError` if the arguments do not fit.
+        """
         return self._make(args, kwargs)
 
     def schedule(  # noqa: C901 -- one line for each option
@@ -91,12 +98,20 @@ class TaskFunction(Generic[P, R]):
         timeout: float | timedelta | None = None,
         id: str | None = None,  # noqa: A002 -- Huey's name, kept
     ) -> Result[R]:
-        """Enqueue a call for later, at `eta` or after `delay` seconds, and with options of its own.
+        """Enqueue a call that starts at `eta`, or after `delay`, or at once; return its handle.
 
-        Options that are ``None`` are the function's. With neither `eta` nor `delay` the task is due at once; a time in
-        the place of `args` is one or the other. Raises `ConfigurationError` if both are given, or an option cannot be.
+        Raises `TypeError` if the arguments do not fit, `ConfigurationError` for `eta` together with `delay` and for an
+        invalid option, and the errors of `TaskQueue.enqueue`. Durations are seconds or a timedelta.
+
+        :param args: the positional arguments. A datetime here is the `eta`, a duration is the `delay`:
+            ``add.schedule(60)``.
+        :param kwargs: the keyword arguments.
+        :param eta: the earliest start; a naive datetime means local time.
+        :param delay: time from now to the earliest start.
+        :param priority: this option and all below replace the function's own options for this call.
+        :param id: the task's id, unique in the queue; default: a new id.
         """
-        if isinstance(args, int | float | timedelta):  # as Huey has it: schedule(60)
+        if isinstance(args, int | float | timedelta):  # the short form of Huey: schedule(60)
             args, delay = None, args
         elif isinstance(args, datetime):
             args, eta = None, args
@@ -122,26 +137,36 @@ class TaskFunction(Generic[P, R]):
         return self._enqueue(task)
 
     def map(self, calls: Iterable[object]) -> list[Result[R]]:
-        """Enqueue a call for each item, all or none: a tuple is its arguments, anything else its only argument."""
+        """Enqueue a call for each item in one transaction, all or none, and return the handles.
+
+        A tuple is the positional arguments of a call; any other item is the only argument. Raises the errors of a call.
+        """
         tasks = [self._make(call if isinstance(call, tuple) else (call,), {}) for call in calls]
         self._engine.enqueue(tasks)
         return [Result(self._engine, task.id) for task in tasks]
 
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
-        """Run no task of this function: for good, until a moment (or seconds from now), or just not the next."""
+        """Revoke the function: its tasks, present and future, become `revoked` instead of starting, until `restore`.
+
+        Each task is revoked when it would start, not before.
+
+        :param revoke_until: revoke only tasks that would start before this moment: a datetime, or a timedelta or
+            seconds from now.
+        :param revoke_once: revoke only the next task.
+        """
         until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
         self._engine.revoke(self._target, Revocation(until, revoke_once))
 
     def restore(self) -> bool:
-        """Take the revocation back; False if there was none. Tasks that it stopped already stay `revoked`."""
+        """Take the revocation back; return False if there is none. Tasks in the state `revoked` stay `revoked`."""
         return self._engine.restore(self._target)
 
     def is_revoked(self) -> bool:
-        """Would a task of this function be stopped now?"""
+        """Return whether a task of this function that starts now would be revoked."""
         return self._engine.is_revoked(self._target)
 
     def call_local(self, *args: P.args, **kwargs: P.kwargs) -> object:
-        """Call the plain function here and now, with no task; what it returns (a coroutine, if it is `async`)."""
+        """Call the plain function here, without a task; return its value (a coroutine if the function is `async`)."""
         return self._function(*args, **kwargs)
 
     @property
@@ -153,8 +178,8 @@ class TaskFunction(Generic[P, R]):
         return Result(self._engine, task.id)
 
     def _make(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
-        if kwargs or len(args) not in self._fits:
-            self._check(args, kwargs)
+        if kwargs or len(args) not in self._fitting_counts:
+            self._check_arguments(args, kwargs)
         options, now = self.options, self._engine.clock.now()
         return Task(
             task_id or new_id(now),
@@ -167,8 +192,8 @@ class TaskFunction(Generic[P, R]):
             call=(args, kwargs),
         )
 
-    def _check(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        """Raise `TypeError`, as a call would, if the arguments do not fit: here, not later in some worker."""
+    def _check_arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        """Raise the `TypeError` of a plain call if the arguments do not fit: in the caller, not later in a worker."""
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -179,12 +204,13 @@ class TaskFunction(Generic[P, R]):
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """The name of a function's tasks: its module and its own.
+    """Return the default name of a function in its queue: the name of its module and its qualified name.
 
-    A module that runs as a program is called ``__main__`` there, but by its file's name in a consumer.
+    For a module that runs as a program (``__main__``) the name of its file is used, as in a consumer. Raises
+    `ConfigurationError` for a callable without a name.
     """
     if not hasattr(function, "__qualname__"):
-        raise ConfigurationError(f"{function!r} has no name of its own: give it one, task(name=…)")
+        raise ConfigurationError(f"{function!r} has no name: give it one with task(name=…)")
     module = function.__module__
     if module == "__main__":
         main = sys.modules["__main__"]
@@ -196,21 +222,25 @@ def name_of(function: Callable[..., object]) -> str:
 def _signature(function: Callable[..., object]) -> inspect.Signature:
     try:
         return inspect.signature(function)
-    except ValueError:  # some builtins tell nobody: anything may fit
+    except ValueError:  # some builtins have no signature: any arguments may fit
         kinds = {"args": inspect.Parameter.VAR_POSITIONAL, "kwargs": inspect.Parameter.VAR_KEYWORD}
         return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds.items()])
 
 
-def _place(signature: inspect.Signature, name: str) -> int | None:
-    """Where the task goes in a function that wants it; raises `ConfigurationError` if it has no place."""
+def _task_position(signature: inspect.Signature, name: str) -> int | None:
+    """Return the position of the parameter ``task``; ``None`` if the task is passed as a keyword argument.
+
+    Raises `ConfigurationError` for a function without such a parameter.
+    """
     parameters = list(signature.parameters.values())
-    for place, parameter in enumerate(parameters):
+    for position, parameter in enumerate(parameters):
         if parameter.name == "task" and parameter.kind in _POSITIONAL:
-            return place
+            return position
     if any(p.kind is p.VAR_KEYWORD or (p.name == "task" and p.kind is p.KEYWORD_ONLY) for p in parameters):
         return None
-    raise ConfigurationError(f"{name}: context=True passes the task as an argument named task; it has none")
+    raise ConfigurationError(f"{name}: context=True needs a parameter named task; add one to the function")
 
 
 def _origin(function: Callable[..., object]) -> tuple[str, str]:
+    """Return the module and the qualified name of a function."""
     return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))

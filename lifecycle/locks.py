@@ -1,4 +1,4 @@
-"""Locks: one holder at a time, on every host that shares the store."""
+"""Named locks: one holder at a time, among all hosts that share the store."""
 
 import functools
 import inspect
@@ -21,57 +21,54 @@ R = TypeVar("R")
 
 
 class TaskLock:
-    """A context manager, and a decorator. Not re-entrant: whoever holds it and asks again is told that it is taken.
+    """A named lock: a context manager and a decorator. Made by `TaskQueue.lock_task`.
 
-    Taken in a task, it is freed when the attempt ends, however it ends; a killed worker's locks go with its lease.
-    Taken elsewhere, this process keeps it alive while it lives. With a `ttl` it is free after so many seconds, whoever
-    holds it and whatever they do.
+    The holder is a thread, or a task if the lock is acquired inside a task. The lock is not re-entrant: a second
+    acquisition by the holder fails like any other.
+
+    A task's lock is freed when its attempt ends, in any way; if its worker is killed, when the worker's lease lapses.
+    Outside a task the process keeps its lock until the release, or until the process ends. With a `ttl` the lock is
+    free after that time, even if its holder still runs.
     """
 
     def __init__(self, engine: Engine, name: str, ttl: float | None = None) -> None:
-        """`ttl`: seconds; ``None``: as long as it is held by somebody alive."""
+        """`ttl`: seconds after which the lock is free; ``None``: free when its holder ends."""
         self._engine, self.name, self._ttl = engine, name, ttl
-        # Whose hold it is: threads may share the object, and a ttl may end while one of them still thinks it holds.
-        self._held: dict[tuple[int, str | None], str] = {}
+        self._owners: dict[tuple[int, str | None], str] = {}
+        """Holder → owner, the random id of one acquisition in the store. Threads may share this object, and with a
+        `ttl` two of them may believe that they hold the lock."""
 
     @shielded
     def acquire(self) -> bool:
-        """Take it; False if somebody has it. Give it back with `release`."""
+        """Acquire the lock without waiting; return False if the lock is held already. Raises `StorageError`."""
         engine, task = self._engine, current_task.get()
         now = engine.clock.now()
         owner = os.urandom(12).hex()
-        # In a task it lives and dies with the lease of the worker, elsewhere with this process's heartbeat.
+        # The heartbeat of this worker extends a task's lock, and the heartbeat of the process extends any other.
         keeper = None if self._ttl is not None else task.worker if task is not None else engine.process_name()
         until = now + (engine.lease if self._ttl is None else self._ttl)
         lock = Lock(self.name, owner, until, keeper, task.id if task is not None else None)
         try:
-            taken = engine.storage.lock(lock, now)
-        except StorageError:  # it may have been taken all the same
+            acquired = engine.storage.lock(lock, now)
+        except StorageError:  # the store may have locked all the same
             self._defer_unlock(owner)
             raise
-        if taken:
-            self._let_go()  # of a hold that somebody has flushed under its feet
-            self._held[self._whose()] = owner
+        if acquired:
+            self._forget_owner()  # left from an acquisition whose lock was flushed since
+            self._owners[_holder()] = owner
             if task is not None:
                 engine.held_locks.setdefault(task.id, []).append((self.name, owner))
             elif self._ttl is None:
                 engine.heartbeat.keep(engine.process_name())
-        return taken
-
-    def _forget(self, task_id: str, owner: str) -> None:
-        left = [entry for entry in self._engine.held_locks.get(task_id, ()) if entry[1] != owner]
-        if left:
-            self._engine.held_locks[task_id] = left
-        else:
-            self._engine.held_locks.pop(task_id, None)
+        return acquired
 
     @shielded
     def release(self) -> bool:
-        """Give it back; False if it was not held by this object, in this thread and task, any more.
+        """Release the lock; return False if this thread or task no longer holds the lock through this object.
 
-        Raises `StorageError` if the store cannot be used; nobody need ask again, it is given back later.
+        Raises `StorageError` if the store cannot be used. The release is then repeated in the background.
         """
-        owner = self._held.get(self._whose())
+        owner = self._owners.get(_holder())
         if owner is None:
             return False
         try:
@@ -80,36 +77,37 @@ class TaskLock:
             self._defer_unlock(owner)
             raise
         finally:
-            self._let_go()
+            self._forget_owner()
 
     def _defer_unlock(self, owner: str) -> None:
-        """Give it back later."""
+        """Repeat the release later, with the heartbeat."""
         engine = self._engine
         engine.deferred.append(lambda: engine.storage.unlock(self.name, owner))
 
-    def _let_go(self) -> None:
-        """Keep alive no more what this thread and task hold by this object, if they do."""
-        owner, task = self._held.pop(self._whose(), None), current_task.get()
+    def _forget_owner(self) -> None:
+        """Forget the acquisition of this thread or task, if any, and end its heartbeat."""
+        owner, task = self._owners.pop(_holder(), None), current_task.get()
         if owner is not None and task is not None:
-            self._forget(task.id, owner)
+            held_locks = self._engine.held_locks
+            others = [lock for lock in held_locks.get(task.id, ()) if lock[1] != owner]
+            if others:
+                held_locks[task.id] = others
+            else:
+                held_locks.pop(task.id, None)
         elif owner is not None and self._ttl is None:
             self._engine.heartbeat.drop(self._engine.process_name())
 
-    def _whose(self) -> tuple[int, str | None]:
-        task = current_task.get()
-        return threading.get_ident(), None if task is None else task.id
-
     def is_locked(self) -> bool:
-        """Does anybody hold it now?"""
+        """Return whether the lock is held now, by any holder."""
         return any(lock.name == self.name for lock in self._engine.storage.locks(self._engine.clock.now()))
 
     def clear(self) -> bool:
-        """Free it, whoever holds it; False if nobody did."""
+        """Free the lock, whatever its holder; return False if the lock was free."""
         return bool(self._engine.storage.flush_locks([self.name]))
 
     def __enter__(self) -> Self:
         if not self.acquire():
-            raise TaskLockedException(f"the lock {self.name!r} is taken")
+            raise TaskLockedException(f"the lock {self.name!r} is held already: try again after its release")
         return self
 
     def __exit__(
@@ -118,23 +116,32 @@ class TaskLock:
         self.release()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """`function`, run under the lock; raises `TaskLockedException` instead if it is taken."""
+        """Return a function that calls `function` with the lock held, or raises `TaskLockedException`.
 
-        def anew() -> TaskLock:
-            return TaskLock(self._engine, self.name, self._ttl)  # calls may overlap, and each holds its own
+        Each call acquires the lock on its own, so overlapping calls exclude one another.
+        """
+
+        def new_lock() -> TaskLock:
+            return TaskLock(self._engine, self.name, self._ttl)  # calls overlap in one thread in an event loop
 
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def locked_async(*args: P.args, **kwargs: P.kwargs) -> object:
-                with anew():
+                with new_lock():
                     return await function(*args, **kwargs)
 
             return cast("Callable[P, R]", locked_async)
 
         @functools.wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
-            with anew():
+            with new_lock():
                 return function(*args, **kwargs)
 
         return locked
+
+
+def _holder() -> tuple[int, str | None]:
+    """Return the thread's number, and the id of the running task."""
+    task = current_task.get()
+    return threading.get_ident(), None if task is None else task.id

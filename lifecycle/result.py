@@ -1,4 +1,4 @@
-"""The result handle: what became of a task, read without destroying it."""
+"""The result handle of a task: reads the outcome, any number of times, and changes the task."""
 
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar, cast
@@ -14,143 +14,159 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
 from lifecycle.moments import due_at, duration, moment, seconds
-from lifecycle.storage.base import Channel, RevocationTarget
+from lifecycle.storage.base import Channel, RevocationTarget, TaskStatus
 
 __all__ = ["Result"]
 
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
 
-LOOK_AGAIN = 5.0
-"""Seconds after which a waiting caller looks anyway, should the store's news have been lost."""
+POLL_INTERVAL_SECONDS = 5.0
+"""Longest wait for a notification of the store before a waiting caller reads the outcome anyway."""
 
 _FINAL = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.FINAL))
 
 
 class Result(Generic[R]):
-    """A handle on one task, by its id. Cheap to make; any process that shares the store can have one."""
+    """A handle on one task, by its id. Any process that shares the store can make one: `TaskQueue.handle`."""
 
     def __init__(self, engine: Engine, task_id: str) -> None:
-        """`task_id`: need not exist yet."""
+        """`task_id`: the task need not be enqueued yet."""
         self._engine = engine
         self.id = task_id
-        self._shown = 0  # the attempt whose outcome this handle has given out
-        self._forget = 0  # outcomes up to this attempt are not given out any more
+        self._returned_attempt = 0
+        """Number of the attempt whose outcome `get` has returned, or raised, last."""
+        self._reset_attempt = 0
+        """Number of the attempt up to which `get` ignores outcomes: see `reset`."""
 
     def get(self, blocking: bool = False, timeout: float | timedelta | None = None) -> R | None:
-        """What the function returned; ``None`` if it has not ended yet and `blocking` is false.
+        """Return the value that the function returned, or ``None`` if there is no outcome yet.
 
-        `blocking` waits for the outcome, at most `timeout` seconds; a `timeout` implies it.
-
-        Raises `TaskException` if the task did not complete (also if a retry is still to come, unless the queue has
+        Raises `TaskException` if the task did not complete (also if a retry follows, unless the queue has
         ``intermediate_errors=False``), `ResultTimeout`, `Undecodable` if the stored value cannot be read, and
-        `UnknownTask` if there is no such task (any more).
+        `UnknownTask` if the task is not in the store, or not any more.
+
+        :param blocking: wait for the outcome.
+        :param timeout: the longest wait, in seconds or a timedelta; implies `blocking`.
         """
         engine = self._engine
         deadline = None if timeout is None else monotonic() + seconds(timeout)
         while True:
             generation = engine.storage.generation(Channel.OUTCOME)
-            found, value = self._look()
-            if found:
+            has_outcome, value = self._read_outcome()
+            if has_outcome:
                 return value
-            if not blocking and deadline is None:
+            if timeout is None and not blocking:
                 return None
-            left = LOOK_AGAIN if deadline is None else deadline - monotonic()
-            if left <= 0:
-                raise ResultTimeout(f"task {self.id} has no outcome yet: it is {self.state}")
-            engine.storage.wait(Channel.OUTCOME, generation, min(left, LOOK_AGAIN))
+            remaining = POLL_INTERVAL_SECONDS if deadline is None else deadline - monotonic()
+            if timeout is not None and remaining <= 0:
+                raise ResultTimeout(
+                    f"task {self.id} has no outcome after {seconds(timeout):g} s: its state is {self.state}; "
+                    "call get() again to wait longer"
+                )
+            engine.storage.wait(Channel.OUTCOME, generation, min(remaining, POLL_INTERVAL_SECONDS))
 
     def __call__(self, blocking: bool = False, timeout: float | timedelta | None = None) -> R | None:
-        """The same as `get`."""
+        """Return the value: the same as `get`."""
         return self.get(blocking, timeout)
 
-    def _look(self) -> tuple[bool, R | None]:
-        """Is there an outcome that this handle may give out, and its value; raises what `get` does."""
+    def _read_outcome(self) -> tuple[bool, R | None]:
+        """Return whether there is an outcome to return, and its value. Raises the errors of `get`."""
         engine = self._engine
-        status = engine.storage.status(self.id)
-        if status is None:
-            raise UnknownTask(f"no task {self.id} in the store: was it pruned?")
-        state, stored = status
-        left = None if stored is None else unpack(stored)
-        if (
-            left is not None
-            and left.attempt > self._forget
-            and (left.ok or state in AT_REST or engine.intermediate_errors)
-        ):
-            self._shown = left.attempt
-            if left.ok:
-                return True, cast(R, engine.serializer.loads(left.body))
-            raise TaskException(unpack_error(left.body))
-        if state in AT_REST and state != COMPLETED and (left is None or left.attempt <= self._forget):
-            # It came to rest without leaving an outcome: revoked, expired, or interrupted once too often.
+        state, packed = self._status()
+        stored = None if packed is None else unpack(packed)
+        is_new = stored is not None and stored.attempt > self._reset_attempt
+        if stored is not None and is_new and (stored.ok or state in AT_REST or engine.intermediate_errors):
+            self._returned_attempt = stored.attempt
+            if stored.ok:
+                return True, cast(R, engine.serializer.loads(stored.data))
+            raise TaskException(unpack_error(stored.data))
+        if state in AT_REST and state != COMPLETED and not is_new:
+            # The task came to rest without a stored outcome: revoked, expired, or interrupted too often.
             task = engine.get(self.id)
-            if state in _FINAL or task.attempt > self._forget:
-                self._shown = task.attempt
+            if state in _FINAL or task.attempt > self._reset_attempt:
+                self._returned_attempt = task.attempt
                 raise TaskException(error_metadata(task, state, f"the task was not completed: it is {state}"))
         return False, None
 
+    def _status(self) -> TaskStatus:
+        status = self._engine.storage.status(self.id)
+        if status is None:
+            raise _unknown_task(self.id)
+        return status
+
     def reset(self) -> None:
-        """Forget the outcome that this handle has given out: it waits for the next one, and shows that one no more."""
-        self._forget = self._shown
+        """Make `get` ignore the outcome that it returned or raised last, and wait for a later attempt's outcome.
+
+        Only for this handle: nothing changes in the store.
+        """
+        self._reset_attempt = self._returned_attempt
 
     @property
     def state(self) -> str:
-        """The state the task is in now; raises `UnknownTask`."""
-        status = self._engine.storage.status(self.id)
-        if status is None:
-            raise UnknownTask(f"no task {self.id} in the store: was it pruned?")
-        return status.state
+        """The name of the task's state now. Raises `UnknownTask`."""
+        return self._status().state
 
     @property
     def task(self) -> Task:
-        """A copy of the task as it is now; raises `UnknownTask`."""
+        """A copy of the task as it is now. Raises `UnknownTask`."""
         return self._engine.get(self.id)
 
     def history(self) -> list[Record]:
-        """The states that the task entered, oldest first; raises `UnknownTask`."""
+        """Return the states that the task has entered, oldest first. Raises `UnknownTask`."""
         history = self._engine.storage.history(self.id)
         if history is None:
-            raise UnknownTask(f"no task {self.id} in the store: was it pruned?")
+            raise _unknown_task(self.id)
         return history
 
     def cancel(self) -> None:
-        """Call the task off, whether it waits or runs: see `TaskQueue.cancel`."""
+        """Cancel the task, in a waiting or running state: see `TaskQueue.cancel`."""
         self._engine.cancel(self.id)
 
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
-        """Do not run the task (again): see `TaskQueue.revoke`."""
+        """Revoke the task, so that it does not start any more: see `TaskQueue.revoke_by_id`."""
         until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
         self._engine.revoke(RevocationTarget(function=False, key=self.id), Revocation(until, revoke_once))
 
     def restore(self) -> bool:
-        """Take back a revocation; False if there was none, or if the task is `revoked` already, which is final."""
+        """Take back a revocation; return False if there is none, or if the task is in the final state `revoked`."""
         return self._engine.restore(RevocationTarget(function=False, key=self.id))
 
     def is_revoked(self) -> bool:
-        """Is a revocation of the task waiting for it?"""
+        """Return whether the task would be revoked now, or is in the state `revoked`."""
         return self._engine.is_revoked(RevocationTarget(function=False, key=self.id))
 
     @shielded
     def reschedule(
         self, eta: datetime | None = None, delay: float | timedelta | None = None, priority: int | None = None
     ) -> "Result[R]":
-        """Revoke the task and enqueue a copy of it for another time, with an id of its own; that one's handle.
+        """Revoke the task, enqueue a copy with a new id for another time, and return the copy's handle.
 
-        With neither `eta` nor `delay` the copy is due at once. What runs already runs on.
+        With neither `eta` nor `delay` the copy is due at once. A running attempt of the task goes on.
+
+        Raises `UnknownTask`, `ConfigurationError` for `eta` together with `delay`, and `StorageError`.
+
+        :param eta: the earliest start; a naive datetime means local time.
+        :param delay: time from now to the earliest start, in seconds or a timedelta.
+        :param priority: default: the task's priority.
         """
         if eta is not None and delay is not None:
-            raise ConfigurationError("give eta or delay, not both")
+            raise ConfigurationError(f"task {self.id}: give eta or delay, not both")
         engine = self._engine
-        old, now = engine.get(self.id), engine.clock.now()
+        task, now = engine.get(self.id), engine.clock.now()
         copy = attrs.evolve(
-            old, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
+            task, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
             canceling=False,
             eta=moment(eta, "eta") if eta is not None else None if delay is None else now + duration(delay, "delay"),
-            priority=old.priority if priority is None else priority,
-            call=old.call,
+            priority=task.priority if priority is None else priority,
+            call=task.call,
         )  # fmt: skip
-        engine.enqueue([copy])  # first: if that fails, the old one is still there
+        engine.enqueue([copy])  # first: if the call fails, the task is not revoked
         self.revoke()
         return Result(engine, copy.id)
 
     def __repr__(self) -> str:
         return f"<Result of task {self.id}>"
+
+
+def _unknown_task(task_id: str) -> UnknownTask:
+    return UnknownTask(f"no task {task_id} in the store: was it pruned, or is this another queue's id?")

@@ -13,7 +13,7 @@ import click
 from lifecycle.consumer.cli.options import Argument, command
 from lifecycle.consumer.consumer import Consumer
 from lifecycle.consumer.loading import load_queue
-from lifecycle.consumer.os_signals import give_back, take
+from lifecycle.consumer.os_signals import restore_handlers, set_handler
 from lifecycle.consumer.workers.types import GREENLET, WORKER_TYPES
 
 __all__ = ["run"]
@@ -108,14 +108,14 @@ def run(
         health=health,
     )
     # From the last moment of a run to the exec, SIGHUP must not do what it does by default: end the process.
-    take([signal.SIGHUP], lambda *_: None, {signal.SIGHUP: signal.getsignal(signal.SIGHUP)})
+    set_handler([signal.SIGHUP], lambda *_: None, {signal.SIGHUP: signal.getsignal(signal.SIGHUP)})
     try:
         if consumer.run():
             # A SIGHUP from here on is not lost: it stays pending, across the exec, until the next run takes it.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the command as it was given
     finally:
-        give_back([signal.SIGHUP])
+        restore_handlers([signal.SIGHUP])
     _exit_without_threads(grace)
 
 

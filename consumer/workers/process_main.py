@@ -13,7 +13,7 @@ from typing import Final, cast
 
 import attrs
 
-from lifecycle.consumer.os_signals import Handler, take
+from lifecycle.consumer.os_signals import Handler, set_handler
 from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
 from lifecycle.consumer.workers.loop import WorkerLoop
@@ -88,7 +88,7 @@ class _SignalBackend(InterruptBackend):
         signal.signal(signal.SIGURG, self._raise)
         # Signals of a terminal, or of a whole service, reach the consumer, too: it decides. Handlers rather than
         # SIG_IGN, which programs that tasks start would inherit.
-        take(SIGNALS, self._note, _DEFAULT_HANDLERS)
+        set_handler(SIGNALS, self._note, _DEFAULT_HANDLERS)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Enqueueing within a transaction of the application's own: on PostgreSQL, on the application's own connection."""
+"""Enqueueing within a transaction of the application, on the application's own connection. Only on PostgreSQL."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,37 +20,41 @@ __all__ = ["enqueue", "transaction"]
 
 @shielded
 def enqueue(engine: Engine, tasks: Sequence[Task], connection: object) -> None:
-    """Enqueue tasks in the transaction that the connection is in. See `TaskQueue.enqueue`."""
+    """Enqueue tasks within the connection's open transaction.
+
+    The tasks are announced only in a `transaction` of this module: of any other transaction, this process does not
+    learn whether it was committed. Raises the errors of `TaskQueue.enqueue`.
+    """
     storage, now, requested_at = _postgres_storage(engine), engine.clock.now(), engine.monotonic()
     engine.prepare(tasks)
     unannounced = engine.unannounced.get(id(connection))
-    # Held only if this process will know of the commit, and so can announce them and let go of them.
-    held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.connected
-    moves = storage.enqueue_within(
-        connection, tasks, now, Actor(engine.process_name(), now + engine.lease if held else None)
-    )
+    # Held only if this process learns of the commit, and then announces and releases the tasks.
+    is_held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.connected
+    actor = Actor(engine.process_name(), now + engine.lease if is_held else None)
+    moves = storage.enqueue_within(connection, tasks, now, actor)
     if unannounced is not None:
         unannounced += [(task, move, requested_at) for task, move in zip(tasks, moves, strict=True)]
 
 
 @contextmanager
 def transaction(engine: Engine, connection: object) -> Iterator[None]:
-    """See `TaskQueue.transaction`."""
-    storage, tasks, whole = _postgres_storage(engine), list[tuple[Task, Move, float]](), False
-    hold = engine.clock.now() + engine.lease if SIGNAL_ENQUEUED in engine.signals.connected else None
-    with engine.keeping_leases(hold):
+    """Run a block within a transaction of the connection; announce its tasks after the commit."""
+    storage, committed = _postgres_storage(engine), False
+    unannounced: list[tuple[Task, Move, float]] = []
+    hold_until = engine.clock.now() + engine.lease if SIGNAL_ENQUEUED in engine.signals.connected else None
+    with engine.keeping_leases(hold_until):
         with storage.transaction(connection):
-            engine.unannounced[id(connection)] = tasks
+            engine.unannounced[id(connection)] = unannounced
             try:
                 yield
-                whole = True  # else it is rolled back: silently, if `psycopg.Rollback` was raised
+                committed = True  # stays False after any exception: `psycopg.Rollback` ends the block silently
             finally:
                 del engine.unannounced[id(connection)]
-        if whole:
-            for task, move, requested_at in tasks:
+        if committed:
+            for task, move, requested_at in unannounced:
                 engine.announce(task, move, requested_at)
-            engine.release([task for task, *_ in tasks])
-    if whole and engine.after_enqueue is not None:
+            engine.release([task for task, *_ in unannounced])
+    if committed and engine.after_enqueue is not None:
         engine.after_enqueue()
 
 
@@ -60,6 +64,7 @@ def _postgres_storage(engine: Engine) -> "PostgresStorage":
     storage = engine.environment.storage
     if not isinstance(storage, PostgresStorage):
         raise ConfigurationError(
-            f"only a queue on PostgreSQL can take part in your transaction; this one is on {type(storage).__name__}"
+            f"connection: only a queue on PostgreSQL can take part in your transaction; this queue uses "
+            f"{type(storage).__name__}: leave out the connection"
         )
     return storage

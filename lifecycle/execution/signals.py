@@ -1,4 +1,4 @@
-"""Signals: the entry into a state, told to whoever wants to hear of it. Names, registration, delivery."""
+"""Signals: their names, the registration of handlers, and the delivery. A signal means that a task entered a state."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -29,52 +29,53 @@ SIGNAL_INTERRUPTED: Final = table.INTERRUPTED.signal
 SIGNAL_RETRYING: Final = table.RETRYING.signal
 
 SIGNALS: Final = LIFECYCLE.signals
-"""Every signal there is, in the table's order."""
+"""The names of all signals, in the table's order."""
 
 Handler = Callable[..., object]
-"""Called as ``handler(signal, task)``, for `SIGNAL_ERROR` as ``handler(signal, task, exc)``; its result is ignored."""
+"""Called as ``handler(signal, task)``, for `SIGNAL_ERROR` as ``handler(signal, task, exc)``. The result is ignored."""
 
 log = logging.getLogger("lifecycle.signals")
 
 
 class Signals:
-    """Who wants to hear of what. One for each queue. Registration is not meant for the hot path, delivery is."""
+    """The signal handlers of one queue. Delivery is fast; registration is slower, and belongs to a program's start."""
 
     def __init__(self) -> None:
         self._handlers: list[tuple[Handler, set[str]]] = []
         self.connected: dict[str, tuple[Handler, ...]] = {}
-        """Signal → its handlers in the order of registration; a signal that nobody listens to is not in it."""
+        """Signal → its handlers in the order of registration. A signal without a handler is no key."""
 
     def connect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
-        """Call `handler` for these signals, or for every one if none is named.
+        """Connect a handler to these signals, or to all signals if none is named.
 
-        Raises `UnknownSignal`, naming those there are, and registers nothing, if one of them does not exist.
+        Raises `UnknownSignal`, which lists the known signals; then nothing was connected.
         """
         names = check_signals(signals)
         self._handlers.append((handler, set(names or SIGNALS)))
         self._index()
 
     def disconnect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
-        """Do not call `handler` any more for these signals, or for any if none is named.
+        """Disconnect a handler from these signals, or from all signals if none is named.
 
-        Raises `UnknownSignal` as `connect` does. A handler that is not connected is left so, quietly.
+        A handler that is not connected is no error. Raises `UnknownSignal`; then nothing was disconnected.
         """
         names = set(check_signals(signals) or SIGNALS)
-        for known, wanted in self._handlers:
-            if known == handler:
+        for connected, wanted in self._handlers:
+            if connected == handler:
                 wanted.difference_update(names)
-        self._handlers = [entry for entry in self._handlers if entry[1]]
+        self._handlers = [(connected, wanted) for connected, wanted in self._handlers if wanted]
         self._index()
 
     def _index(self) -> None:
         connected = {name: tuple(handler for handler, wanted in self._handlers if name in wanted) for name in SIGNALS}
-        # Replaced at once, never changed: a worker that is just delivering keeps the old one.
+        # Replaced, never changed: a thread that delivers a signal meanwhile goes on with the old dictionary.
         self.connected = {name: handlers for name, handlers in connected.items() if handlers}
 
     def send(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
-        """Call the handlers of `signal` one after the other. One that raises is logged, and stops nobody.
+        """Call the handlers of a signal in the order of registration.
 
-        Only what is no `Exception` passes through: it is meant for the thread, not for the handler.
+        An `Exception` from a handler is logged, and the next handler is called. A `BaseException` that is no
+        `Exception` leaves this method: it ends the thread, not only the handler.
         """
         for handler in self.connected.get(signal, ()):
             try:
@@ -83,11 +84,14 @@ class Signals:
                 else:
                     handler(signal, task)
             except Exception:
-                log.exception("handler %r raised on %r of %s; the others go on", handler, signal, task)
+                log.exception(
+                    "signal handler failed: signal=%s task=%s function=%s handler=%r",
+                    signal, task.id, task.name, handler,
+                )  # fmt: skip
 
 
 def check_signals(signals: Iterable[str]) -> tuple[str, ...]:
-    """`signals` as a tuple; raises `UnknownSignal`, naming those there are, if one of them does not exist."""
+    """Return the signals as a tuple. Raises `UnknownSignal`, which lists the known signals."""
     names = tuple(signals)
     for name in names:
         LIFECYCLE.by_signal(name)

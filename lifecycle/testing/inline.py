@@ -92,7 +92,7 @@ def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         runner.close()
     if error is not None:
         raise error
-    return cast(R, engine.serializer.loads(unpack(cast(bytes, outcome.result)).body))
+    return cast(R, engine.serializer.loads(unpack(cast(bytes, outcome.result)).data))
 
 
 @contextmanager

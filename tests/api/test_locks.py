@@ -24,7 +24,7 @@ def test_lock_is_held_inside_its_with_block(queue):
         assert lock.is_locked()
         assert queue.is_locked("lock")
         assert not queue.is_locked("other")
-        with pytest.raises(TaskLockedException, match="'lock' is taken"), queue.lock_task("lock"):
+        with pytest.raises(TaskLockedException, match="'lock' is held already"), queue.lock_task("lock"):
             raise AssertionError("two holders")
         assert queue.is_locked("lock")
         with queue.lock_task("other"):
@@ -174,7 +174,7 @@ def test_flushed_and_retaken_lock_is_kept_no_longer_than_held(queue):
         queue.flush_locks()
     assert lock.acquire()
     assert lock.release()
-    assert queue.engine.heartbeat._workers == {}
+    assert queue.engine.heartbeat._counts == {}
 
 
 def test_lock_outside_of_tasks_is_kept_alive_by_its_process(tmp_path):
@@ -186,7 +186,7 @@ def test_lock_outside_of_tasks_is_kept_alive_by_its_process(tmp_path):
             pass
         assert queue.is_locked("lock")
     assert not queue.is_locked("lock")
-    assert queue.engine.heartbeat._workers == {}
+    assert queue.engine.heartbeat._counts == {}
     queue.close()
 
 

@@ -1,8 +1,9 @@
-"""What a trigger costs: the compiled machine of the table beside the stock `transitions` one and a plain dictionary.
+"""Measures the time of a trigger: the table's compiled machine, the stock machine of `transitions`, and a dictionary.
 
     python tests/benchmarks/machine.py [--models 3000] [--rounds 5]
 
-The life of a task, queued → executing → complete. Within a round the machines take turns; the medians are printed.
+Each model goes the path of a task: queued → executing → complete. The machines take turns in each round; the medians of
+the rounds are printed.
 """
 
 import argparse
@@ -49,20 +50,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     machines = {"dictionary": dictionary(), "compiled": compiled(), "stock transitions": stock()}
-    took: dict[str, list[float]] = {name: [] for name in machines}
+    microseconds: dict[str, list[float]] = {name: [] for name in machines}
     for _ in range(options.rounds):
         for name, (start, complete) in machines.items():
             models = [Model() for _ in range(options.models)]
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             for model in models:
                 start(model)
                 complete(model)
-            took[name].append((time.perf_counter() - began) / (2 * options.models) * 1e6)
-    medians = {name: statistics.median(times) for name, times in took.items()}
-    for name, microseconds in medians.items():
-        print(
-            f"{name:18} {microseconds:7.3f} us a trigger   stock / this: {medians['stock transitions'] / microseconds:6.1f}"
-        )
+            microseconds[name].append((time.perf_counter() - started_at) / (2 * options.models) * 1e6)
+    medians = {name: statistics.median(times) for name, times in microseconds.items()}
+    for name, median in medians.items():
+        print(f"{name:18} {median:7.3f} us per trigger   stock / this: {medians['stock transitions'] / median:6.1f}")
 
 
 if __name__ == "__main__":

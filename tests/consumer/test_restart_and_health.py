@@ -113,13 +113,13 @@ def test_repeated_sighup_neither_ends_the_consumer_nor_is_lost(tmp_path, write_m
 LATE = """
 import os, signal
 from lifecycle.consumer import stop_requests
-give_back = stop_requests.give_back
+restore_handlers = stop_requests.restore_handlers
 
 def late(numbers):
-    give_back(numbers)
+    restore_handlers(numbers)
     os.kill(os.getpid(), signal.SIGHUP)
 
-stop_requests.give_back = late
+stop_requests.restore_handlers = late
 """
 
 

@@ -20,7 +20,7 @@ whole = outcomes.pack_error(task, LIFECYCLE.state("error"), ValueError("x"))
 def error_left(error):
     left = outcomes.unpack(outcomes.pack_error(task, LIFECYCLE.state("timeout"), error))
     assert (left.attempt, left.ok) == (3, False)
-    return outcomes.unpack_error(left.body)
+    return outcomes.unpack_error(left.data)
 
 
 @patient
@@ -28,11 +28,11 @@ def error_left(error):
 def test_stored_value_is_read_as_it_was_stored(attempt, body):
     """A stored value is read as it was stored, with its attempt."""
     left = outcomes.unpack(outcomes.pack_value(attempt, body))
-    assert (left.attempt, left.ok, left.body) == (attempt, True, body)
+    assert (left.attempt, left.ok, left.data) == (attempt, True, body)
 
 
 @patient
-@given(st.text(st.characters()) | st.just("x" * 2 * outcomes.MAX_TEXT))
+@given(st.text(st.characters()) | st.just("x" * 2 * outcomes.TEXT_LENGTH_LIMIT))
 @example("\ud800")
 def test_stored_error_has_its_text_and_traceback(text):
     """A stored error has its text and traceback, whatever the text; too long a text is cut."""
@@ -43,7 +43,7 @@ def test_stored_error_has_its_text_and_traceback(text):
     stored_text, traceback = left.pop("error"), left.pop("traceback")
     assert left == {"task_id": "7", "state": "timeout", "attempt": 3, "retries": 2}
     assert stored_text == some.storable(repr(ValueError(text)))[: len(stored_text)]
-    assert len(text) < outcomes.MAX_TEXT or len(stored_text) == len(traceback) == outcomes.MAX_TEXT
+    assert len(text) < outcomes.TEXT_LENGTH_LIMIT or len(stored_text) == len(traceback) == outcomes.TEXT_LENGTH_LIMIT
     assert traceback.endswith(some.storable(text[-10:]) + "\n")
     assert error_left(ValueError(text))["traceback"] == "", "it was never raised"
 
@@ -57,7 +57,7 @@ def test_error_that_cannot_be_described_is_stored_by_its_type(error):
 
 
 @patient
-@given(some.damaged(whole) | some.damaged(outcomes.unpack(whole).body))
+@given(some.damaged(whole) | some.damaged(outcomes.unpack(whole).data))
 @example(b"\x81\xa1a" + b"\x91" * 5000)
 @example(b"\x94\x01\xc3\xc4\x00" + b"\x91" * 5000)
 @example(b"\x81\xa1a\xa1\xff")

@@ -52,7 +52,7 @@ def test_task_whose_lock_is_taken_ends_locked_and_is_retried(queue, heard, clock
         assert queue.is_locked("lock")
     assert ran == []
     metadata = failure(result)
-    assert (metadata["state"], "'lock' is taken" in metadata["error"]) == ("locked", True)
+    assert (metadata["state"], "'lock' is held already" in metadata["error"]) == ("locked", True)
     clock.advance(10)
     drain(queue)
     more = " retrying scheduled executing complete" if retries else ""

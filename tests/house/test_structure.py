@@ -26,7 +26,7 @@ lifecycle.storage.postgres:      listener pool exchange / insertion server / sto
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
 lifecycle.execution:             environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
-lifecycle:                       locks result / function / queue / api
+lifecycle:                       locks result / function / decorators / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_storage strategies / invariants / machine / agreement
 lifecycle.testing.storage_spec:  claim_order_cases operator_rules worker_rules / cases / spec
@@ -111,7 +111,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.execution.stored_result", "error"): "a key of TaskException.metadata",
     ("lifecycle.execution.new_tasks", "timeout"): "an option's name, in its error",
     ("lifecycle.function", "timeout"): "an option's name, in its error",
-    ("lifecycle.queue", "timeout"): "an option's name, in its error",
+    ("lifecycle.decorators", "timeout"): "an option's name, in its error",
     ("lifecycle.storage", "timeout"): "an option in a URL",
     ("lifecycle.testing.storage_spec.reference_storage", "retry"): "the name of a field of Task",
     ("lifecycle.testing.storage_spec.reference_storage", "timeout"): "the name of a field of Task",

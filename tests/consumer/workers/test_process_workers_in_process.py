@@ -11,7 +11,7 @@ from support.consumers import begin_stop, join
 from support.processes import DELAY, LONG, PATIENCE, PROGRAMS, settled, states, until
 
 from lifecycle import Consumer, TaskTimeout
-from lifecycle.consumer.os_signals import give_back, take
+from lifecycle.consumer.os_signals import restore_handlers, set_handler
 from lifecycle.consumer.workers import process_main as child
 
 FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -114,13 +114,13 @@ def test_nested_signal_handlers_are_restored_step_by_step():
 
     def outer(*_): ...
 
-    take([number], outer, {number: before})
-    take([number], lambda *_: None, {number: outer})
+    set_handler([number], outer, {number: before})
+    set_handler([number], lambda *_: None, {number: outer})
     pid = os.fork()
     if pid == 0:
         os._exit(7 if signal.getsignal(number) == before else 1)
-    give_back([number])
+    restore_handlers([number])
     assert signal.getsignal(number) is outer
-    give_back([number])
+    restore_handlers([number])
     assert signal.getsignal(number) == before
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
