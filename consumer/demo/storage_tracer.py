@@ -94,7 +94,7 @@ class StorageTracer:
         self._step_log.add_call(self._caller, STORE, f"enqueue {', '.join(_short_name(task) for task in tasks)}")
         for status in filter(None, (self._store.status(task.id) for task in tasks)):
             state = LIFECYCLE.state(status.state)
-            self._step_log.add_note(STORE, state.name + HELD * (actor.hold is not None), state.kind)
+            self._step_log.add_note(STORE, state.name + HELD * (actor.hold_until is not None), state.kind)
         return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:

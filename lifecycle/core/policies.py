@@ -104,7 +104,7 @@ class Move:
     """When the move brought the task to rest (UTC seconds); ``None`` if it did not."""
     frees_locks: bool
     """True if the move ends an attempt whose worker may be gone: the locks taken in it are freed."""
-    hold: float | None = None
+    hold_until: float | None = None
     """The same as `lease` for every task that the move leaves waiting, follow-ups included."""
     result: bytes | None = None
     """``None``: leave what is there."""
@@ -145,7 +145,7 @@ class Move:
             task.interruptions = self.interruptions
 
 
-def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold: float | None = None) -> Move:
+def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold_until: float | None = None) -> Move:
     """Return the move along `path`, with nothing else changed.
 
     Raises `IllegalTransition` if the table does not have the path.
@@ -162,16 +162,16 @@ def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold: floa
         task.retries,
         task.interruptions,
         task.eta,
-        hold if last in WAITING else None,
+        hold_until if last in WAITING else None,
         now if last in AT_REST else None,
         path[0] in _FREES_LOCKS,
-        hold,
+        hold_until,
     )
 
 
-def enqueued(task: Task, now: float, worker: str, hold: float | None = None) -> Move:
+def enqueued(task: Task, now: float, worker: str, hold_until: float | None = None) -> Move:
     """Return the move that creates a task."""
-    return _move(task, (ENQUEUE,), now, worker, hold)
+    return _move(task, (ENQUEUE,), now, worker, hold_until)
 
 
 def revoked_when_due(task: Task, own: Revocation | None, now: float) -> bool:
@@ -213,12 +213,12 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
     return START
 
 
-def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, hold: bool = False) -> Move:
+def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, hold_scheduled: bool = False) -> Move:
     """Return the move of a claim with the trigger that `admit` returned.
 
-    A start holds the task for `lease` seconds; with `hold`, so does a move that only schedules the task.
+    A start holds the task for `lease` seconds; with `hold_scheduled`, so does a move that only schedules the task.
     """
-    move = _move(task, (trigger,), now, worker, now + lease if hold else None)
+    move = _move(task, (trigger,), now, worker, now + lease if hold_scheduled else None)
     if trigger == START:
         move.attempt += 1
         move.lease = now + lease
@@ -248,40 +248,42 @@ def settle(
     now: float,
     *,
     worker: str,
-    hold: float | None = None,
+    hold_until: float | None = None,
     jitter: float = 0.0,
     max_interruptions: int = 10,
     follow_ups: tuple[Task, ...] = (),
 ) -> Move:
     """Return the whole path from the outcome of an attempt to a resting or waiting state.
 
-    Raises `IllegalTransition` if the task is not executing, or if the outcome's trigger ends no attempt. `hold`: see
-    `Move`; `jitter`: see `backoff`.
+    Raises `IllegalTransition` if the task is not executing, or if the outcome's trigger ends no attempt.
+    `hold_until`: see `Move`; `jitter`: see `backoff`.
     """
     trigger = outcome.trigger
     if task.state != EXECUTING:
         raise IllegalTransition(state=task.state, trigger=trigger, allowed=LIFECYCLE.allowed(task.state))
     if trigger == COMPLETE:
-        move = _move(task, (COMPLETE,), now, worker, hold)
+        move = _move(task, (COMPLETE,), now, worker, hold_until)
     elif trigger == INTERRUPT:
-        return recover(task, now, worker=worker, hold=hold, max_interruptions=max_interruptions)
+        return recover(task, now, worker=worker, hold_until=hold_until, max_interruptions=max_interruptions)
     elif trigger == RETRY or outcome.retry or (outcome.retry is None and task.retries > 0):
         wait = outcome.delay if outcome.delay is not None else backoff(task.retry, task.attempt, jitter)
         eta = outcome.eta if outcome.eta is not None else now + wait
         again = SCHEDULE if eta > now else ENQUEUE
         path = (RETRY, again) if trigger == RETRY else (trigger, RETRY, again)
-        move = _move(task, path, now, worker, hold)
+        move = _move(task, path, now, worker, hold_until)
         move.eta = eta if again == SCHEDULE else None
         if not (outcome.free or trigger == RETRY):
             move.retries = max(task.retries - 1, 0)
     else:
-        move = _move(task, (trigger,), now, worker, hold)
+        move = _move(task, (trigger,), now, worker, hold_until)
     move.result = outcome.result
     move.follow_ups = follow_ups
     return move
 
 
-def recover(task: Task, now: float, *, worker: str, hold: float | None = None, max_interruptions: int = 10) -> Move:
+def recover(
+    task: Task, now: float, *, worker: str, hold_until: float | None = None, max_interruptions: int = 10
+) -> Move:
     """Return the move of a running task whose worker is gone: requeued, or `interrupted` if interrupted too often.
 
     The number of retries left stays the same. A task that was interrupted more than `max_interruptions` times may be
@@ -289,15 +291,15 @@ def recover(task: Task, now: float, *, worker: str, hold: float | None = None, m
     anyway.
     """
     if task.canceling:
-        return _move(task, (CANCEL,), now, worker, hold)
+        return _move(task, (CANCEL,), now, worker, hold_until)
     interruptions = task.interruptions + 1
     path = (INTERRUPT,) if interruptions > max_interruptions else (INTERRUPT, RECOVER)
-    move = _move(task, path, now, worker, hold)
+    move = _move(task, path, now, worker, hold_until)
     move.interruptions = interruptions
     return move
 
 
-def retry(task: Task, now: float, *, worker: str, hold: float | None = None) -> Move:
+def retry(task: Task, now: float, *, worker: str, hold_until: float | None = None) -> Move:
     """Return the move of an operator's retry: at once, whatever retries are left; interruptions are reset to 0.
 
     Raises `IllegalTransition` unless the task's state is an outcome: a final state is never left, and a task that waits
@@ -306,6 +308,6 @@ def retry(task: Task, now: float, *, worker: str, hold: float | None = None) -> 
     if task.state not in OUTCOMES:
         allowed = tuple(trigger for trigger in LIFECYCLE.allowed(task.state) if trigger != RETRY)
         raise IllegalTransition(state=task.state, trigger=RETRY, allowed=allowed, subject=f"task {task.id}")
-    move = _move(task, (RETRY, ENQUEUE), now, worker, hold)
+    move = _move(task, (RETRY, ENQUEUE), now, worker, hold_until)
     move.eta, move.interruptions = None, 0
     return move

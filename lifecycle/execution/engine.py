@@ -156,11 +156,11 @@ class Engine:
         while True:
             task, now, requested_at = self.get(task_id), self.clock.now(), self.monotonic()
             move = policies.retry(task, now, worker=self.process_name())
-            move.lease = move.hold = self.hold_until(task.state, move.path, now)
+            move.lease = move.hold_until = self.hold_until(task.state, move.path, now)
             (took,), _ = self.storage.exchange([Settlement(task, move)], None)
             if took:  # else the task moved between the two calls: look again
                 break
-        with self.keeping_leases(move.hold):
+        with self.keeping_leases(move.hold_until):
             self.announce(task, move, requested_at)
             self.release([task])
         if self.after_enqueue is not None:
@@ -172,7 +172,7 @@ class Engine:
         now, requested_at = self.clock.now() if now is None else now, self.monotonic()
         actor = Actor(self.process_name(), self.hold_until(EXECUTING.name, (INTERRUPT, RECOVER), now))
         claims = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
-        with self.keeping_leases(actor.hold if claims else None):
+        with self.keeping_leases(actor.hold_until if claims else None):
             for task, move in claims:
                 log.warning("%s was interrupted: the lease of its worker has lapsed", task)
                 self.announce(self.attach_serializer(task), move, requested_at)

@@ -328,7 +328,7 @@ class Worker:
             max_interruptions=engine.max_interruptions,
         )
         if move.states[-1].name in WAITING:  # the next attempt must not be announced before this one's outcome
-            move.lease = move.hold = engine.hold_until(task.state, move.path, now)
+            move.lease = move.hold_until = engine.hold_until(task.state, move.path, now)
         return Settlement(task, move), error
 
     def _update_quick(self, function: str, seconds: float) -> None:

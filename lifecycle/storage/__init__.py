@@ -1,4 +1,4 @@
-"""Where tasks are kept: one protocol, an adapter for each store, and the URL that names them."""
+"""Stores of tasks: one protocol, an adapter for each store, and the URLs that select them."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -13,9 +13,9 @@ __all__ = ["SCHEMES", "MemoryStorage", "SQLiteStorage", "Storage", "open_storage
 
 
 def _memory(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
-    del queue  # nobody else can see it
+    del queue  # no other queue can share the memory
     if url.netloc or url.path or options:
-        raise ConfigurationError("memory:// takes neither a path nor options: each queue has a memory of its own")
+        raise ConfigurationError("memory:// takes neither host, path nor options: each queue has a memory of its own")
     return MemoryStorage()
 
 
@@ -23,20 +23,21 @@ def _sqlite(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
     path = unquote(url.path.removeprefix("/"))
     if url.netloc or not path:
         raise ConfigurationError(
-            "sqlite: three slashes and a file (sqlite:///app.db), four for an absolute path (sqlite:////var/lib/app.db)"
+            "a sqlite URL has three slashes and a file (sqlite:///app.db), four with an absolute path (sqlite:////var/lib/app.db)"
         )
     if path == ":memory:":
-        raise ConfigurationError("sqlite:///:memory: could be seen by one connection only: use memory://")
+        raise ConfigurationError("sqlite:///:memory: would be visible to one connection only: use memory://")
     timeout = options.pop("timeout", "60")
     try:
         seconds = float(timeout)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ConfigurationError("timeout in a sqlite URL: it takes seconds, 0 or more")
+        raise ConfigurationError("timeout in a sqlite URL: must be a number of seconds, 0 or more")
     synchronous = options.pop("synchronous", "normal")
     if options:
-        raise ConfigurationError(f"no option {', '.join(options)} in a sqlite URL: there are synchronous and timeout")
+        unknown = ", ".join(options)
+        raise ConfigurationError(f"unknown option {unknown} in a sqlite URL: there are synchronous and timeout")
     return SQLiteStorage(path, queue, synchronous=synchronous.lower(), timeout=seconds)
 
 
@@ -62,21 +63,21 @@ SCHEMES: Final[Mapping[str, Callable[[SplitResult, str, dict[str, str]], Storage
     "redis": _redis,
     "rediss": _redis,
 }
-"""URL scheme → what opens such a store, given the URL, the queue's name and the URL's options."""
+"""URL scheme → function that opens a store, given the URL, the name of the queue and the options of the URL."""
 
 
 def open_storage(url: str, queue: str) -> Storage:
-    """The store that a URL names. Nothing is connected, or made, before its first use.
+    """Return the store at a URL. No connection is opened and no file is created before the first call.
 
-    Raises `ConfigurationError` if it cannot be right. An error never repeats a URL: it may hold a password.
+    Raises `ConfigurationError` for an invalid URL. No error repeats the URL, since a URL can contain a password.
     """
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True, keep_blank_values=True)) if parts.query else {}
-    except ValueError:  # whose message repeats a part of it
-        raise ConfigurationError("this is no URL of a store: it cannot be read, or an option has no value") from None
+    except ValueError:  # its message repeats a part of the URL
+        raise ConfigurationError("the text is no URL of a store: it is malformed, or an option has no value") from None
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        what = f"unknown scheme {parts.scheme}://" if parts.scheme else "the URL of the store has no scheme"
-        raise ConfigurationError(f"{what}: there are {known}, as in sqlite:///app.db")
+        fault = f"unknown scheme {parts.scheme}://" if parts.scheme else "the URL of the store has no scheme"
+        raise ConfigurationError(f"{fault}: there are {known}, as in sqlite:///app.db")
     return SCHEMES[parts.scheme](parts, queue, options)

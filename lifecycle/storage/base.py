@@ -1,36 +1,44 @@
-"""The storage protocol: what every adapter must do, and what it may rely on.
+"""The storage protocol: the contract between lifecycle and a storage adapter. Adapter authors read this file.
 
-An adapter makes moves durable, or refuses them; it has no rules of its own. What may happen is decided by the pure
-functions of `lifecycle.core.policies`, with the adapter's rows as their arguments, inside the adapter's transaction. Each
-operation is atomic: it happens whole, or not at all, whatever dies meanwhile. One adapter object serves one queue of a
-store, any number of threads at once, and any number of other processes may use the same store.
+**Rules and durability.** An adapter commits moves, or refuses them. The adapter makes no decisions of its own: the pure
+functions of `lifecycle.core.policies` decide, with the adapter's rows as arguments, inside the adapter's transaction.
+`lifecycle.storage.claims` has the claim algorithm for adapters that decide in Python.
 
-**Holding.** A row is *held* while it has a lease. A running task is held by its worker. A waiting task may be held too,
-for as long as it takes to announce how it came there: until `release`, or the lease's end, no claim looks at it, and so
-no later signal can overtake those.
+**Atomicity.** Each call happens completely or not at all, even if the process or the store dies during the call.
 
-**Fencing.** Every committed transition adds one to the row's version. `exchange` and `release` take the task as their
-caller knows it, and do nothing unless the row's fence (`Task.fence`: id, seq, version, state and worker) is the same.
+**Sharing.** One adapter object serves one queue of a store. Any number of threads may use the object at once, and any
+number of processes may use the same store.
 
-**Before and after.** A store changes no object of its caller, but gives new tasks their `seq`. A claim carries the task
-as it was before its move; `Move.apply` and `Move.enter` bring a task to what stands in its row after the move.
+**Time.** All moments are UTC seconds and come from the caller. An adapter reads no clock.
 
-**Calling off.** What somebody wishes of a running task is noted in its row (`Task.canceling`), for its worker to see.
-It is no transition: the version stays, and so the worker's own outcome is accepted whatever was wished. A move that
-brings the task to rest clears the note in the same write; any other keeps it, whatever its caller's copy of the task
-says, so that a task that was interrupted or is retried is still to be called off.
+**Holding.** A task is *held* while its row has a lease, that is, an end of the hold (`Task.lease`). A running task is
+held by its worker. A waiting task is held while its latest transitions are announced: no claim considers the task until
+`release`, or until the lease ends, so that no later signal overtakes an earlier one.
+
+**Fencing.** Each committed transition increases the row's version by 1. `exchange` and `release` take a task as the
+caller knows it. They accept the task only if its fence (`Task.fence`: id, seq, version, state and worker) equals the
+row's fence, and change nothing otherwise.
+
+**Before and after.** A store changes no object of the caller, except the `seq` of a new task. A claim carries the task
+before the move. `Move.apply` gives a task the fields that its row has after the move.
+
+**Cancellation.** A request to cancel a running task is stored in the task's row (`Task.canceling`), for the task's
+worker. The request is no transition: the version stays the same, and the store accepts the worker's outcome, whatever
+the outcome is. A move to a resting state deletes the request in the same commit. Any other move keeps the request in
+the row, even if the caller's copy of the task has none: a task that is requeued or retried is still to be canceled.
 """
 
 from collections.abc import Collection, Sequence
 from copy import copy
-from enum import Enum
-from typing import NamedTuple, Protocol
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol
 
 from lifecycle.clock import Clock
 from lifecycle.core.policies import Move, Revocation
 from lifecycle.core.task import Record, Task
 
 __all__ = [
+    "PROMOTE_LIMIT",
     "Actor",
     "Channel",
     "Claim",
@@ -42,26 +50,29 @@ __all__ = [
     "TaskStatus",
 ]
 
+PROMOTE_LIMIT: Final = 1000
+"""Largest number of due tasks that one claim gives a rank: many tasks due at once must not stall a worker."""
 
-class Channel(Enum):
-    """What one can wait for."""
+
+class Channel(StrEnum):
+    """A kind of change that a caller can wait for."""
 
     WORK = "work"
-    """There may be something to claim, or the moment when there will be has changed."""
+    """A claim may find a task, or the time of the next claimable task has changed."""
     OUTCOME = "outcome"
-    """An attempt has ended."""
+    """An attempt has ended, or a task has come to rest."""
 
 
 class Actor(NamedTuple):
-    """Who makes a transition."""
+    """The worker or process that makes a transition."""
 
     worker: str
-    hold: float | None = None
-    """Until when to hold what is left waiting, to announce it first (UTC seconds); ``None``: do not."""
+    hold_until: float | None = None
+    """Tasks that are left waiting are held until this moment (UTC seconds), to be announced; ``None``: not held."""
 
 
 class Claim(NamedTuple):
-    """What a claim (or a recovery) did to one task."""
+    """A move that a claim or a recovery has made."""
 
     task: Task
     """The task before the move."""
@@ -75,199 +86,206 @@ class Claim(NamedTuple):
 
 
 class ClaimRequest(NamedTuple):
-    """Who wants work."""
+    """A worker's request for tasks."""
 
     worker: str
     now: float
     """UTC seconds."""
     lease: float
-    """Seconds that a started task is held for."""
-    hold: bool = False
-    """Hold a task that was scheduled, too, until it is released."""
+    """Length of the lease of a started task, in seconds."""
+    hold_scheduled: bool = False
+    """True: hold a task that the claim schedules, too, for as long as a started task."""
     limit: int = 1
-    """How many tasks to take at the most."""
+    """Largest number of moves."""
     batchable: Collection[str] | None = None
-    """The functions whose tasks may be started together; ``None``: those of all."""
+    """Functions whose tasks may be started together; ``None``: all functions."""
 
 
 class Settlement(NamedTuple):
-    """What a worker has to say about a task that it holds."""
+    """A move that a caller asks the store to commit: the outcome of an attempt, or an operator's retry."""
 
     task: Task
-    """The task before the move, as the worker knows it: its fence is compared with the store's."""
+    """The task before the move, as the caller knows it: its fence is compared with the row's."""
     move: Move
 
 
 class RevocationTarget(NamedTuple):
-    """What a revocation is about: one task by its id, or all tasks of a function by its name."""
+    """The target of a revocation: one task, or all tasks of a function."""
 
     function: bool
+    """True if `key` is the name of a function, False if it is the id of a task."""
     key: str
 
 
 class Lock(NamedTuple):
-    """A lock as it is asked for."""
+    """A named lock."""
 
     name: str
     owner: str
-    """Only whoever knows it can unlock."""
+    """Token of the owner: `unlock` needs it."""
     until: float
-    """UTC seconds; then it is free, whether or not it was given back."""
+    """End of the lock (UTC seconds): from then on the lock is free, even if it was not unlocked."""
     worker: str | None = None
-    """Whose heartbeat (`extend`) keeps it; ``None``: nobody's, `until` is its end."""
+    """Worker whose heartbeat (`Storage.extend`) prolongs the lock; ``None``: `until` is final."""
     task: str | None = None
-    """The id of the task in whose attempt it was taken: freed when that attempt is interrupted."""
+    """Id of the task whose attempt took the lock: freed when that attempt is interrupted or canceled."""
 
 
 class TaskStatus(NamedTuple):
-    """What a result handle sees of a task."""
+    """State and result of a task."""
 
     state: str
     result: bytes | None
-    """Of the last attempt that left one."""
+    """Result of the last attempt that stored one; ``None``: there is none."""
 
 
 class Storage(Protocol):
-    """A store of tasks. All moments are UTC seconds, as told by the caller; an adapter reads no clock."""
+    """A queue in a store.
+
+    Each call raises `StorageUnavailable` if the store cannot be reached, `StorageFull` if there is no room for a write,
+    and `StorageError` for any other failure. Unless the error says otherwise, the call has changed nothing.
+    """
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
-        """Write new tasks, all or none, in this order; return the first move of each, and set its `seq`.
+        """Write new tasks, all or none, in this order; set the `seq` of each. Return the first move of each.
 
-        Raises `DuplicateTask` if an id is taken, `StorageFull`, `StorageUnavailable`; then nothing was written.
+        Raises `DuplicateTask` if an id is taken.
         """
         ...
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        """Settle what is done and claim what is next, in one transaction: a busy worker's only call.
+        """Commit settlements, then claim tasks, in one transaction. A busy worker makes no other call.
 
-        An operator's retry of a task at rest is a settlement like any other.
+        Returns, first, for each settlement whether it was accepted. A settlement is refused if the task is gone or its
+        fence differs; the other settlements are not affected. An accepted move is committed with its history, its
+        result and its follow-ups (a follow-up whose id is taken is left out).
 
-        For each settlement: whether it took. It does not if the task is gone, or has moved since the caller read it;
-        then it changes nothing, and the others are not affected. Moves and follow-ups are committed with their history.
-
-        Claims: of the waiting tasks that nobody holds, those whose time has come (`visibility`) are looked at by rank,
-        then age; `admit` says what happens to each; at the most `limit` of them move. The claim ends with the start of
-        a task whose function is not in `batchable`, or before it, if another was started. At most `PROMOTE_LIMIT` scheduled tasks
-        become due in one call, the earliest first. A one-time revocation that stopped a task is spent with it.
+        Returns, second, the claims, at most `limit`; no request, no claims. The claim considers waiting tasks that are
+        not held and are due (`policies.visibility`), by rank, then by age; `policies.admit` decides about each. The
+        claim ends with the start of a task whose function is not in `batchable`, or before it if another task was
+        started. One call gives at most `PROMOTE_LIMIT` due tasks a rank, the earliest first. A one-time revocation ends
+        with the first task that it stops.
         """
         ...
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
-        """Stop holding waiting tasks. For each: whether it was still held; else it is somebody else's by now."""
+        """End the hold of waiting tasks. Return for each whether the caller still held it; if not, nothing changes."""
         ...
 
     def extend(self, workers: Collection[str], until: float) -> int:
-        """Prolong all that these workers hold, tasks and locks; versions are not touched. Returns how many tasks."""
+        """Prolong the leases of all tasks and locks of these workers; versions stay. Return the number of tasks."""
         ...
 
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
-        """Deal with leases that lapsed: `policies.recover` for what ran, `release` for what waited.
+        """Handle tasks whose leases have ended, at most `limit`: recover running tasks, release waiting tasks.
 
-        Returns the moves made (a released task makes none), at most `limit` in a call. Frees the locks that were taken
-        in the attempts (as any move that `frees_locks` does).
+        `policies.recover` decides about a running task. Returns the moves; a released task makes no move. Frees the
+        locks that the interrupted attempts took (as any move with `frees_locks` does).
         """
         ...
 
     def cancel(self, task_id: str) -> bool:
-        """Note that a task is to be called off (`Task.canceling`), if it is executing now; else False.
+        """Store a request to cancel a task, if the task is executing. Return whether it is.
 
-        False: nothing was written. True also if that was noted before. It changes nothing else: see *Calling off*.
+        True also if there was a request before. Nothing else changes: see *Cancellation* above.
         """
         ...
 
     def canceling(self, workers: Collection[str]) -> list[str]:
-        """The ids of the tasks that these workers run and that are to be called off, in any order.
+        """Return the ids of the tasks that these workers execute and that are to be canceled, in any order.
 
-        A consumer asks this twice a second: it costs next to nothing while there are none.
+        A consumer calls this twice a second: the call must be cheap while there are no requests.
         """
         ...
 
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
-        """Remember that `target` shall not run. A task that waits is dealt with by the next claim."""
+        """Store a revocation. The next claim applies it to a waiting task."""
         ...
 
     def restore(self, target: RevocationTarget, now: float) -> bool:
-        """Forget that `target` shall not run. False if it was not revoked, or is already `revoked` for good."""
+        """Delete a revocation. Return False if there was none, or if the task is already in the state `revoked`."""
         ...
 
     def revocation(self, target: RevocationTarget) -> Revocation | None:
-        """What was said about `target`, if anything and if it is not spent."""
+        """Return the revocation of `target`; ``None`` if there is none, or if a one-time revocation is spent."""
         ...
 
     def lock(self, lock: Lock, now: float) -> bool:
-        """Take a lock; False if somebody else has it at `now`."""
+        """Take a lock. Return False if another owner has it at `now`."""
         ...
 
     def unlock(self, name: str, owner: str) -> bool:
-        """Give a lock back; False if it was not the owner's any more."""
+        """Free a lock. Return False if the lock is no longer the owner's."""
         ...
 
     def locks(self, now: float) -> list[Lock]:
-        """The locks that are taken at `now`, by name."""
+        """Return the locks that are taken at `now`, by name."""
         ...
 
     def flush_locks(self, names: Collection[str] | None = None) -> int:
-        """Free locks, whoever has them; all if no names are given. Returns how many were there."""
+        """Free these locks, whatever their owner; ``None``: all locks. Return the number of freed locks."""
         ...
 
     def get(self, task_id: str) -> Task | None:
-        """A copy of the task as it is now."""
+        """Return a copy of the task as stored; ``None`` if there is no such task."""
         ...
 
     def history(self, task_id: str) -> list[Record] | None:
-        """The states it entered, oldest first; ``None`` if there is no such task."""
+        """Return the task's history, oldest first; ``None`` if there is no such task."""
         ...
 
     def status(self, task_id: str) -> TaskStatus | None:
-        """State and result, read together; ``None`` if there is no such task. Destroys nothing."""
+        """Return state and result, read together; ``None`` if there is no such task. The result stays stored."""
         ...
 
     def counts(self) -> dict[str, int]:
-        """How many tasks are in each state; states without any are left out."""
+        """Return the number of tasks in each state, without states that have none."""
         ...
 
     def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
-        """Tasks, the newest first, at most `limit`; `before`: only those with a smaller `seq` (the next page)."""
+        """Return copies of tasks in these states (``None``: any), the newest first, at most `limit`.
+
+        `before`: only tasks with a smaller `seq`, for the next page.
+        """
         ...
 
     def next_due(self) -> float | None:
-        """The moment from which a claim may find something: ``-inf`` if it may now, ``None`` if nothing waits.
+        """Return the moment from which a claim may find a task: ``-inf`` for now, ``None`` if no task waits.
 
-        Counts tasks that are held as due when their hold ends.
+        A waiting task that is held counts as due at the end of its lease.
         """
         ...
 
     def prune(self, before: float, limit: int = 1000) -> int:
-        """Delete up to `limit` tasks that came to rest before that moment, oldest first. Returns how many."""
+        """Delete up to `limit` tasks that came to rest before this moment, oldest first. Return their number."""
         ...
 
     def flush(self) -> None:
-        """Empty this queue: tasks, revocations and locks."""
+        """Delete all tasks, revocations and locks of this queue."""
         ...
 
     def generation(self, channel: Channel) -> int:
-        """How far the store has come; for `wait`."""
+        """Return a number that grows with each change of the channel: an argument of `wait`."""
         ...
 
     def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """Block until something happened since `generation` was taken, in any process, or `timeout` seconds are over.
+        """Block until the channel has changed since `generation`, in any process, at most `timeout` seconds.
 
-        True if something happened. It may return early; look again.
+        Returns whether the channel has changed. A wait may end early, without a change: callers look again.
         """
         ...
 
     def wake(self) -> None:
-        """Make all that wait in this process look again."""
+        """End all waits in this process."""
         ...
 
     def clock(self) -> Clock | None:
-        """The clock that all who share the store go by; ``None``: this host's, since no other host sees it."""
+        """Return the clock of all processes that share the store; ``None``: this host's, as only this host sees it."""
         ...
 
     def close(self) -> None:
-        """Let go of connections and threads. What was committed stays; any later call raises `StorageError`."""
+        """Close connections, end threads and waits; committed data stays. Later calls raise `StorageError`.
+
+        `generation`, `wake` and `close` itself may still be called.
+        """
         ...
-
-
-PROMOTE_LIMIT = 1000
-"""How many scheduled tasks one claim makes ready at the most: a crowd that is due at once stalls no worker."""

@@ -1,38 +1,53 @@
-"""The claim algorithm, once for every adapter that decides in Python: rows in, decisions out. Pure."""
+"""The claim algorithm for adapters that decide in Python: rows in, decisions out. No I/O, no clock."""
 
-from lifecycle.core.policies import Move, Revocation, admit, claimed, revoked_when_due, visibility
+from copy import copy
+
+from lifecycle.core.policies import WAITING, Move, Revocation, admit, claimed, revoked_when_due, visibility
 from lifecycle.core.table import REVOKE, START
 from lifecycle.core.task import Task
 from lifecycle.storage.base import ClaimRequest
 
-__all__ = ["ClaimDecisions", "Visibility"]
+__all__ = ["ClaimDecisions", "Visibility", "visibility_after"]
 
 Visibility = tuple[int | None, float | None]
-"""Rank and due time of a waiting task: see `lifecycle.core.policies.visibility`."""
+"""Rank and due time of a task: see `lifecycle.core.policies.visibility`."""
+
+
+def visibility_after(task: Task, move: Move, own: Revocation | None) -> Visibility:
+    """Return the rank and the due time of a task after a move; neither if the task is held or waits no more.
+
+    `task`: the task before the move, as stored; for a new task, the task to be stored. `own`: the revocation of the
+    task itself, if any. A task can be revoked before it exists.
+    """
+    if move.lease is not None or move.state.name not in WAITING:
+        return None, None
+    after = copy(task)
+    move.apply(after)
+    return visibility(after, own, move.at)
 
 
 class ClaimDecisions:
-    """The decisions of one claim, in the order in which the store shows waiting tasks: by rank, then age.
+    """The decisions of one claim, in the order in which the store presents waiting tasks: by rank, then age.
 
-    The adapter shows tasks until it has `ClaimRequest.limit` moves, until `over` is true, or until it has no more
-    tasks with a rank. What a decision says, the adapter writes before it shows the next task.
+    The adapter presents tasks until it has `ClaimRequest.limit` moves, until `over` is true, or until it has no more
+    tasks with a rank. The adapter writes each decision before it presents the next task.
     """
 
     def __init__(self, request: ClaimRequest) -> None:
-        self.worker, self.now, self._lease, self._hold, self.limit, self._batchable = request
+        self.worker, self.now, self._lease, self._hold_scheduled, self.limit, self._batchable = request
         self.over = False
-        """True once the claim ends, although there may be room for more tasks."""
+        """True if the claim ends, even if there is room for more tasks."""
         self.spends = False
         """True if the last decision uses up the one-time revocation of the task's function."""
         self._started = False
 
     def decide(self, task: Task, own: Revocation | None, of_function: Revocation | None) -> Move | Visibility | None:
-        """Return what becomes of a waiting task that nobody holds.
+        """Return the decision about a waiting task that no worker holds.
 
-        A `Move`: commit it. A pair of rank and due time: the task waits on, since the clock was set back after the
-        task had become due; store the pair. ``None``: leave the task alone, the claim is over.
+        A `Move`: commit the move. A pair of rank and due time: store the pair; the task is not due yet, since the clock
+        was set back after the task had become due. ``None``: leave the task alone, the claim is over.
 
-        `own`, `of_function`: the revocations of the task and of its function, if any.
+        `own` and `of_function`: the revocations of the task and of its function, if any.
         """
         trigger = admit(task, own, of_function, self.now)
         self.spends = False
@@ -46,4 +61,4 @@ class ClaimDecisions:
             self._started, self.over = True, alone
         elif trigger == REVOKE and of_function is not None and of_function.once:
             self.spends = not revoked_when_due(task, own, self.now)
-        return claimed(task, trigger, self.worker, self.now, self._lease, hold=self._hold)
+        return claimed(task, trigger, self.worker, self.now, self._lease, hold_scheduled=self._hold_scheduled)

@@ -1,6 +1,6 @@
-"""The memory adapter: the same rules without durability. For tests, for immediate mode, and for a single process.
+"""The memory adapter: all rules of a store, without durability. For tests, immediate mode and a single process.
 
-It hands out copies, as a database does: nobody can change a stored task by changing an object.
+Callers get copies of tasks, as from a database: a change of a returned object changes nothing in the store.
 """
 
 import threading
@@ -34,71 +34,77 @@ from lifecycle.storage.base import (
     TaskStatus,
 )
 from lifecycle.storage.claims import ClaimDecisions
+from lifecycle.storage.notifications import ChangeCounter
 
 __all__ = ["MemoryStorage"]
 
 
 @attrs.define(eq=False)
 class _Row:
-    """A stored task: its fields as last committed, and what only the store knows."""
+    """A stored task with the fields that only the store has."""
 
     task: Task
+    """The task as last committed."""
     rank: int | None = None
+    """Not ``None``: claims consider the task now, higher ranks first."""
     due: float | None = None
+    """The task gets its priority as rank at this time (UTC seconds)."""
     ended: float | None = None
+    """Time when the task came to rest (UTC seconds)."""
     result: bytes | None = None
     history: str = ""
 
 
 class MemoryStorage:
-    """Tasks in this process's memory; gone with it."""
+    """Tasks in the memory of this process; they are gone when the process ends."""
 
     def __init__(self) -> None:
         self._mutex: Any = threading.RLock()
-        self._changed = threading.Condition(self._mutex)
-        self._generations = dict.fromkeys(Channel, 0)
-        self._waiting = 0
-        """How many threads wait for news."""
+        self._changes = ChangeCounter(self._mutex)
+        self.generation, self.wait, self.wake = self._changes.generation, self._changes.wait, self._changes.wake
         self._seq = 0
         self._empty()
 
     def _empty(self) -> None:
         self._rows: dict[str, _Row] = {}
-        # Entries of both heaps stay behind when a row moves on: one counts only while the row agrees with it.
+        # An entry stays in its heap when the row changes. The entry counts only while the row has the same rank or due.
         self._ready: list[tuple[int, int, str]] = []
+        """Heap of (-rank, seq, id)."""
         self._later: list[tuple[float, int, str]] = []
+        """Heap of (due, seq, id)."""
         self._held: dict[str, _Row] = {}
+        """The rows that have a lease, by id."""
         self._revocations: dict[RevocationTarget, Revocation] = {}
         self._locks: dict[str, Lock] = {}
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
-        """See `Storage.enqueue`."""
+        """Write new tasks."""
         with self._mutex:
             new: set[str] = set()
             for task in tasks:
                 if task.id in self._rows or task.id in new:
                     raise DuplicateTask(task.id)
                 new.add(task.id)
-            moves = [enqueued(task, now, *actor) for task in tasks]  # all, before the first is written
+            moves = [enqueued(task, now, *actor) for task in tasks]  # may raise: before the first write
             for task, move in zip(tasks, moves, strict=True):
                 self._insert(task, move)
             return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        """See `Storage.exchange`."""
+        """Commit outcomes and claim tasks in one transaction."""
         with self._mutex:
-            took = [self._settle(*settlement) for settlement in done]
-            return took, self._claim(request) if request is not None else []
+            accepted = [self._settle(*settlement) for settlement in done]
+            return accepted, self._claim(request) if request is not None else []
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
-        """See `Storage.release`."""
+        """Stop holding waiting tasks."""
         with self._mutex:
             return [self._release(task, now) for task in tasks]
 
     def extend(self, workers: Collection[str], until: float) -> int:
-        """See `Storage.extend`."""
+        """Prolong the leases and locks of workers."""
         with self._mutex:
             held = [row.task for row in self._held.values() if row.task.worker in workers]
             for task in held:
@@ -109,7 +115,7 @@ class MemoryStorage:
             return len(held)
 
     def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
-        """See `Storage.recover`."""
+        """Recover running tasks and release waiting tasks whose leases have ended."""
         with self._mutex:
             lapsed = sorted(
                 (row for row in self._held.values() if cast(float, row.task.lease) <= now),
@@ -118,16 +124,20 @@ class MemoryStorage:
             claims = []
             for row in lapsed[:limit]:
                 if row.task.state in WAITING:
-                    self._let_go(row, now)
+                    self._unhold(row, now)
                 else:
                     move = recover(
-                        row.task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions
+                        row.task,
+                        now,
+                        worker=actor.worker,
+                        hold_until=actor.hold_until,
+                        max_interruptions=max_interruptions,
                     )
-                    claims.append(self._claimed(row, move))
+                    claims.append(self._commit_claim(row, move))
             return claims
 
     def cancel(self, task_id: str) -> bool:
-        """See `Storage.cancel`."""
+        """Request cancellation of a running task."""
         with self._mutex:
             row = self._rows.get(task_id)
             if row is None or row.task.state != EXECUTING:
@@ -136,7 +146,7 @@ class MemoryStorage:
             return True
 
     def canceling(self, workers: Collection[str]) -> list[str]:
-        """See `Storage.canceling`."""
+        """Return the ids of running tasks whose cancellation was requested."""
         with self._mutex:
             held = [row.task for row in self._held.values() if row.task.canceling and row.task.worker in workers]
             return [task.id for task in held if task.state == EXECUTING]
@@ -145,7 +155,7 @@ class MemoryStorage:
         row = self._rows.get(task.id)
         if row is None or row.task.lease is None or row.task.state not in WAITING or row.task.fence != task.fence:
             return False
-        self._let_go(row, now)
+        self._unhold(row, now)
         return True
 
     def _insert(self, task: Task, move: Move) -> None:
@@ -155,47 +165,47 @@ class MemoryStorage:
         stored.loads = stored.cancel_requested = stored._call = None
         stored.canceling = False
         row = self._rows[task.id] = _Row(stored)
-        self._move(row, move)
+        self._commit(row, move)
 
     def _settle(self, task: Task, move: Move) -> bool:
         row = self._rows.get(task.id)
         if row is None or row.task.fence != task.fence:
             return False
-        self._move(row, move)
+        self._commit(row, move)
         for follow_up in move.follow_ups:
             if follow_up.id not in self._rows:
-                self._insert(follow_up, enqueued(follow_up, move.at, move.worker, move.hold))
+                self._insert(follow_up, enqueued(follow_up, move.at, move.worker, move.hold_until))
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
         for _ in range(PROMOTE_LIMIT):
-            if (row := self._earliest()) is None or cast(float, row.due) > request.now:
+            if (row := self._first_scheduled()) is None or cast(float, row.due) > request.now:
                 break
-            self._rank(row, row.task.priority, None)
+            self._set_rank(row, row.task.priority, None)
         claims: list[Claim] = []
         decisions = ClaimDecisions(request)
-        while len(claims) < request.limit and not decisions.over and (row := self._foremost()) is not None:
+        while len(claims) < request.limit and not decisions.over and (row := self._first_ready()) is not None:
             own = of_function = None
-            if self._revocations:  # most often nothing is revoked at all
-                own = self._own(row.task)
+            if self._revocations:  # seldom: saves two look-ups for each task
+                own = self._own_revocation(row.task)
                 of_function = self._revocations.get(RevocationTarget(function=True, key=row.task.name))
             decision = decisions.decide(row.task, own, of_function)
             if isinstance(decision, Move):
-                claims.append(self._claimed(row, decision))
+                claims.append(self._commit_claim(row, decision))
                 if decisions.spends:
                     del self._revocations[RevocationTarget(function=True, key=row.task.name)]
             elif decision is not None:
-                self._rank(row, *decision)
+                self._set_rank(row, *decision)
         return claims
 
-    def _claimed(self, row: _Row, move: Move) -> Claim:
-        """Commit a move that the caller has not asked for, and hand it out."""
+    def _commit_claim(self, row: _Row, move: Move) -> Claim:
+        """Commit a move that the store has decided on; return it with a copy of the task before the move."""
         before = copy(row.task)
-        self._move(row, move)
+        self._commit(row, move)
         return Claim(before, move)
 
-    def _move(self, row: _Row, move: Move) -> None:
-        """Commit a move: the only place where a stored state changes."""
+    def _commit(self, row: _Row, move: Move) -> None:
+        """Commit a move. No other method changes a stored state."""
         task = row.task
         move.apply(task)
         row.history += move.history
@@ -207,26 +217,26 @@ class MemoryStorage:
         elif move.frees_locks:
             self._locks = {name: lock for name, lock in self._locks.items() if lock.task != task.id}
         if task.lease is None:
-            self._let_go(row, move.at)
+            self._unhold(row, move.at)
         else:
             self._held[task.id] = row
-            self._rank(row, None, None)
+            self._set_rank(row, None, None)
         if move.result is not None or move.ended is not None:
-            self._notify(Channel.OUTCOME)
+            self._changes.count(Channel.OUTCOME)
 
     # Readiness -----------------------------------------------------------------------------------------------------
 
-    def _let_go(self, row: _Row, now: float) -> None:
-        """Nobody holds the row any more: put it where claims find it, if it waits."""
+    def _unhold(self, row: _Row, now: float) -> None:
+        """End the hold of a row; if the task waits, rank the row for claims."""
         row.task.lease = None
         self._held.pop(row.task.id, None)
-        self._rank(row, *visibility(row.task, self._own(row.task), now))
+        self._set_rank(row, *visibility(row.task, self._own_revocation(row.task), now))
 
-    def _own(self, task: Task) -> Revocation | None:
-        """What is revoked of the task itself. Most often nothing is revoked at all: that is quickly found out."""
+    def _own_revocation(self, task: Task) -> Revocation | None:
+        """Return the revocation of the task itself, if any."""
         return self._revocations.get(RevocationTarget(function=False, key=task.id)) if self._revocations else None
 
-    def _rank(self, row: _Row, rank: int | None, due: float | None) -> None:
+    def _set_rank(self, row: _Row, rank: int | None, due: float | None) -> None:
         row.rank, row.due = rank, due
         seq = cast(int, row.task.seq)
         if rank is not None:
@@ -235,10 +245,10 @@ class MemoryStorage:
             heappush(self._later, (due, seq, row.task.id))
         else:
             return
-        self._notify(Channel.WORK)
+        self._changes.count(Channel.WORK)
 
-    def _foremost(self) -> _Row | None:
-        """The row that a claim has to look at first."""
+    def _first_ready(self) -> _Row | None:
+        """Return the row that a claim considers first."""
         while self._ready:
             rank, seq, task_id = self._ready[0]
             row = self._rows.get(task_id)
@@ -247,8 +257,8 @@ class MemoryStorage:
             heappop(self._ready)
         return None
 
-    def _earliest(self) -> _Row | None:
-        """The row that becomes ready first."""
+    def _first_scheduled(self) -> _Row | None:
+        """Return the row that becomes due first."""
         while self._later:
             due, seq, task_id = self._later[0]
             row = self._rows.get(task_id)
@@ -260,32 +270,32 @@ class MemoryStorage:
     # Revocations and locks -----------------------------------------------------------------------------------------
 
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
-        """See `Storage.revoke`."""
+        """Store a revocation."""
         with self._mutex:
             self._revocations[target] = revocation
-            self._look_again(target, now)
+            self._rank_again(target, now)
 
     def restore(self, target: RevocationTarget, now: float) -> bool:
-        """See `Storage.restore`."""
+        """Delete a revocation."""
         with self._mutex:
             if self._revocations.pop(target, None) is None:
                 return False
-            self._look_again(target, now)
+            self._rank_again(target, now)
             row = None if target.function else self._rows.get(target.key)
-            return row is None or row.task.state != REVOKED  # that cannot be taken back
+            return row is None or row.task.state != REVOKED  # a final state stays
 
     def revocation(self, target: RevocationTarget) -> Revocation | None:
-        """See `Storage.revocation`."""
+        """Return a stored revocation."""
         with self._mutex:
             return self._revocations.get(target)
 
-    def _look_again(self, target: RevocationTarget, now: float) -> None:
+    def _rank_again(self, target: RevocationTarget, now: float) -> None:
         row = None if target.function else self._rows.get(target.key)
         if row is not None and row.task.state in WAITING and row.task.lease is None:
-            self._let_go(row, now)
+            self._unhold(row, now)
 
     def lock(self, lock: Lock, now: float) -> bool:
-        """See `Storage.lock`."""
+        """Take a lock."""
         with self._mutex:
             held = self._locks.get(lock.name)
             if held is not None and held.until > now:
@@ -294,7 +304,7 @@ class MemoryStorage:
             return True
 
     def unlock(self, name: str, owner: str) -> bool:
-        """See `Storage.unlock`."""
+        """Free a lock."""
         with self._mutex:
             held = self._locks.get(name)
             if held is None or held.owner != owner:
@@ -303,40 +313,40 @@ class MemoryStorage:
             return True
 
     def locks(self, now: float) -> list[Lock]:
-        """See `Storage.locks`."""
+        """Return the taken locks."""
         with self._mutex:
             return sorted(lock for lock in self._locks.values() if lock.until > now)
 
     def flush_locks(self, names: Collection[str] | None = None) -> int:
-        """See `Storage.flush_locks`."""
+        """Free locks, whatever their owner."""
         with self._mutex:
-            gone = [name for name in self._locks if names is None or name in names]
-            for name in gone:
+            freed = [name for name in self._locks if names is None or name in names]
+            for name in freed:
                 del self._locks[name]
-            return len(gone)
+            return len(freed)
 
     # Look-ups ------------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
-        """See `Storage.get`."""
+        """Return a copy of a task."""
         with self._mutex:
             row = self._rows.get(task_id)
             return copy(row.task) if row is not None else None
 
     def history(self, task_id: str) -> list[Record] | None:
-        """See `Storage.history`."""
+        """Return a task's history."""
         with self._mutex:
             row = self._rows.get(task_id)
         return read_history(row.history) if row is not None else None
 
     def status(self, task_id: str) -> TaskStatus | None:
-        """See `Storage.status`."""
+        """Return a task's state and result."""
         with self._mutex:
             row = self._rows.get(task_id)
             return TaskStatus(cast(str, row.task.state), row.result) if row is not None else None
 
     def counts(self) -> dict[str, int]:
-        """See `Storage.counts`."""
+        """Return the number of tasks in each state."""
         with self._mutex:
             counts: dict[str, int] = {}
             for row in self._rows.values():
@@ -345,10 +355,10 @@ class MemoryStorage:
             return counts
 
     def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
-        """See `Storage.tasks`."""
+        """Return tasks, the newest first."""
         with self._mutex:
             found: list[Task] = []
-            for row in reversed(self._rows.values()):  # the order of insertion is that of seq
+            for row in reversed(self._rows.values()):  # the order of insertion is the order of seq
                 if len(found) == limit:
                     break
                 if (states is None or row.task.state in states) and (
@@ -358,73 +368,47 @@ class MemoryStorage:
             return found
 
     def next_due(self) -> float | None:
-        """See `Storage.next_due`."""
+        """Return the time of the next claimable task."""
         with self._mutex:
-            if self._foremost() is not None:
+            if self._first_ready() is not None:
                 return float("-inf")
-            earliest = self._earliest()
+            scheduled = self._first_scheduled()
             moments = [cast(float, row.task.lease) for row in self._held.values() if row.task.state in WAITING]
-            if earliest is not None:
-                moments.append(cast(float, earliest.due))
+            if scheduled is not None:
+                moments.append(cast(float, scheduled.due))
             return min(moments, default=None)
 
-    # Keeping house -------------------------------------------------------------------------------------------------
+    # Maintenance ---------------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000) -> int:
-        """See `Storage.prune`."""
+        """Delete old tasks that are at rest."""
         with self._mutex:
             ended = sorted(
                 (row.ended, row.task.seq, row.task.id) for row in self._rows.values() if row.ended is not None
             )
-            gone = [task_id for moment, _, task_id in ended if moment < before][:limit]
-            for task_id in gone:
+            old = [task_id for moment, _, task_id in ended if moment < before][:limit]
+            for task_id in old:
                 del self._rows[task_id]
                 self._revocations.pop(RevocationTarget(function=False, key=task_id), None)
-            return len(gone)
+            return len(old)
 
     def flush(self) -> None:
-        """See `Storage.flush`."""
+        """Delete all tasks, revocations and locks of this queue."""
         with self._mutex:
             self._empty()
-            for channel in Channel:
-                self._notify(channel)
-
-    def generation(self, channel: Channel) -> int:
-        """See `Storage.generation`."""
-        return self._generations[channel]
-
-    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """See `Storage.wait`."""
-        with self._changed:
-            self._waiting += 1
-            try:
-                return self._changed.wait_for(lambda: self._generations[channel] != generation, timeout)
-            finally:
-                self._waiting -= 1
-
-    def wake(self) -> None:
-        """See `Storage.wake`."""
-        with self._mutex:
-            for channel in Channel:
-                self._notify(channel)
+            self.wake()
 
     def clock(self) -> None:
-        """See `Storage.clock`."""
+        """Return ``None``: only this host uses the store."""
 
     def close(self) -> None:
-        """See `Storage.close`. There is nothing to let go of but those who wait."""
-        if not isinstance(self._mutex, _Shut):
-            self.wake()
-            self._mutex = self._changed = cast(Any, _Shut())
-
-    def _notify(self, channel: Channel) -> None:
-        self._generations[channel] += 1
-        if self._waiting:  # a worker that is at work need not be told
-            self._changed.notify_all()
+        """End all waits, and refuse later calls."""
+        self._changes.close()
+        self._mutex = _ClosedMutex()
 
 
-class _Shut:
-    """In the place of a closed store's mutex, that every call takes first."""
+class _ClosedMutex:
+    """Takes the place of a closed store's mutex, which every call enters first."""
 
     def __enter__(self) -> None:
         raise StorageError("the queue was closed")

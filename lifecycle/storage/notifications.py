@@ -1,183 +1,241 @@
-"""Waiting for a queue on a server to change, in this process or another: told by the server, heard by a thread."""
+"""Counting the changes of a queue and waiting for the next one, in this process or, on a server, in another."""
 
 import os
 import select
 import threading
 from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from lifecycle.clock import monotonic
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
 
-__all__ = ["LINGER", "LOOK", "Notifier", "Subscription"]
+__all__ = ["MAX_WAIT_SECONDS", "UNSUBSCRIBE_AFTER_SECONDS", "ChangeCounter", "Notifier", "Subscription"]
 
-LOOK: Final = 5.0
-"""Seconds after which a wait ends anyway: news can be lost with a connection."""
-BUSY: Final = 0.5
-"""Seconds between two looks at what has come while nobody waits for it."""
-LINGER: Final = 10.0
-"""Seconds that a channel is listened to after the last wait."""
-AWAY: Final = 0.5
-"""Seconds between two attempts to reach the server."""
-
-
-class Subscription(Protocol):
-    """A connection that is told of changes. It raises `StorageError` when it is lost."""
-
-    @property
-    def fd(self) -> int:
-        """What becomes readable when there is news."""
-        ...
-
-    def heed(self, wanted: Collection[Channel]) -> Collection[Channel]:
-        """Listen to these channels, and no others; which of them are new, now that they are listened to."""
-        ...
-
-    def news(self) -> Collection[Channel]:
-        """What others have changed since the last look."""
-        ...
-
-    def close(self) -> None:
-        """End it."""
-        ...
+MAX_WAIT_SECONDS: Final = 5.0
+"""A wait on a server ends after this time even without a change: a lost connection can lose a notification."""
+IDLE_CHECK_SECONDS: Final = 0.5
+"""Time between two checks for notifications while no thread waits."""
+UNSUBSCRIBE_AFTER_SECONDS: Final = 10.0
+"""Time from the last wait for a channel to the end of the channel's subscription."""
+RECONNECT_SECONDS: Final = 0.5
+"""Time between two attempts to reach the server."""
 
 
-class Notifier:
-    """Counts the changes of a queue, and wakes those who wait for the next.
+class ChangeCounter:
+    """Counts the changes of a queue, for each channel, and wakes the threads that wait for the next change.
 
-    Changes of this process are told to it (`notify`); those of others are heard by a thread, from the first wait on.
-    One thread, and one connection, for each store that is open and was waited for.
+    Adapters expose `generation`, `wait` and `wake` as their own methods: see `lifecycle.storage.base.Storage`.
     """
 
-    def __init__(self, listen: Callable[[], Subscription], *, settles: float = 0.0) -> None:
-        """`listen`: opens an ear.
-
-        `settles`: seconds after which all look again once a channel is listened to, where a change that was on its way
-        by then is told to nobody.
-        """
-        self._listen, self._settles = listen, settles
-        self._changed = threading.Condition()
-        self._waiting = 0
-        self._waited = dict.fromkeys(Channel, -LINGER)
-        """When somebody last began to wait, or saw the end of a wait (`monotonic`)."""
-        self._heard: set[Channel] = set()
-        """The channels that are listened to."""
-        self._closed = False
-        self._thread: threading.Thread | None = None
+    def __init__(self, lock: Any = None) -> None:
+        """`lock`: reentrant lock of the adapter that guards the counters; ``None``: a new lock."""
         self._generations = dict.fromkeys(Channel, 0)
-        self._again = 0.0
-        """When everybody is to look again (`monotonic`)."""
-        self._bell: tuple[int, int] | None = None
+        self._closed = False
+        self._restart(lock)
 
-    def forget(self) -> None:
-        """In the child, after a fork: the thread is the parent's."""
-        for end in self._bell or ():
-            os.close(end)
+    def _restart(self, lock: Any = None) -> None:
+        self._lock = lock or threading.RLock()  # as a context manager twice as fast as its condition
+        self._changed = threading.Condition(self._lock)
+        self._waiting_count = 0
+
+    def reset_after_fork(self) -> None:
+        """Start again in the child of a fork: the threads of the parent, and the locks they hold, are not there."""
+        self._restart()
 
     def generation(self, channel: Channel) -> int:
-        """How many changes there were."""
+        """Return the number of changes so far."""
         return self._generations[channel]
 
+    def count(self, channel: Channel) -> None:
+        """Count a change, and wake the threads that wait. The caller holds the lock."""
+        self._generations[channel] += 1
+        if self._waiting_count:
+            self._changed.notify_all()
+
     def notify(self, *channels: Channel) -> None:
-        """Something changed."""
-        with self._changed:
+        """Count a change of each channel, and wake the threads that wait."""
+        with self._lock:
             for channel in channels:
                 self._generations[channel] += 1
-            if self._waiting:
+            if self._waiting_count:
                 self._changed.notify_all()
 
+    def wake(self) -> None:
+        """End all waits in this process, as a change of every channel does."""
+        self.notify(*Channel)
+
     def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """Block until there is a change after `generation`, at most `timeout` seconds; whether there may have been one."""
+        """Block until the channel has changed since `generation`, at most `timeout` seconds.
+
+        Returns whether the channel has changed, or may have. Raises `StorageError` if the queue was closed before.
+        """
         with self._changed:
             if self._closed:
                 raise StorageError("the queue was closed")
-            if self._thread is None:
-                self._bell = os.pipe()
-                self._thread = threading.Thread(target=self._run, name="lifecycle-listen", daemon=True)
-                self._thread.start()
-            self._waiting += 1
-            self._waited[channel] = monotonic()
-            if self._waiting == 1 or channel not in self._heard:
-                self._ring()
+            self._waiting_count += 1
             try:
-                seen = self._changed.wait_for(lambda: self._generations[channel] != generation, min(timeout, LOOK))
+                self._begin_wait(channel)
+                return self._changed.wait_for(lambda: self._generations[channel] != generation, timeout)
             finally:
-                self._waiting -= 1
-                self._waited[channel] = monotonic()
-            return seen or timeout > LOOK
+                self._waiting_count -= 1
+                self._end_wait(channel)
+
+    def _begin_wait(self, channel: Channel) -> None:
+        """Prepare for a wait that begins now; the lock is held, and the wait is counted."""
+
+    def _end_wait(self, channel: Channel) -> None:
+        """Clean up after a wait; the lock is held, and the wait is not counted any more."""
 
     def close(self) -> None:
-        """End the thread, and every wait."""
+        """End all waits, and refuse later ones."""
         with self._changed:
             self._closed = True
-            self._ring()
-            thread = self._thread
-        self.notify(*Channel)
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(AWAY * 10)
+            self.wake()
 
-    def _ring(self) -> None:
-        if self._bell is not None:
-            os.write(self._bell[1], b".")
+
+class Subscription(Protocol):
+    """A connection to a server that receives notifications. A lost connection raises `StorageError`."""
+
+    @property
+    def fd(self) -> int:
+        """File descriptor that becomes readable when a notification arrives."""
+        ...
+
+    def subscribe(self, channels: Collection[Channel]) -> Collection[Channel]:
+        """Subscribe to these channels and no others. Return the channels with a new subscription."""
+        ...
+
+    def changed_channels(self) -> Collection[Channel]:
+        """Return the channels that other processes have changed since the last call. Does not block."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class Notifier(ChangeCounter):
+    """Counts the changes of a queue on a server.
+
+    The adapter reports changes of this process (`notify`). A thread receives those of other processes, from the first
+    wait on. Each open store that was waited for has one such thread and one connection.
+    """
+
+    def __init__(self, connect: Callable[[], Subscription], *, recheck_seconds: float = 0.0) -> None:
+        """`connect`: opens a subscription.
+
+        `recheck_seconds`: time after a new subscription when all waits end once, on servers that send no notification
+        of a change that was being committed while the subscription began. 0: never.
+        """
+        super().__init__()
+        self._connect, self._recheck_seconds = connect, recheck_seconds
+        self._start()
+
+    def _start(self) -> None:
+        self._last_wait = dict.fromkeys(Channel, -UNSUBSCRIBE_AFTER_SECONDS)
+        """Beginning or end of the last wait for each channel (`monotonic`)."""
+        self._subscribed: set[Channel] = set()
+        self._recheck_at = 0.0
+        """Moment when all waits end once (`monotonic`); 0: none."""
+        self._thread: threading.Thread | None = None
+        self._pipe: tuple[int, int] | None = None
+        """Reading and writing end of the pipe that wakes the thread."""
+
+    def reset_after_fork(self) -> None:
+        """Start again in the child of a fork: the thread is the parent's."""
+        super().reset_after_fork()
+        for end in self._pipe or ():
+            os.close(end)
+        self._start()
+
+    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
+        """Block as `ChangeCounter.wait` does, at most `MAX_WAIT_SECONDS`: then the channel may have changed."""
+        return super().wait(channel, generation, min(timeout, MAX_WAIT_SECONDS)) or timeout > MAX_WAIT_SECONDS
+
+    def _begin_wait(self, channel: Channel) -> None:
+        if self._thread is None:
+            self._pipe = os.pipe()
+            self._thread = threading.Thread(target=self._run, name="lifecycle-listen", daemon=True)
+            self._thread.start()
+        self._last_wait[channel] = monotonic()
+        if self._waiting_count == 1 or channel not in self._subscribed:
+            self._wake_thread()
+
+    def _end_wait(self, channel: Channel) -> None:
+        self._last_wait[channel] = monotonic()
+
+    def close(self) -> None:
+        """End all waits and the thread."""
+        super().close()
+        with self._changed:
+            self._wake_thread()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(RECONNECT_SECONDS * 10)
+
+    def _wake_thread(self) -> None:
+        if self._pipe is not None:
+            os.write(self._pipe[1], b".")
 
     # The thread ------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        bell, ringer = self._bell or (0, 0)
-        ear: Subscription | None = None
+        wake_fd, pipe_end = self._pipe or (0, 0)
+        subscription: Subscription | None = None
         while not self._closed:
             try:
-                ear = self._listen()
+                subscription = self._connect()
                 while not self._closed:
-                    self._heed(ear)
-                    self._hear(ear, bell)
-                self._heed(ear)
+                    self._subscribe(subscription)
+                    self._receive(subscription, wake_fd)
+                self._subscribe(subscription)
             except StorageError:
-                # Those who wait shall find out for themselves; there is news, perhaps, when the server is back.
-                self.notify(*Channel)
+                # The threads that wait must find out for themselves; perhaps there are changes once the server is back.
+                self.wake()
             finally:
-                self._heard = set()
-                if ear is not None:
-                    ear.close()
-                    ear = None
+                self._subscribed = set()
+                if subscription is not None:
+                    subscription.close()
+                    subscription = None
             if not self._closed:
-                _pause(bell, AWAY)
+                _sleep(wake_fd, RECONNECT_SECONDS)
         with self._changed:
-            self._bell = None
-            os.close(bell)
-            os.close(ringer)
+            self._pipe = None
+            os.close(wake_fd)
+            os.close(pipe_end)
 
-    def _heed(self, ear: Subscription) -> None:
-        """Listen to what was waited for lately."""
+    def _subscribe(self, subscription: Subscription) -> None:
+        """Subscribe to the channels with a recent wait."""
         now = monotonic()
-        wanted = {channel for channel in Channel if not self._closed and now - self._waited[channel] < LINGER + LOOK}
-        if new := ear.heed(wanted):
-            self.notify(*new)  # what came before
-            self._again = now + self._settles if self._settles else 0.0
-        self._heard = wanted
+        earliest = now - UNSUBSCRIBE_AFTER_SECONDS - MAX_WAIT_SECONDS
+        recent = {channel for channel in Channel if not self._closed and self._last_wait[channel] > earliest}
+        if new := subscription.subscribe(recent):
+            self.notify(*new)  # changes from before the subscription
+            self._recheck_at = now + self._recheck_seconds if self._recheck_seconds else 0.0
+        self._subscribed = recent
 
-    def _hear(self, ear: Subscription, bell: int) -> None:
-        """Wait for news, and pass it on; while nobody waits for it, only now and then."""
-        if self._waiting:
+    def _receive(self, subscription: Subscription, wake_fd: int) -> None:
+        """Wait for notifications, and count them; while no thread waits, only every `IDLE_CHECK_SECONDS`."""
+        if self._waiting_count:
             poll = select.poll()
-            for descriptor in bell, ear.fd:
+            for descriptor in wake_fd, subscription.fd:
                 poll.register(descriptor, select.POLLIN)
-            patience = self._again - monotonic() if self._again else LOOK
-            if any(descriptor == bell for descriptor, _ in poll.poll(max(patience, 0.0) * 1000)):
-                os.read(bell, 4096)
+            seconds = self._recheck_at - monotonic() if self._recheck_at else MAX_WAIT_SECONDS
+            if any(descriptor == wake_fd for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000)):
+                os.read(wake_fd, 4096)
         else:
-            _pause(bell, BUSY)
-        if self._again and monotonic() >= self._again:
-            self._again = 0.0
-            self.notify(*Channel)
-        if news := ear.news():
-            self.notify(*news)
+            _sleep(wake_fd, IDLE_CHECK_SECONDS)
+        if self._recheck_at and monotonic() >= self._recheck_at:
+            self._recheck_at = 0.0
+            self.wake()
+        if changed := subscription.changed_channels():
+            self.notify(*changed)
 
 
-def _pause(bell: int, seconds: float) -> None:
-    """Wait for the bell, or so long."""
+def _sleep(wake_fd: int, seconds: float) -> None:
+    """Sleep until a byte arrives at `wake_fd`, at most `seconds`."""
     poll = select.poll()
-    poll.register(bell, select.POLLIN)
+    poll.register(wake_fd, select.POLLIN)
     if poll.poll(seconds * 1000):
-        os.read(bell, 4096)
+        os.read(wake_fd, 4096)

@@ -66,7 +66,7 @@ def test_claim_guards_follow_the_order_of_the_law(state, expires):
 def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold):
     """A start holds the task for its lease, counts the attempt and clears the ETA; other claims change nothing else."""
     task.state, trigger = edge
-    move, starts = policies.claimed(task, trigger, "me", now, lease, hold=hold), trigger == "start"
+    move, starts = policies.claimed(task, trigger, "me", now, lease, hold_scheduled=hold), trigger == "start"
     after = some.moved(task, move)
     assert some.legal(task, move, (trigger,))
     assert some.unchanged(task, after, "attempt", "eta")
@@ -76,7 +76,7 @@ def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold
     for state, other in itertools.product([None, *LAW], {trigger for _, trigger in CLAIMS}):
         if (state, other) not in EDGES:
             with pytest.raises(IllegalTransition):
-                policies.claimed(attrs.evolve(task, state=state), other, "me", now, lease, hold=hold)
+                policies.claimed(attrs.evolve(task, state=state), other, "me", now, lease, hold_scheduled=hold)
 
 
 @pytest.mark.untraced
@@ -87,7 +87,7 @@ def test_new_task_is_queued_once(task, now, hold):
     move = policies.enqueued(task, now, "me", hold)
     assert some.legal(task, move, ("enqueue",))
     assert some.unchanged(task, some.moved(task, move))
-    assert (move.lease, move.hold, move.at) == (hold, hold, now)
+    assert (move.lease, move.hold_until, move.at) == (hold, hold, now)
     for state in of_kind("waiting", "running", "outcome", "final"):
         with pytest.raises(IllegalTransition):
             policies.enqueued(attrs.evolve(task, state=state), now, "me")
@@ -140,7 +140,7 @@ def test_outcome_rests_or_is_retried_as_the_law_says(task, outcome, now, hold, j
     """An outcome rests or is retried, at once or later, as law, outcome and retries left say."""
     before = copy.copy(task)
     follow_ups = (Task("8", "add"),) if follows else ()
-    move = settle(task, outcome, now, worker="me", hold=hold, jitter=jitter, follow_ups=follow_ups)
+    move = settle(task, outcome, now, worker="me", hold_until=hold, jitter=jitter, follow_ups=follow_ups)
     assert some.unchanged(before, task)
     after = some.moved(task, move)
     if (trigger := outcome.trigger) == "interrupt":  # see the recovery
@@ -160,7 +160,7 @@ def test_outcome_rests_or_is_retried_as_the_law_says(task, outcome, now, hold, j
     assert after.retries == (max(task.retries - 1, 0) if paid else task.retries)
     assert after.lease == (hold if retried else None)
     assert move.frees_locks == (path[:1] == ("cancel",))
-    assert (move.hold, move.worker, move.at) == (hold, "me", now)
+    assert (move.hold_until, move.worker, move.at) == (hold, "me", now)
     assert (move.result, move.follow_ups) == (outcome.result, follow_ups)
 
 
@@ -207,7 +207,7 @@ def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
 
     If cancellation was requested, the task is canceled instead, which does not count as an interruption.
     """
-    options = {"worker": "me", "hold": hold} | ({} if limit is None else {"max_interruptions": limit})
+    options = {"worker": "me", "hold_until": hold} | ({} if limit is None else {"max_interruptions": limit})
     move, again = recover(task, now, **options), task.interruptions < (10 if limit is None else limit)
     assert move == settle(task, Outcome("interrupt"), now, **options)
     assert move.frees_locks
@@ -219,7 +219,7 @@ def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
         assert some.legal(task, move, ("interrupt", "recover") if again else ("interrupt",))
         assert some.unchanged(task, after, "interruptions")
         assert (after.interruptions, after.lease) == (task.interruptions + 1, hold if again else None)
-    assert (after.worker, move.hold, move.at, move.result) == ("me", hold, now, None)
+    assert (after.worker, move.hold_until, move.at, move.result) == ("me", hold, now, None)
 
 
 @patient
@@ -227,15 +227,15 @@ def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
 def test_operator_retries_only_outcomes(task, now, hold):
     """An operator retries a task in an outcome at once and without spending a retry; all other states are refused."""
     if task.state in OUTCOMES:
-        move = policies.retry(task, now, worker="me", hold=hold)
+        move = policies.retry(task, now, worker="me", hold_until=hold)
         assert some.legal(task, move, ("retry", "enqueue"))
         after = some.moved(task, move)
         assert some.unchanged(task, after, "eta", "interruptions")
         assert (after.eta, after.interruptions, after.lease, move.result) == (None, 0, hold, None)
-        assert (after.worker, move.hold, move.at) == ("me", hold, now)
+        assert (after.worker, move.hold_until, move.at) == ("me", hold, now)
     else:
         with pytest.raises(IllegalTransition) as caught:
-            policies.retry(task, now, worker="me", hold=hold)
+            policies.retry(task, now, worker="me", hold_until=hold)
         allowed = {trigger for state, trigger in EDGES if state == task.state} - {"retry"}
         assert (caught.value.state, caught.value.trigger, set(caught.value.allowed)) == (task.state, "retry", allowed)
         assert f"task {task.id}" in str(caught.value)

@@ -20,18 +20,6 @@ HEADLESS = re.compile(
 HEADLESS_PER_1000 = 3
 """How many of them 1,000 words may have; a file may have 1, however short it is."""
 
-# Modules whose docstrings are still to be rewritten.
-UNPLAIN = {
-    "lifecycle.storage.base",
-    "lifecycle.storage.claims",
-    "lifecycle.storage.memory",
-    "lifecycle.storage.notifications",
-    "lifecycle.storage.sqlite.database",
-    "lifecycle.storage.sqlite.schema",
-    "lifecycle.storage.sqlite.storage",
-    "lifecycle.storage.sqlite.watcher",
-}
-
 
 def test_public_names_have_docstrings():
     """Each module, and each public class, method and function in it, has a docstring."""
@@ -67,9 +55,7 @@ def faults_in_prose(path):
 
 def test_docstrings_are_plain():
     """A docstring begins with a noun or a verb, says a thing by its noun, and does not only point elsewhere."""
-    faults = {module: found for module, path in FILES.items() if (found := [*faults_in_prose(path)])}
-    assert {module: found for module, found in faults.items() if module not in UNPLAIN} == {}
-    assert sorted(UNPLAIN - faults.keys()) == [], "these are plain by now, or gone: take them out of UNPLAIN"
+    assert {module: found for module, path in FILES.items() if (found := [*faults_in_prose(path)])} == {}
 
 
 def test_docstring_of_each_test_is_a_sentence():

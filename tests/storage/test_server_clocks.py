@@ -1,4 +1,4 @@
-"""Hosts whose clocks are apart work together: they go by the clock of the server that has their queue."""
+"""Hosts with different clocks share a queue: all use the clock of the queue's server."""
 
 import threading
 from contextlib import closing
@@ -17,140 +17,140 @@ from lifecycle.storage import MemoryStorage, open_storage
 from lifecycle.storage.base import ClaimRequest
 
 
-class World:
-    """A server and a host, each with its own idea of the time; a question takes some time each way."""
+class SimulatedHosts:
+    """A server and a host with different times; a request takes `there` seconds, its answer `back` seconds."""
 
     def __init__(self, server=1e9, host=2e9, there=0.01, back=0.01):
         self.server, self.host, self.there, self.back = server, host, there, back
-        self.ticks, self.asked, self.away = 50.0, 0, False
+        self.ticks, self.requests, self.is_unreachable = 50.0, 0, False
         self.clock = RemoteClock(self.ask, host=lambda: self.host, ticks=lambda: self.ticks)
 
-    def pass_(self, seconds):
+    def advance(self, seconds):
         self.server, self.host, self.ticks = self.server + seconds, self.host + seconds, self.ticks + seconds
 
     def ask(self):
-        self.asked += 1
-        if self.away:
+        self.requests += 1
+        if self.is_unreachable:
             raise StorageUnavailable("away")
-        self.pass_(self.there)
+        self.advance(self.there)
         answer = self.server
-        self.pass_(self.back)
+        self.advance(self.back)
         return answer
 
-    def renewed(self):
-        """Have a renewal that goes on in the background come to its end."""
+    def join_refresh(self):
+        """Wait for the end of a refresh in the background."""
         if self.clock._thread is not None:
             self.clock._thread.join()
 
 
 @patient
 @given(st.floats(-1e6, 1e6), st.floats(0, 2), st.floats(0, 2), st.lists(st.floats(0, 100), max_size=5))
-def test_within_half_a_round_trip(offset, there, back, passing):
-    """The time that it tells is the server's, to within half of a round trip, however far the host's own is off."""
-    world = World(host=1e9 + offset, there=there, back=back)
+def test_clock_differs_from_the_servers_by_half_a_round_trip_at_most(offset, there, back, passing):
+    """The time is the server's, to within half a round trip, whatever the host's own time is."""
+    hosts = SimulatedHosts(host=1e9 + offset, there=there, back=back)
     for seconds in (0.0, *passing):
-        world.pass_(seconds)
-        world.renewed()
-        now = world.clock.now()
-        world.renewed()
-        assert abs(now - world.server) <= 4 * (there + back) + 1e-3
-        assert abs(world.clock.now() - world.server) <= (there + back) / 2 + 1e-3
-        world.renewed()
+        hosts.advance(seconds)
+        hosts.join_refresh()
+        now = hosts.clock.now()
+        hosts.join_refresh()
+        assert abs(now - hosts.server) <= 4 * (there + back) + 1e-3
+        assert abs(hosts.clock.now() - hosts.server) <= (there + back) / 2 + 1e-3
+        hosts.join_refresh()
 
 
-def test_it_is_asked_now_and_then():
-    """The server is asked at the first use and once a minute, by a thread that nobody waits for."""
-    world = World()
+def test_server_is_asked_at_the_first_use_and_once_a_minute():
+    """The server is asked at the first use and once a minute, by a thread that no caller waits for."""
+    hosts = SimulatedHosts()
     for _ in range(100):
-        world.clock.now()
-    assert world.asked == RemoteClock.SAMPLE_COUNT
-    world.server += 7.0  # it was set
-    world.pass_(RemoteClock.REFRESH_SECONDS)
-    gate, ask = threading.Event(), world.clock._ask
-    world.clock._ask = lambda: gate.wait() and ask()
-    told = [world.clock.now() for _ in range(5)]
-    assert told == [pytest.approx(world.server - 7.0, abs=0.02)] * 5, "it goes on by what was known"
+        hosts.clock.now()
+    assert hosts.requests == RemoteClock.SAMPLE_COUNT
+    hosts.server += 7.0  # it was set
+    hosts.advance(RemoteClock.REFRESH_SECONDS)
+    gate, ask = threading.Event(), hosts.clock._ask
+    hosts.clock._ask = lambda: gate.wait() and ask()
+    told = [hosts.clock.now() for _ in range(5)]
+    assert told == [pytest.approx(hosts.server - 7.0, abs=0.02)] * 5, "the last known offset is used"
     gate.set()
-    world.renewed()
-    assert world.clock.now() == pytest.approx(world.server, abs=0.02)
-    assert world.asked == 2 * RemoteClock.SAMPLE_COUNT
+    hosts.join_refresh()
+    assert hosts.clock.now() == pytest.approx(hosts.server, abs=0.02)
+    assert hosts.requests == 2 * RemoteClock.SAMPLE_COUNT
 
 
 @pytest.mark.parametrize("step", [60.0, -60.0, 5.0])
-def test_the_hosts_clock_is_set(step):
-    """That somebody sets the host's clock changes nothing."""
-    world = World()
-    before = world.clock.now()
-    world.host += step
-    assert world.clock.now() == pytest.approx(before, abs=0.1)
-    world.pass_(10.0)
-    assert world.clock.now() == pytest.approx(world.server, abs=0.02)
+def test_change_of_the_hosts_clock_has_no_effect(step):
+    """A change of the host's clock does not change the time."""
+    hosts = SimulatedHosts()
+    before = hosts.clock.now()
+    hosts.host += step
+    assert hosts.clock.now() == pytest.approx(before, abs=0.1)
+    hosts.advance(10.0)
+    assert hosts.clock.now() == pytest.approx(hosts.server, abs=0.02)
 
 
-def test_the_host_slept():
-    """After a sleep of the host, in which its monotonic clock stood still, the server is asked at once."""
-    world = World()
-    world.clock.now()
-    world.server, world.host = world.server + 3600, world.host + 3600
-    assert world.clock.now() == pytest.approx(world.server, abs=0.02)
+def test_server_is_asked_after_the_host_slept():
+    """After a sleep of the host, during which its monotonic clock stood still, the server is asked at once."""
+    hosts = SimulatedHosts()
+    hosts.clock.now()
+    hosts.server, hosts.host = hosts.server + 3600, hosts.host + 3600
+    assert hosts.clock.now() == pytest.approx(hosts.server, abs=0.02)
 
 
-def test_a_server_that_is_away():
-    """Before there was ever an answer it is the host's own time, and the server is not asked all the time; then the last known one goes on."""
-    world = World()
-    world.away = True
-    assert [world.clock.now() for _ in range(5)] == [world.host] * 5
-    assert world.asked == 1
-    world.pass_(RemoteClock.RETRY_SECONDS)
-    world.away = False
-    assert world.clock.now() == pytest.approx(world.server, abs=0.02)
-    world.away = True
-    world.pass_(1000.0)
+def test_unreachable_server_leaves_the_hosts_time_or_the_last_known_offset():
+    """Before the first answer the time is the host's, and the server is not asked at each call; later the last known offset is used."""
+    hosts = SimulatedHosts()
+    hosts.is_unreachable = True
+    assert [hosts.clock.now() for _ in range(5)] == [hosts.host] * 5
+    assert hosts.requests == 1
+    hosts.advance(RemoteClock.RETRY_SECONDS)
+    hosts.is_unreachable = False
+    assert hosts.clock.now() == pytest.approx(hosts.server, abs=0.02)
+    hosts.is_unreachable = True
+    hosts.advance(1000.0)
     for _ in range(5):
-        assert world.clock.now() == pytest.approx(world.server, abs=0.02)
-        world.renewed()
+        assert hosts.clock.now() == pytest.approx(hosts.server, abs=0.02)
+        hosts.join_refresh()
 
 
-def test_the_best_of_a_few():
-    """Of several answers at once the quickest counts: it is the nearest to the truth."""
-    world = World(there=5.0, back=0.0)
-    ask = world.clock._ask
+def test_quickest_of_several_answers_counts():
+    """The quickest of several answers counts: it is the most exact."""
+    hosts = SimulatedHosts(there=5.0, back=0.0)
+    ask = hosts.clock._ask
 
     def asked():
-        world.there = 0.0 if world.asked == 1 else 5.0
+        hosts.there = 0.0 if hosts.requests == 1 else 5.0
         return ask()
 
-    world.clock._ask = asked
-    world.clock.now()
-    assert world.clock.now() == pytest.approx(world.server, abs=0.01)
+    hosts.clock._ask = asked
+    hosts.clock.now()
+    assert hosts.clock.now() == pytest.approx(hosts.server, abs=0.01)
 
 
 @ignore_fork_warning
-def test_after_a_fork():
-    """A child of a process whose clock was just being renewed renews its own."""
-    world = World()
-    world.clock.now()
-    world.pass_(RemoteClock.REFRESH_SECONDS)
-    gate, ask = threading.Event(), world.clock._ask
-    world.clock._ask = lambda: gate.wait() and ask()
-    world.clock.now()
+def test_child_of_a_fork_refreshes_its_own_clock():
+    """A child whose parent was refreshing its clock at the fork refreshes its own clock."""
+    hosts = SimulatedHosts()
+    hosts.clock.now()
+    hosts.advance(RemoteClock.REFRESH_SECONDS)
+    gate, ask = threading.Event(), hosts.clock._ask
+    hosts.clock._ask = lambda: gate.wait() and ask()
+    hosts.clock.now()
 
-    def renew():
-        asked, world.clock._ask = world.asked, ask
-        world.clock.now()
-        world.renewed()
-        assert world.asked > asked
+    def refresh():
+        requests, hosts.clock._ask = hosts.requests, ask
+        hosts.clock.now()
+        hosts.join_refresh()
+        assert hosts.requests > requests
 
-    child = Fork(renew)
+    child = Fork(refresh)
     assert child.step()
     assert child.wait()
     gate.set()
-    world.renewed()
+    hosts.join_refresh()
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_a_servers_clock(request, kind):
-    """A store on a server has that server's clock; one that only this host sees has none, and a closed one tells nothing."""
+def test_only_servers_have_a_clock(request, kind):
+    """A store on a server has the server's clock, a store on this host has none; a closed store raises `StorageError`."""
     assert MemoryStorage().clock() is None
     with closing(TaskQueue("sqlite:///never-made.db")) as queue:
         assert isinstance(queue.engine.clock, SystemClock)
@@ -163,8 +163,8 @@ def test_a_servers_clock(request, kind):
         storage._server.now()
 
 
-class OtherHost:
-    """The time on a host whose clock is wrong."""
+class ShiftedClock:
+    """The clock of a host whose time is wrong by `offset` seconds."""
 
     def __init__(self, offset):
         self._offset = offset
@@ -174,18 +174,18 @@ class OtherHost:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_hosts_that_are_a_minute_apart(request, kind):
-    """Two hosts whose clocks are a minute apart share a queue: no lease ends early or late, nothing is due too soon."""
+def test_hosts_with_clocks_a_minute_apart_share_a_queue(request, kind):
+    """Two hosts with clocks a minute apart share a queue: no lease ends early or late, no task is due early."""
     url, queues = on_server(kind, request), []
     for offset in (-60.0, 60.0):
         queue = TaskQueue(url, lease=20)
-        queue.engine.clock._host = OtherHost(offset)
+        queue.engine.clock._host = ShiftedClock(offset)
         queues.append(queue)
     behind, ahead = queues
     add = behind.task(name="later")(lambda: None)
     ahead.task(name="later")(lambda: None)
     result = add.schedule(delay=30)
-    assert ahead.run_next() is None, "it is not due for another half minute"
+    assert ahead.run_next() is None, "the task is due in half a minute"
     assert behind.run_next() is None
     assert result.state == "scheduled"
     [_, record] = result.history()
@@ -193,7 +193,7 @@ def test_hosts_that_are_a_minute_apart(request, kind):
     other = add()
     _, [(task, move)] = behind.storage.exchange((), ClaimRequest("w", behind.engine.clock.now(), behind.engine.lease))
     assert task.id == other.id
-    assert ahead.engine.recover() == 0, "its lease has not ended"
+    assert ahead.engine.recover() == 0, "the lease has not ended"
     assert move.lease - ahead.engine.clock.now() == pytest.approx(20, abs=5)
     assert move.path == ("start",)
     for queue in queues:

@@ -1,4 +1,4 @@
-"""URLs of stores: a bad one is told apart, whatever is wrong with it, and no password in it is shown."""
+"""URLs of stores: an invalid URL raises an error that says what is wrong, and no error shows a password."""
 
 import logging
 
@@ -26,7 +26,7 @@ BAD_URLS = {
     "sqlite:///app.db?timeout=-1": "timeout.*seconds",
     "sqlite:///app.db?timeout=nan": "timeout.*seconds",
     "sqlite:///app.db?timeout=inf": "timeout.*seconds",
-    "sqlite:///app.db?journal=off": "no option journal.*there are synchronous and timeout",
+    "sqlite:///app.db?journal=off": "unknown option journal.*there are synchronous and timeout",
     "sqlite:///app.db?synchronous": "URL",
     "memory:///path": "memory:// takes neither",
     "memory://host": "memory:// takes neither",
@@ -36,8 +36,8 @@ BAD_URLS = {
 
 
 @pytest.mark.parametrize("url", [url for url, words in BAD_URLS.items() if words])
-def test_bad_urls(url, tmp_path, monkeypatch):
-    """A URL that cannot be a store's is refused before anything is made: the error says what is wrong, and what there is."""
+def test_invalid_url_is_refused_before_anything_is_created(url, tmp_path, monkeypatch):
+    """An invalid URL is refused before a file is created; the error says what is wrong, and what is allowed."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=BAD_URLS[url]):
         TaskQueue(url)
@@ -48,8 +48,8 @@ def test_bad_urls(url, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["sqlite:///no/such/folder/app.db", "sqlite:///{}", "sqlite:///{}/text"])
-def test_files_that_are_no_queue(tmp_path, url):
-    """What is no queue's file is not touched: the error says what it is, at the first use."""
+def test_file_that_is_no_queue_is_refused_at_the_first_use(tmp_path, url):
+    """A file that holds no queues is refused at the first use, and not changed; the error says what the file is."""
     (tmp_path / "text").write_text("not a database, whatever its name" * 100)
     queue = TaskQueue(url.format(tmp_path))
     for _ in range(2):
@@ -71,8 +71,8 @@ SECRET_URLS = [
 
 
 @pytest.mark.parametrize("url", SECRET_URLS)
-def test_passwords_are_not_shown(url, caplog, monkeypatch):
-    """No error, repr or log shows a URL, which may hold a password."""
+def test_no_error_repr_or_log_shows_a_password(url, caplog, monkeypatch):
+    """No error, repr or log shows a URL, since a URL can contain a password."""
     caplog.set_level(logging.DEBUG)
     shown = []
     try:
@@ -93,8 +93,8 @@ def test_passwords_are_not_shown(url, caplog, monkeypatch):
     st.sampled_from(["", "sqlite://", "memory:", "x://a:b@"]),
 )
 @example("[", "x://")
-def test_any_url(text, scheme):
-    """Whatever is given for a URL is a store's, or a `ConfigurationError`."""
+def test_any_text_is_a_url_or_a_configuration_error(text, scheme):
+    """Any text given as a URL opens a store, or raises `ConfigurationError`."""
     try:
         TaskQueue(scheme + text or "memory://")
     except ConfigurationError as error:

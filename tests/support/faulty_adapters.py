@@ -1,7 +1,6 @@
-"""Storage adapters as somebody may write them, each with one mistake in it.
+"""Storage adapters with one mistake each, such as an author of an adapter may make.
 
-What a mistake can do to what an adapter shows is done to the memory adapter, or to that of SQLite, from outside where
-possible: so that each stands here in a few lines.
+Each is the memory adapter, or SQLite's, with a few methods replaced.
 """
 
 import attrs
@@ -10,9 +9,10 @@ from lifecycle.core.policies import WAITING, visibility
 from lifecycle.core.table import START
 from lifecycle.storage import MemoryStorage, SQLiteStorage
 from lifecycle.storage.base import Channel, Settlement
+from lifecycle.storage.notifications import ChangeCounter
 
 BUGS = {}
-"""Class → what is said about it, as a pattern; the test of the proof that says so, `MACHINE` for any run of steps."""
+"""Class → pattern of the failure's message, and name of the test that fails; `MACHINE`: the state machine."""
 
 MACHINE = "test_adapter_and_model_agree"
 
@@ -30,7 +30,7 @@ def bug(says, by=MACHINE):
 
 @bug(r"next attempt by w: accepted is \[True\]", by="test_late_outcome_is_refused")
 class SettlesWhateverTheVersion(MemoryStorage):
-    """Compares state and id when an attempt ends, and so takes the outcome of one that was given up."""
+    """Compares only id and state when an attempt ends: accepts the outcome of a lost attempt."""
 
     def _settle(self, task, move):
         row = self._rows.get(task.id)
@@ -41,29 +41,29 @@ class SettlesWhateverTheVersion(MemoryStorage):
 
 @bug(r"ac are held after interrupt, not abc", by="test_interruption_frees_the_locks_of_its_attempt")
 class KeepsLocksOfInterrupted(MemoryStorage):
-    """Frees the locks of an interrupted attempt when they run out, not before."""
+    """Frees the locks of an interrupted attempt only at their end."""
 
-    def _move(self, row, move):
+    def _commit(self, row, move):
         locks = self._locks
-        claim = super()._move(row, move)
+        claim = super()._commit(row, move)
         self._locks = locks
         return claim
 
 
 @bug(r"history\('.'\): the adapter says \[.*\], the model \[.*\]")
 class LosesLines(MemoryStorage):
-    """Writes one line of history for each move, though a move may pass through several states."""
+    """Writes one line of history for each move, even if the move passes through several states."""
 
-    def _move(self, row, move):
+    def _commit(self, row, move):
         history = row.history
-        claim = super()._move(row, move)
+        claim = super()._commit(row, move)
         row.history = history + row.history.splitlines(keepends=True)[-1]
         return claim
 
 
 @bug(r"the follow-up's object: worker of task .* the adapter says None, the model 'w\d'")
 class DropsFollowUps(MemoryStorage):
-    """Commits a move without the tasks that are to follow."""
+    """Commits a move without its follow-ups."""
 
     def exchange(self, done, request):
         done = [Settlement(task, attrs.evolve(move, follow_ups=())) for task, move in done]
@@ -72,11 +72,11 @@ class DropsFollowUps(MemoryStorage):
 
 @bug(r"exchange: a waiter for OUTCOME was not woken")
 class WakesNobody(MemoryStorage):
-    """Tells those who wait for work, and not those who wait for an outcome."""
+    """Wakes threads that wait for work, and no threads that wait for an outcome."""
 
-    def _notify(self, channel):
-        if channel is Channel.WORK:
-            super()._notify(channel)
+    def __init__(self):
+        super().__init__()
+        self._changes.count = lambda channel: channel is Channel.WORK and ChangeCounter.count(self._changes, channel)
 
 
 # Claiming ----------------------------------------------------------------------------------------------------------
@@ -84,15 +84,15 @@ class WakesNobody(MemoryStorage):
 
 @bug(r"exchange: the moves: the adapter says \[\('.', .*\], the model \[\('.', ")
 class LowestFirst(MemoryStorage):
-    """Takes the number of a priority for a place in the queue."""
+    """Starts low priorities before high ones."""
 
-    def _rank(self, row, rank, due):
-        super()._rank(row, -rank if rank else rank, due)
+    def _set_rank(self, row, rank, due):
+        super()._set_rank(row, -rank if rank else rank, due)
 
 
 @bug(r"exchange: the moves: the adapter says .*'(executing|revoked)'.*, the model .*'expired'")
 class StartsWhatHasExpired(MemoryStorage):
-    """Never looks at the expiry."""
+    """Ignores the expiry."""
 
     def _claim(self, request):
         moments = [(row.task, row.task.expires) for row in self._rows.values()]
@@ -108,7 +108,7 @@ class StartsWhatHasExpired(MemoryStorage):
 
 @bug(r"exchange: the moves: the adapter says \[.*\], the model \[\]")
 class GivesOneTaskToTwo(MemoryStorage):
-    """Reads what it claims, and writes it down when nobody else has been there meanwhile: or so it believes."""
+    """Gives the task of the last claim to the next worker, too."""
 
     last = ()
 
@@ -122,12 +122,12 @@ class GivesOneTaskToTwo(MemoryStorage):
 
 @bug(r"next_due\(\): the adapter says -inf, the model 1010\.0|exchange: the moves")
 class IgnoresHolds(MemoryStorage):
-    """Lets workers see what is held to be announced."""
+    """Lets claims find tasks that are held to be announced."""
 
-    def _move(self, row, move):
-        claim = super()._move(row, move)
+    def _commit(self, row, move):
+        claim = super()._commit(row, move)
         if row.task.lease is not None and row.task.state in WAITING:
-            self._rank(row, *visibility(row.task, None, move.at))
+            self._set_rank(row, *visibility(row.task, None, move.at))
         return claim
 
 
@@ -136,7 +136,7 @@ class IgnoresHolds(MemoryStorage):
     by="test_one_time_revocation_stops_only_the_first_task",
 )
 class NeverSpends(MemoryStorage):
-    """Goes on to stop a function's tasks after the one that was to be stopped."""
+    """Keeps a one-time revocation of a function after the task that it stopped."""
 
     def _claim(self, request):
         known = {target: said for target, said in self._revocations.items() if target.function}
@@ -147,9 +147,9 @@ class NeverSpends(MemoryStorage):
 
 @bug(r"exchange: the moves: the adapter says \[\('.', .*\], the model \[\('.', ")
 class YoungestFirst(MemoryStorage):
-    """Orders tasks of one priority by their id, as if ids were given out in order."""
+    """Orders tasks of one priority by id, not by age."""
 
-    def _foremost(self):
+    def _first_ready(self):
         ready = [row for row in self._rows.values() if row.rank is not None]
         return min(ready, key=lambda row: (-row.rank, row.task.id), default=None)
 
@@ -159,7 +159,7 @@ class YoungestFirst(MemoryStorage):
 
 @bug(r"recover: a waiter for WORK was not woken|lease of task .*: the adapter says .*, the model None")
 class ForgetsHolds(MemoryStorage):
-    """Recovers what ran, and leaves what was held to be announced."""
+    """Recovers running tasks, and does not release waiting tasks."""
 
     def recover(self, now, actor, **options):
         waiting = {task_id: row for task_id, row in self._held.items() if row.task.state in WAITING}
@@ -172,7 +172,7 @@ class ForgetsHolds(MemoryStorage):
 
 @bug(r"recover: the moves: the adapter says \[\], the model|recover: a waiter for WORK was not woken|lease of task .*")
 class RecoversTooLate(MemoryStorage):
-    """Takes a lease for good at the very moment when it ends."""
+    """Treats a lease as valid at the very moment when it ends."""
 
     def recover(self, now, actor, **options):
         ending = {task_id: row for task_id, row in self._held.items() if row.task.lease == now}
@@ -187,7 +187,7 @@ class RecoversTooLate(MemoryStorage):
     r"leases and versions are \[\(50\.0, 3\), \(12\.0, 2\)\] after a heartbeat", by="test_heartbeat_changes_only_leases"
 )
 class CountsHeartbeats(MemoryStorage):
-    """Takes a heartbeat for a change, after which the worker's own outcome is refused."""
+    """Increases the version with a heartbeat: the worker's own outcome is refused then."""
 
     def extend(self, workers, until):
         for row in self._held.values():
@@ -197,27 +197,27 @@ class CountsHeartbeats(MemoryStorage):
 
 @bug(r"a waiting task is released once|a running task is not released", by="test_held_task_is_released_once")
 class ReleasesWhatRuns(MemoryStorage):
-    """Lets go of a task whoever asks for it, in whatever state."""
+    """Releases a task in any state, for any caller."""
 
     def _release(self, task, now):
         row = self._rows.get(task.id)
         if row is None or row.task.lease is None:
             return False
-        self._let_go(row, now)
+        self._unhold(row, now)
         return True
 
 
-# Calling off -------------------------------------------------------------------------------------------------------
+# Cancellation ------------------------------------------------------------------------------------------------------
 
 
 @bug(
     r"canceling of task .*: the adapter says False, the model True|canceling\(.*\): the adapter says \[\], the model \['.'\]"
 )
 class ForgetsAtARetry(MemoryStorage):
-    """Takes what was wished of an attempt for done when that attempt has ended, though the task goes on."""
+    """Deletes a request to cancel when the attempt ends, even if the task is retried."""
 
-    def _move(self, row, move):
-        claim = super()._move(row, move)
+    def _commit(self, row, move):
+        claim = super()._commit(row, move)
         if move.path != (START,):
             row.task.canceling = False
         return claim
@@ -227,18 +227,18 @@ class ForgetsAtARetry(MemoryStorage):
     "cancellation requested after complete: True, not False", by="test_cancellation_is_requested_of_running_tasks_only"
 )
 class RemembersAtRest(MemoryStorage):
-    """Never forgets that a task was to be called off."""
+    """Keeps a request to cancel after the task has come to rest."""
 
-    def _move(self, row, move):
-        wished = row.task.canceling
-        claim = super()._move(row, move)
-        row.task.canceling = wished
+    def _commit(self, row, move):
+        requested = row.task.canceling
+        claim = super()._commit(row, move)
+        row.task.canceling = requested
         return claim
 
 
 @bug(r"cancel: the adapter says True, the model False")
-class CallsOffWhatWaits(MemoryStorage):
-    """Notes of any task that is not at rest that it is to be called off."""
+class CancelsWaitingTasks(MemoryStorage):
+    """Stores a request to cancel a waiting task."""
 
     def cancel(self, task_id):
         row = self._rows.get(task_id)
@@ -250,7 +250,7 @@ class CallsOffWhatWaits(MemoryStorage):
 
 @bug(r"canceling\(.*\): the adapter says \['.'\], the model \[\]")
 class TellsEveryWorker(MemoryStorage):
-    """Does not look whose worker runs a task that is to be called off."""
+    """Reports requests to cancel to workers that do not run the task."""
 
     def canceling(self, workers):
         return [row.task.id for row in self._held.values() if row.task.canceling and row.task.state not in WAITING]
@@ -258,14 +258,14 @@ class TellsEveryWorker(MemoryStorage):
 
 @bug(r"recover: the moves: the adapter says .*'interrupt'.*, the model .*'cancel'")
 class RunsItAgain(MemoryStorage):
-    """Recovers what was to be called off like anything else."""
+    """Requeues an interrupted task whose cancellation was requested."""
 
     def recover(self, now, actor, **options):
-        wished = [row.task for row in self._held.values() if row.task.canceling and row.task.lease <= now]
-        for task in wished:
+        requested = [row.task for row in self._held.values() if row.task.canceling and row.task.lease <= now]
+        for task in requested:
             task.canceling = False
         claims = super().recover(now, actor, **options)
-        for task in wished:
+        for task in requested:
             task.canceling = task.state in WAITING
         return claims
 
@@ -275,7 +275,7 @@ class RunsItAgain(MemoryStorage):
 
 @bug(r"enqueue: the object: worker of task .*: the adapter says 'producer', the model None")
 class Overwrites(MemoryStorage):
-    """Writes a task in the place of another one with the same id."""
+    """Replaces a task with a new task of the same id."""
 
     def enqueue(self, tasks, now, actor):
         for task in tasks:
@@ -285,7 +285,7 @@ class Overwrites(MemoryStorage):
 
 @bug(r"enqueue: the object: worker of task .*: the adapter says 'producer', the model None")
 class EnqueuesHalf(MemoryStorage):
-    """Writes one task after the other, until one is refused."""
+    """Writes the tasks before the first duplicate, instead of none."""
 
     def enqueue(self, tasks, now, actor):
         for task in tasks:
@@ -294,7 +294,7 @@ class EnqueuesHalf(MemoryStorage):
 
 @bug(r"before 3\.0 1 are deleted, ba left, not cba", by="test_prune_deletes_only_tasks_at_rest")
 class PrunesWhatWaits(MemoryStorage):
-    """Deletes what is old, whether it has come to rest or not."""
+    """Deletes old tasks even if they have not come to rest."""
 
     def prune(self, before, limit=1000):
         gone = super().prune(before, limit)
@@ -307,7 +307,7 @@ class PrunesWhatWaits(MemoryStorage):
 
 @bug(r"status\('.'\): the adapter says TaskStatus\(.*result=None\), the model TaskStatus\(.*result=b'.'\)")
 class ReadsOnce(MemoryStorage):
-    """Gives a result to the first who asks, as some queues do."""
+    """Deletes a result when it is read, as some queues do."""
 
     def status(self, task_id):
         status = super().status(task_id)
@@ -318,7 +318,7 @@ class ReadsOnce(MemoryStorage):
 
 @bug(r"restore: the adapter says True, the model False")
 class RestoresInVain(MemoryStorage):
-    """Says of any revocation that it was taken back."""
+    """Reports success when there was no revocation to delete."""
 
     def restore(self, target, now):
         super().restore(target, now)
@@ -330,7 +330,7 @@ class RestoresInVain(MemoryStorage):
 
 @bug(r"get\('.'\): .*: the adapter says .*, the model ")
 class RemembersWhatItRead(SQLiteStorage):
-    """Keeps what it has read, until it changes something itself: nobody else will."""
+    """Caches tasks until its own next write, and misses the writes of other processes."""
 
     known = None
 
@@ -351,7 +351,7 @@ class RemembersWhatItRead(SQLiteStorage):
 
 @bug(r"locks\(\): the adapter says \[\], the model \[Lock\(")
 class LocksInMemory(SQLiteStorage):
-    """Keeps the locks in the process, where they lock nobody out."""
+    """Keeps locks in its process: other processes do not see them."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)

@@ -1,4 +1,4 @@
-"""Stores for the tests, and what is done with them over and over."""
+"""Stores for tests, and the calls that many tests make."""
 
 import inspect
 import sqlite3
@@ -17,7 +17,7 @@ from lifecycle.storage import SQLiteStorage, open_storage
 from lifecycle.storage.base import Actor, Channel, ClaimRequest, Settlement
 
 PATIENCE = 60.0
-"""Seconds after which what is awaited is taken for lost, on a machine that is busy."""
+"""Seconds after which a test stops waiting; long enough for a busy machine."""
 PRODUCER = Actor("producer")
 
 HEADER = """
@@ -29,12 +29,12 @@ from lifecycle.storage.base import Actor, Channel, ClaimRequest, Settlement
 from lifecycle.core.table import COMPLETE
 from lifecycle.core.task import Task
 """
-"""What functions that run in another process may use."""
+"""Imports for functions that run in another process: see `elsewhere`."""
 
 
 @contextmanager
 def opening(path):
-    """Opens stores on a file, and closes them in the end."""
+    """Yield a function that opens stores on a file; they are closed in the end."""
     stores = []
 
     def opens(queue="default", **options):
@@ -50,20 +50,20 @@ def opening(path):
 
 @contextmanager
 def opening_at(where):
-    """The same by a URL: stores of any kind."""
+    """Yield a function that opens stores at a URL; they are closed in the end."""
     with ExitStack() as stores:
         yield lambda queue="default": stores.enter_context(closing(open_storage(where, queue)))
 
 
 def rows(path, queue=None):
-    """All that is in a file, or of a queue in it."""
+    """Return all rows of tasks, revocations and locks in a file, or those of one queue."""
     which = "" if queue is None else f" where queue = (select id from queue where name = '{queue}')"
     with closing(sqlite3.connect(path)) as db:
         return [db.execute(f"select * from {table}{which}").fetchall() for table in ("task", "revocation", "lock")]
 
 
 def start(storage, worker="w", now=5.0, **options):
-    """Claim, and announce; the tasks that were started."""
+    """Claim, and return the started tasks as they are after the claim."""
     _, claims = storage.exchange((), ClaimRequest(worker, now, 10.0, **options))
     for task, move in claims:
         move.apply(task)
@@ -71,21 +71,21 @@ def start(storage, worker="w", now=5.0, **options):
 
 
 def settlement(task, trigger=COMPLETE, now=6.0, result=None, follow_ups=(), **options):
-    """What the worker that runs it says of its end."""
+    """Return the settlement of a running task by its worker."""
     outcome = Outcome(trigger, result, **options)
     return Settlement(task, policies.settle(task, outcome, now, worker=task.worker, follow_ups=follow_ups))
 
 
 def completed(task):
-    """What the worker that runs it says, if all went well."""
+    """Return the settlement of a running task that has succeeded."""
     return settlement(task, COMPLETE, result=b"1")
 
 
 def disturbed(storage, disturb, times, total=600):
-    """Run tasks in four workers while something is done to the store so many times: nothing is lost, or done twice.
+    """Run tasks in four workers and disturb the store `times` times; no task is lost or completed twice.
 
-    `disturb` returns 0 if it has met nobody, and is called again then. It goes by progress, not by the clock: the
-    workers get no further than to the next disturbance, so that a slow machine disturbs as often as a fast one.
+    `disturb` returns 0 if it had no effect; then it is called again. Progress decides, not time: the workers pause
+    before the next disturbance, so that there are as many on a slow machine as on a fast one.
     """
     stop, accepted, goal = threading.Event(), [], [0]
     storage.enqueue([Task(str(n), "add") for n in range(total)], 1.0, PRODUCER)
@@ -110,9 +110,9 @@ def disturbed(storage, disturb, times, total=600):
 
 
 def work_off(storage, name, total, stop, accepted, goal):
-    """Run tasks until all are done, whatever is cut meanwhile, and note the outcomes that were accepted.
+    """Run tasks until all are complete, through lost connections; collect the accepted outcomes.
 
-    Pauses while as many as ``goal[0]`` were accepted.
+    Pauses once ``goal[0]`` outcomes were accepted, until the goal is higher.
     """
     done = []
     while not stop.is_set():
@@ -138,7 +138,7 @@ def work_off(storage, name, total, stop, accepted, goal):
 
 
 def await_task(storage, task_id):
-    """Wait until there is such a task; False if a wait was not ended by its coming."""
+    """Wait until the task is stored. Return False if a wait ended without a change."""
     while True:
         generation = storage.generation(Channel.WORK)
         if storage.get(task_id) is not None:
@@ -148,14 +148,14 @@ def await_task(storage, task_id):
 
 
 def elsewhere(function, *arguments, using=()):
-    """Call a function in another process, along with others that it calls."""
+    """Call a function in another process; `using`: functions that it calls."""
     sources = [inspect.getsource(one) for one in (*using, function)]
     code = "\n\n".join([HEADER, *sources, f"{function.__name__}(*{arguments!r})"])
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 
 def produce(where, *task_ids):
-    """To be called elsewhere: enqueue tasks."""
+    """Enqueue tasks; to be called in another process."""
     storage = open_storage(where, "default")
     storage.enqueue([Task(task_id, "add") for task_id in task_ids], 1.0, Actor("elsewhere"))
     storage.close()

@@ -3,27 +3,17 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-import attrs
-
-from lifecycle.core.policies import (
-    REVOKED_RANK,
-    WAITING,
-    Move,
-    Revocation,
-    enqueued,
-    revoked_when_due,
-    visibility,
-)
+from lifecycle.core.policies import WAITING, Move, Revocation, enqueued
 from lifecycle.core.table import REVOKE
 from lifecycle.core.task import Task
 from lifecycle.storage.base import PROMOTE_LIMIT, Channel, Claim, ClaimRequest, Settlement
-from lifecycle.storage.claims import ClaimDecisions, Visibility
+from lifecycle.storage.claims import ClaimDecisions, Visibility, visibility_after
 from lifecycle.storage.postgres.rows import revocation_from_columns, task_from_row
 from lifecycle.storage.postgres.session import Command, number_array, text_array
 from lifecycle.storage.postgres.statements import Statements
 from lifecycle.storage.postgres.transaction import Transaction
 
-__all__ = ["Exchange", "Row", "own_revocations", "rank_of_birth"]
+__all__ = ["Exchange", "Row", "own_revocations"]
 
 Row = tuple[Any, ...]
 _INVISIBLE: Final[Visibility] = (None, None)
@@ -87,13 +77,11 @@ class Exchange:
         return self._transaction.run((self._statements.spend_revocation, (self._queue, function)))[0].row_count > 0
 
     def _take(self, known: Task, move: Move, own: Revocation | None) -> None:
-        place = _INVISIBLE
         if move.lease is None and move.state.name in WAITING:
-            place = visibility(attrs.evolve(known, state=move.state.name, eta=move.eta), own, move.at)
             self.changed.add(Channel.WORK)
         if move.ended is not None:
             self.changed.add(Channel.OUTCOME)
-        self._unwritten.append((known, move, place))
+        self._unwritten.append((known, move, visibility_after(known, move, own)))
         self.claims.append(Claim(known, move))
 
     def writes(self) -> list[Command]:
@@ -159,22 +147,21 @@ class Exchange:
         stored = {task.seq: task for task in map(task_from_row, rows.rows)}
         places = {}
         for number, seq in waiting.items():
-            move = done[number].move
-            if seq in stored:
-                after = attrs.evolve(stored[seq], state=move.state.name, eta=move.eta)
-                places[number] = visibility(after, own.get(after.id), move.at)
+            if task := stored.get(seq):
+                places[number] = visibility_after(task, done[number].move, own.get(task.id))
         return places
 
     def _insert_follow_ups(self, follow_ups: Sequence[tuple[Task, Move]]) -> None:
         """Insert follow-ups, each with the move that it follows; leave out those whose ids are taken."""
         first = {
-            task.id: (task, enqueued(task, move.at, move.worker, move.hold)) for task, move in reversed(follow_ups)
+            task.id: (task, enqueued(task, move.at, move.worker, move.hold_until))
+            for task, move in reversed(follow_ups)
         }
         tasks = [task for task, _ in follow_ups if first[task.id][0] is task]
         (revocations,) = self._transaction.run((self._statements.own_revocations, (self._queue, text_array(first))))
         own = own_revocations(revocations.rows)
         moves = [first[task.id][1] for task in tasks]
-        ranks = [rank_of_birth(task, move, own.get(task.id)) for task, move in zip(tasks, moves, strict=True)]
+        ranks = [visibility_after(task, move, own.get(task.id))[0] for task, move in zip(tasks, moves, strict=True)]
         (inserted,) = self._transaction.run(self._statements.insert(self._queue, tasks, moves, ranks, if_new=False))
         self.inserted += [(first[task_id][0], seq) for seq, task_id in inserted.rows]
         if inserted.rows:
@@ -184,13 +171,6 @@ class Exchange:
 def own_revocations(rows: Sequence[Row]) -> dict[str, Revocation | None]:
     """Return the revocations of tasks, by id, from the rows of `Statements.own_revocations`."""
     return {task_id: revocation_from_columns(until, once) for task_id, until, once in rows}
-
-
-def rank_of_birth(new: Task, move: Move, own: Revocation | None) -> int | None:
-    """Return the rank of a new task. `own`: the revocation of its id, which can be older than the task."""
-    if move.lease is not None:
-        return None
-    return REVOKED_RANK if revoked_when_due(new, own, move.at) else new.priority
 
 
 def _parts(done: Sequence[Settlement]) -> list[list[Settlement]]:

@@ -7,7 +7,8 @@ from typing import Final
 from lifecycle.core.policies import Move
 from lifecycle.core.task import Task
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.postgres.exchange import own_revocations, rank_of_birth
+from lifecycle.storage.claims import visibility_after
+from lifecycle.storage.postgres.exchange import own_revocations
 from lifecycle.storage.postgres.session import text_array
 from lifecycle.storage.postgres.statements import Statements
 from lifecycle.storage.postgres.transaction import Transaction
@@ -41,7 +42,8 @@ def insert(
     numbers: dict[str, int] = {}
     for part in _parts(tasks):
         ranks = [
-            rank_of_birth(task, move, own.get(task.id)) for task, move in zip(tasks[part], moves[part], strict=True)
+            visibility_after(task, move, own.get(task.id))[0]
+            for task, move in zip(tasks[part], moves[part], strict=True)
         ]
         (result,) = transaction.run(statements.insert(queue, tasks[part], moves[part], ranks, if_new=False))
         numbers |= {task_id: seq for seq, task_id in result.rows}

@@ -77,7 +77,7 @@ class PostgresSubscription:
         except (ServerError, ConnectionLost) as error:
             raise translated(error) from error
 
-    def heed(self, wanted: Collection[Channel]) -> Collection[Channel]:
+    def subscribe(self, wanted: Collection[Channel]) -> Collection[Channel]:
         """Register the wanted channels, and no others; return those that are new."""
         server, now = self._server, monotonic()
         new = set()
@@ -93,7 +93,7 @@ class PostgresSubscription:
                 self._run((server.statements.unlisten, key))
         return new
 
-    def news(self) -> Collection[Channel]:
+    def changed_channels(self) -> Collection[Channel]:
         """Return the channels of which other processes have notified."""
         try:
             received = [(self._names.get(one.relname.decode()), one.be_pid) for one in self._session.notifications()]

@@ -49,7 +49,7 @@ class PostgresServer:
         self.pool = SessionPool(parameters, pool_size)
         self._queue, self.statements, self.schema = queue, statements, statements.schema
         self._migrate = migrate
-        self.notifier: Notifier
+        self.notifier = Notifier(lambda: PostgresSubscription(self), recheck_seconds=RECHECK_SECONDS)
         self._start()
         _servers.add(self)
 
@@ -58,12 +58,11 @@ class PostgresServer:
         self._queue_id = 0
         self.process = f"{os.getpid()}:{os.urandom(6).hex()}"
         """Name of this process among the listeners."""
-        self.notifier = Notifier(lambda: PostgresSubscription(self), settles=RECHECK_SECONDS)
 
     def reset_after_fork(self) -> None:
         """Start again in a child process: connections and threads belong to the parent."""
         self.pool.reset_after_fork()
-        self.notifier.forget()
+        self.notifier.reset_after_fork()
         self._start()
 
     # Connections and schema ------------------------------------------------------------------------------------------

@@ -5,17 +5,15 @@ from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import Final, cast
 
-import attrs
-
 from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import ConfigurationError, StorageError
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
-from lifecycle.storage.claims import Visibility
+from lifecycle.storage.claims import Visibility, visibility_after
 from lifecycle.storage.postgres.errors import OutcomeUnknown
-from lifecycle.storage.postgres.exchange import Exchange, Row, own_revocations, rank_of_birth
+from lifecycle.storage.postgres.exchange import Exchange, Row, own_revocations
 from lifecycle.storage.postgres.external_transaction import OTHER_DATABASE, begun, joined
 from lifecycle.storage.postgres.in_doubt import ExchangesInDoubt
 from lifecycle.storage.postgres.insertion import check_ids, fits_one_statement, insert
@@ -43,6 +41,8 @@ class PostgresStorage:
         )
         self._name = queue
         self._in_doubt = ExchangesInDoubt(self._statements)
+        notifier = self._server.notifier
+        self.generation, self.wait, self.wake = notifier.generation, notifier.wait, notifier.wake
 
     def migrate(self) -> tuple[int, int]:
         """Bring the schema up to date; return its version before (0: it did not exist) and after."""
@@ -64,7 +64,7 @@ class PostgresStorage:
 
         numbers: list[int] = []
         if fits_one_statement(tasks):  # in one round trip
-            ranks = [rank_of_birth(task, move, None) for task, move in zip(tasks, moves, strict=True)]
+            ranks = [visibility_after(task, move, None)[0] for task, move in zip(tasks, moves, strict=True)]
             try:
                 inserted, *_ = self._server.write(
                     self._statements.insert(queue, tasks, moves, ranks, if_new=True), *notifications
@@ -198,10 +198,10 @@ class PostgresStorage:
                 if known.state in WAITING:
                     freed.append((cast(int, known.seq), visibility(known, own.get(known.id), now)))
                     continue
-                move = recover(known, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
-                after = attrs.evolve(known, state=move.state.name, eta=move.eta)
-                waits = move.lease is None and move.state.name in WAITING
-                rows.append((known, move, visibility(after, own.get(known.id), now) if waits else (None, None)))
+                move = recover(
+                    known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                )
+                rows.append((known, move, visibility_after(known, move, own.get(known.id))))
                 claims.append(Claim(known, move))
                 changed.add(Channel.OUTCOME if move.ended is not None else Channel.WORK)
             commands: list[Command] = []
@@ -375,18 +375,6 @@ class PostgresStorage:
         self._server.write(
             *((one, (queue,)) for one in self._statements.flush), *self._notifications(queue, set(Channel))
         )
-        self._server.notifier.notify(*Channel)
-
-    def generation(self, channel: Channel) -> int:
-        """Return the number of changes so far."""
-        return self._server.notifier.generation(channel)
-
-    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """Wait for a change."""
-        return self._server.notifier.wait(channel, generation, timeout)
-
-    def wake(self) -> None:
-        """End all waits in this process."""
         self._server.notifier.notify(*Channel)
 
     def clock(self) -> Clock:

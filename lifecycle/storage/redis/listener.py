@@ -48,7 +48,7 @@ class RedisSubscription:
         """File descriptor of the connection's socket."""
         return self._connection.fd
 
-    def heed(self, wanted: Collection[Channel]) -> Collection[Channel]:
+    def subscribe(self, wanted: Collection[Channel]) -> Collection[Channel]:
         """Subscribe to the wanted channels, and to no others; return those that are new."""
         new = [channel for channel in Channel if channel in wanted and channel not in self._subscribed]
         old = [channel for channel in Channel if channel not in wanted and channel in self._subscribed]
@@ -80,7 +80,7 @@ class RedisSubscription:
             self._changed.add(self._channels[channel])
         return False
 
-    def news(self) -> Collection[Channel]:
+    def changed_channels(self) -> Collection[Channel]:
         """Return the channels on which other processes have published."""
         try:
             while self._connection.has_input():

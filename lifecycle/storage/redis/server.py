@@ -49,22 +49,22 @@ class RedisServer:
         self._configured_address = self._address = settings.parameters["host"], settings.parameters["port"]
         """The address in the URL, and the address of the queue: in a cluster another node may hold the queue."""
         self._connections: weakref.WeakSet[RedisConnection] = weakref.WeakSet()
+        self.notifier = Notifier(
+            lambda: RedisSubscription(self.connected(), self.prefix, self._subscriptions, translated)
+        )
         self._start()
         _servers.add(self)
 
     def _start(self) -> None:
         self._free: list[NamedConnection] = []
         self._subscriptions = ProcessSubscriptions(f"{os.getpid()}:{os.urandom(6).hex()}")
-        self.notifier = Notifier(
-            lambda: RedisSubscription(self.connected(), self.prefix, self._subscriptions, translated)
-        )
 
     def reset_after_fork(self) -> None:
         """Start again in a child process: connections and threads belong to the parent."""
         for connection in self._connections:
             connection.abandon_after_fork()
         self._connections = weakref.WeakSet()
-        self.notifier.forget()
+        self.notifier.reset_after_fork()
         self._start()
 
     # Connections ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import Move, Revocation, claimed, enqueued, recover
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
+from lifecycle.storage.base import Actor, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
 from lifecycle.storage.redis.errors import OutcomeUnknown
 from lifecycle.storage.redis.in_doubt import ExchangesInDoubt
 from lifecycle.storage.redis.rows import (
@@ -42,6 +42,8 @@ class RedisStorage:
         """`settings`: see `lifecycle.storage.redis.url.parsed`."""
         self._server = RedisServer(settings, queue)
         self._in_doubt = ExchangesInDoubt(self._server)
+        notifier = self._server.notifier
+        self.generation, self.wait, self.wake = notifier.generation, notifier.wait, notifier.wake
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
@@ -73,13 +75,21 @@ class RedisStorage:
     def _exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         settlements = []
         for known, move in done:
-            moves = [enqueued(task, move.at, move.worker, move.hold) for task in move.follow_ups]
+            moves = [enqueued(task, move.at, move.worker, move.hold_until) for task in move.follow_ups]
             follow_ups = list(map(new_task_argument, move.follow_ups, moves))
             settlements.append(settlement_argument(known, move, follow_ups))
         claim = None
         if request is not None:
-            worker, now, lease, hold, limit, batchable = request
-            claim = (worker, now, now + lease, hold, limit, batchable and [*batchable], *history_stamp(now, worker))
+            worker, now, lease, hold_scheduled, limit, batchable = request
+            claim = (
+                worker,
+                now,
+                now + lease,
+                hold_scheduled,
+                limit,
+                batchable and [*batchable],
+                *history_stamp(now, worker),
+            )
         try:
             answer = self._server.write("exchange", settlements, claim)
         except OutcomeUnknown as error:
@@ -100,10 +110,10 @@ class RedisStorage:
         _log_damaged(damaged)
         claims = []
         if request is not None:
-            worker, now, lease, hold, *_ = request
+            worker, now, lease, hold_scheduled, *_ = request
             for trigger, *fields in grouped(claimed_fields, 5):
                 known = task_from_fields(*fields)
-                move = claimed(known, trigger.decode(), worker, now, lease, hold=hold)
+                move = claimed(known, trigger.decode(), worker, now, lease, hold_scheduled=hold_scheduled)
                 claims.append(Claim(known, move))
         return [bool(taken) for taken in took], claims
 
@@ -124,7 +134,9 @@ class RedisStorage:
         claims = []
         for fields in grouped(lapsed, 4):
             known = task_from_fields(*fields)
-            move = recover(known, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
+            move = recover(
+                known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+            )
             claims.append(Claim(known, move))
         return claims
 
@@ -224,18 +236,6 @@ class RedisStorage:
     def flush(self) -> None:
         """Delete all tasks, revocations and locks of the queue."""
         self._server.write("flush")
-
-    def generation(self, channel: Channel) -> int:
-        """Return the number of changes so far."""
-        return self._server.notifier.generation(channel)
-
-    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """Wait for a change."""
-        return self._server.notifier.wait(channel, generation, timeout)
-
-    def wake(self) -> None:
-        """End all waits in this process."""
-        self._server.notifier.notify(*Channel)
 
     def clock(self) -> Clock:
         """Return the clock of the server."""

@@ -1,8 +1,8 @@
-"""An SQLite file as a queue uses it: opened late, written through one connection, safe to keep across a fork.
+"""The connections of a process to a SQLite file: opened late, one for writes, one for reads, safe across a fork.
 
-Writes go through one connection for each process, since SQLite takes one writer at a time anyway; reads through
-another, so that they never queue behind a write that waits for another process. Other processes are noticed by SQLite's
-`data_version` (see `lifecycle.storage.sqlite.watcher`).
+All writes of a process go through one connection, since SQLite allows one writer at a time. Reads go through a second
+connection, so that a read never waits for a write that waits for another process. A third connection watches for
+changes of other processes (see `lifecycle.storage.sqlite.watcher`).
 """
 
 import os
@@ -19,39 +19,41 @@ from lifecycle.clock import monotonic, pause
 from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable, StorageUnusable
 from lifecycle.storage.base import Channel
 from lifecycle.storage.sqlite import schema
-from lifecycle.storage.sqlite.watcher import Watch
+from lifecycle.storage.sqlite.watcher import ChangeWatcher
 
-__all__ = ["SYNCHRONOUS", "SQLiteFile", "Transaction"]
+__all__ = ["SYNCHRONOUS", "Database", "Transaction"]
 
 SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
-"""What a commit waits for. `normal` (the default) loses no task when a process or the consumer dies; a power cut may
-take the last commits with it, and leaves the file sound. `full` waits for the disk at each commit."""
+"""Values of SQLite's ``pragma synchronous``. With `normal` (the default) no commit is lost when a process dies; a power
+failure can lose the last commits, and leaves the file intact. With `full` each commit waits for the disk."""
+LOCK_RETRY_SECONDS: Final = 0.005
+"""Time between two attempts to switch a new file to WAL."""
 
-_live: "weakref.WeakSet[SQLiteFile]" = weakref.WeakSet()
+_open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
 
 
-class SQLiteFile:
-    """One file, and one queue in it; opened, and made if it is not there, at the first use."""
+class Database:
+    """One queue in a file. The first use opens the file, and creates a missing file."""
 
     def __init__(self, path: str, queue: str, synchronous: str, timeout: float) -> None:
-        """`timeout`: seconds to wait for other processes' writes before `StorageUnavailable` is raised."""
+        """`timeout`: seconds to wait for writes of other processes before `StorageUnavailable` is raised."""
         if synchronous not in SYNCHRONOUS:
-            raise ConfigurationError(f"synchronous takes one of {', '.join(SYNCHRONOUS)}")
+            raise ConfigurationError(f"synchronous: must be one of {', '.join(SYNCHRONOUS)}")
         self.path, self._queue, self._synchronous, self._timeout = path, queue, synchronous, timeout
         self._closed = False
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self.watch: Watch
-        self.forget()
-        _live.add(self)
+        self.watcher = ChangeWatcher(self._connect_watcher)
+        self._start()
+        _open_databases.add(self)
 
-    def part(self) -> None:
-        """Let go of all connections, and of the locks only after the fork: a child must not inherit either.
+    def close_before_fork(self) -> None:
+        """Close all connections and take all locks, until the fork is done: a child must inherit neither.
 
-        A child that has a connection open as its parent forked takes SQLite's file locks for held that it does not
-        hold; the parent's next `close` would then delete the log that the child writes to.
+        A child with an inherited connection believes that it holds SQLite's file locks. The parent's next `close` would
+        then delete the log that the child writes to.
         """
-        self.watch.part()  # first: its thread may be waiting for the others
+        self.watcher.suspend()  # first: the thread may be waiting for the other locks
         for lock in (self.mutex, self._opening, self._reading):
             lock.acquire()
         for db in (self._reader, self._writer):
@@ -59,22 +61,25 @@ class SQLiteFile:
                 db.close()
         self._reader = self._writer = None
 
-    def go_on(self) -> None:
-        """In the parent, after the fork."""
+    def resume_after_fork(self) -> None:
+        """Release the locks in the parent; the next use opens the file again."""
         for lock in (self._reading, self._opening, self.mutex):
             lock.release()
-        self.watch.go_on()
+        self.watcher.resume()
 
-    def forget(self) -> None:
-        """Start anew, as a child after a fork: threads and whoever held the locks are not there."""
+    def reset_after_fork(self) -> None:
+        """Start again in the child: the parent's threads, and the locks they hold, are not there."""
+        self.watcher.reset_after_fork()
+        self._start()
+
+    def _start(self) -> None:
         self.mutex = threading.RLock()
         self._reading = threading.Lock()
         self._opening = threading.Lock()
         self._writer = self._reader = None
         self._queue_id = 0
-        self.watch = Watch(self._connect_watch)
-        self.work = self.outcome = False
-        """What the transaction that holds the mutex has changed, for whoever waits."""
+        self.work_changed = self.outcome_changed = False
+        """Whether the transaction that holds the mutex has changed a channel."""
 
     def _connect(self) -> sqlite3.Connection:
         if self._closed:
@@ -91,7 +96,7 @@ class SQLiteFile:
 
     @contextmanager
     def _or_closed(self, db: sqlite3.Connection) -> Iterator[None]:
-        """A connection that does not come into use is closed, be it that Ctrl-C has come."""
+        """Close the connection if the block raises, even `KeyboardInterrupt`."""
         try:
             yield
         except BaseException as error:
@@ -100,13 +105,13 @@ class SQLiteFile:
                 raise _translated(error, self.path) from error
             raise
 
-    def _connect_watch(self) -> sqlite3.Connection:
+    def _connect_watcher(self) -> sqlite3.Connection:
         self.writer()
         return self._connect()
 
     def _open(self) -> None:
         if sqlite3.sqlite_version_info < (3, 37):
-            raise StorageUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
+            raise StorageUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is required")
         path = Path(self.path)
         try:
             folder, parent = path.is_dir(), path.parent.is_dir()
@@ -115,17 +120,17 @@ class SQLiteFile:
         if folder:
             raise StorageUnusable(f"{path} is a folder: name a file in it")
         if not parent:
-            raise StorageUnusable(f"there is no folder {path.parent}: make it first, or name another file")
+            raise StorageUnusable(f"there is no folder {path.parent}: create the folder, or name another file")
         db = self._connect()
         with self._or_closed(db):
-            db.execute("begin")  # one view for all that is looked at: another process may be making the file
+            db.execute("begin")  # one snapshot for all reads: another process may be creating the file
             there = schema.version(db, self.path)
             db.execute("commit")
-            # Only now that the file is known to be ours, or nobody's, is anything about it changed.
+            # Nothing is changed before the file is known to be empty or a queue's.
             self._to_wal(db)
             db.execute("begin immediate")
             if there < schema.VERSION:
-                there = schema.version(db, self.path)  # somebody may have been faster
+                there = schema.version(db, self.path)  # another process may have been faster
                 if there < schema.VERSION:
                     schema.migrate(db, there)
             db.execute("insert into queue(name) values (?) on conflict do nothing", (self._queue,))
@@ -136,13 +141,13 @@ class SQLiteFile:
 
     @property
     def queue_id(self) -> int:
-        """The queue's number in the file, which is opened to know it."""
+        """The number of the queue in the file. The first use opens the file."""
         if self._writer is None:
             self.writer()
         return self._queue_id
 
     def _to_wal(self, db: sqlite3.Connection) -> None:
-        """Switch the file to WAL. SQLite does not wait for its lock here, whatever the timeout."""
+        """Switch the file to WAL, repeatedly while the file is locked: SQLite ignores its own timeout here."""
         deadline = monotonic() + self._timeout
         while True:
             try:
@@ -150,12 +155,12 @@ class SQLiteFile:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
                     raise
-                pause(0.005)
+                pause(LOCK_RETRY_SECONDS)
             else:
                 return
 
     def writer(self) -> sqlite3.Connection:
-        """The connection that writes; only for whoever holds the mutex."""
+        """Return the connection for writes. The caller holds the mutex."""
         if self._writer is None:
             with self._opening:
                 if self._writer is None:
@@ -163,11 +168,11 @@ class SQLiteFile:
         return cast(sqlite3.Connection, self._writer)
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        """The rows of a query, as they were last committed."""
+        """Return the rows of a query, as last committed."""
         while True:
             self.writer()
             with self._reading:
-                if self._reader is None:  # a fork in another thread was faster (see `part`)
+                if self._reader is None:  # closed by a fork in another thread
                     continue
                 try:
                     return self._reader.execute(sql, parameters).fetchall()
@@ -175,10 +180,10 @@ class SQLiteFile:
                     raise _translated(error, self.path) from error
 
     def close(self) -> None:
-        """Close the connections; the file is not opened again."""
+        """Close the connections and end all waits; later calls raise `StorageError`."""
         self._closed = True
-        self.watch.close()
-        with self.mutex, self._opening, self._reading:  # in the order in which others take them
+        self.watcher.close()
+        with self.mutex, self._opening, self._reading:  # in the same order as everywhere
             for db in (self._reader, self._writer):
                 if db is not None:
                     db.close()
@@ -186,35 +191,38 @@ class SQLiteFile:
 
 
 class Transaction:
-    """A write, whole or not at all, and the news of it afterwards. A generator in its place would cost 1 µs."""
+    """A transaction that writes; after the commit the changed channels are counted.
 
-    __slots__ = ("_db", "_file")
+    A class, since a generator-based context manager would cost 1 µs more.
+    """
 
-    def __init__(self, file: SQLiteFile) -> None:
-        self._file = file
+    __slots__ = ("_database", "_db")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def __enter__(self) -> sqlite3.Connection:
-        file = self._file
+        database = self._database
         self._db: sqlite3.Connection | None = None
-        file.mutex.acquire()
+        database.mutex.acquire()
         try:
-            self._db = file.writer()
-            # Takes the write lock at once: a transaction that read first could be refused it later.
+            self._db = database.writer()
+            # Takes the write lock at once: a transaction that reads first could fail to get the lock later.
             self._db.execute("begin immediate")
-        except BaseException as error:  # Ctrl-C can come anywhere
+        except BaseException as error:  # KeyboardInterrupt can come anywhere
             if self._db is not None and self._db.in_transaction:
                 self._db.execute("rollback")
-            file.mutex.release()
+            database.mutex.release()
             if isinstance(error, sqlite3.Error):
-                raise _translated(error, file.path) from error
+                raise _translated(error, database.path) from error
             raise
-        file.work = file.outcome = False
+        database.work_changed = database.outcome_changed = False
         return self._db
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        file, db = self._file, cast(sqlite3.Connection, self._db)
+        database, db = self._database, cast(sqlite3.Connection, self._db)
         try:
             failure = error
             if failure is None:
@@ -223,20 +231,20 @@ class Transaction:
                 except BaseException as fault:  # noqa: BLE001 -- as above
                     failure = fault
             if failure is not None:
-                if db.in_transaction:  # SQLite may have rolled back by itself, when the disk is full, say
+                if db.in_transaction:  # SQLite may have rolled back on its own, for example with a full disk
                     db.execute("rollback")
                 if isinstance(failure, sqlite3.Error):
-                    raise _translated(failure, file.path) from failure
+                    raise _translated(failure, database.path) from failure
                 if error is None:
                     raise failure
                 return
-            work, outcome = file.work, file.outcome
+            work_changed, outcome_changed = database.work_changed, database.outcome_changed
         finally:
-            file.mutex.release()
-        if work:
-            file.watch.notify(Channel.WORK)
-        if outcome:
-            file.watch.notify(Channel.OUTCOME)
+            database.mutex.release()
+        if work_changed:
+            database.watcher.notify(Channel.WORK)
+        if outcome_changed:
+            database.watcher.notify(Channel.OUTCOME)
 
 
 _UNUSABLE: Final = (
@@ -246,37 +254,35 @@ _UNUSABLE: Final = (
 
 
 def _translated(error: sqlite3.Error, path: str) -> StorageError:
-    """The same in our words: what is wrong with which file, and what to do."""
+    """Return a `StorageError` for an error of SQLite: the file, the reason and the remedy."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its details
     if code == sqlite3.SQLITE_FULL:
         return StorageFull(
-            f"{path}: no space left for the write ({error}); nothing was changed: make room and try again"
+            f"{path}: no space left on the disk ({error}); nothing was changed: free space, then try again"
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageUnavailable(
-            f"{path} is kept locked by another program; nothing was changed, it can be tried again"
-        )
+        return StorageUnavailable(f"{path} is locked by another program; nothing was changed: try again")
     if code in _UNUSABLE:
         return StorageUnusable(f"{path} cannot be used as a queue: {error}")
     return StorageError(f"{path}: {error}")
 
 
-_parting: list[SQLiteFile] = []
+_suspended: list[Database] = []
 
 
 def _before_fork() -> None:
-    for file in list(_live):
-        file.part()
-        _parting.append(file)
+    for database in list(_open_databases):
+        database.close_before_fork()
+        _suspended.append(database)
 
 
 def _after_fork(in_child: bool) -> None:
-    while _parting:
-        file = _parting.pop()
+    while _suspended:
+        database = _suspended.pop()
         if in_child:
-            file.forget()
+            database.reset_after_fork()
         else:
-            file.go_on()
+            database.resume_after_fork()
 
 
 os.register_at_fork(

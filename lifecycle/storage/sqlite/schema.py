@@ -1,7 +1,6 @@
-"""The SQLite file: its schema, the way from one version to the next, and how a file is told to be ours.
+"""The schema of the SQLite file, the migrations between versions, and the check whether a file holds queues.
 
-The states and the edges in it are filled in from the table, and the database refuses what is not in them, hand-typed
-SQL included.
+The file contains the states and transitions of the table. Triggers refuse all others, from any program.
 """
 
 import sqlite3
@@ -13,7 +12,7 @@ from lifecycle.errors import StorageUnusable
 __all__ = ["APPLICATION_ID", "VERSION", "migrate", "version"]
 
 APPLICATION_ID: Final = 0x4C696679
-"""Marks the file as ours ("Lify")."""
+"""Marks the file as a file of queues ("Lify")."""
 _STEPS: Final = [
     (source or "", target.name) for source, targets in LIFECYCLE.steps.items() for target in sorted(targets)
 ]
@@ -22,7 +21,7 @@ _FIRST: Final = """
 create table queue(id integer primary key, name text not null unique) strict;
 
 create table task(
-  seq integer primary key autoincrement,   -- age; never used again, or an old copy would pass for a new task
+  seq integer primary key autoincrement,   -- age; never reused: an old copy must not pass for a new task
   queue integer not null references queue(id),
   id text not null,
   name text not null,
@@ -32,22 +31,22 @@ create table task(
   expires real,
   priority integer not null,
   retries integer not null check (retries >= 0),
-  policy text,                             -- what is not default in the retry policy, as JSON
+  policy text,                             -- fields of the retry policy that differ from the default, as JSON
   timeout real,
   attempt integer not null,
   interruptions integer not null,
   worker text not null,
-  version integer not null,                -- how many lines the history has
-  lease real,                              -- until when it is held
-  rank integer,                            -- to be looked at by a claim now: higher first
-  due real,                                -- gets a rank then
-  ended real,                              -- when it came to rest
+  version integer not null,                -- number of lines of the history
+  lease real,                              -- end of the lease
+  rank integer,                            -- claims consider the task now, higher ranks first
+  due real,                                -- the task gets a rank at this time
+  ended real,                              -- time when the task came to rest
   result blob,
   history text not null,
   unique (queue, id)
 ) strict;
 
--- Each index holds only the rows that it is asked for: a finished task costs a claim nothing.
+-- Each index contains only rows that are looked up by it: a finished task costs a claim nothing.
 create index task_ready on task(queue, rank desc, seq) where rank is not null;
 create index task_due on task(queue, due, seq) where due is not null;
 create index task_held on task(queue, lease) where lease is not null;
@@ -63,14 +62,14 @@ create table lock(
   primary key (queue, name)
 ) strict, without rowid;
 
--- What one commit may do to a state; '' is a task that is not there yet.
+-- From which state to which state one commit may move a task; '' stands for a new task.
 create table step(source text not null, target text not null, primary key (source, target)) strict, without rowid;
 
 create trigger task_born before insert on task
 when not exists (select 1 from step where source = '' and target = new.state)
-begin select raise(abort, 'illegal transition: no task is born in that state'); end;
+begin select raise(abort, 'illegal transition: no new task has that state'); end;
 
--- What is not waiting is nothing for a claim, also if somebody moved it by hand.
+-- Claims consider only waiting tasks, also after a change of the state by hand.
 create trigger task_rests after update of state on task
 when new.state not in (WAITING) and (new.rank is not null or new.due is not null)
 begin update task set rank = null, due = null where seq = new.seq; end;
@@ -80,7 +79,7 @@ when not exists (select 1 from step where source = old.state and target = new.st
 begin select raise(abort, 'illegal transition: the table has no such step'); end;
 """
 
-# Whether it is to be called off, while it runs; and those that are.
+# Request to cancel a running task, and an index of those requests.
 _SECOND: Final = """
 alter table task add column canceling integer not null default 0;
 
@@ -88,41 +87,41 @@ create index task_canceling on task(queue, seq) where canceling;
 """
 
 _MIGRATIONS: Final = (_FIRST, _SECOND)
-"""Script n makes version n + 1 of the one before; a released one never changes."""
+"""Script n (from 0) turns version n into version n + 1. A released script never changes."""
 VERSION: Final = len(_MIGRATIONS)
-"""Of the schema; a file with a greater one was written by a newer release."""
+"""Version of the schema. A file with a higher version was written by a newer release."""
 
 
 def version(db: sqlite3.Connection, path: str) -> int:
-    """The version of the file's schema, 0 if it is still empty. Changes nothing.
+    """Return the version of the file's schema, 0 for an empty file. Changes nothing.
 
-    Raises `StorageUnusable` if the file is not ours, or newer than we are.
+    Raises `StorageUnusable` if the file belongs to another program, or to a newer release.
     """
     application: int = db.execute("pragma application_id").fetchone()[0]
-    there: int = db.execute("pragma user_version").fetchone()[0]
+    found: int = db.execute("pragma user_version").fetchone()[0]
     tables = [
         name for (name,) in db.execute("select name from sqlite_master where type = 'table' order by name limit 4")
     ]
     if application == APPLICATION_ID:
-        if there > VERSION:
+        if found > VERSION:
             raise StorageUnusable(
-                f"{path} has schema version {there}, this release knows {VERSION}: use the release that wrote it"
+                f"{path} has schema version {found}, this release knows {VERSION}: use the release that wrote it"
             )
-        return there
-    if application or there or tables:
+        return found
+    if application or found or tables:
         what = f"tables {', '.join(tables)}" if tables else f"application id {application:#x}"
         raise StorageUnusable(f"{path} is another program's database ({what}): name a file of its own for the queue")
     return 0
 
 
-def migrate(db: sqlite3.Connection, there: int) -> None:
+def migrate(db: sqlite3.Connection, found: int) -> None:
     """Bring a file of that version (0: an empty one) up to date, within the caller's transaction."""
     # Not executescript(): it would commit the caller's transaction first.
     waiting = ", ".join(f"'{state}'" for state in LIFECYCLE.of_kind(Kind.WAITING))
-    for script in _MIGRATIONS[there:]:
+    for script in _MIGRATIONS[found:]:
         for statement in _statements(script.replace("WAITING", waiting)):
             db.execute(statement)
-    if not there:
+    if not found:
         db.executemany("insert into step(source, target) values (?, ?)", _STEPS)
         db.execute(f"pragma application_id = {APPLICATION_ID}")
     db.execute(f"pragma user_version = {VERSION}")

@@ -1,4 +1,4 @@
-"""Waiting for a store to change, in this process or another, without keeping a core busy."""
+"""Waiting for a SQLite file to change, in this process or another, without keeping a core busy."""
 
 import sqlite3
 import threading
@@ -8,101 +8,91 @@ from typing import Final
 from lifecycle.clock import pause
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
+from lifecycle.storage.notifications import ChangeCounter
 
-__all__ = ["POLL", "Watch"]
+__all__ = ["POLL_INTERVAL_SECONDS", "ChangeWatcher"]
 
-POLL: Final = 0.004
-"""Seconds between two looks at `data_version` while somebody waits: half of it is the mean delay of a wake-up."""
-AWAY: Final = 0.5
-"""The same, while the store cannot be read."""
+POLL_INTERVAL_SECONDS: Final = 0.004
+"""Time between two reads of `data_version` while a thread waits: half of it is the mean delay of a wake-up."""
+RETRY_INTERVAL_SECONDS: Final = 0.5
+"""Time between two reads while the file cannot be read."""
 
 
-class Watch:
-    """Counts the changes of a store, and wakes those who wait for the next.
+class ChangeWatcher(ChangeCounter):
+    """Counts the changes of a queue in a SQLite file.
 
-    Changes of this process are told to it (`notify`). Those of others are seen in SQLite's ``pragma data_version``,
-    which a thread reads every `POLL` seconds, as long as somebody waits, and only then.
+    The adapter reports changes of this process (`notify`). Changes of other processes show in SQLite's
+    ``pragma data_version``. A thread reads the pragma every `POLL_INTERVAL_SECONDS`, only while a thread waits.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        """`connect`: makes the thread's own connection."""
+        """`connect`: opens a connection of the thread's own."""
+        super().__init__()
         self._connect = connect
-        self._changed = threading.Condition()
-        self._waiting = 0
-        self._wanted = threading.Event()
-        self._closed = threading.Event()
+        self._start()
+
+    def _start(self) -> None:
         self._thread: threading.Thread | None = None
-        self._generations = dict.fromkeys(Channel, 0)
-        self._looking = threading.Lock()
+        self._poll_wanted = threading.Event()
+        self._stop = threading.Event()
+        self._polling = threading.Lock()
         self._db: sqlite3.Connection | None = None
 
-    def part(self) -> None:
-        """Let go of the connection, until `go_on`."""
-        self._looking.acquire()
+    def reset_after_fork(self) -> None:
+        """Start again in the child of a fork: the thread is the parent's."""
+        super().reset_after_fork()
+        self._start()
+
+    def suspend(self) -> None:
+        """Close the connection, and open none before `resume`."""
+        self._polling.acquire()
         if self._db is not None:
             self._db.close()
             self._db = None
 
-    def go_on(self) -> None:
-        """See `part`."""
-        self._looking.release()
+    def resume(self) -> None:
+        """Allow a connection again."""
+        self._polling.release()
 
-    def generation(self, channel: Channel) -> int:
-        """How many changes there were."""
-        return self._generations[channel]
+    def _begin_wait(self, channel: Channel) -> None:
+        del channel  # one poll serves all channels
+        self._poll_wanted.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._poll, name="lifecycle-watch", daemon=True)
+            self._thread.start()
 
-    def notify(self, *channels: Channel) -> None:
-        """Something changed."""
-        with self._changed:
-            for channel in channels:
-                self._generations[channel] += 1
-            if self._waiting:
-                self._changed.notify_all()
-
-    def wait(self, channel: Channel, generation: int, timeout: float) -> bool:
-        """Block until there is a change after `generation`, at most `timeout` seconds; whether there was one."""
-        with self._changed:
-            if self._closed.is_set():
-                raise StorageError("the queue was closed")
-            self._waiting += 1
-            self._wanted.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="lifecycle-watch", daemon=True)
-                self._thread.start()
-            try:
-                return self._changed.wait_for(lambda: self._generations[channel] != generation, timeout)
-            finally:
-                self._waiting -= 1
-                if not self._waiting and not self._closed.is_set():
-                    self._wanted.clear()
+    def _end_wait(self, channel: Channel) -> None:
+        del channel
+        if not self._waiting_count and not self._closed:
+            self._poll_wanted.clear()
 
     def close(self) -> None:
-        """End the thread, and every wait."""
-        self._closed.set()
-        self._wanted.set()
-        self.notify(*Channel)
+        """End all waits and the thread."""
+        super().close()
+        self._stop.set()
+        self._poll_wanted.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         seen: int | None = None
-        while self._wanted.wait() and not self._closed.is_set():
-            pause(POLL)
-            with self._looking:
+        while self._poll_wanted.wait() and not self._closed:
+            pause(POLL_INTERVAL_SECONDS)
+            with self._polling:
                 if self._db is None:
-                    seen = None  # its numbers mean nothing to another connection
+                    seen = None  # the number of one connection says nothing to another
                 try:
                     self._db = self._db or self._connect()
                     (version,) = self._db.execute("pragma data_version").fetchone()
                 except (sqlite3.Error, StorageError):
-                    # The store is away. Those who wait shall find out for themselves, and the next look tries again.
+                    # The threads that wait must find out for themselves. The next read tries again.
                     if self._db is not None:
                         self._db.close()
                     self._db, version = None, None
             if version is None:
-                self._closed.wait(AWAY)
+                self._stop.wait(RETRY_INTERVAL_SECONDS)
             if version != seen or version is None:
                 seen = version
-                self.notify(*Channel)
+                self.wake()
         if self._db is not None:
             self._db.close()

@@ -134,7 +134,7 @@ class AdapterAgreement(SpecMachine):
                 self._apply(copy, move)
                 for follow_up, other in zip(move.follow_ups, model.move.follow_ups, strict=True):
                     if other.seq is not None:
-                        first_move = policies.enqueued(follow_up, move.at, move.worker, move.hold)
+                        first_move = policies.enqueued(follow_up, move.at, move.worker, move.hold_until)
                         self._apply(TaskCopy(follow_up, other.seq), first_move)
         return accepted, self.check_claims("exchange", claims, expected_claims)
 

@@ -199,7 +199,7 @@ class StorageCases(ClaimOrderCases):
         require(storage.release([running], 2.0) == [False], "a running task is not released")
         known = storage.get("a")
         require(known is not None and known.lease == running.lease, "a running task keeps its lease")
-        move = policies.settle(running, Outcome(FAIL), 3.0, worker="w", hold=9.0)
+        move = policies.settle(running, Outcome(FAIL), 3.0, worker="w", hold_until=9.0)
         storage.exchange([Settlement(running, move)], None)
         move.apply(running)
         freed = [storage.release([known], 3.0) for known in (task, running)]

@@ -102,7 +102,7 @@ class SpecMachine(RuleBasedStateMachine):
             end.outcome(self.now),
             self.now,
             worker=str(copy.task.worker),
-            hold=self.hold_until(hold),
+            hold_until=self.hold_until(hold),
             max_interruptions=end.max_interruptions,
             follow_ups=tuple(new.task(self.now) for new in follow_ups),
         )

@@ -29,7 +29,7 @@ class OperatorRules(AdapterAgreement):
     def retry(self, task: str, hold: bool) -> MultipleResults[TaskCopy]:
         """An operator retries a task at rest."""
         copy = self.read(task)
-        move = policies.retry(copy.task, self.now, worker="operator", hold=self.hold_until(hold))
+        move = policies.retry(copy.task, self.now, worker="operator", hold_until=self.hold_until(hold))
         self.exchange([(copy, move)])
         return multiple(copy.snapshot())
 

@@ -139,7 +139,9 @@ class ReferenceStorage:
             if is_waiting(row.task):
                 self._release(row, now)
             else:
-                move = recover(row.task, now, worker=actor.worker, hold=actor.hold, max_interruptions=max_interruptions)
+                move = recover(
+                    row.task, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                )
                 claims.append(self._commit(row, move))
         return claims
 
@@ -157,7 +159,7 @@ class ReferenceStorage:
         return [task.id for task in tasks if task.canceling]
 
     def _insert(self, task: Task, now: float, actor: Actor) -> Move:
-        move = enqueued(task, now, actor.worker, actor.hold)
+        move = enqueued(task, now, actor.worker, actor.hold_until)
         self.last_seq += 1
         task.seq = self.last_seq
         row = Row(attrs.evolve(task, canceling=False))
@@ -173,11 +175,11 @@ class ReferenceStorage:
         self._commit(row, move)
         for follow_up in move.follow_ups:
             if self.row(follow_up.id) is None:
-                self._insert(follow_up, move.at, Actor(move.worker, move.hold))
+                self._insert(follow_up, move.at, Actor(move.worker, move.hold_until))
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
-        worker, now, lease, hold, limit, batchable = request
+        worker, now, lease, hold_scheduled, limit, batchable = request
         due = [(row.due_at, row.task.seq, row) for row in self.rows if row.due_at is not None and row.due_at <= now]
         for _, _, row in sorted(due, key=lambda entry: entry[:2])[:PROMOTE_LIMIT]:
             row.rank, row.due_at = row.task.priority, None
@@ -204,7 +206,7 @@ class ReferenceStorage:
                 and not revoked_when_due(task, own, now)
             ):
                 del self.revocations[RevocationTarget(function=True, key=task.name)]
-            claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold=hold)))
+            claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold_scheduled=hold_scheduled)))
         return claims
 
     def _ready_rows(self) -> list[Row]:

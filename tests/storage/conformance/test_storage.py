@@ -1,4 +1,4 @@
-"""What a store keeps to, whatever is asked of it, by however many at once."""
+"""Storage conformance: `StorageSpec` on memory and SQLite, and tests that every kind of store must pass."""
 
 import inspect
 import itertools
@@ -45,7 +45,7 @@ class MemorySpec(StorageSpec):
 
 
 class SQLiteSpec(StorageSpec):
-    """The SQLite adapter; in the same file is another queue, with the same ids, that nothing must happen to."""
+    """The SQLite adapter, beside another queue with the same ids in the same file, which must not change."""
 
     @classmethod
     def open_storage(cls):
@@ -84,19 +84,19 @@ TestMemory.settings = TestSQLite.settings = settings(
 
 
 SHARED = ("sqlite", "postgres", "redis")
-"""The stores that several processes can open."""
+"""Kinds of stores that several processes can open."""
 
 # All stores ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Of a file that is not there yet."""
+    """Return the path of a file that does not exist yet."""
     return str(tmp_path / "q.db")
 
 
 def place(kind, request):
-    """The URL of an empty store that several can open."""
+    """Return the URL of an empty store."""
     if kind == "sqlite":
         return f"sqlite:///{request.getfixturevalue('tmp_path_factory').mktemp('store')}/q.db?synchronous=off"
     if kind == "redis":
@@ -107,26 +107,26 @@ def place(kind, request):
 
 @pytest.fixture(params=SHARED)
 def where(request):
-    """The URL of a store of each kind that several can open."""
+    """Return the URL of an empty store, for each kind in `SHARED`."""
     return place(request.param, request)
 
 
 @pytest.fixture
 def opened(where):
-    """Opens stores there."""
+    """Return a function that opens stores at that URL."""
     with opening_at(where) as opens:
         yield opens
 
 
 @pytest.fixture
 def storage(opened):
-    """A store there."""
+    """Return a store at that URL."""
     return opened()
 
 
 @pytest.fixture(params=["memory", *SHARED])
 def any_storage(request):
-    """A store of each kind."""
+    """Return a store of each kind."""
     with closing(
         MemoryStorage() if request.param == "memory" else open_storage(place(request.param, request), "q")
     ) as it:
@@ -149,8 +149,8 @@ stored_tasks = st.builds(
 
 
 @pytest.mark.parametrize("kind", ["memory", *SHARED])
-def test_what_comes_back(request, kind):
-    """A task's ids, texts, bytes and numbers come back from the store as they went in, whatever is in them."""
+def test_stored_task_comes_back_unchanged(request, kind):
+    """Each field of a task comes back from the store unchanged, whatever text, bytes or number it has."""
     storage = MemoryStorage() if kind == "memory" else open_storage(place(kind, request), "q")
 
     @settings(deadline=None)
@@ -169,8 +169,8 @@ def test_what_comes_back(request, kind):
         check()
 
 
-def test_only_copies_leave(any_storage):
-    """What a store hands out, and what it was given, can be changed; what is stored does not change with it."""
+def test_changed_copy_changes_nothing_in_the_store(any_storage):
+    """A change of a task that a store was given, or has returned, does not change the stored task."""
     task = Task("a", "add", retries=1)
     any_storage.enqueue([task], 1.0, PRODUCER)
     [claimed] = start(any_storage)
@@ -183,17 +183,17 @@ def test_only_copies_leave(any_storage):
     assert len(any_storage.history("a")) == any_storage.counts()["executing"] + 1 == 2
 
 
-def test_a_wait_without_news(any_storage):
-    """A wait for what does not come ends after its timeout, and says so."""
+def test_wait_without_a_change_ends_after_its_timeout(any_storage):
+    """A wait without a change ends after its timeout, and returns False."""
     any_storage.counts()
     assert not all(any_storage.wait(channel, any_storage.generation(channel), 0.05) for channel in list(Channel) * 10)
 
 
-def test_a_wait_for_what_has_come(any_storage):
-    """A wait for what came between the generation and the wait ends at once."""
+def test_wait_for_an_earlier_change_ends_at_once(any_storage):
+    """A wait for a change between the generation and the wait ends at once."""
     generation = any_storage.generation(Channel.WORK)
     any_storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
-    assert any_storage.generation(Channel.WORK) != generation, "nobody of this process has to be told by the store"
+    assert any_storage.generation(Channel.WORK) != generation, "a change of this process is counted at once"
     assert any_storage.wait(Channel.WORK, generation, PATIENCE)
     [task] = start(any_storage)
     generation = any_storage.generation(Channel.OUTCOME)
@@ -201,8 +201,8 @@ def test_a_wait_for_what_has_come(any_storage):
     assert any_storage.generation(Channel.OUTCOME) != generation
 
 
-def test_closing_ends_waits(any_storage):
-    """Who waits as the store is closed waits no longer: told that something happened, or that it was closed."""
+def test_close_ends_waits(any_storage):
+    """Closing a store ends a wait in another thread: the wait returns True or raises `StorageError`."""
     generation = any_storage.generation(Channel.OUTCOME)
     begun = threading.Event()
 
@@ -220,14 +220,14 @@ def test_closing_ends_waits(any_storage):
         assert waiting.result(PATIENCE)
 
 
-def test_closing_before_use(path):
-    """A store that was never used can be closed, and leaves no file."""
+def test_unused_store_can_be_closed_and_leaves_no_file(path):
+    """A store that was never used can be closed, and creates no file."""
     SQLiteStorage(path).close()
     assert not Path(path).exists()
 
 
-def test_closing_in_the_middle(any_storage):
-    """Threads that are busy in a store as it is closed get its result, or `StorageError`, and nothing else."""
+def test_close_during_calls_raises_only_storage_errors(any_storage):
+    """A call during the close of the store in another thread returns its result or raises `StorageError`."""
     ready = threading.Barrier(5)
 
     def hammer(number):
@@ -249,11 +249,11 @@ def test_closing_in_the_middle(any_storage):
             thread.result(PATIENCE)
 
 
-# One place, several stores ---------------------------------------------------------------------------------------
+# Several stores at one place ------------------------------------------------------------------------------------
 
 
-def test_the_first_look(opened):
-    """What is in the store is seen by the first look of a store that was just opened, whatever that look is."""
+def test_first_call_of_a_new_store_sees_what_is_stored(opened):
+    """The first call of a store that was just opened sees what is stored, whichever call it is."""
     writer = opened()
     target = RevocationTarget(function=True, key="add")
     writer.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
@@ -278,8 +278,8 @@ def test_the_first_look(opened):
         assert look(opened()), inspect.getsource(look)
 
 
-def test_two_stores_are_one(opened):
-    """A task that was enqueued here is claimed there, recovered here, and its first outcome refused there."""
+def test_two_stores_at_one_place_share_tasks(opened):
+    """A task enqueued in one store is claimed in another; once recovered, its first outcome is refused."""
     here, there = opened(), opened()
     here.enqueue([Task("a", "add")], 1.0, PRODUCER)
     [late] = start(there, "there")
@@ -293,8 +293,8 @@ def test_two_stores_are_one(opened):
         there.enqueue([Task("a", "add")], 1.0, PRODUCER)
 
 
-def test_another_queues_task(opened):
-    """A task of another queue in the same place is not there: nobody claims it, a copy settles and lets go of nothing."""
+def test_task_of_another_queue_is_invisible(opened):
+    """A task of another queue at the same place is not claimed, settled or released."""
     mine, other = opened("mine"), opened("other")
     mine.enqueue([Task("a", "add")], 1.0, PRODUCER)
     held = Task("h", "add")
@@ -308,8 +308,8 @@ def test_another_queues_task(opened):
     assert mine.exchange([settlement(task)], None) == ([True], [])
 
 
-def test_waking_another_connection(opened):
-    """Who waits is woken by what another store in the same place commits."""
+def test_commit_wakes_waits_of_another_store(opened):
+    """A commit of another store at the same place ends a wait."""
     here, there = opened(), opened()
     with ThreadPoolExecutor(1) as pool:
         seen = pool.submit(await_task, here, "a")
@@ -317,8 +317,8 @@ def test_waking_another_connection(opened):
         assert seen.result(PATIENCE)
 
 
-def test_waking_another_process(storage, where):
-    """Who waits is woken by what another process commits; and woken again, after a pause in which nobody waited."""
+def test_commit_wakes_waits_of_another_process(storage, where):
+    """A commit of another process ends a wait, and again a later wait after a pause without waits."""
     for task_id in "a", "b":
         with elsewhere(produce, where, task_id) as process:
             assert await_task(storage, task_id)
@@ -330,7 +330,7 @@ def test_waking_another_process(storage, where):
 
 
 def take_part(storage, name, number, total):
-    """Enqueue so many tasks, and run tasks until all are done; how many."""
+    """Enqueue `number` tasks, and run tasks until all are complete. Return how many were run."""
     done, ran = [], 0
     for n in range(number):
         storage.enqueue([Task(f"{name}-{n}", "add")], 1.0, Actor(name))
@@ -356,7 +356,7 @@ def process_takes_part(where, name, number, total):
     sys.stdout.write(str(ran))
 
 
-def test_all_at_once(storage, where):
+def test_threads_and_processes_run_each_task_once(storage, where):
     """Threads and processes that enqueue and run at the same time run each task exactly once, without an error."""
     number, total = 200, 1200
     processes = [
@@ -377,7 +377,7 @@ def test_all_at_once(storage, where):
         assert task.attempt == 1
 
 
-def produce_for_ever(where):
+def produce_without_end(where):
     storage = open_storage(where, "default")
     for n in range(100_000):
         storage.enqueue([Task(f"{n}", "add"), Task(f"{n}'", "add")], 1.0, Actor("p"))
@@ -385,9 +385,9 @@ def produce_for_ever(where):
         sys.stdout.flush()
 
 
-def test_kill(opened, where):
-    """What was enqueued is there, and whole, though its producer was killed as it went on writing."""
-    with elsewhere(produce_for_ever, where) as producer:
+def test_enqueued_tasks_survive_the_kill_of_their_producer(opened, where):
+    """Every enqueued task is stored, and whole, after its producer was killed during later writes."""
+    with elsewhere(produce_without_end, where) as producer:
         task_ids = [producer.stdout.readline().decode().strip() for _ in range(100)]
         producer.kill()
     assert "" not in task_ids

@@ -1,4 +1,4 @@
-"""Several programs on one SQLite file: producers and consumers at once, and who makes the file."""
+"""Several programs on one SQLite file: producers and consumers at once, and the creation of the file."""
 
 import json
 import subprocess
@@ -23,20 +23,20 @@ from support.profiles import examples
 
 from lifecycle import TaskQueue
 
-PROMPT = 0.4
-"""Seconds: less than half of what a worker (or, tenfold, a caller) waits before it looks by itself."""
+PROMPT_SECONDS = 0.4
+"""Less than half of the time after which a worker (tenfold: a caller) looks without a wake-up."""
 
 
 @pytest.fixture
 def group(tmp_path):
-    """Consumers of `programs/tally.py`."""
+    """Yield consumers of `programs/tally.py`."""
     with consumer_group(tmp_path, "tally", lease=LONG) as group:
         yield group
 
 
 @pytest.fixture
 def program(tmp_path):
-    """Starts programs that talk with the test, and ends them."""
+    """Yield a function that starts programs which talk with the test; they are ended in the end."""
     started = []
 
     def start(name, *args, **options):
@@ -62,8 +62,8 @@ def program(tmp_path):
     assert "".join(errors) == ""
 
 
-def test_two_and_two(group, program):
-    """Two producers and two consumers share a file: no error anywhere, each task runs once, each result comes home."""
+def test_two_producers_and_two_consumers_share_a_file(group, program):
+    """Two producers and two consumers share a file: no error, each task runs once, each result reaches its producer."""
     producers = [program("tally", first, 500, env=group.environment()) for first in (0, 500)]
     for _ in range(2):
         group.start_consumer("-w", "2", "-q")
@@ -84,8 +84,8 @@ def test_two_and_two(group, program):
     assert {states(result) for result in results} == {"queued executing complete"}
 
 
-def test_news_of_others(group):
-    """A worker is woken by what another program enqueues, and a caller by what another program completes."""
+def test_commits_of_other_programs_wake_workers_and_callers(group):
+    """A task enqueued by another program wakes a worker, and a result of another program wakes a caller."""
     group.start_consumer("-w", "2")
     now = group.tasks.now
     first = now()
@@ -97,12 +97,12 @@ def test_news_of_others(group):
         ran = result.get(timeout=PATIENCE)
         started.append(ran - called)
         came.append(time.time() - result.history()[-1].at)
-    assert median(started) < PROMPT
-    assert median(came) < PROMPT
+    assert median(started) < PROMPT_SECONDS
+    assert median(came) < PROMPT_SECONDS
 
 
-def test_a_caller_that_waits_early(group, program):
-    """A caller who waits while no consumer is there gets its result when one has come and run the task."""
+def test_caller_may_wait_before_there_is_a_consumer(group, program):
+    """A caller that waits while there is no consumer gets its result once a consumer has run the task."""
     producer = program("tally", 0, 1, env=group.environment())
     group.events.wait_for(pid=producer.pid, note="ready")
     producer.stdin.write(b"go\n")
@@ -113,16 +113,16 @@ def test_a_caller_that_waits_early(group, program):
     assert producer.wait(PATIENCE) == 0
 
 
-def test_made_by_the_consumer(group):
-    """A consumer may be there before the file is: it makes it, and runs what is enqueued there later."""
+def test_consumer_creates_a_missing_file(group):
+    """A consumer creates a missing file, and runs tasks that are enqueued later."""
     assert not group.file.exists()
     group.start_consumer()
     assert group.file.exists()
     assert settled(group.queue, group.tasks.count(7)) == ["complete"]
 
 
-def test_made_at_the_same_moment(tmp_path, program):
-    """Programs that make the file at the same moment all succeed, and none loses what another one has written."""
+def test_programs_may_create_the_file_at_the_same_moment(tmp_path, program):
+    """Programs that create the file at the same moment all succeed, and no write is lost."""
     programs = [program("race") for _ in range(4)]
     for one in programs:
         assert one.stdout.readline() == b"ready\n"
@@ -139,8 +139,8 @@ def test_made_at_the_same_moment(tmp_path, program):
         queue.close()
 
 
-def test_two_queues_in_one_file(group):
-    """Queues of different names share a file without seeing one another's tasks."""
+def test_queues_of_one_file_do_not_see_each_other(group):
+    """Queues of different names share a file without seeing each other's tasks."""
     other = TaskQueue(group.url, name="other")
     unseen = other.task(name="tally.count")(lambda number: number)(1)
     group.start_consumer()

@@ -1,4 +1,4 @@
-"""What a SQLite file keeps to where the world is less kind: forks, foreign hands, no room, calls that are cut off."""
+"""The SQLite adapter under stress: forks, edits by hand, a full disk, interrupted calls."""
 
 import itertools
 import os
@@ -27,20 +27,20 @@ from lifecycle.testing.storage_spec.reference_storage import fields
 
 @pytest.fixture
 def path(tmp_path):
-    """Of a file that is not there yet."""
+    """Return the path of a file that does not exist yet."""
     return str(tmp_path / "q.db")
 
 
 @pytest.fixture
 def opened(path):
-    """Opens stores on that file."""
+    """Return a function that opens stores on that file."""
     with opening(path) as opens:
         yield opens
 
 
 @pytest.fixture
 def storage(opened):
-    """A store on that file."""
+    """Return a store on that file."""
     return opened()
 
 
@@ -50,8 +50,8 @@ def storage(opened):
 @ignore_fork_warning
 @pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
 @pytest.mark.parametrize("first", ["parent", "child"])
-def test_fork(opened, watched, first):
-    """After a fork parent and child go on with the same store, and none loses what it wrote when the other is gone."""
+def test_parent_and_child_use_one_store_after_a_fork(opened, watched, first):
+    """After a fork parent and child use the same store, and neither loses a write when the other one ends."""
     storage = opened()
     storage.enqueue([Task("before", "add")], 1.0, PRODUCER)
     if watched:
@@ -82,8 +82,8 @@ def test_fork(opened, watched, first):
 
 
 @ignore_fork_warning
-def test_fork_at_any_moment(storage):
-    """A fork while other threads write and wait leaves child and parent a store that works."""
+def test_fork_during_writes_and_waits_leaves_both_stores_usable(storage):
+    """After a fork while other threads write and wait, the store works in parent and child."""
     stop = threading.Event()
     storage.counts()
 
@@ -112,14 +112,14 @@ def test_fork_at_any_moment(storage):
     assert storage.counts() == {"queued": written + 10}
 
 
-# What the file refuses -------------------------------------------------------------------------------------------
+# Refusals of the file --------------------------------------------------------------------------------------------
 
 STORED = [state.name for state in LIFECYCLE.states if state.kind is not Kind.PASSING]
 ANY = [*(state.name for state in LIFECYCLE.states), "nonsense"]
 
 
-def test_hand_typed_sql(storage, path):
-    """SQL that is typed by hand takes no task where the table has no way, and makes none in another state than new."""
+def test_illegal_transition_by_hand_is_refused(storage, path):
+    """SQL typed by hand cannot make a transition that the table does not have, or insert a task in another state than a new one's."""
     storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
     steps = {source: {state.name for state in targets} for source, targets in LIFECYCLE.steps.items()}
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -149,8 +149,8 @@ def test_hand_typed_sql(storage, path):
 
 
 @pytest.mark.parametrize("eta", [None, 900.0])
-def test_moved_by_hand(storage, path, eta):
-    """What was brought to rest by hand is nothing that a claim looks at, whether it was due or not."""
+def test_claims_ignore_a_task_brought_to_rest_by_hand(storage, path, eta):
+    """Claims ignore a task that was brought to rest by hand, whether it was due or not."""
     storage.enqueue([Task("a", "add", eta=eta)], 1.0, PRODUCER)
     storage.exchange((), ClaimRequest("w", 2.0, 10.0) if eta else None)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -159,7 +159,7 @@ def test_moved_by_hand(storage, path, eta):
     assert storage.exchange((), ClaimRequest("w", 1000.0, 10.0)) == ([], [])
 
 
-def of_the_future(path):
+def make_newer_schema(path):
     with closing(SQLiteStorage(str(path))) as storage:
         storage.counts()
     with closing(sqlite3.connect(path)) as db:
@@ -167,20 +167,20 @@ def of_the_future(path):
         db.execute(f"pragma user_version = {version + 1}")
 
 
-def of_another_program(path):
+def make_foreign_tables(path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("create table task(id)")
 
 
-def of_another_application(path):
+def make_foreign_application_id(path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("pragma application_id = 1")
 
 
 FOREIGN = {
-    "a newer release's": (of_the_future, "schema version 3, this release knows 2"),
-    "another program's": (of_another_program, r"another program's database \(tables task\)"),
-    "another application's": (of_another_application, r"another program's database \(application id 0x1\)"),
+    "a newer release's": (make_newer_schema, "schema version 3, this release knows 2"),
+    "another program's": (make_foreign_tables, r"another program's database \(tables task\)"),
+    "another application's": (make_foreign_application_id, r"another program's database \(application id 0x1\)"),
     "text": (lambda path: path.write_text("No database. " * 100), "not a database"),
     "a folder": (lambda path: path.mkdir(), "is a folder"),
     "in no folder": (lambda path: path.parent.rmdir(), "there is no folder"),
@@ -190,8 +190,8 @@ USES = (lambda store: store.counts(), lambda store: store.enqueue([Task("a", "ad
 
 
 @pytest.mark.parametrize(("make", "message"), FOREIGN.values(), ids=FOREIGN)
-def test_foreign_files(tmp_path, make, message):
-    """What is no queue of ours is refused at the first use, with a message that says what it is, and is not changed."""
+def test_file_of_another_program_is_refused_unchanged(tmp_path, make, message):
+    """A file that holds no queues is refused at the first use, and not changed; the message says what the file is."""
     path = tmp_path / "queues" / "q.db"
     path.parent.mkdir()
     make(path)
@@ -202,8 +202,8 @@ def test_foreign_files(tmp_path, make, message):
     assert (path.read_bytes() if path.is_file() else path.exists()) == before
 
 
-def test_forward(path, monkeypatch):
-    """A file of any older version is brought up to date at the first use, whole or not at all, with what is in it."""
+def test_older_schema_is_migrated_at_the_first_use(path, monkeypatch):
+    """A file of any older version is migrated at the first use, completely or not at all, and keeps its tasks."""
     migrations = schema._MIGRATIONS
     for there in range(1, schema.VERSION):
         older = path + str(there)
@@ -239,9 +239,9 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("close", CLOSED.values(), ids=CLOSED)
-def test_no_permission(close):
-    """Where one may not write, or not even look, the first use says that the file cannot be used, and names it."""
-    root = Path(tempfile.mkdtemp())  # those that pytest makes are closed to others, who are needed here
+def test_inaccessible_file_is_named_in_the_error(close):
+    """Without permission to write or to look, the first use raises an error that names the file."""
+    root = Path(tempfile.mkdtemp())  # other users have no access to the folders of pytest
     try:
         path = root / "queues" / "q.db"
         path.parent.mkdir()
@@ -258,7 +258,7 @@ def test_no_permission(close):
 
 @contextmanager
 def unprivileged():
-    """As somebody else, if one is root, who may do anything."""
+    """Run as an unprivileged user if the user is root."""
     if os.geteuid():
         yield
         return
@@ -269,14 +269,14 @@ def unprivileged():
         os.seteuid(0)
 
 
-# What goes wrong -------------------------------------------------------------------------------------------------
+# Failures ------------------------------------------------------------------------------------------------------
 
 
-def test_no_room(storage, path):
-    """Where there is no room for a write, nothing of it is written, the error says so, and with room it can be made."""
+def test_full_disk_changes_nothing_and_the_write_can_be_repeated(storage, path):
+    """A write that does not fit on the disk changes nothing; the error says so, and with space the write succeeds."""
     storage.enqueue([Task("a", "add", retries=1), Task("b", "add")], 1.0, PRODUCER)
     a, b = start(storage, limit=2)
-    writer = storage._file.writer()
+    writer = storage._database.writer()
     (pages,) = writer.execute("pragma page_count").fetchone()
     new = [Task("c", "add"), Task("d", "add", b"x" * 100_000)]
     follow_up = Task("e", "add")
@@ -308,8 +308,8 @@ def test_no_room(storage, path):
     assert [storage.get(task.id).version for task in (*new, a, b, follow_up)] == [2, 2, 6, 3, 2]
 
 
-def test_another_program_keeps_it_locked(opened, path):
-    """Where another program locks the file for too long, nothing is written, and it can be tried again."""
+def test_file_locked_by_another_program_is_unavailable(opened, path):
+    """While another program locks the file for too long, writes change nothing and can be repeated."""
     storage = opened(timeout=0.01)
     task = Task("a", "add")
     storage.counts()
@@ -317,15 +317,15 @@ def test_another_program_keeps_it_locked(opened, path):
         other.execute("begin immediate")
         with pytest.raises(StorageUnavailable, match="locked by another program; nothing was changed"):
             storage.enqueue([task], 1.0, PRODUCER)
-        assert storage.counts() == {}  # but it can be read
+        assert storage.counts() == {}  # reads work
         assert task.version == 0
         other.execute("rollback")
     storage.enqueue([task], 1.0, PRODUCER)
     assert storage.counts() == {"queued": 1}
 
 
-def everything(storage, first, second, new, follow_up):
-    """All writes, each of which changes something, in this order; by name."""
+def all_writes(storage, first, second, new, follow_up):
+    """Yield all writes, with names; each changes something, in this order."""
     a, b = RevocationTarget(function=False, key="a"), RevocationTarget(function=False, key="b")
     held = Actor("producer", 90.0)
     yield "enqueue", lambda: [move.apply(task) for task, move in zip(new, storage.enqueue(new, 7.0, held), strict=True)]
@@ -345,8 +345,8 @@ def everything(storage, first, second, new, follow_up):
     yield "flush", storage.flush
 
 
-class CutOff:
-    """A connection that fails before, or after, one of its statements; all but a rollback, and after a commit."""
+class InterruptedConnection:
+    """A connection that fails before or after its n-th statement; never in a rollback, nor after a commit."""
 
     def __init__(self, db, statement, error, after):
         self._db, self._left, self._error, self._after = db, statement, error, after
@@ -373,22 +373,26 @@ class CutOff:
         return result
 
 
-CUTS = [(sqlite3.OperationalError("disk I/O error"), False), (KeyboardInterrupt(), False), (KeyboardInterrupt(), True)]
+INTERRUPTIONS = [
+    (sqlite3.OperationalError("disk I/O error"), False),
+    (KeyboardInterrupt(), False),
+    (KeyboardInterrupt(), True),
+]
 
 
-@pytest.mark.parametrize(("error", "after"), CUTS, ids=["by an error", "by Ctrl-C", "by Ctrl-C, later"])
-def test_cut_off_anywhere(storage, path, error, after):
-    """A write that is cut off at any statement changes nothing, in the file or in an object, and can be made again."""
+@pytest.mark.parametrize(("error", "after"), INTERRUPTIONS, ids=["by an error", "by Ctrl-C", "by Ctrl-C, later"])
+def test_write_interrupted_at_any_statement_changes_nothing(storage, path, error, after):
+    """A write interrupted at any statement changes neither the file nor an object, and can be repeated."""
     storage.enqueue([Task("a", "add"), Task("b", "add", retries=1)], 1.0, PRODUCER)
     storage.lock(Lock("L", "x", 90.0), 1.0)
     first, second = start(storage, limit=2)
     new, follow_up = [Task("c", "add"), Task("d", "add")], Task("e", "add")
     objects = (first, second, *new, follow_up)
-    db = storage._file.writer()
-    for name, write in everything(storage, first, second, new, follow_up):
+    db = storage._database.writer()
+    for name, write in all_writes(storage, first, second, new, follow_up):
         before, known = rows(path), [attrs.astuple(task) for task in objects]
         for statement in range(1, 100):
-            storage._file._writer = CutOff(db, statement, error, after)
+            storage._database._writer = InterruptedConnection(db, statement, error, after)
             try:
                 write()
             except (StorageError, KeyboardInterrupt):
@@ -398,6 +402,6 @@ def test_cut_off_anywhere(storage, path, error, after):
             else:
                 break
             finally:
-                storage._file._writer = db
+                storage._database._writer = db
         assert 2 < statement < 99, name
         assert rows(path) != before, name

@@ -1,0 +1,83 @@
+"""The SQL statements of the SQLite adapter, and tasks and revocations read from the rows that they return."""
+
+import logging
+from typing import Any, Final
+
+import msgspec
+
+from lifecycle.core.policies import Revocation
+from lifecycle.core.task import FENCE, NO_DELAY, RetryPolicy, Task, policy_fields
+
+__all__ = [
+    "DELETE_REVOCATION", "FIRST_READY", "HAS_FENCE", "INSERT", "MOVE", "NEXT_DUE", "PROMOTE", "REVOCATION", "TASK",
+    "policy_text", "revocation_from", "task_from",
+]  # fmt: skip
+
+log = logging.getLogger("lifecycle.storage")
+
+_COLUMNS: Final = (
+    "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker,"
+    " version, lease, seq, canceling"
+)
+"""Columns of a task, in the order of the fields of `Task`."""
+HAS_FENCE: Final = " and ".join(f"{name}=?" for name in FENCE)
+"""Condition that a row has a certain fence."""
+TASK: Final = f"select {_COLUMNS} from task"
+"""Select tasks; a condition follows. `task_from` reads the rows."""
+INSERT: Final = (
+    "insert into task(queue, id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt,"
+    " interruptions, worker, version, lease, rank, due, history) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+"""Insert a task."""
+MOVE: Final = (
+    "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?,"
+    " rank=?, due=?, ended=?, canceling=canceling and ?11 is null, result=ifnull(?, result), history=history||?"
+    f" where queue=? and {HAS_FENCE}"
+)
+"""Commit a move: no other statement changes a state. A row with another fence is not found. ?11 is the end."""
+FIRST_READY: Final = (
+    "select t." + _COLUMNS.replace(", ", ", t.") + ", o.once, o.until, f.once, f.until,"
+    " (select d.due from task d where d.queue=t.queue and d.due is not null order by d.due limit 1)"
+    " from task t"
+    " left join revocation o on o.queue=t.queue and o.function=0 and o.key=t.id"
+    " left join revocation f on f.queue=t.queue and f.function=1 and f.key=t.name"
+    " where t.queue=? and t.rank is not null order by t.rank desc, t.seq limit ?"
+)
+"""Select all that a claim needs: the tasks that come first, the revocations of each task and of its function, and the
+time when the next scheduled task becomes due."""
+PROMOTE: Final = (
+    "update task set rank=priority, due=null where seq in"
+    " (select seq from task where queue=? and due<=? order by due, seq limit ?)"
+)
+"""Give due tasks a rank, the earliest first."""
+NEXT_DUE: Final = (
+    "select exists(select 1 from task where queue=?1 and rank is not null),"
+    " (select due from task where queue=?1 and due is not null order by due limit 1)"
+)
+"""Select whether a task has a rank, and the earliest due time."""
+REVOCATION: Final = "select once, until from revocation where queue=? and function=? and key=?"
+DELETE_REVOCATION: Final = "delete from revocation where queue=? and function=? and key=?"
+
+
+def revocation_from(row: tuple[Any, ...] | None) -> Revocation | None:
+    """Return the revocation in a row of (once, until); ``None`` if there is no row, or an empty one."""
+    return None if row is None or row[0] is None else Revocation(row[1], bool(row[0]))
+
+
+def task_from(row: tuple[Any, ...]) -> Task:
+    """Return the task in a row that begins with the columns of `TASK`."""
+    retry = NO_DELAY if row[8] is None else _policy(row[8])
+    return Task(*row[:8], retry, *row[9:16], bool(row[16]))  # type: ignore[call-arg]  # mypy cannot count the fields
+
+
+def policy_text(policy: RetryPolicy) -> str | None:
+    """Return a retry policy as JSON, for its column; ``None`` for the default."""
+    return None if policy is NO_DELAY else msgspec.json.encode(policy_fields(policy)).decode()
+
+
+def _policy(text: str) -> RetryPolicy:
+    try:
+        return msgspec.json.decode(text, type=RetryPolicy)
+    except msgspec.MsgspecError as error:  # edited by hand: one bad row must not stop the claims of all other tasks
+        log.warning("cannot read a stored retry policy, the task is retried without a delay: error=%s", error)
+        return NO_DELAY
