@@ -136,7 +136,7 @@ BUGS = {
         Task, "fence", lambda original: property(lambda self: (self.id, self.state)),
     ),
     "announced before it is stored": (Worker, "_settle", early),
-    "what is released is lost": (MemoryStorage, "_let_go", unheld),
+    "what is released is lost": (MemoryStorage, "_unhold", unheld),
     "recovered while its worker is alive": (MemoryStorage, "recover", impatient),
     "given to two workers": (MemoryStorage, "exchange", generous),
     "not held until it is announced": (Engine, "hold_until", lambda original: lambda self, state, path, now: None),
