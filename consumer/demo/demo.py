@@ -291,7 +291,7 @@ SCENARIOS: Final = (
     Scenario("runs longer than its timeout", (SIGNAL_EXECUTING, SIGNAL_TIMEOUT), _call("endless_task")),
     Scenario("past its expiry", (SIGNAL_EXPIRED,), _expired),
     Scenario("its consumer is killed (kill -9)", (*_REQUEUED, *_RUNS), _consumer_killed),
-    Scenario("its consumer is told to stop (SIGTERM)", (*_REQUEUED, *_RUNS), _consumer_terminated),
+    Scenario("its consumer is stopped (SIGTERM)", (*_REQUEUED, *_RUNS), _consumer_terminated),
     Scenario("its consumer freezes past the lease, and wakes up", (*_REQUEUED, *_RUNS), _consumer_frozen),
 )
 

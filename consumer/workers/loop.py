@@ -1,4 +1,4 @@
-"""The loop of every worker, whatever its type: run due tasks, wait for more, end when told to."""
+"""The loop of every worker, whatever its type: run due tasks, wait for more, end when asked to."""
 
 import logging
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class WorkerLoop:
         self._context, self._is_spent, self._on_ready = context, is_spent, on_ready
 
     def run(self) -> None:
-        """Work until told to stop; a failure of the worker itself is logged, and ends it."""
+        """Work until the consumer stops the worker; a failure of the worker itself is logged, and ends it."""
         hooks, worker, runner = self._context.engine.hooks, self.worker, self.worker.runner
         try:
             self._context.enter_worker_thread()
@@ -120,7 +120,7 @@ class WorkerLoop:
         return not self._context.stopping.is_set()
 
     def _wait_for_store(self, error: StorageError) -> bool:
-        """Wait, since an outcome could not be stored; return False when told to stop at once."""
+        """Wait, since an outcome could not be stored; return False once the consumer stops at once."""
         self._context.store_down(self, error)
         self._context.stop_now.wait(RETRY_STORE_SECONDS)
         return not self._context.stop_now.is_set()

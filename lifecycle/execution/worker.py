@@ -77,7 +77,7 @@ class Worker:
         self._running: dict[str, tuple[float, Task]] = {}
         """Task id → since when the task is in hand (monotonic), and the task; the oldest first."""
         self._canceled: set[str] = set()
-        """The ids of running tasks whose function was told: once only."""
+        """The ids of running tasks whose function was interrupted for it: once only."""
         self._mutex = threading.Lock()
         """Held while an attempt ends: other threads see the attempt as running or as done, never as neither."""
         self._interrupted = False
@@ -159,7 +159,7 @@ class Worker:
         self.runner.interrupt()
 
     def cancel(self, task_id: str) -> bool:
-        """Cancel a task if it runs here; return whether its function was told, now or before: once only."""
+        """Cancel a task if it runs here; return whether its function was interrupted for it, now or before: once only."""
         _, task = self._running.get(task_id, (0.0, None))
         if task is None:
             return False

@@ -314,7 +314,7 @@ def test_table_of_states_names_constants_of_the_package():
 # Words and the map of packages -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", [page for page in ALL_PAGES if page.name != "cli.md"], ids=lambda page: page.name)
+@by_every_page
 def test_prose_uses_the_words_of_the_glossary(page):
     """No sentence uses a word in place of which the glossary has a term."""
     written = re.sub(r"^<!-- ([\w: -]+) -->$.*?^<!-- (/|end of).*?$", "", prose(page), flags=re.MULTILINE | re.DOTALL)

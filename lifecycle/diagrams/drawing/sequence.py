@@ -116,7 +116,7 @@ def _message(columns: _Columns, message: Message, y: float, short: float) -> lis
     tip = end - way * (short + (8.0 if message.arrow is Arrow.KILL else 1.0))
     head = f"M{px(tip)} {px(y)} l{-way * 7} -4 v8 z" if message.arrow is Arrow.CALL else ""
     open_head = f"M{px(tip - way * 7)} {px(y - 4)} L{px(tip)} {px(y)} l{-way * 7} 4"
-    look = f"{' told' if message.arrow is Arrow.SEND else ''}{_kind_class(message.kind)}"
+    look = f"{' sent' if message.arrow is Arrow.SEND else ''}{_kind_class(message.kind)}"
     line_end = tip - way * 6 if head else tip
     return [
         f'<g class="say{look}"><path class="line" d="M{px(start)} {px(y)} H{px(line_end)}"/>'  # noqa: ISC004
@@ -135,7 +135,7 @@ def _style() -> list[str]:
         "path { fill: none; stroke-width: 1.4; }",
         ".life { stroke-dasharray: 2 4; opacity: 0.6; }",
         ".later { stroke-dasharray: 6 4; font-style: italic; }",
-        ".told .line { stroke-dasharray: 5 3; }",
+        ".sent .line { stroke-dasharray: 5 3; }",
         ".cross { stroke-width: 2.4; }",
         "text.who { font-weight: 600; }",
     ]
@@ -144,7 +144,7 @@ def _style() -> list[str]:
             lines.append("@media (prefers-color-scheme: dark) {")
         lines += [
             f"{indent}text {{ fill: {ink}; }} path, rect {{ stroke: {ink}; }} rect {{ fill: {paper}; }}",
-            f"{indent}.tip {{ fill: {ink}; }} .told .tip {{ fill: none; }}",
+            f"{indent}.tip {{ fill: {ink}; }} .sent .tip {{ fill: none; }}",
         ]
         for kind, tone in tones.items():
             lines += [
