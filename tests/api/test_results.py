@@ -289,8 +289,8 @@ def damage(queue, task_id, data):
     elif hasattr(queue.storage, "_server"):
         overwrite(queue.storage, task_id, "result", data)
     else:
-        with queue.storage._file.mutex:
-            queue.storage._file.writer().execute("update task set result=? where id=?", (data, task_id))
+        with queue.storage._database.mutex:
+            queue.storage._database.writer().execute("update task set result=? where id=?", (data, task_id))
 
 
 @patient

@@ -192,7 +192,7 @@ def test_unreadable_retry_policy_means_retry_without_delay(tmp_path, caplog):
             db.execute("update task set policy = '{'")
         drain(queue)
         assert [record.state for record in result.history()][-4:] == ["retrying", "queued", "executing", "error"]
-    assert "a retry policy in the store cannot be read" in caplog.text
+    assert "cannot read a stored retry policy" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def corrupt(queue, task_id, payload):
     elif hasattr(queue.storage, "_server"):
         overwrite(queue.storage, task_id, "payload", payload)
     else:
-        with sqlite3.connect(queue.storage._file.path) as db:
+        with sqlite3.connect(queue.storage._database.path) as db:
             db.execute("update task set payload=? where id=?", (payload, task_id))
         db.close()
 
