@@ -35,6 +35,13 @@ def test_each_has_its_place():
     assert [suite for suite in suites if not (ROOT / "tests" / suite).exists()] == []
 
 
+def test_each_mutant_is_python():
+    """A mutant of a Python file can be compiled: a syntax error would be noticed by every test, and prove nothing."""
+    for mutant in ALL.values():
+        if mutant.file.endswith(".py"):
+            compile((SOURCE / mutant.file).read_text().replace(mutant.old, mutant.new), mutant.name, "exec")
+
+
 @pytest.mark.parametrize("name", SAMPLE)
 def test_sample_of_mutants_is_noticed(name):
     """A test notices when the table, a guard or the order of two steps is changed."""
