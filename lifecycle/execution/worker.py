@@ -159,7 +159,7 @@ class Worker:
         self.runner.interrupt()
 
     def cancel(self, task_id: str) -> bool:
-        """Cancel a task if it runs here; return whether its function was interrupted for it, now or before: once only."""
+        """Cancel a task if it runs here; return whether its function was interrupted, now or before: once only."""
         _, task = self._running.get(task_id, (0.0, None))
         if task is None:
             return False
