@@ -31,10 +31,12 @@ INSERT: Final = (
 """Insert a task."""
 MOVE: Final = (
     "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?,"
-    " rank=?, due=?, ended=?, canceling=canceling and ?11 is null, result=ifnull(?, result), history=history||?"
+    " rank=?, due=?, ended=?, canceling=canceling and ? is null, result=ifnull(?, result), history=history||?"
     f" where queue=? and {HAS_FENCE}"
 )
-"""Commit a move: no other statement changes a state. A row with another fence is not found. ?11 is the end."""
+"""Commit a move: no other statement changes a state. A row with another fence is not found.
+
+The moment of the end is given twice: Python 3.12.1 warns of numbered placeholders."""
 FIRST_READY: Final = (
     "select t." + _COLUMNS.replace(", ", ", t.") + ", o.once, o.until, f.once, f.until,"
     " (select d.due from task d where d.queue=t.queue and d.due is not null order by d.due limit 1)"
@@ -51,8 +53,8 @@ PROMOTE: Final = (
 )
 """Give due tasks a rank, the earliest first."""
 NEXT_DUE: Final = (
-    "select exists(select 1 from task where queue=?1 and rank is not null),"
-    " (select due from task where queue=?1 and due is not null order by due limit 1)"
+    "select exists(select 1 from task where queue=? and rank is not null),"
+    " (select due from task where queue=? and due is not null order by due limit 1)"
 )
 """Select whether a task has a rank, and the earliest due time."""
 REVOCATION: Final = "select once, until from revocation where queue=? and function=? and key=?"

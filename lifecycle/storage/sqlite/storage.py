@@ -210,7 +210,7 @@ class SQLiteStorage:
         moved = db.execute(
             MOVE,
             (state, move.eta, move.retries, move.attempt, move.interruptions, move.worker, len(move.states), move.lease,
-             rank, due, ended, move.result, move.history, self._database.queue_id, *task.fence),
+             rank, due, ended, ended, move.result, move.history, self._database.queue_id, *task.fence),
         ).rowcount  # fmt: skip
         if not moved:
             return False
@@ -235,7 +235,7 @@ class SQLiteStorage:
         return revocation_from(db.execute(REVOCATION, (self._database.queue_id, 0, task_id)).fetchone())
 
     def _next_due(self, db: sqlite3.Connection) -> float | None:
-        row = db.execute(NEXT_DUE, (self._database.queue_id,)).fetchone()
+        row = db.execute(NEXT_DUE, (self._database.queue_id,) * 2).fetchone()
         return cast("float | None", row[1])
 
     # Revocations and locks -----------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ class SQLiteStorage:
 
     def next_due(self, *, held: bool = True) -> float | None:
         """Return the time of the next claimable task."""
-        ((ready, due),) = self._database.read(NEXT_DUE, (self._database.queue_id,))
+        ((ready, due),) = self._database.read(NEXT_DUE, (self._database.queue_id,) * 2)
         if ready:
             return float("-inf")
         moments = [due]
