@@ -136,9 +136,8 @@ def hoard(task=None):
 
 @queue.task(context=True)
 async def left_behind(task=None):
-    """At the first run wait for a thread that does not end."""
-    if is_first(task):
-        await asyncio.to_thread(wait_for_release)
+    """At the first run wait for a thread that does not end; the thread itself sends the event, so that it is there."""
+    await asyncio.to_thread(lambda: is_first(task) and wait_for_release())
 
 
 @queue.task()

@@ -215,7 +215,10 @@ def test_tasks_with_long_ids_run_time_out_and_are_requeued(group):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_to_all_processes_is_handled_by_the_consumer(group, start_consumer, number):
-    """A signal to all processes, of a terminal for example, is handled by the consumer: its workers follow its stop."""
+    """A signal to all processes, of a terminal for example, is handled by the consumer: its workers follow its stop.
+
+    The other worker may stand between its look and its claim as the signal comes: it then claims the requeued task once.
+    """
     consumer = start_consumer("-w", "2", "--grace", str(PATIENCE), start_new_session=True)
     group.events.wait_for(2, note="up")
     result = group.tasks.linger()
@@ -225,7 +228,9 @@ def test_signal_to_all_processes_is_handled_by_the_consumer(group, start_consume
     if number == signal.SIGINT:
         group.release_tasks()
     assert consumer.wait(PATIENCE) == 0
-    assert states(result) == ("queued executing complete" if number == signal.SIGINT else REQUEUED_STATES)
+    once_more = " executing interrupted queued"
+    requeued = [REQUEUED_STATES, REQUEUED_STATES + once_more]
+    assert states(result) in (["queued executing complete"] if number == signal.SIGINT else requeued)
     group.events.close()
     assert len(group.events.received(note="down")) == 2
 
