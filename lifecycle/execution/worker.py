@@ -229,7 +229,10 @@ class Worker:
         Returns whether a task was released after its announcement: the claim could not see it.
         """
         engine = self.engine
-        requested_at, took, claims = self._commit([settlement for settlement, _ in done], may_claim)
+        exchanged = self._commit([settlement for settlement, _ in done], may_claim)
+        if exchanged is None:
+            return False
+        requested_at, took, claims = exchanged
         if engine.deferred:  # the store can be used
             engine.flush_deferred()
         started = engine.monotonic()
@@ -251,10 +254,11 @@ class Worker:
 
     def _commit(
         self, settlements: Sequence[Settlement], may_claim: Callable[[], bool]
-    ) -> tuple[float, list[bool], list[Claim]]:
+    ) -> tuple[float, list[bool], list[Claim]] | None:
         """Exchange with the store, again and again while outcomes cannot be stored and `wait` says so.
 
-        Returns the monotonic time before the exchange, which settlements took, and the claims.
+        Returns the monotonic time before the exchange, which settlements took, and the claims; ``None`` if there is
+        nothing to settle and nothing to claim.
         """
         while True:
             request = self._claim_request() if may_claim() else None
@@ -262,7 +266,7 @@ class Worker:
                 request = None
             requested_at = self.engine.monotonic()
             if not settlements and request is None:
-                return requested_at, [], []
+                return None
             try:
                 return requested_at, *self.engine.storage.exchange(settlements, request)
             except StorageError as failure:

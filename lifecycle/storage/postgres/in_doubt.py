@@ -89,7 +89,7 @@ class ExchangesInDoubt:
         for claim in claims:
             known, move = claim
             row = stored.get(known.seq)
-            if row is not None and (row.version, row.worker) == (known.version + len(move.states), move.worker):
+            if row is not None and (row.version, row.worker) == (move.version, move.worker):
                 happened.append((claim, row))
         # Settlements and claims that happened stay in doubt until `confirm`: the rest of the call may fail, too.
         for one in repeated:

@@ -71,7 +71,7 @@ class ExchangesInDoubt:
         found = []
         for claim in self._claims.pop(request.worker, []) if request is not None else []:
             (known, move), stored = claim, get(claim.task.id)
-            after = known.seq, known.version + len(move.states), move.worker
+            after = known.seq, move.version, move.worker
             if stored is not None and (stored.seq, stored.version, stored.worker) == after:
                 move.lease = stored.lease  # a heartbeat may have prolonged the lease
                 found.append(claim)
