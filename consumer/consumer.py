@@ -29,9 +29,9 @@ from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerO
 from lifecycle.consumer.workers.loop import MIN_WAIT_SECONDS
 from lifecycle.consumer.workers.types import WORKER_TYPES, find_worker_type
 from lifecycle.errors import ConfigurationError, StorageError
-from lifecycle.moments import duration, whole_number
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
+from lifecycle.validation import duration, whole_number
 
 if TYPE_CHECKING:
     from lifecycle.consumer.health_server import HealthServer

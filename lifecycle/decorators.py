@@ -12,7 +12,7 @@ from lifecycle.errors import ConfigurationError
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.signals import Handler, check_signals
 from lifecycle.function import Options, TaskFunction, name_of
-from lifecycle.moments import checked_priority, due_at, duration, number, whole_number
+from lifecycle.validation import checked_priority, due_at, duration, number, whole_number
 
 __all__ = ["Decorators"]
 

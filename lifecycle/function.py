@@ -15,9 +15,9 @@ from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.registry import Function
-from lifecycle.moments import due_at, duration, moment, number
 from lifecycle.result import Result
 from lifecycle.storage.base import RevocationTarget
+from lifecycle.validation import due_at, duration, moment, number
 
 __all__ = ["Options", "TaskFunction", "name_of"]
 

@@ -20,10 +20,10 @@ from lifecycle.execution.interruption import shielded
 from lifecycle.execution.worker import Worker
 from lifecycle.function import TaskFunction
 from lifecycle.locks import TaskLock
-from lifecycle.moments import due_at, duration, positive_duration, utc_seconds, whole_number
 from lifecycle.result import Result
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import RevocationTarget, Storage
+from lifecycle.validation import due_at, duration, positive_duration, utc_seconds, whole_number
 
 __all__ = ["TaskQueue"]
 

@@ -13,8 +13,8 @@ from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, U
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
-from lifecycle.moments import due_at, duration, moment, seconds
 from lifecycle.storage.base import Channel, RevocationTarget, TaskStatus
+from lifecycle.validation import due_at, duration, moment, seconds
 
 __all__ = ["Result"]
 

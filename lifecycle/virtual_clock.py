@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from lifecycle.moments import seconds, timestamp
+from lifecycle.validation import seconds, timestamp
 
 __all__ = ["VirtualClock"]
 

@@ -28,7 +28,7 @@ from lifecycle.errors import (
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.registry import Function
 from lifecycle.execution.stored_result import pack_error, pack_value
-from lifecycle.moments import duration, moment
+from lifecycle.validation import duration, moment
 
 __all__ = ["check_canceled", "completed", "current_task", "end_attempt", "outcome_of_error", "prepare"]
 

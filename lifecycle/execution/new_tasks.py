@@ -6,7 +6,7 @@ from lifecycle.core.serializer import Serializer
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError, Unserializable
 from lifecycle.execution.registry import Function
-from lifecycle.moments import checked_priority, duration, utc_seconds, whole_number
+from lifecycle.validation import checked_priority, duration, utc_seconds, whole_number
 
 __all__ = ["prepare"]
 

@@ -15,9 +15,9 @@ from lifecycle.errors import ConfigurationError
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.stored_result import unpack
 from lifecycle.function import TaskFunction
-from lifecycle.moments import seconds, timestamp
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
+from lifecycle.validation import seconds, timestamp
 from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["drain", "perform", "testing_mode"]

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from support import strategies as some
 from support.strategies import patient
 
-from lifecycle import moments
+from lifecycle import validation
 from lifecycle.clock import SystemClock
 from lifecycle.errors import ConfigurationError
-from lifecycle.moments import (
+from lifecycle.testing import strategies as drawn
+from lifecycle.validation import (
     checked_priority,
     due_at,
     duration,
@@ -24,7 +25,6 @@ from lifecycle.moments import (
     utc_seconds,
     whole_number,
 )
-from lifecycle.testing import strategies as drawn
 
 
 def refusal(check, *args, **options):
@@ -46,7 +46,7 @@ def test_due_at_takes_a_datetime_or_seconds_or_a_timedelta_from_now(moment, now,
         for check in (lambda: due_at(moment, now, "eta"), lambda: utc_seconds(moment, "eta")):
             assert refusal(check).startswith(f"eta={moment!r}: cannot be converted to UTC: ")
     else:
-        assert due_at(moment, now, "eta") == timestamp(moment) == moments.moment(moment, "eta")
+        assert due_at(moment, now, "eta") == timestamp(moment) == validation.moment(moment, "eta")
         assert utc_seconds(moment, "eta") == timestamp(moment)
         assert timestamp(moment) == pytest.approx(expected, abs=1e-6)
     assert (due_at(delay, now, "eta"), due_at(None, now, "eta")) == (now + delay, None)
@@ -75,7 +75,7 @@ def test_values_that_are_no_moment_no_duration_and_no_number_are_refused(value):
         (refusal(due_at, value, 1.0, "x"), "a datetime, or a timedelta or seconds from now"),
         (refusal(duration, value, "x"), "seconds or a timedelta, 0 or more"),
         (refusal(positive_duration, value, "x"), "seconds or a timedelta, 0 or more"),
-        (refusal(moments.moment, value, "x"), "a datetime"),
+        (refusal(validation.moment, value, "x"), "a datetime"),
         (refusal(utc_seconds, value, "x"), "a datetime or UTC seconds"),
         (refusal(number, value, "x"), "a number, 0 or more"),
     ):
