@@ -15,9 +15,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+import psycopg
 import pytest
 from generate.pages import DOCS, ROOT, WRITE, command_line, filled, generated, states
 from hypothesis import Phase
+from support.postgres import temporary_database
 from support.profiles import hypothesis_options
 from support.redis_server import redis_store_url
 
@@ -108,7 +110,7 @@ class PageRunner:
         self.exits.callback(sys.modules.pop, name, None)
         module = importlib.import_module(name)
         self.names |= {key: value for key, value in vars(module).items() if not key.startswith("__")}
-        self.exits.callback(close_queues, vars(module))
+        self.exits.callback(close_all, vars(module))
 
     def check_answers(self, block):
         """Run the statements of an interactive session, and compare the answers."""
@@ -130,13 +132,14 @@ class PageRunner:
         self.exits.callback(stop_consumer, consumer)
 
     def close(self):
-        close_queues(self.names)
+        close_all(self.names)
         self.exits.close()
 
 
-def close_queues(names):
+def close_all(names):
+    """Close the queues and the connections among the names of a page, also of a page that fails."""
     for value in list(names.values()):
-        if isinstance(value, TaskQueue):
+        if isinstance(value, TaskQueue | psycopg.Connection):
             value.close()
 
 
@@ -147,13 +150,13 @@ def stop_consumer(consumer):
 
 @by_page
 def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
-    """Every example of a page runs, and prints the output on the page."""
+    """Every example of a page runs, and prints the output on the page: each page has its own database."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
-    urls = {}
+    urls, databases = {}, ExitStack()
     if POSTGRES_URL in page.read_text():
-        urls[POSTGRES_URL] = request.getfixturevalue("postgres")
+        urls[POSTGRES_URL] = databases.enter_context(temporary_database())
     if REDIS_URL in page.read_text():
         request.getfixturevalue("redis_url")
         urls[REDIS_URL] = redis_store_url()
@@ -162,7 +165,7 @@ def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
     same_each_time = hypothesis_options(
         derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False
     )
-    with closing(runner), same_each_time:
+    with databases, closing(runner), same_each_time:
         for block in blocks(page):
             runner.run(block)
 
