@@ -116,14 +116,32 @@ class ResultTimeout(LifecycleError, TimeoutError):
 class TaskException(LifecycleError):
     """Raised for the result of a task that did not complete.
 
-    `.metadata` is a dict with the keys ``error`` (repr of the exception, or a description), ``traceback`` (text, may be
-    empty), ``task_id``, ``state`` (the outcome's), ``attempt`` and ``retries`` (retries left at that time).
+    A traceback of this exception shows the traceback of the task, too, as a note.
     """
+
+    state: str
+    """Name of the state that the attempt, or the task, ended in."""
+    error_type: str
+    """Type of the exception, as in ``ValueError`` or ``shop.billing.CardRefused``; empty if no exception was raised."""
+    traceback: str
+    """The traceback in the worker; empty if there is none."""
+    attempt: int
+    """Number of the attempt: 1 is the first, 0 means that the task never started."""
+    metadata: dict[str, object]
+    """The same as a dict, and more: ``error`` (repr of the exception, or a description), ``error_type``, ``traceback``,
+    ``task_id``, ``state``, ``attempt`` and ``retries`` (the retries that were left to the attempt)."""
 
     def __init__(self, metadata: Mapping[str, object]) -> None:
         """`metadata`: copied into a dict."""
         super().__init__(str(metadata.get("error", "unknown error")))
         self.metadata = dict(metadata)
+        self.state, self.error_type, self.traceback = (
+            str(metadata.get(key, "")) for key in ("state", "error_type", "traceback")
+        )
+        attempt = metadata.get("attempt")
+        self.attempt = attempt if isinstance(attempt, int) else 0
+        if self.traceback:
+            self.add_note(f"\nThe traceback in the worker (attempt {self.attempt}):\n\n{self.traceback.rstrip()}")
 
     def __reduce__(self) -> tuple[type["TaskException"], tuple[dict[str, object]]]:
         return type(self), (self.metadata,)

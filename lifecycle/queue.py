@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
@@ -12,11 +12,12 @@ from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.decorators import Decorators
-from lifecycle.errors import ConfigurationError
+from lifecycle.errors import ConfigurationError, TaskException
 from lifecycle.execution import external_transaction
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.environment import Environment
 from lifecycle.execution.interruption import shielded
+from lifecycle.execution.stored_result import read_error
 from lifecycle.execution.worker import Worker
 from lifecycle.function import TaskFunction
 from lifecycle.locks import TaskLock
@@ -246,6 +247,19 @@ class TaskQueue(Decorators):
     def history(self, id: str) -> list[Record]:  # noqa: A002
         """Return the states that a task has entered, oldest first. Raises `UnknownTask`."""
         return self.handle(id).history()
+
+    def errors(self, ids: Iterable[str]) -> dict[str, TaskException]:
+        """Return the last error of each of these tasks, by id; a task without one is left out, and so is an unknown id.
+
+        An error stays until a later attempt stores another outcome: also while the task waits for its retry.
+        """
+        found = {}
+        for task_id in dict.fromkeys(ids):
+            status = self._engine.storage.status(task_id)
+            metadata = None if status is None else read_error(task_id, status.state, status.result)
+            if metadata is not None:
+                found[task_id] = TaskException(metadata)
+        return found
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state, 0 included, in the table's order; passing states are left out."""

@@ -5,6 +5,7 @@ data of an error are a map of plain values (`TaskException.metadata`), which can
 """
 
 import traceback
+from types import TracebackType
 from typing import Final
 
 import msgspec
@@ -13,10 +14,16 @@ from lifecycle.core.table import State
 from lifecycle.core.task import Task
 from lifecycle.errors import Undecodable
 
-__all__ = ["StoredResult", "error_metadata", "pack_error", "pack_value", "unpack", "unpack_error"]
+__all__ = [
+    "StoredResult", "error_metadata", "pack_error", "pack_value", "read_error", "unpack", "unpack_error",
+    "users_frames",
+]  # fmt: skip
 
 TEXT_LENGTH_LIMIT: Final = 20_000
 """Characters kept of an exception's repr (the beginning), and of its traceback (the end, where the cause stands)."""
+
+_RUNNERS: Final = __name__.rpartition(".")[0] + "."
+"""The beginning of the names of the modules that call a task's function."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -42,14 +49,16 @@ def pack_value(attempt: int, data: bytes) -> bytes:
 
 def pack_error(task: Task, state: State, error: BaseException) -> bytes:
     """Encode the outcome of an attempt that ended in `state` because of `error`."""
-    metadata = error_metadata(task, state.name, _repr(error)) | {"traceback": _traceback(error)}
+    metadata = error_metadata(task, state.name, _repr(error))
+    metadata |= {"error_type": _type_name(error), "traceback": _traceback(error)}
     return _encode((task.attempt, False, _encode(metadata)))
 
 
 def error_metadata(task: Task, state: str, error: str) -> dict[str, object]:
-    """Return `TaskException.metadata` for a task, with an empty traceback."""
+    """Return `TaskException.metadata` for a task, without the type of an exception and without a traceback."""
     return {
         "error": error,
+        "error_type": "",
         "traceback": "",
         "task_id": task.id,
         "state": state,
@@ -74,6 +83,25 @@ def unpack_error(data: bytes) -> dict[str, object]:
         raise Undecodable(f"the stored error is damaged, run the task again: {error}") from None
 
 
+def read_error(task_id: str, state: str, result: bytes | None) -> dict[str, object] | None:
+    """Return the metadata of a task's last error; ``None`` if its last outcome is a value, or if there is none yet.
+
+    `state` and `result`: those of the task, as its store has them. Damaged bytes are an error, too, described as such.
+    """
+    if result is None:
+        return None
+    try:
+        stored = unpack(result)
+        return None if stored.ok else unpack_error(stored.data)
+    except Undecodable as damage:
+        return error_metadata(Task(task_id, ""), state, str(damage)) | {"error_type": _type_name(damage)}
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return _storable(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
+
+
 def _repr(error: BaseException) -> str:
     try:
         text = repr(error)
@@ -82,13 +110,25 @@ def _repr(error: BaseException) -> str:
     return _storable(text[:TEXT_LENGTH_LIMIT])
 
 
+def users_frames(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an exception without the frames of the runner at its beginning.
+
+    All frames are returned if there are no others, and ``None`` if the exception was never raised.
+    """
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_RUNNERS):
+        frames = frames.tb_next
+    return error.__traceback__ if frames is None else frames
+
+
 def _traceback(error: BaseException) -> str:
-    if error.__traceback__ is None:
+    frames = users_frames(error)
+    if frames is None:
         return ""
     try:
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 -- the same: formatting calls methods of the user's exception
-        text = "".join(traceback.format_tb(error.__traceback__))
+        text = "".join(traceback.format_tb(frames))
     return _storable(text[-TEXT_LENGTH_LIMIT:])
 
 

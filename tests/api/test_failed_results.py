@@ -1,5 +1,9 @@
 """Results of failed tasks: their exceptions, failures before a retry, and `reset`."""
 
+import copy
+import pickle
+import traceback
+
 import pytest
 from conftest import SOON, Readers, another_thread, drain, failure
 
@@ -13,6 +17,7 @@ from lifecycle import (
     TaskLockedException,
     TaskTimeout,
 )
+from lifecycle.storage.base import TaskStatus
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def test_result_of_failed_task_raises_with_its_metadata(queue, state):
         drain(queue)
     for _ in range(2):
         metadata = failure(result)
-        assert set(metadata) == {"error", "traceback", "task_id", "state", "attempt", "retries"}
+        assert set(metadata) == {"error", "error_type", "traceback", "task_id", "state", "attempt", "retries"}
         assert metadata["error"] == repr(ENDINGS[state]())
         assert "raise ENDINGS[state]()" in metadata["traceback"]
         assert (metadata["task_id"], metadata["state"]) == (result.id, state)
@@ -166,6 +171,75 @@ def test_requested_retry_leaves_no_outcome(queue):
     assert result.get() is None
     queue.run_next()
     assert result.get() == "done"
+
+
+def test_exception_of_a_result_shows_type_and_traceback_of_the_task(queue):
+    """`TaskException` has state, type, traceback and attempt of the failure, and a traceback of it shows the task's."""
+
+    class CardRefused(ValueError):
+        pass
+
+    @queue.task()
+    def charge():
+        raise CardRefused("expired")
+
+    result = charge()
+    queue.run_next()
+    with pytest.raises(TaskException) as caught:
+        result.get()
+    for error in caught.value, pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value):  # noqa: S301
+        assert (error.state, error.attempt) == ("error", 1)
+        assert error.error_type.startswith(f"{__name__}.")
+        assert error.error_type.endswith(".CardRefused")
+        assert 'raise CardRefused("expired")' in error.traceback
+        shown = "".join(traceback.format_exception(error))
+        assert shown.count('raise CardRefused("expired")') == 1
+        assert "runner.py" not in shown, "the frames of the library are of no use to the reader"
+    with pytest.raises(TaskException) as caught:
+        queue.handle(revoked_id(queue, charge)).get()
+    assert (caught.value.error_type, caught.value.traceback, caught.value.attempt) == ("", "", 0)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def revoked_id(queue, function):
+    result = function()
+    result.revoke()
+    queue.run_next()
+    return result.id
+
+
+def test_exception_made_of_any_metadata_has_its_attributes():
+    """`TaskException` can be made of a part of the metadata, as an earlier release has stored them, or of odd values."""
+    for metadata in ({}, {"error": "x"}, {"attempt": "2", "state": None, "traceback": 5}):
+        error = TaskException(metadata)
+        assert error.metadata == metadata
+        assert isinstance(error.attempt, int)
+        assert {type(text) for text in (error.state, error.error_type, error.traceback)} == {str}
+
+
+def test_errors_are_looked_up_by_id(queue, add, flaky):
+    """`errors` returns the last error of each task, also before its retry, and leaves all other tasks out."""
+    fine, waits, fails = add(1), add.schedule(delay=50, args=(1,)), flaky()
+    drained = queue.run_next(), queue.run_next()
+    assert all(drained)
+    wanted = [fine.id, waits.id, fails.id, "unknown", fails.id]
+    found = queue.errors(wanted)
+    assert [*found] == [fails.id]
+    assert (found[fails.id].attempt, found[fails.id].error_type) == (1, "ValueError")
+    queue.run_next()
+    assert queue.errors(iter(wanted))[fails.id].attempt == 2
+    queue.run_next()
+    assert queue.errors(wanted) == {}
+
+
+def test_damaged_outcome_is_an_error_of_its_task(queue, add, monkeypatch):
+    """`errors` describes an outcome whose bytes are damaged as an error, and still returns the others."""
+    result = add(1)
+    queue.run_next()
+    monkeypatch.setattr(queue.storage, "status", lambda _: TaskStatus("complete", b"\xc1"))
+    (error,) = queue.errors([result.id]).values()
+    assert "damaged" in str(error)
+    assert (error.error_type, error.state) == ("lifecycle.errors.Undecodable", "complete")
 
 
 # Reset ---------------------------------------------------------------------------------------------------------------

@@ -232,6 +232,8 @@ try:
     add(1).get()
 except TaskException as error:
     assert_type(error.metadata, dict[str, object])
+    assert_type((error.state, error.error_type, error.traceback, error.attempt), tuple[str, str, str, int])
+assert_type(queue.errors(["7"]), dict[str, TaskException])
 
 assert_type(LIFECYCLE.next("queued", "start"), State)
 assert_type(LIFECYCLE.allowed("queued"), tuple[str, ...])

@@ -41,7 +41,7 @@ def test_stored_error_has_its_text_and_traceback(text):
     except ValueError as error:
         left = error_left(error)
     stored_text, traceback = left.pop("error"), left.pop("traceback")
-    assert left == {"task_id": "7", "state": "timeout", "attempt": 3, "retries": 2}
+    assert left == {"error_type": "ValueError", "task_id": "7", "state": "timeout", "attempt": 3, "retries": 2}
     assert stored_text == some.storable(repr(ValueError(text)))[: len(stored_text)]
     assert len(text) < outcomes.TEXT_LENGTH_LIMIT or len(stored_text) == len(traceback) == outcomes.TEXT_LENGTH_LIMIT
     assert traceback.endswith(some.storable(text[-10:]) + "\n")
