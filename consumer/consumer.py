@@ -29,6 +29,7 @@ from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerO
 from lifecycle.consumer.workers.loop import MIN_WAIT_SECONDS
 from lifecycle.consumer.workers.types import WORKER_TYPES, find_worker_type
 from lifecycle.errors import ConfigurationError, StorageError
+from lifecycle.escaping import printable
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 from lifecycle.validation import duration, whole_number
@@ -197,7 +198,9 @@ class Consumer:
 
     def _begin(self) -> None:
         engine, workers = self._engine, self._options.workers
-        functions = ", ".join(sorted(engine.functions)) or "none: was the module that declares them imported?"
+        functions = (
+            printable(", ".join(sorted(engine.functions))) or "none: was the module that declares them imported?"
+        )
         log.info(
             "consumer %s: %d workers on queue %r; tasks: %s", engine.process_name(), workers, self.queue.name, functions
         )

@@ -11,6 +11,8 @@ they have the names that Huey uses, so that users of Huey only change an import.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from lifecycle.escaping import printable
+
 __all__ = [
     "CancelExecution",
     "ConfigurationError",
@@ -37,7 +39,10 @@ __all__ = [
 
 
 class LifecycleError(Exception):
-    """Base class of all errors that the queue itself raises."""
+    """Base class of all errors that the queue itself raises. The message is one line; see `lifecycle.escaping`."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigurationError(LifecycleError, ValueError):

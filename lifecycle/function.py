@@ -13,6 +13,7 @@ import attrs
 from lifecycle.core.policies import Revocation
 from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
+from lifecycle.escaping import printable
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.registry import Function
 from lifecycle.result import Result
@@ -200,7 +201,7 @@ class TaskFunction(Generic[P, R]):
             raise TypeError(f"{self.name}(): {error}") from None
 
     def __repr__(self) -> str:
-        return f"<task function {self.name}>"
+        return f"<task function {printable(self.name)}>"
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -10,6 +10,7 @@ from lifecycle.core.policies import AT_REST, Revocation
 from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task, new_id
 from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
+from lifecycle.escaping import printable
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
@@ -165,7 +166,7 @@ class Result(Generic[R]):
         return Result(engine, copy.id)
 
     def __repr__(self) -> str:
-        return f"<Result of task {self.id}>"
+        return f"<Result of task {printable(self.id)}>"
 
 
 def _unknown_task(task_id: str) -> UnknownTask:

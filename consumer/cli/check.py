@@ -21,6 +21,7 @@ from lifecycle.consumer.cli.options import FOUND_WRONG, Argument, command, find_
 from lifecycle.consumer.cli.output import console, print_line
 from lifecycle.core.table import Lifecycle
 from lifecycle.errors import ConfigurationError
+from lifecycle.escaping import printable
 
 __all__ = ["check"]
 
@@ -136,8 +137,8 @@ class _Audit:
         if self._progress is not None and self._out.is_terminal:
             self._progress.stop()  # both write on the same screen
         where = f"line {fault.line}: " if fault.line is not None else "at the end: "
-        recorded = f" ({fault.recorded})" if fault.recorded is not None else ""
-        print_line(self._out, Text.assemble(("✗ ", "bold red"), (where, "bold"), fault.fault, recorded))
+        recorded = f" ({printable(fault.recorded)})" if fault.recorded is not None else ""
+        print_line(self._out, Text.assemble(("✗ ", "bold red"), (where, "bold"), printable(fault.fault), recorded))
 
     def print_sums(self) -> None:
         """Print the last line."""

@@ -13,6 +13,7 @@ from click.exceptions import Exit
 
 from lifecycle.consumer.cli.options import FOUND_WRONG, SUMMARIES
 from lifecycle.errors import LifecycleError
+from lifecycle.escaping import printable
 
 __all__ = ["commands", "main"]
 
@@ -113,6 +114,6 @@ def _fail(message: str, code: int) -> NoReturn:
     from rich.console import Console
     from rich.text import Text
 
-    line = Text.assemble(("error:", "bold red"), " ", " ".join(message.split()))
+    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(message.split())))
     Console(stderr=True).print(line, soft_wrap=True)
     raise SystemExit(code)

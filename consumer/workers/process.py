@@ -16,6 +16,7 @@ from lifecycle.consumer.workers.loop import STUCK_SECONDS
 from lifecycle.consumer.workers.shared_status import SharedStatus, StatusSnapshot
 from lifecycle.core.table import EXECUTING
 from lifecycle.errors import ConfigurationError, TaskCanceled, TaskTimeout, UnknownTask
+from lifecycle.escaping import printable
 from lifecycle.execution.attempt import outcome_of_error
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
@@ -190,7 +191,8 @@ class ProcessWorker:
         """Kill the process, since its function ignores the exception that was raised in it; settle the task."""
         if not self._stopped_at(seen):
             return
-        log.error("worker %s is killed: task %s has ignored its %s", self.name, seen.task_id, error.__name__)
+        task_id = printable(seen.task_id or "")
+        log.error("worker %s is killed: task %s has ignored its %s", self.name, task_id, error.__name__)
         self._verdict = seen, error
         self._kill()
         self._settle(seen, error)

@@ -27,6 +27,8 @@ from typing import Any, ClassVar, Self
 from transitions import Event, Machine, MachineError, State, Transition
 from transitions.core import listify
 
+from lifecycle.escaping import printable
+
 __all__ = ["CompiledEvent", "CompiledMachine", "CompiledState", "CompiledTransition", "IllegalTransition"]
 
 
@@ -44,7 +46,8 @@ class IllegalTransition(MachineError):
         super().__init__(f"{where}{state or 'no state'}: cannot {trigger}{instead}")
         self.state, self.trigger, self.allowed, self.subject = state, trigger, allowed, subject
 
-    __str__ = Exception.__str__  # that of the library is a repr
+    def __str__(self) -> str:  # that of the library is a repr
+        return printable(Exception.__str__(self))
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...], dict[str, object]]:
         return type(self), (self.state, self.trigger, self.allowed, self.subject), vars(self)

@@ -9,6 +9,7 @@ import attrs
 
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.errors import TaskCanceled, Undecodable
+from lifecycle.escaping import printable
 
 __all__ = ["FENCE", "Record", "RetryPolicy", "Task", "new_id"]
 
@@ -139,7 +140,7 @@ class Task:
             raise TaskCanceled
 
     def __str__(self) -> str:
-        return f"task {self.id} ({self.name})"
+        return printable(f"task {self.id} ({self.name})")
 
 
 _field_values: Final = attrgetter(*(field.name for field in attrs.fields(Task)))

@@ -7,6 +7,7 @@ from typing import Final
 from lifecycle.core import table
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
+from lifecycle.escaping import printable
 
 __all__ = [
     "SIGNALS", "SIGNAL_CANCELED", "SIGNAL_COMPLETE", "SIGNAL_ENQUEUED", "SIGNAL_ERROR", "SIGNAL_EXECUTING",
@@ -86,7 +87,7 @@ class Signals:
             except Exception:
                 log.exception(
                     "signal handler failed: signal=%s task=%s function=%s handler=%r",
-                    signal, task.id, task.name, handler,
+                    signal, printable(task.id), printable(task.name), handler,
                 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from support.strategies import LAW, MOVES
 pytestmark = pytest.mark.untraced
 
 LAYERS = """
-lifecycle:                       errors / clock validation / virtual_clock
+lifecycle:                       escaping / errors / clock validation / virtual_clock
 lifecycle.core:                  machine serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
@@ -47,7 +47,9 @@ lifecycle:                       __main__
 Packages whose `__init__` is a docstring alone are left out, and so is `lifecycle` itself, which only passes names on.
 """
 
-PURE = re.compile(r"lifecycle\.(core\.(machine|table|policies)|validation|diagrams|execution\.stored_result)\b")
+PURE = re.compile(
+    r"lifecycle\.(escaping|core\.(machine|table|policies)|validation|diagrams|execution\.stored_result)\b"
+)
 WORLD = {"asyncio", "io", "logging", "os", "pathlib", "random", "socket", "sqlite3", "subprocess", "threading", "time"}
 
 ADAPTERS = {  # library: the modules that may know it

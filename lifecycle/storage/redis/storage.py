@@ -9,6 +9,7 @@ from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import Move, Revocation, claimed, enqueued, recover
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
+from lifecycle.escaping import printable
 from lifecycle.storage.base import Actor, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
 from lifecycle.storage.redis.errors import OutcomeUnknown
 from lifecycle.storage.redis.in_doubt import ExchangesInDoubt
@@ -259,4 +260,4 @@ def _field(target: RevocationTarget) -> str:
 
 def _log_damaged(damaged: Sequence[bytes]) -> None:
     for task_id in damaged:
-        log.error("quarantined a damaged task: id=%s", task_id.decode())
+        log.error("quarantined a damaged task: id=%s", printable(task_id.decode("utf-8", "replace")))
