@@ -18,7 +18,7 @@ from rich.text import Text
 from lifecycle.analysis.checker import Checker, IllegalSequence
 from lifecycle.analysis.trace import BadTraceLine, read
 from lifecycle.consumer.cli.options import FOUND_WRONG, Argument, command, find_table, json_option
-from lifecycle.consumer.cli.output import console, print_line
+from lifecycle.consumer.cli.output import console, print_json_line, print_line
 from lifecycle.core.table import Lifecycle
 from lifecycle.errors import ConfigurationError
 from lifecycle.escaping import printable
@@ -132,7 +132,7 @@ class _Audit:
     def print_fault(self, fault: _Fault) -> None:
         """Print a fault as a line of JSON or of text."""
         if self._json:
-            sys.stdout.write(msgspec.json.encode(fault).decode() + "\n")
+            print_json_line(fault)
             return
         if self._progress is not None and self._out.is_terminal:
             self._progress.stop()  # both write on the same screen
@@ -151,7 +151,7 @@ class _Audit:
                 "illegal_tasks": len(self._broken),
                 "legal": not self.fault_count,
             }
-            sys.stdout.write(msgspec.json.encode(sums).decode() + "\n")
+            print_json_line(sums)
             return
         seen = f"{_plural(self._checker.count, 'signal')} of {_plural(self._checker.tasks, 'task')}"
         if not self.fault_count:

@@ -1,97 +1,128 @@
-"""The commands that read a queue: ``list``, ``show``, ``history`` and ``stats``."""
+"""The commands that look at one task, or count all: ``show``, ``history`` and ``stats``."""
 
-import click
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
 
-from lifecycle.consumer.cli.options import command, json_option, task_id_argument, with_queue
-from lifecycle.consumer.cli.output import local_time, print_json, print_table
-from lifecycle.core.table import LIFECYCLE
+from lifecycle.consumer.cli.columns import Column, print_columns, print_fields
+from lifecycle.consumer.cli.options import command, json_option, task_id_argument, with_queue_to_read
+from lifecycle.consumer.cli.output import local_time, print_json, printable, short_duration, state_colour, write
+from lifecycle.consumer.cli.task_fields import (
+    call_fields,
+    call_text,
+    record_fields,
+    result_field,
+    result_text,
+    task_fields,
+)
+from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
+from lifecycle.errors import TaskException
 from lifecycle.queue import TaskQueue
 
-__all__ = ["history", "list_tasks", "show", "stats"]
+__all__ = ["history", "show", "stats"]
 
+Step = tuple[Record, float | None]
+"""A line of a history, with the seconds since the line before."""
 
-@command("list")
-@with_queue
-@click.option("-s", "--state", "states", metavar="STATE", multiple=True, help="Only tasks in this state; repeatable.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="COUNT",
-    default=50,
-    show_default=True,
-    help="At most so many tasks.",
-)
-@json_option
-def list_tasks(queue: TaskQueue, states: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """Print the newest tasks, a line each."""
-    tasks = queue.tasks(list(states) or None, limit)
-    if as_json:
-        print_json([_task_fields(task) for task in tasks])
-        return
-    print_table(
-        ["id", "task", "state", "attempt", "retries", "eta"],
-        [
-            [task.id, task.name, task.state, task.attempt, task.retries, task.eta and local_time(task.eta)]
-            for task in tasks
-        ],
-    )
+HISTORY: Final[list[Column[Step]]] = [
+    Column("state", lambda step: step[0].state, 9, style=lambda step: state_colour(step[0].state)),
+    Column("at", lambda step: local_time(step[0].at), 8),
+    Column("after", lambda step: "" if step[1] is None else short_duration(step[1]), 7),
+    Column("attempt", lambda step: str(step[0].attempt), 6),
+    Column("by", lambda step: step[0].worker, 5, cut="left"),
+]
+COUNTS: Final[list[Column[tuple[str, int]]]] = [
+    Column("state", lambda line: line[0], 9, style=lambda line: state_colour(line[0]) if line[1] else ""),
+    Column("tasks", lambda line: str(line[1]), 8),
+]
 
 
 @command("show")
 @task_id_argument
-@with_queue
+@with_queue_to_read
 @json_option
 def show(queue: TaskQueue, task_id: str, as_json: bool) -> None:
-    """Print a task's fields and history."""
+    """Print a task's call, outcome, fields and history."""
     task, records = queue.get(task_id), queue.history(task_id)
+    error = queue.errors([task.id]).get(task.id)
     if as_json:
-        print_json(_task_fields(task) | {"history": [_record_fields(record) for record in records]})
+        fields = task_fields(task, error) | call_fields(task) | {"result": result_field(queue, task)}
+        fields["traceback"] = None if error is None else error.traceback
+        print_json(fields | {"history": [record_fields(record) for record in records]})
         return
-    print_table([], [list(pair) for pair in _task_fields(task).items()])
+    print_fields(list(_fields(queue, task, records, error)))
+    if error is not None and error.traceback:
+        write(f"\nTraceback of attempt {error.attempt}:\n")
+        write("".join(f"  {printable(line)}\n" for line in error.traceback.splitlines()))
+    write("\n")
     _print_history(records)
+
+
+def _fields(
+    queue: TaskQueue, task: Task, records: list[Record], error: TaskException | None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the fields of a task that say something: name, text and colour."""
+    state = LIFECYCLE.state(str(task.state))
+    yield "id", task.id, ""
+    yield "call", call_text(task), ""
+    yield "state", f"{state.name}{', to be canceled' * task.canceling}", state_colour(state.name)
+    if task.state == COMPLETED:
+        yield "result", result_text(queue, task), ""
+    if error is not None:
+        yield "error", str(error), state_colour(error.state)
+    left = f"{task.retries} {'retry' if task.retries == 1 else 'retries'} left"
+    interrupted = f", {task.interruptions} interrupted" * bool(task.interruptions)
+    yield "attempts", f"{task.attempt}{interrupted}, {left}", ""
+    if records:
+        yield "enqueued", local_time(records[0].at), ""
+    if (seconds := attempt_seconds(records)) is not None:
+        yield "took", f"{short_duration(seconds)} (attempt {task.attempt})", ""
+    if state.kind in (Kind.WAITING, Kind.RUNNING):
+        moments = ("due", task.eta), ("expires", task.expires), ("lease until", task.lease)
+        yield from ((name, local_time(moment), "") for name, moment in moments if moment is not None)
+    if task.priority:
+        yield "priority", str(task.priority), ""
+    if task.timeout is not None:
+        yield "timeout", short_duration(task.timeout), ""
+    yield "worker", task.worker or "", ""
+
+
+def attempt_seconds(records: list[Record]) -> float | None:
+    """Return how long the last attempt that ended took; ``None``: no attempt has ended."""
+    lengths = [
+        after.at - before.at
+        for before, after in pairwise(records)
+        if LIFECYCLE.state(before.state).kind is Kind.RUNNING
+    ]
+    return lengths[-1] if lengths else None
 
 
 @command("history")
 @task_id_argument
-@with_queue
+@with_queue_to_read
 @json_option
 def history(queue: TaskQueue, task_id: str, as_json: bool) -> None:
     """Print a task's history, a line for each state."""
     records = queue.history(task_id)
     if as_json:
-        print_json([_record_fields(record) for record in records])
+        print_json([record_fields(record) for record in records])
     else:
         _print_history(records)
 
 
 @command("stats")
-@with_queue
+@with_queue_to_read
 @json_option
 def stats(queue: TaskQueue, as_json: bool) -> None:
     """Print the number of tasks in each state."""
     counts = queue.counts()
     if as_json:
         print_json(counts)
-        return
-    print_table(["state", "tasks"], [[state.name, counts[state]] for state in LIFECYCLE.states if state in counts])
-
-
-def _task_fields(task: Task) -> dict[str, object]:
-    return {
-        "id": task.id, "name": task.name, "state": task.state, "attempt": task.attempt, "retries": task.retries,
-        "priority": task.priority, "eta": task.eta, "expires": task.expires, "worker": task.worker,
-        "interruptions": task.interruptions, "canceling": task.canceling,
-    }  # fmt: skip
-
-
-def _record_fields(record: Record) -> dict[str, object]:
-    return {"state": record.state, "at": record.at, "worker": record.worker, "attempt": record.attempt}
+    else:
+        print_columns(COUNTS, [list(counts.items())])
 
 
 def _print_history(records: list[Record]) -> None:
-    rows: list[list[object]] = [
-        [record.state, local_time(record.at), record.attempt, record.worker] for record in records
-    ]
-    print_table(["state", "at", "attempt", "by"], rows)
+    steps: list[Step] = [(after, after.at - before.at) for before, after in pairwise(records)]
+    print_columns(HISTORY, [[*((record, None) for record in records[:1]), *steps]])

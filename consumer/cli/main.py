@@ -6,17 +6,23 @@ A mistake of the user gets one line and exit code 2, never a traceback.
 import difflib
 import os
 import sys
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 from click.exceptions import Exit
 
-from lifecycle.consumer.cli.options import FOUND_WRONG, SUMMARIES
+from lifecycle.consumer.cli.options import COMPLETION_VARIABLE, FOUND_WRONG, SUMMARIES
+from lifecycle.consumer.cli.streams import OUTPUT_ERRORS, discard_output, prepare_streams
 from lifecycle.errors import LifecycleError
 from lifecycle.escaping import printable
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 __all__ = ["commands", "main"]
 
+DISTRIBUTION: Final = "task-lifecycle"
+"""Name of the package that is installed."""
 BAD_USAGE: Final = 2
 INTERRUPTED: Final = 130
 
@@ -36,6 +42,14 @@ class _CommandGroup(click.Group):
             raise click.UsageError(f"No such command {cmd_name!r}.{hint}", ctx)
         return found
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Return the options, or the commands: without an import of their modules."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, text in SUMMARIES.items() if name.startswith(incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
@@ -49,7 +63,7 @@ def _import_command(name: str) -> click.Command | None:  # noqa: C901, PLR0912 -
         case "demo":
             from lifecycle.consumer.cli.demo import demo as found
         case "list":
-            from lifecycle.consumer.cli.inspect import list_tasks as found
+            from lifecycle.consumer.cli.listing import list_tasks as found
         case "show":
             from lifecycle.consumer.cli.inspect import show as found
         case "history":
@@ -70,9 +84,20 @@ def _import_command(name: str) -> click.Command | None:  # noqa: C901, PLR0912 -
             from lifecycle.consumer.cli.migrate import migrate as found
         case "diagram":
             from lifecycle.consumer.cli.diagram import diagram as found
+        case "completion":
+            from lifecycle.consumer.cli.completion import completion as found
         case _:
             return None
     return found
+
+
+def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    del option
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"lifecycle {version(DISTRIBUTION)}")
+        context.exit()
 
 
 @click.group(
@@ -81,6 +106,9 @@ def _import_command(name: str) -> click.Command | None:  # noqa: C901, PLR0912 -
     help="A task queue whose every task is an explicit finite-state machine.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 @click.pass_context
 def commands(context: click.Context) -> None:
@@ -92,22 +120,44 @@ def commands(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line; turn an error that the user can mend into one line and an exit code."""
+    prepare_streams()
+    if (instruction := os.environ.get(COMPLETION_VARIABLE)) is not None:
+        _complete(instruction)
+    code = 0
     try:
-        with commands.make_context("lifecycle", sys.argv[1:]) as context:
-            commands.invoke(context)
+        try:
+            with commands.make_context("lifecycle", sys.argv[1:]) as context:
+                commands.invoke(context)
+        except Exit as end:
+            code = end.exit_code
         sys.stdout.flush()
-    except Exit as end:
-        raise SystemExit(end.exit_code) from None
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except LifecycleError as error:
         _fail(str(error), BAD_USAGE)
+    except UnicodeEncodeError as error:  # the name of a file, or an import
+        _fail(f"{error.object!r} has characters that this locale has not: set LC_ALL=C.UTF-8", BAD_USAGE)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has gone, as in `lifecycle list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         raise SystemExit(FOUND_WRONG) from None
-    raise SystemExit(0)
+    except OSError as error:
+        if error.errno not in OUTPUT_ERRORS:
+            raise
+        discard_output()
+        _fail(f"the output could not be written: {error.strerror}", BAD_USAGE)
+    raise SystemExit(code)
+
+
+def _complete(instruction: str) -> NoReturn:
+    """Answer a shell's request for completions; a command line that is wrong so far has none."""
+    from click.shell_completion import shell_complete
+
+    try:
+        raise SystemExit(shell_complete(commands, {}, "lifecycle", COMPLETION_VARIABLE, instruction))
+    except click.ClickException:
+        raise SystemExit(FOUND_WRONG) from None
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from lifecycle.queue import TaskQueue
 
 __all__ = [
+    "COMPLETION_VARIABLE",
     "FOUND_WRONG",
     "SUMMARIES",
+    "TEXT",
     "Argument",
     "FoundWrong",
     "command",
@@ -33,8 +35,11 @@ __all__ = [
     "task_id_argument",
     "url_option",
     "with_queue",
+    "with_queue_to_read",
 ]
 
+COMPLETION_VARIABLE: Final = "_LIFECYCLE_COMPLETE"
+"""Environment variable with which a shell asks for completions: see `click.shell_completion`."""
 FOUND_WRONG: Final = 1
 """Exit code of a command that worked, and found something wrong."""
 
@@ -52,6 +57,7 @@ SUMMARIES: Final = {
     "check": "Check a recorded trace against the table: name the first illegal signal of each task.",
     "migrate": "Create the tables of a store on PostgreSQL, or bring them up to date with this release.",
     "diagram": "Draw the lifecycle, a recorded scenario, or the path of one task.",
+    "completion": "Print a script for your shell, with which the Tab key completes commands and options.",
 }
 """Name → first paragraph of the help. It stands here so that listing the commands imports none of them."""
 
@@ -62,6 +68,22 @@ class FoundWrong(click.ClickException):
     """The command worked, and found something wrong: an error line and exit code 1."""
 
     exit_code = FOUND_WRONG
+
+
+class TextType(click.ParamType):
+    """A text, as UTF-8: a store takes no other, and a shell may pass any bytes, in any locale."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Raises `click.BadParameter` for bytes that are none."""
+        try:
+            return os.fsencode(value).decode()
+        except UnicodeError:
+            self.fail(f"{os.fsencode(value)!r} is no text in UTF-8", param, ctx)
+
+
+TEXT: Final = TextType()
 
 
 class Argument(click.Argument):
@@ -90,48 +112,68 @@ def command(name: str, details: str = "") -> Callable[[Callable[..., None]], Com
 
 
 target_argument: Final = click.argument(
-    "target", cls=Argument, metavar="[MODULE:QUEUE]", required=False, about="The queue, as in tasks:queue."
+    "target", cls=Argument, type=TEXT, metavar="[MODULE:QUEUE]", required=False, about="The queue, as in tasks:queue."
 )
-url_option: Final = click.option("--url", metavar="URL", help="The store, instead of a queue; default: $LIFECYCLE_URL.")
+url_option: Final = click.option(
+    "--url", type=TEXT, metavar="URL", help="The store, instead of a queue; default: $LIFECYCLE_URL."
+)
 name_option: Final = click.option(
-    "--name", metavar="NAME", default="default", show_default=True, help="With --url: the queue's name in the store."
+    "--name",
+    type=TEXT,
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="With --url: the queue's name in the store.",
 )
-task_id_argument: Final = click.argument("task_id", cls=Argument, metavar="ID", about="The task's id.")
+task_id_argument: Final = click.argument("task_id", cls=Argument, type=TEXT, metavar="ID", about="The task's id.")
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def with_queue(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the ways to name a queue, and its function the open queue as the first argument."""
+    return _with_queue(function, to_read=False)
 
+
+def with_queue_to_read(function: Callable[..., None]) -> Callable[..., None]:
+    """Do the same as `with_queue` for a command that changes nothing: the right to read the store is enough."""
+    return _with_queue(function, to_read=True)
+
+
+def _with_queue(function: Callable[..., None], *, to_read: bool) -> Callable[..., None]:
     @target_argument
     @url_option
     @name_option
     @functools.wraps(function)
     def on_queue(target: str | None, url: str | None, name: str, **options: object) -> None:
-        with closing(find_queue(target, url, name)) as queue:
+        with closing(find_queue(target, url, name, to_read=to_read)) as queue:
             function(queue, **options)
 
     return on_queue
 
 
-def find_queue(target: str | None, url: str | None, name: str) -> "TaskQueue":
-    """Return the queue that the command line names.
+def find_queue(target: str | None, url: str | None, name: str, *, to_read: bool = False) -> "TaskQueue":
+    """Return the queue that the command line names; `to_read`: nothing will be changed.
 
     Raises `click.UsageError` if it names two, or a SQLite file that does not exist; `ConfigurationError`.
     """
     from lifecycle.consumer.loading import load_queue
     from lifecycle.queue import DEFAULT_URL, URL_VARIABLE, TaskQueue
+    from lifecycle.storage import SQLiteStorage
 
     if target is not None and url is not None:
         raise click.UsageError("give a queue (tasks:queue) or --url, not both")
     if target is not None:
-        return load_queue(target)
-    url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    if url.startswith("sqlite:"):
-        path = Path(unquote(urlsplit(url).path.removeprefix("/")))
-        if not path.exists():  # a command that reads a queue must not create one
-            raise click.UsageError(f"there is no file {path}")
-    return TaskQueue(url, name=name)
+        queue = load_queue(target)
+    else:
+        url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        if url.startswith("sqlite:"):
+            path = Path(unquote(urlsplit(url).path.removeprefix("/")))
+            if not path.exists():  # a command that reads a queue must not create one
+                raise click.UsageError(f"there is no file {path}")
+        queue = TaskQueue(url, name=name)
+    if to_read and isinstance(queue.storage, SQLiteStorage):
+        queue.storage.read_only_if_needed()
+    return queue
 
 
 def find_table(target: str | None) -> "Lifecycle":

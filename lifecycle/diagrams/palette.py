@@ -5,9 +5,9 @@ from typing import Final
 
 import attrs
 
-from lifecycle.core.table import Kind
+from lifecycle.core.table import ERROR, LIFECYCLE, TIMEOUT, Kind
 
-__all__ = ["DARK", "INK", "LIGHT", "TERMINAL", "Tone"]
+__all__ = ["DARK", "INK", "LIGHT", "TERMINAL", "Tone", "terminal_colour"]
 
 
 @attrs.frozen
@@ -44,3 +44,19 @@ TERMINAL: Final[Mapping[Kind, str]] = {
     Kind.FINAL: "green",
 }
 """Colours of the kinds among the sixteen colours of a terminal."""
+BAD: Final = ("red", (ERROR, TIMEOUT))
+"""Colour of the outcomes for which the function is to blame."""
+NEVER_RUN: Final = "bright_black"
+"""Colour of the final states that a task enters without an attempt."""
+_AFTER_AN_ATTEMPT: Final = frozenset(
+    target.name for _, source, target, _ in LIFECYCLE.transitions if source is not None and source.kind is Kind.RUNNING
+)
+
+
+def terminal_colour(name: str) -> str:
+    """Return the colour of a task's state on a terminal: by its kind, and for an end also by good and bad."""
+    state = LIFECYCLE.state(name)
+    if state.kind is Kind.FINAL and state.name not in _AFTER_AN_ATTEMPT:
+        return NEVER_RUN
+    colour, states = BAD
+    return colour if state in states else TERMINAL[state.kind]

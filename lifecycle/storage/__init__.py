@@ -35,10 +35,13 @@ def _sqlite(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:
     if not 0 <= seconds < float("inf"):
         raise ConfigurationError("timeout in a sqlite URL: must be a number of seconds, 0 or more")
     synchronous = options.pop("synchronous", "normal")
+    mode = options.pop("mode", "rwc")
+    if mode not in ("rwc", "ro"):
+        raise ConfigurationError("mode in a sqlite URL: must be ro (read only) or rwc (read, write and create)")
     if options:
         unknown = ", ".join(options)
-        raise ConfigurationError(f"unknown option {unknown} in a sqlite URL: there are synchronous and timeout")
-    return SQLiteStorage(path, queue, synchronous=synchronous.lower(), timeout=seconds)
+        raise ConfigurationError(f"unknown option {unknown} in a sqlite URL: there are mode, synchronous and timeout")
+    return SQLiteStorage(path, queue, synchronous=synchronous.lower(), timeout=seconds, read_only=mode == "ro")
 
 
 def _postgres(url: SplitResult, queue: str, options: dict[str, str]) -> Storage:

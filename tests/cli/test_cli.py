@@ -12,44 +12,7 @@ from support.command_line import TASKS, is_one_line, process
 from support.processes import PATIENCE, environment, states
 
 from lifecycle import LIFECYCLE, StorageUnavailable, TaskQueue
-from lifecycle.consumer.cli.main import main
 from lifecycle.consumer.cli.options import SUMMARIES
-
-
-@pytest.fixture
-def cli(folder, monkeypatch, capsys):
-    """Run a command in this process; return exit code, stdout and stderr. The user's modules are imported anew each time."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lifecycle", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        for name, module in list(sys.modules.items()):
-            if str(getattr(module, "__file__", None)).startswith(str(folder)):
-                del sys.modules[name]
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def queue(folder):
-    """The queue of `tasks.py`, with a task in each of five states; they are in `queue.in_state`."""
-    queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
-    add = queue.task(name="tasks.add")(lambda a, b: a + b)
-    always_fails = queue.task(name="tasks.always_fails")(lambda: 1 / 0)
-    queue.in_state = {"complete": add(1, 2), "error": always_fails(), "scheduled": add.schedule((1, 2), delay=3600)}
-    while queue.run_next():
-        pass
-    to_be_revoked = add(3, 4)
-    to_be_revoked.revoke()
-    queue.run_next()
-    queue.in_state |= {"revoked": to_be_revoked, "queued": add(5, 6)}
-    assert all(result.state == state for state, result in queue.in_state.items())
-    yield queue
-    queue.close()
-
 
 # Reading -------------------------------------------------------------------------------------------------------------
 
@@ -64,35 +27,38 @@ def where(request, folder, monkeypatch):
     return ["tasks:queue"] if request.param == "target" else ["--url", url]
 
 
-def test_list_show_history_and_stats_print_json(cli, queue, where):
+def test_list_show_history_and_stats_print_json(command_line, queue, where):
     """`list`, `show`, `history` and `stats` print JSON for programs, whichever way the queue is named."""
-    code, out, err = cli("list", *where, "--json")
+    code, out, err = command_line("list", *where, "--json")
     assert (code, err) == (0, "")
     listed = json.loads(out)
     assert [(task["id"], task["state"]) for task in listed] == [
         (queue.in_state[state].id, state) for state in ("queued", "revoked", "scheduled", "error", "complete")
     ]
     result = queue.in_state["error"]
-    code, out, err = cli("show", result.id, *where, "--json")
+    code, out, err = command_line("show", result.id, *where, "--json")
     assert (code, err) == (0, "")
     shown = json.loads(out)
     assert shown.pop("history") == [
         {"state": one.state, "at": one.at, "worker": one.worker, "attempt": one.attempt} for one in result.history()
     ]
+    assert "ZeroDivisionError" in shown.pop("traceback")
+    assert (shown.pop("args"), shown.pop("kwargs"), shown.pop("result")) == ([], {}, None)
     assert shown == listed[3]
+    assert shown["error"] == "ZeroDivisionError('division by zero')"
     assert (shown["name"], shown["attempt"], shown["retries"], shown["eta"]) == ("tasks.always_fails", 1, 0, None)
-    code, out, err = cli("history", result.id, *where, "--json")
+    code, out, err = command_line("history", result.id, *where, "--json")
     assert (code, err) == (0, "")
     assert [one["state"] for one in json.loads(out)] == ["queued", "executing", "error"]
-    code, out, err = cli("stats", *where, "--json")
+    code, out, err = command_line("stats", *where, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == queue.counts()
     assert sum(json.loads(out).values()) == 5
 
 
-def test_list_show_history_and_stats_print_tables(cli, queue):
+def test_list_show_history_and_stats_print_tables(command_line, queue):
     """Without `--json` they print tables. Ids and names are never cut or folded, however narrow the output is."""
-    code, out, err = cli("list", "tasks")
+    code, out, err = command_line("list", "tasks")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert len(lines) == 6
@@ -101,54 +67,54 @@ def test_list_show_history_and_stats_print_tables(cli, queue):
         assert {state, result.task.name} <= set(line.split())
     result = queue.in_state["complete"]
     for command in ("show", "history"):
-        code, out, err = cli(command, result.id, "tasks")
+        code, out, err = command_line(command, result.id, "tasks")
         assert (code, err) == (0, "")
         assert [line.split()[0] for line in out.splitlines()[-3:]] == ["queued", "executing", "complete"]
         assert result.task.worker in out
-    code, out, err = cli("stats", "tasks")
+    code, out, err = command_line("stats", "tasks")
     assert (code, err) == (0, "")
     counts = dict(line.split() for line in out.splitlines()[1:])
     assert counts == {state: str(count) for state, count in queue.counts().items()}
 
 
-def test_list_filters_by_state_and_limits_the_number(cli, queue):
+def test_list_filters_by_state_and_limits_the_number(command_line, queue):
     """`list` takes states, and the greatest number of tasks."""
-    code, out, _ = cli("list", "tasks", "--json", "-s", "error", "--state", "queued")
+    code, out, _ = command_line("list", "tasks", "--json", "-s", "error", "--state", "queued")
     assert code == 0
     assert {task["state"] for task in json.loads(out)} == {"error", "queued"}
-    code, out, _ = cli("list", "tasks", "--json", "-n", "2")
+    code, out, _ = command_line("list", "tasks", "--json", "-n", "2")
     assert [task["state"] for task in json.loads(out)] == ["queued", "revoked"]
-    code, _, err = cli("list", "tasks", "-s", "finished")
+    code, _, err = command_line("list", "tasks", "-s", "finished")
     assert code == 2
     assert is_one_line(err, "finished", *LIFECYCLE.states)
 
 
-def test_name_option_selects_a_queue_of_the_store(cli, folder):
+def test_name_option_selects_a_queue_of_the_store(command_line, folder):
     """With `--url`, `--name` selects the queue of that name in the store."""
     url = f"sqlite:///{folder}/both.db"
     both = [TaskQueue(url, name=name) for name in ("default", "other")]
     results = [queue.task(name="add")(lambda: 1)() for queue in both]
     for queue, result, options in zip(both, results, ([], ["--name", "other"]), strict=True):
-        code, out, _ = cli("list", "--url", url, "--json", *options)
+        code, out, _ = command_line("list", "--url", url, "--json", *options)
         assert code == 0
         assert [task["id"] for task in json.loads(out)] == [result.id]
         queue.close()
 
 
-def test_names_that_look_like_markup_are_printed_unchanged(cli, folder):
+def test_names_that_look_like_markup_are_printed_unchanged(command_line, folder):
     """Ids and names are printed unchanged, also if they look like markup of the library that prints them."""
     queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
     queue.task(name="[bold]add[/bold]")(lambda: 1).schedule(id="order[7]")
     queue.task(name="[/]")(lambda: 1).schedule(id="[/]")
     queue.close()
-    code, out, _ = cli("list", "tasks")
+    code, out, _ = command_line("list", "tasks")
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [["[/]", "[/]"], ["order[7]", "[bold]add[/bold]"]]
     for command in ("show", "revoke"):
-        code, out, err = cli(command, "[/]", "tasks")
+        code, out, err = command_line(command, "[/]", "tasks")
         assert (code, err) == (0, "")
         assert "[/]" in out
-    code, _, err = cli("show", "[/red]", "tasks")
+    code, _, err = command_line("show", "[/red]", "tasks")
     assert code == 2
     assert is_one_line(err, "[/red]")
 
@@ -156,54 +122,54 @@ def test_names_that_look_like_markup_are_printed_unchanged(cli, folder):
 # Changing --------------------------------------------------------------------------------------------------------------
 
 
-def test_retry_enqueues_a_resting_task_again(cli, queue, where):
+def test_retry_enqueues_a_resting_task_again(command_line, queue, where):
     """`retry` enqueues a task that rests in an outcome."""
     result = queue.in_state["error"]
-    code, out, err = cli("retry", result.id, *where)
+    code, out, err = command_line("retry", result.id, *where)
     assert (code, err) == (0, "")
     assert result.id in out
     assert states(result) == "queued executing error retrying queued"
 
 
 @pytest.mark.parametrize("state", ["complete", "revoked", "queued", "scheduled"])
-def test_retry_is_refused_in_states_that_do_not_allow_it(cli, queue, state):
+def test_retry_is_refused_in_states_that_do_not_allow_it(command_line, queue, state):
     """`retry` of any other task is refused with exit code 1; the error names the state and the triggers that it allows."""
     result = queue.in_state[state]
     before = result.history()
-    code, out, err = cli("retry", result.id, "tasks")
+    code, out, err = command_line("retry", result.id, "tasks")
     assert (code, out) == (1, "")
     assert is_one_line(err, f"task {result.id} is {state}: cannot retry", *LIFECYCLE.allowed(state))
     assert ("(final)" in err) == (not LIFECYCLE.allowed(state))
     assert result.history() == before
 
 
-def test_revoked_task_does_not_run(cli, queue, where):
+def test_revoked_task_does_not_run(command_line, queue, where):
     """A task that was revoked does not run: the next free worker moves it to `revoked`."""
     result = queue.in_state["scheduled"]
-    code, out, err = cli("revoke", result.id, *where)
+    code, out, err = command_line("revoke", result.id, *where)
     assert (code, err) == (0, "")
     assert result.id in out
     queue.run_next()
     assert states(result) == "queued scheduled revoked"
 
 
-def test_cancel_revokes_a_waiting_task_and_refuses_a_resting_one(cli, queue, where):
+def test_cancel_revokes_a_waiting_task_and_refuses_a_resting_one(command_line, queue, where):
     """`cancel` revokes a waiting task; a resting task is refused with exit code 1."""
     result = queue.in_state["scheduled"]
-    code, out, err = cli("cancel", result.id, *where)
+    code, out, err = command_line("cancel", result.id, *where)
     assert (code, err) == (0, "")
     assert f"cancellation of task {result.id} is requested" in out
     queue.run_next()
     assert states(result) == "queued scheduled revoked"
-    code, out, err = cli("cancel", result.id, *where)
+    code, out, err = command_line("cancel", result.id, *where)
     assert (code, out) == (1, "")
     assert is_one_line(err, f"task {result.id} is revoked: cannot cancel (final)")
 
 
 @pytest.mark.parametrize("command", ["show", "history", "retry", "cancel", "revoke"])
-def test_unknown_id_is_bad_usage(cli, queue, where, command):
+def test_unknown_id_is_bad_usage(command_line, queue, where, command):
     """An unknown id is bad usage: one line, exit code 2, and nothing is stored for this id."""
-    code, out, err = cli(command, "4711", *where)
+    code, out, err = command_line(command, "4711", *where)
     assert (code, out) == (2, "")
     assert is_one_line(err, "no task 4711")
     assert not queue.is_revoked("4711")
@@ -213,10 +179,10 @@ def test_unknown_id_is_bad_usage(cli, queue, where, command):
 
 
 @pytest.mark.parametrize("command", ["list", "stats"])
-def test_commands_that_read_do_not_create_a_file(cli, folder, command):
+def test_commands_that_read_do_not_create_a_file(command_line, folder, command):
     """Commands that read a queue do not create a file: a missing file is bad usage."""
     for more in (["--url", f"sqlite:///{folder}/none.db"], ["--url", "sqlite:///none.db?synchronous=full"], []):
-        code, out, err = cli(command, *more)
+        code, out, err = command_line(command, *more)
         assert (code, out) == (2, "")
         assert is_one_line(err, "no file", "none.db" if more else "lifecycle.db")
     assert sorted(path.name for path in folder.iterdir()) == ["tasks.py"]
@@ -235,33 +201,33 @@ def test_commands_that_read_do_not_create_a_file(cli, folder, command):
         (["demo", "--folder", "not/there"], ["no folder", "not/there"]),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_2(cli, queue, arguments, parts):
+def test_bad_usage_is_one_line_and_exit_code_2(command_line, queue, arguments, parts):
     """Bad usage of any command is one line and exit code 2."""
-    code, out, err = cli(*arguments)
+    code, out, err = command_line(*arguments)
     assert (code, out) == (2, "")
     assert is_one_line(err, *parts), err
 
 
-def test_ctrl_c_ends_a_command_without_traceback(cli, queue, monkeypatch):
+def test_ctrl_c_ends_a_command_without_traceback(command_line, queue, monkeypatch):
     """Ctrl-C ends a command with one line and exit code 130."""
 
     def interrupted(self):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(type(queue.storage), "counts", interrupted)
-    code, out, err = cli("stats", "tasks")
+    code, out, err = command_line("stats", "tasks")
     assert (code, out) == (130, "")
     assert is_one_line(err, "interrupted")
 
 
-def test_unavailable_store_is_one_line(cli, queue, monkeypatch):
+def test_unavailable_store_is_one_line(command_line, queue, monkeypatch):
     """The error of a store is one line, too."""
 
     def fail(self):
         raise StorageUnavailable("tasks.db is kept locked")
 
     monkeypatch.setattr(type(queue.storage), "counts", fail)
-    code, out, err = cli("stats", "tasks")
+    code, out, err = command_line("stats", "tasks")
     assert (code, out) == (2, "")
     assert is_one_line(err, "tasks.db is kept locked")
 
@@ -281,15 +247,15 @@ def test_closed_output_pipe_prints_no_error(folder, queue):
 # Help ----------------------------------------------------------------------------------------------------------------
 
 
-WITHOUT_QUEUE = ("demo", "verify", "check")
+WITHOUT_QUEUE = ("demo", "verify", "check", "completion")
 JSON = ("demo", "list", "show", "history", "stats", "verify", "check")
 
 
 @pytest.mark.parametrize("command", SUMMARIES)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_of_each_command(cli, command, flag):
+def test_help_of_each_command(command_line, command, flag):
     """The help of a command begins with its summary and lists its arguments and options, in lines of 80 columns."""
-    code, out, err = cli(command, flag)
+    code, out, err = command_line(command, flag)
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: lifecycle {command} ")
     assert SUMMARIES[command] in " ".join(out.split())
@@ -299,10 +265,10 @@ def test_help_of_each_command(cli, command, flag):
     assert max(map(len, out.splitlines())) < 80
 
 
-def test_overall_help_lists_all_commands(cli):
+def test_overall_help_lists_all_commands(command_line):
     """With `--help`, and without a command, all commands are listed; without a command the exit code is 2."""
     for arguments, code in ((["--help"], 0), ([], 2)):
-        ended, out, err = cli(*arguments)
+        ended, out, err = command_line(*arguments)
         assert (ended, err) == (code, "")
         assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines() if line[2] != " "] == [
             *SUMMARIES

@@ -39,7 +39,8 @@ lifecycle.consumer.workers:      base shared_status / loop / process_main thread
 lifecycle.consumer:              consumer
 lifecycle.consumer:              loading
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
-lifecycle.consumer.cli:          options output / act check demo diagram inspect migrate run verify / main
+lifecycle.consumer.cli:          options output streams / columns task_fields
+lifecycle.consumer.cli:          act check completion demo diagram inspect listing migrate run verify / main
 lifecycle:                       __main__
 """
 """Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
@@ -85,14 +86,31 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
     # A command line runs one command. `verify` and `check` need no queue; `rich` prints errors, and logs on terminals.
     "lifecycle.consumer.loading": {"lifecycle.queue"},
     "lifecycle.consumer.cli.main": {
+        "click.shell_completion",
+        "importlib.metadata",
         "rich.console",
         "rich.text",
         *(
             f"lifecycle.consumer.cli.{name}"
-            for name in ("act", "check", "demo", "diagram", "inspect", "migrate", "run", "verify")
+            for name in (
+                "act",
+                "check",
+                "completion",
+                "demo",
+                "diagram",
+                "inspect",
+                "listing",
+                "migrate",
+                "run",
+                "verify",
+            )
         ),
     },
-    "lifecycle.consumer.cli.options": {f"lifecycle.{name}" for name in ("core.table", "queue", "consumer.loading")},
+    "lifecycle.consumer.cli.options": {
+        f"lifecycle.{name}" for name in ("core.table", "queue", "consumer.loading", "storage")
+    },
+    # Colours, on a terminal only.
+    "lifecycle.consumer.cli.output": {"lifecycle.diagrams.palette"},
     "lifecycle.consumer.cli.run": {"rich.console", "rich.logging", "lifecycle.consumer.workers.gevent_"},
 }
 
@@ -143,6 +161,12 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
         for module in ("act", "main", "options")
         for command in ("retry", "cancel", "revoke")
     },
+    ("lifecycle.consumer.cli.inspect", "error"): "the name of a field that is printed",
+    ("lifecycle.consumer.cli.inspect", "enqueued"): "the name of a field that is printed",
+    ("lifecycle.consumer.cli.inspect", "timeout"): "the name of a field that is printed",
+    ("lifecycle.consumer.cli.inspect", "retry"): "a noun: one retry left",
+    ("lifecycle.consumer.cli.listing", "error"): "the head of a column",
+    ("lifecycle.consumer.cli.task_fields", "error"): "the name of a field that is printed",
     ("lifecycle.consumer.cli.main", "interrupted"): "what it says when somebody presses Ctrl-C",
 }
 

@@ -26,7 +26,7 @@ BAD_URLS = {
     "sqlite:///app.db?timeout=-1": "timeout.*seconds",
     "sqlite:///app.db?timeout=nan": "timeout.*seconds",
     "sqlite:///app.db?timeout=inf": "timeout.*seconds",
-    "sqlite:///app.db?journal=off": "unknown option journal.*there are synchronous and timeout",
+    "sqlite:///app.db?journal=off": "unknown option journal.*there are mode, synchronous and timeout",
     "sqlite:///app.db?synchronous": "URL",
     "memory:///path": "memory:// takes neither",
     "memory://host": "memory:// takes neither",

@@ -21,12 +21,11 @@ def process(*arguments, **options):
     """Run a command in a process of its own; return exit code, stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "lifecycle", *map(str, arguments)],
-        env=environment(),
+        **{"env": environment()} | options,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
-        **options,
     )
     return done.returncode, done.stdout, done.stderr
 

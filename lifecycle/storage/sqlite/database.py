@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, cast
+from urllib.parse import quote
 
 from lifecycle.clock import monotonic, pause
 from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable, StorageUnusable
@@ -35,11 +36,15 @@ _open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
 class Database:
     """One queue in a file. The first use opens the file, and creates a missing file."""
 
-    def __init__(self, path: str, queue: str, synchronous: str, timeout: float) -> None:
-        """`timeout`: seconds to wait for writes of other processes before `StorageUnavailable` is raised."""
+    def __init__(self, path: str, queue: str, synchronous: str, timeout: float, *, read_only: bool = False) -> None:
+        """`timeout`: seconds to wait for writes of other processes before `StorageUnavailable` is raised.
+
+        `read_only`: open the file for reading only, and create and migrate nothing.
+        """
         if synchronous not in SYNCHRONOUS:
             raise ConfigurationError(f"synchronous: must be one of {', '.join(SYNCHRONOUS)}")
         self.path, self._queue, self._synchronous, self._timeout = path, queue, synchronous, timeout
+        self.read_only = read_only
         self._closed = False
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -86,8 +91,9 @@ class Database:
             raise StorageError(f"the queue on {self.path} was closed")
         try:
             db = sqlite3.connect(
-                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=64
-            )
+                self._url_to_read() if self.read_only else self.path, timeout=self._timeout, isolation_level=None,
+                check_same_thread=False, cached_statements=64, uri=self.read_only,
+            )  # fmt: skip
         except sqlite3.Error as error:
             raise _translated(error, self.path) from error
         with self._or_closed(db):
@@ -122,6 +128,9 @@ class Database:
         if not parent:
             raise StorageUnusable(f"there is no folder {path.parent}: create the folder, or name another file")
         db = self._connect()
+        if self.read_only:
+            self._open_to_read(db)
+            return
         with self._or_closed(db):
             db.execute("begin")  # one snapshot for all reads: another process may be creating the file
             there = schema.version(db, self.path)
@@ -138,6 +147,34 @@ class Database:
             db.execute("commit")
             self._reader = self._connect()
         self._writer = db
+
+    def _open_to_read(self, db: sqlite3.Connection) -> None:
+        """Use this connection for all. A queue that is not in the file has no tasks."""
+        with self._or_closed(db):
+            there = schema.version(db, self.path)
+            if there < schema.VERSION:
+                fault = "has tables of an older release" if there else "is empty"
+                raise StorageUnusable(
+                    f"{self.path} {fault}, and is opened for reading only: let a consumer open it first"
+                )
+            found = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
+        self._queue_id = found[0] if found is not None else 0  # ids begin with 1
+        self._reader = self._writer = db
+
+    def _url_to_read(self) -> str:
+        """Return the URL with which SQLite opens the file for reading only.
+
+        SQLite reads a file in WAL mode only with an index beside it. If there is none and none can be created, no
+        process uses the file at this moment, and the file alone is read, as if nobody could change it.
+        """
+        path = Path(self.path).absolute()
+        is_alone = not any(beside.exists() for beside in _files_beside(path)) and not os.access(path.parent, os.W_OK)
+        return f"file:{quote(str(path))}?mode=ro{'&immutable=1' * is_alone}"
+
+    def can_write(self) -> bool:
+        """Return whether this user may change the file, and create the files that SQLite needs beside it."""
+        path = Path(self.path)
+        return all(os.access(one if one.exists() else path.parent, os.W_OK) for one in (path, *_files_beside(path)))
 
     @property
     def queue_id(self) -> int:
@@ -188,6 +225,11 @@ class Database:
                 if db is not None:
                     db.close()
             self._reader = self._writer = None
+
+
+def _files_beside(path: Path) -> list[Path]:
+    """Return the paths of the log and of its index, which SQLite keeps beside a file while the file is used."""
+    return [path.with_name(path.name + ending) for ending in ("-wal", "-shm")]
 
 
 class Transaction:

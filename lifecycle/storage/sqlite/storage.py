@@ -42,15 +42,27 @@ class SQLiteStorage:
     """One queue in a SQLite file. The first call opens the file, and creates a missing file."""
 
     def __init__(
-        self, path: str, queue: str = "default", *, synchronous: str = "normal", timeout: float = 60.0
+        self,
+        path: str,
+        queue: str = "default",
+        *,
+        synchronous: str = "normal",
+        timeout: float = 60.0,
+        read_only: bool = False,
     ) -> None:
         """`synchronous`: see `lifecycle.storage.sqlite.database.SYNCHRONOUS`.
 
         `timeout`: seconds to wait for writes of other processes before `StorageUnavailable` is raised.
+
+        `read_only`: open the file for reading only: it must be there, and calls that write raise `StorageUnusable`.
         """
-        self._database = Database(path, queue, synchronous, timeout)
+        self._database = Database(path, queue, synchronous, timeout, read_only=read_only)
         watcher = self._database.watcher
         self.generation, self.wait, self.wake = watcher.generation, watcher.wait, watcher.wake
+
+    def read_only_if_needed(self) -> None:
+        """Open the file for reading only if this user may do no more. Call this before any other method."""
+        self._database.read_only = self._database.read_only or not self._database.can_write()
 
     # Moves ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,81 @@
+"""The fields of tasks and of their histories: as text, and as ``--json`` prints them."""
+
+import msgspec
+
+from lifecycle.core.task import Record, Task
+from lifecycle.errors import LifecycleError, TaskException
+from lifecycle.queue import TaskQueue
+
+__all__ = ["call_fields", "call_text", "record_fields", "result_field", "result_text", "task_fields"]
+
+TEXT_LENGTH_LIMIT = 2_000
+"""Characters that are shown of a call and of a result."""
+
+
+def task_fields(task: Task, error: TaskException | None) -> dict[str, object]:
+    """Return the fields of a task; `error`: its last error."""
+    return {
+        "id": task.id, "name": task.name, "state": task.state, "attempt": task.attempt, "retries": task.retries,
+        "priority": task.priority, "eta": task.eta, "expires": task.expires, "worker": task.worker,
+        "interruptions": task.interruptions, "canceling": task.canceling,
+        "error": None if error is None else str(error),
+    }  # fmt: skip
+
+
+def record_fields(record: Record) -> dict[str, object]:
+    """Return the fields of a line of a history."""
+    return {"state": record.state, "at": record.at, "worker": record.worker, "attempt": record.attempt}
+
+
+def call_text(task: Task) -> str:
+    """Return a task's call as Python writes it; with a remark if the arguments cannot be read here."""
+    try:
+        texts = [*map(_repr, task.args), *(f"{name}={_repr(value)}" for name, value in task.kwargs.items())]
+    except LifecycleError as error:
+        return f"{task.name}(…), whose arguments cannot be read here: {error}"
+    return _shortened(f"{task.name}({', '.join(texts)})")
+
+
+def result_text(queue: TaskQueue, task: Task) -> str:
+    """Return the value that a complete task has returned, as Python writes it."""
+    try:
+        return _shortened(_repr(queue.result(task.id)))
+    except LifecycleError as error:
+        return f"cannot be read here: {error}"
+
+
+def call_fields(task: Task) -> dict[str, object]:
+    """Return a task's arguments; ``None`` if they cannot be read here."""
+    try:
+        return {"args": [_plain(one) for one in task.args], "kwargs": {k: _plain(v) for k, v in task.kwargs.items()}}
+    except LifecycleError:
+        return {"args": None, "kwargs": None}
+
+
+def result_field(queue: TaskQueue, task: Task) -> object:
+    """Return the value that a task has returned; ``None``: none, or it cannot be read here."""
+    try:
+        return _plain(queue.result(task.id))
+    except LifecycleError:
+        return None
+
+
+def _plain(value: object) -> object:
+    """Return a value that JSON can have: the value itself, or its text."""
+    try:
+        msgspec.json.encode(value)
+    except Exception:  # noqa: BLE001 -- a value of a user: its methods may raise anything
+        return _repr(value)
+    return value
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 -- as above
+        return f"<{type(value).__name__}, whose repr raises>"
+
+
+def _shortened(text: str) -> str:
+    rest = len(text) - TEXT_LENGTH_LIMIT
+    return text if rest <= 0 else f"{text[:TEXT_LENGTH_LIMIT]} … and {rest:,} characters"
