@@ -70,7 +70,7 @@ class FoundWrong(click.ClickException):
     exit_code = FOUND_WRONG
 
 
-class TextType(click.ParamType):
+class TextType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases
     """A text, as UTF-8: a store takes no other, and a shell may pass any bytes, in any locale."""
 
     name = "text"
