@@ -254,9 +254,8 @@ class TaskQueue(Decorators):
         An error stays until a later attempt stores another outcome: also while the task waits for its retry.
         """
         found = {}
-        for task_id in dict.fromkeys(ids):
-            status = self._engine.storage.status(task_id)
-            metadata = None if status is None else read_error(task_id, status.state, status.result)
+        for task_id, status in self._engine.storage.statuses(list(dict.fromkeys(ids))).items():
+            metadata = read_error(task_id, status.state, status.result)
             if metadata is not None:
                 found[task_id] = TaskException(metadata)
         return found
@@ -267,17 +266,31 @@ class TaskQueue(Decorators):
         return {state.name: counts.get(state.name, 0) for state in LIFECYCLE.states if state.kind is not Kind.PASSING}
 
     def tasks(
-        self, state: str | Collection[str] | None = None, limit: int = 100, before: Task | None = None
+        self,
+        state: str | Collection[str] | None = None,
+        limit: int = 100,
+        before: Task | None = None,
+        *,
+        name: str | None = None,
+        since: datetime | float | None = None,
     ) -> list[Task]:
         """Return copies of tasks, newest first. Raises `ConfigurationError` for a state that does not exist.
 
         :param state: the name of a state, or several names; default: tasks in any state.
         :param limit: the largest number of tasks to return.
         :param before: return older tasks than this one: the last task of the page before.
+        :param name: return only tasks of the function of this name.
+        :param since: return only tasks that were enqueued at this moment (a datetime or UTC seconds) or later.
         """
         names = [state] if isinstance(state, str) else state
         states = None if names is None else [LIFECYCLE.state(name).name for name in names]
-        found = self._engine.storage.tasks(states, limit, None if before is None else before.seq)
+        found = self._engine.storage.tasks(
+            states,
+            limit,
+            None if before is None else before.seq,
+            name=name,
+            since=None if since is None else utc_seconds(since, "since"),
+        )
         return [self._engine.attach_serializer(task) for task in found]
 
     # Administration ------------------------------------------------------------------------------------------------

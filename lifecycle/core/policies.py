@@ -130,6 +130,8 @@ class Move:
             task.canceling = False
         task.attempt, task.retries, task.interruptions = self.attempt, self.retries, self.interruptions
         task.eta, task.lease, task.worker = self.eta, self.lease, self.worker
+        if self.version == 1:
+            task.enqueued_at = self.at
 
     def enter(self, task: Task, step: int) -> None:
         """Give a task the fields of one step on the way, all but the state; for the last step there is `apply`.

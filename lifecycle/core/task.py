@@ -92,6 +92,8 @@ class Task:
     """Sequence number in the store, if the store numbers its tasks."""
     canceling: bool = attrs.field(default=False, repr=False)
     """True if cancellation was requested while the task ran; False again once the task is in a resting state."""
+    enqueued_at: float | None = attrs.field(default=None, repr=False)
+    """Time when the task was enqueued (UTC seconds); ``None`` before that."""
     loads: Callable[[bytes], object] | None = attrs.field(default=None, repr=False)
     """Decoder of `payload`, set by the task's queue."""
     cancel_requested: Callable[[], bool] | None = attrs.field(default=None, repr=False)

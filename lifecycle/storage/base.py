@@ -238,14 +238,34 @@ class Storage(Protocol):
         """Return state and result, read together; ``None`` if there is no such task. The result stays stored."""
         ...
 
+    def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
+        """Return the `status` of many tasks, by id, in one call; an id without a task is left out."""
+        ...
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state, without states that have none."""
         ...
 
-    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self,
+        states: Collection[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+    ) -> list[Task]:
         """Return copies of tasks in these states (``None``: any), the newest first, at most `limit`.
 
-        `before`: only tasks with a smaller `seq`, for the next page.
+        `before`: only tasks with a smaller `seq`, for the next page. `name`: only tasks of this function. `since`: only
+        tasks that were enqueued at this moment (UTC seconds) or later.
+        """
+        ...
+
+    def find_ids(self, text: str, limit: int = 10) -> list[str]:
+        """Return the ids of tasks that begin or end with a text, the newest first, at most `limit`.
+
+        May read the ids of all tasks.
         """
         ...
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Sequence
 from copy import copy
 from heapq import heappop, heappush
+from itertools import islice
 from typing import Any, cast
 
 import attrs
@@ -345,6 +346,12 @@ class MemoryStorage:
             row = self._rows.get(task_id)
             return TaskStatus(cast(str, row.task.state), row.result) if row is not None else None
 
+    def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
+        """Return state and result of many tasks."""
+        with self._mutex:
+            rows = [(task_id, row) for task_id in task_ids if (row := self._rows.get(task_id)) is not None]
+            return {task_id: TaskStatus(cast(str, row.task.state), row.result) for task_id, row in rows}
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
         with self._mutex:
@@ -354,18 +361,36 @@ class MemoryStorage:
                 counts[state] = counts.get(state, 0) + 1
             return counts
 
-    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self,
+        states: Collection[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+    ) -> list[Task]:
         """Return tasks, the newest first."""
         with self._mutex:
             found: list[Task] = []
             for row in reversed(self._rows.values()):  # the order of insertion is the order of seq
                 if len(found) == limit:
                     break
-                if (states is None or row.task.state in states) and (
-                    before is None or cast(int, row.task.seq) < before
+                task = row.task
+                if (
+                    (states is None or task.state in states)
+                    and (before is None or cast(int, task.seq) < before)
+                    and (name is None or task.name == name)
+                    and (since is None or cast(float, task.enqueued_at) >= since)
                 ):
-                    found.append(copy(row.task))
+                    found.append(copy(task))
             return found
+
+    def find_ids(self, text: str, limit: int = 10) -> list[str]:
+        """Return ids that begin or end with a text."""
+        with self._mutex:
+            ids = (task_id for task_id in reversed(self._rows) if task_id.startswith(text) or task_id.endswith(text))
+            return list(islice(ids, limit))
 
     def next_due(self) -> float | None:
         """Return the time of the next claimable task."""

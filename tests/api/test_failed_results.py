@@ -236,7 +236,7 @@ def test_damaged_outcome_is_an_error_of_its_task(queue, add, monkeypatch):
     """`errors` describes an outcome whose bytes are damaged as an error, and still returns the others."""
     result = add(1)
     queue.run_next()
-    monkeypatch.setattr(queue.storage, "status", lambda _: TaskStatus("complete", b"\xc1"))
+    monkeypatch.setattr(queue.storage, "statuses", lambda _: {result.id: TaskStatus("complete", b"\xc1")})
     (error,) = queue.errors([result.id]).values()
     assert "damaged" in str(error)
     assert (error.error_type, error.state) == ("lifecycle.errors.Undecodable", "complete")

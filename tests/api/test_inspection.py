@@ -1,5 +1,7 @@
 """Inspection of tasks, and an operator's retry and flush."""
 
+from datetime import UTC, datetime
+
 import pytest
 from conftest import NOW, drain, states
 from support.strategies import LAW
@@ -45,6 +47,35 @@ def test_tasks_lists_newest_first_by_state_and_page(queue, add):
     assert queue.tasks("queued")[0].args == (9,)
     with pytest.raises(ConfigurationError, match=r"no state 'broken': there are queued, "):
         queue.tasks("broken")
+
+
+def test_tasks_are_found_by_function_and_time(queue, clock, add):
+    """`tasks` takes the name of a function, and a moment since which the tasks were enqueued; both together, too."""
+    other = queue.task(name="other")(lambda: None)
+    first, second = add(1, 1).id, other().id
+    clock.advance(5)
+    third, fourth = other().id, add(1, 1).id
+    drain(queue)
+    assert [task.id for task in queue.tasks(name="other")] == [third, second]
+    assert [task.id for task in queue.tasks("complete", name="other", limit=1)] == [third]
+    assert [task.id for task in queue.tasks(since=clock.now())] == [fourth, third]
+    assert [task.id for task in queue.tasks(since=datetime.fromtimestamp(clock.now(), UTC))] == [fourth, third]
+    assert [task.id for task in queue.tasks(name=add.name, since=NOW)] == [fourth, first]
+    assert queue.tasks(name="another") == queue.tasks(since=clock.now() + 1) == []
+    with pytest.raises(ConfigurationError, match="since='noon': must be a datetime or UTC seconds"):
+        queue.tasks(since="noon")
+
+
+def test_enqueued_at_is_kept_through_retries(queue, clock, add):
+    """`Task.enqueued_at` is the time of the enqueueing, before and after retries, and ``None`` before it."""
+    task = add.s(1, "1")
+    assert task.enqueued_at is None
+    task.retries = 1
+    queue.enqueue(task)
+    assert task.enqueued_at == NOW
+    clock.advance(5)
+    drain(queue)
+    assert [(one.attempt, one.enqueued_at) for one in queue.tasks()] == [(2, NOW)]
 
 
 def test_get_returns_a_copy_and_history_a_record_for_each_transition(queue, clock, add):

@@ -58,8 +58,8 @@ class Exchange:
     def _decide(self, rows: Sequence[Row], decisions: ClaimDecisions) -> bool:
         """Decide about each row; return whether a revocation was spent, so that rows must be fetched again."""
         for row in rows:
-            known, own = task_from_row(row), revocation_from_columns(*row[17:19])
-            decision = decisions.decide(known, own, revocation_from_columns(*row[19:21]))
+            known, own = task_from_row(row), revocation_from_columns(*row[18:20])
+            decision = decisions.decide(known, own, revocation_from_columns(*row[20:22]))
             if isinstance(decision, Move):
                 # If another worker was faster, the revocation stops that worker's task, not this one.
                 if decisions.spends and not self._spend(known.name):

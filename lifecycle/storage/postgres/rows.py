@@ -17,7 +17,7 @@ log = logging.getLogger("lifecycle.storage")
 def task_from_row(row: Sequence[Any]) -> Task:
     """Return the task in a row that begins with `schema.COLUMNS`, in the order of the task's fields."""
     retry = NO_DELAY if row[8] is None else _policy(row[8])
-    return Task(*row[:8], retry, *row[9:17])  # type: ignore[call-arg]  # mypy counts each * as any number
+    return Task(*row[:8], retry, *row[9:18])  # type: ignore[call-arg]  # mypy counts each * as any number
 
 
 def revocation_from_columns(until: float | None, once: bool | None) -> Revocation | None:

@@ -14,7 +14,8 @@ _OLDEST_COLUMNS: Final = (
     "id text, name text, payload bytea, state text, eta float8, expires float8, priority int8, retries int8,"
     " policy text, timeout float8, attempt int8, interruptions int8, worker text, version int8, lease float8, seq int8"
 )
-_COLUMNS: Final = _OLDEST_COLUMNS + ", canceling boolean"
+_SECOND_COLUMNS: Final = _OLDEST_COLUMNS + ", canceling boolean"
+_COLUMNS: Final = _SECOND_COLUMNS + ", enqueued float8"
 
 
 def _names(columns: str) -> tuple[str, ...]:
@@ -147,6 +148,15 @@ create index task_canceling on SCHEMA.task(queue, seq) where canceling;
 {_CLAIMABLE.replace("SCHEMA.foremost", "SCHEMA.claimable")}
 """
 
+# Time when the task was enqueued: the time in the first line of its history. The function gets a new name, as before.
+_THIRD: Final = f"""
+alter table SCHEMA.task add column enqueued float8;
+
+update SCHEMA.task set enqueued = split_part(history, chr(9), 2)::float8;
+
+{_CLAIMABLE.replace("SCHEMA.foremost", "SCHEMA.claimed_next")}
+"""
+
 
 def _literals(*names: str) -> str:
     return ", ".join(f"'{name}'" for name in names)
@@ -170,7 +180,8 @@ def _filled(script: str, columns: str) -> str:
 
 MIGRATIONS: list[str] = [
     _filled(_FIRST.replace("CLAIMABLE", _CLAIMABLE), _OLDEST_COLUMNS),
-    _filled(_SECOND, _COLUMNS),
+    _filled(_SECOND, _SECOND_COLUMNS),
+    _filled(_THIRD, _COLUMNS),
 ]
 """Script n makes version n + 1 from version n. A released script never changes. ``SCHEMA``: the quoted schema name."""
 

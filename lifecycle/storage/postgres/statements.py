@@ -18,13 +18,13 @@ _Column = tuple[Callable[[Any], Value], Sequence[Any]]
 
 _NEW: Final = (
     "id text, name text, payload bytea, state text, eta float8, expires float8, priority int8, retries int8,"
-    " policy text, timeout float8, worker text, lease float8, rank int8, history text"
+    " policy text, timeout float8, worker text, lease float8, rank int8, history text, enqueued float8"
 )
 _INSERT: Final = (
     "insert into SCHEMA.task(queue, id, name, payload, state, eta, expires, priority, retries, policy, timeout,"
-    " attempt, interruptions, worker, version, lease, rank, history)"
+    " attempt, interruptions, worker, version, lease, rank, history, enqueued)"
     " select $1::int, id, name, payload, state, eta, expires, priority, retries, policy, timeout, 0, 0, worker, 1,"
-    " lease, rank, history from NEW as new"
+    " lease, rank, history, enqueued from NEW as new"
 )
 _MOVED: Final = (
     "was_id text, was_seq int8, was_version int8, was_state text, was_worker text, state text, eta float8,"
@@ -75,7 +75,7 @@ class Statements:
             statement("move_many", _MOVE.replace("MOVED", _many(_MOVED))),
         ]
         # Claims
-        self.claimable = statement("claimable", "select * from SCHEMA.claimable($1, $2, $3, $4)")
+        self.claimable = statement("claimable", "select * from SCHEMA.claimed_next($1, $2, $3, $4)")
         self.spend_revocation = statement(
             "spend_revocation", "delete from SCHEMA.revocation where queue = $1 and function and key = $2 and once"
         )
@@ -169,12 +169,21 @@ class Statements:
             "histories", "select seq, history from SCHEMA.task where seq = any($2::int8[]) and queue = $1"
         )
         self.status = statement("status", "select state, result from SCHEMA.task where id = $2 and queue + 0 = $1")
+        self.statuses = statement(
+            "statuses", "select id, state, result from SCHEMA.task where id = any($2::text[]) and queue + 0 = $1"
+        )
         self.allow_seqscan = statement("allow_seqscan", "select set_config('enable_seqscan', 'on', true) where $1 > 0")
         self.counts = statement("counts", "select state, count(*) from SCHEMA.task where queue = $1 group by state")
         self.tasks = statement(
             "tasks",
             "select FIELDS from SCHEMA.task t where queue = $1 and seq < coalesce($2, 9223372036854775807)"
-            " and ($3::text[] is null or state = any($3::text[])) order by seq desc limit $4",
+            " and ($3::text[] is null or state = any($3::text[])) and ($5::text is null or name = $5)"
+            " and ($6::float8 is null or enqueued >= $6) order by seq desc limit $4",
+        )
+        self.find_ids = statement(
+            "find_ids",
+            "select id from SCHEMA.task where queue = $1 and (starts_with(id, $2) or right(id, length($2)) = $2)"
+            " order by seq desc limit $3",
         )
         self.next_due = statement(
             "next_due",
@@ -238,6 +247,7 @@ class Statements:
             (number_array, [move.lease for move in moves]),
             (number_array, ranks),
             (text_array, [move.history for move in moves]),
+            (number_array, [move.at for move in moves]),
         ]
         return (self._insert_if_new if if_new else self._insert)[len(tasks) != 1], _parameters(queue, columns)
 

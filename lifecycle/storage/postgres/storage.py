@@ -339,6 +339,11 @@ class PostgresStorage:
         rows = self._server.read(self._statements.status, self._server.queue_id, task_id)
         return TaskStatus(*rows[0]) if rows else None
 
+    def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
+        """Return state and result of many tasks."""
+        rows = self._server.read(self._statements.statuses, self._server.queue_id, text_array(task_ids))
+        return {task_id: TaskStatus(*rest) for task_id, *rest in rows}
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
         queue = self._server.queue_id
@@ -348,12 +353,27 @@ class PostgresStorage:
         )
         return dict(counts.rows)
 
-    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self,
+        states: Collection[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+    ) -> list[Task]:
         """Return tasks, newest first."""
         which = None if states is None else text_array(states)
-        return list(
-            map(task_from_row, self._server.read(self._statements.tasks, self._server.queue_id, before, which, limit))
+        found = self._server.read(self._statements.tasks, self._server.queue_id, before, which, limit, name, since)
+        return list(map(task_from_row, found))
+
+    def find_ids(self, text: str, limit: int = 10) -> list[str]:
+        """Return ids that begin or end with a text."""
+        queue = self._server.queue_id
+        _, found = self._server.read_all(
+            (self._statements.allow_seqscan, (queue,)), (self._statements.find_ids, (queue, text, limit))
         )
+        return [task_id for (task_id,) in found.rows]
 
     def next_due(self) -> float | None:
         """Return the moment from which a claim may find a task."""

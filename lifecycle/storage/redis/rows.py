@@ -53,7 +53,7 @@ def move_argument(move: Move) -> ScriptArgument:
 def new_task_argument(task: Task, move: Move) -> ScriptArgument:
     """Return a new task as the function `insert_task` in rows.lua takes it. `move`: its first move."""
     policy = None if task.retry is NO_DELAY else dict(policy_fields(task.retry))
-    call = _encode((task.name, task.priority, task.expires, policy, task.timeout))
+    call = _encode((task.name, task.priority, task.expires, policy, task.timeout, move.at))
     return task.id, _blob(call), _blob(task.payload), move_argument(move), task.priority, task.expires
 
 
@@ -75,11 +75,11 @@ def task_from_fields(task_id: bytes, at: bytes | None, call: bytes | None, paylo
     """Return a stored task, from the fields of its hash. Raises `StorageError` if the fields are damaged."""
     try:
         state, version, worker, seq, attempt, retries, interruptions, eta, lease, canceling = _decode(at or b"")
-        name, priority, expires, policy, timeout = _decode(call or b"")
+        name, priority, expires, policy, timeout, enqueued = (*_decode(call or b""), None)[:6]
         return Task(
             task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority,
             retries, NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions,
-            worker, version, _float(lease), seq, canceling,
+            worker, version, _float(lease), seq, canceling, _float(enqueued),
         )  # fmt: skip
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise _damaged(task_id.decode("utf-8", "replace"), error) from None

@@ -1,12 +1,14 @@
 """The Redis adapter: a queue under keys of its own on a server, any number of processes on any number of hosts."""
 
 import random
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
 from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import Move, Revocation, claimed, enqueued, recover
+from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.escaping import printable
@@ -34,6 +36,10 @@ __all__ = ["RedisStorage"]
 
 _PAGE_SIZE: Final = 500
 """Number of tasks that one call reads: other clients of the server wait meanwhile."""
+_SCAN_PAGE_SIZE: Final = 5000
+"""Number of entries of a set that one call looks at."""
+_GLOB_CHARACTER: Final = re.compile(r"[*?\[\]^\\-]")
+"""A character with a meaning in a pattern of Redis."""
 
 
 class RedisStorage:
@@ -200,26 +206,69 @@ class RedisStorage:
         at, result = self._server.fields(task_id, b"at", b"result")
         return None if at is None else TaskStatus(state_from_bytes(task_id, at), result)
 
+    def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
+        """Return state and result of many tasks; more than 500 are read in several calls."""
+        found, wanted = {}, list(task_ids)
+        for begin in range(0, len(wanted), _PAGE_SIZE):
+            ids = wanted[begin : begin + _PAGE_SIZE]
+            for task_id, (at, result) in zip(ids, self._server.read("statuses", ids), strict=True):
+                if at is not None:
+                    found[task_id] = TaskStatus(state_from_bytes(task_id, at), result)
+        return found
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
         counts = zip(STORED_STATES, self._server.read("counts", STORED_STATES), strict=True)
         return {state: number for state, number in counts if number}
 
-    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self,
+        states: Collection[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+    ) -> list[Task]:
         """Return tasks, newest first.
 
         More than 500 are read in several calls: a task that moves meanwhile may be missing.
         """
         among = [state for state in STORED_STATES if states is None or state in states]
         found: list[Task] = []
-        while len(found) < limit:
-            wanted = min(limit - len(found), _PAGE_SIZE)
-            last, page = self._server.read("tasks", among, wanted, before)
+        more = True
+        while more and len(found) < limit:
+            wanted = limit - len(found)
+            page_size = min(wanted, _PAGE_SIZE) if name is None and since is None else _PAGE_SIZE
+            before, more, page = self._server.read("tasks", among, wanted, before, name, since, page_size)
             found += readable_tasks(page)
-            if len(page) < 4 * wanted:
-                break
-            before = last
         return found
+
+    def find_ids(self, text: str, limit: int = 10) -> list[str]:
+        """Return ids that begin or end with a text."""
+        escaped = _GLOB_CHARACTER.sub(r"\\\g<0>", text)
+        found: dict[str, float] = {}
+        for state in STORED_STATES:
+            # An entry of the running tasks begins with the sequence number.
+            runs = state == EXECUTING
+            key, head = (self._key("running"), "?" * 16) if runs else (self._key(f"state:{state}"), "")
+            for pattern in f"{head}{escaped}*", f"*{escaped}":
+                for entry, score in self._scan(key, pattern.encode()):
+                    task_id = entry[16:] if runs else entry
+                    if task_id.startswith(text) or task_id.endswith(text):
+                        found[task_id] = int(entry[:16]) if runs else score
+        return sorted(found, key=lambda task_id: -found[task_id])[:limit]
+
+    def _scan(self, key: bytes, pattern: bytes) -> Iterator[tuple[str, float]]:
+        """Yield the members of a sorted set that match, with their scores, in any order; some twice."""
+        cursor = b"0"
+        while True:
+            cursor, page = self._server.command(
+                b"ZSCAN", key, cursor, b"MATCH", pattern, b"COUNT", b"%d" % _SCAN_PAGE_SIZE
+            )
+            yield from ((entry.decode(), float(score)) for entry, score in grouped(page, 2))
+            if cursor == b"0":
+                return
 
     def next_due(self) -> float | None:
         """Return the moment from which a claim may find a task."""

@@ -86,7 +86,14 @@ alter table task add column canceling integer not null default 0;
 create index task_canceling on task(queue, seq) where canceling;
 """
 
-_MIGRATIONS: Final = (_FIRST, _SECOND)
+# Time when the task was enqueued: the time in the first line of its history.
+_THIRD: Final = """
+alter table task add column enqueued real;
+
+update task set enqueued = cast(substr(history, instr(history, char(9)) + 1) as real);
+"""
+
+_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD)
 """Script n (from 0) turns version n into version n + 1. A released script never changes."""
 VERSION: Final = len(_MIGRATIONS)
 """Version of the schema. A file with a higher version was written by a newer release."""

@@ -17,7 +17,7 @@ log = logging.getLogger("lifecycle.storage")
 
 _COLUMNS: Final = (
     "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker,"
-    " version, lease, seq, canceling"
+    " version, lease, seq, canceling, enqueued"
 )
 """Columns of a task, in the order of the fields of `Task`."""
 HAS_FENCE: Final = " and ".join(f"{name}=?" for name in FENCE)
@@ -26,7 +26,8 @@ TASK: Final = f"select {_COLUMNS} from task"
 """Select tasks; a condition follows. `task_from` reads the rows."""
 INSERT: Final = (
     "insert into task(queue, id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt,"
-    " interruptions, worker, version, lease, rank, due, history) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " interruptions, worker, version, lease, rank, due, history, enqueued)"
+    " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 """Insert a task."""
 MOVE: Final = (
@@ -69,7 +70,7 @@ def revocation_from(row: tuple[Any, ...] | None) -> Revocation | None:
 def task_from(row: tuple[Any, ...]) -> Task:
     """Return the task in a row that begins with the columns of `TASK`."""
     retry = NO_DELAY if row[8] is None else _policy(row[8])
-    return Task(*row[:8], retry, *row[9:16], bool(row[16]))  # type: ignore[call-arg]  # mypy cannot count the fields
+    return Task(*row[:8], retry, *row[9:16], bool(row[16]), row[17])  # type: ignore[call-arg]  # mypy cannot count the fields
 
 
 def policy_text(policy: RetryPolicy) -> str | None:

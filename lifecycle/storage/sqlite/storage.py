@@ -4,6 +4,8 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import cast
 
+import msgspec
+
 from lifecycle.core.policies import WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
 from lifecycle.core.task import Record, Task, read_history
@@ -159,7 +161,7 @@ class SQLiteStorage:
                 INSERT,
                 (self._database.queue_id, task.id, task.name, task.payload, state, task.eta, task.expires,
                  task.priority, task.retries, policy, task.timeout, 0, 0, worker, 1, move.lease, rank, due,
-                 move.history),
+                 move.history, move.at),
             )  # fmt: skip
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
@@ -193,7 +195,7 @@ class SQLiteStorage:
             more = len(rows) == wanted
             for row in rows:
                 task = task_from(row)
-                decision = decisions.decide(task, revocation_from(row[17:19]), revocation_from(row[19:21]))
+                decision = decisions.decide(task, revocation_from(row[18:20]), revocation_from(row[20:22]))
                 if isinstance(decision, Move):
                     self._commit(db, task, decision)
                     claims.append(Claim(task, decision))
@@ -343,6 +345,13 @@ class SQLiteStorage:
         )
         return TaskStatus(*cast("tuple[str, bytes | None]", rows[0])) if rows else None
 
+    def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
+        """Return state and result of many tasks."""
+        sql = "select id, state, result from task where queue=? and id in (select value from json_each(?))"
+        rows = self._database.read(sql, (self._database.queue_id, msgspec.json.encode(list(task_ids)).decode()))
+        found = cast("list[tuple[str, str, bytes | None]]", rows)
+        return {task_id: TaskStatus(state, result) for task_id, state, result in found}
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
         rows = self._database.read(
@@ -350,16 +359,33 @@ class SQLiteStorage:
         )
         return dict(cast("list[tuple[str, int]]", rows))
 
-    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self,
+        states: Collection[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+    ) -> list[Task]:
         """Return tasks, the newest first."""
-        sql, parameters = TASK + " where queue=?", [self._database.queue_id]
-        if before is not None:
-            sql += " and seq<?"
-            parameters.append(before)
+        sql, parameters = TASK + " where queue=?", cast("list[object]", [self._database.queue_id])
+        for condition, value in ("seq<?", before), ("name=?", name), ("enqueued>=?", since):
+            if value is not None:
+                sql += f" and {condition}"
+                parameters.append(value)
         if states is not None:
             sql += f" and state in ({','.join('?' * len(states))})"
-            parameters += states  # type: ignore[arg-type]  # SQLite takes both
+            parameters += states
         return [task_from(row) for row in self._database.read(sql + " order by seq desc limit ?", (*parameters, limit))]
+
+    def find_ids(self, text: str, limit: int = 10) -> list[str]:
+        """Return ids that begin or end with a text."""
+        # The index of ids has all that is asked for.
+        size = len(text)
+        sql = "select id from task where queue=? and (substr(id,1,?)=? or substr(id,-?)=?) order by seq desc limit ?"
+        rows = self._database.read(sql, (self._database.queue_id, size, text, size, text, limit))
+        return [cast(str, task_id) for (task_id,) in rows]
 
     def next_due(self, *, held: bool = True) -> float | None:
         """Return the time of the next claimable task."""

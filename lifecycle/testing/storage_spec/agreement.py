@@ -273,6 +273,7 @@ class AdapterAgreement(SpecMachine):
                 shown[model_task.seq or 0] = (task, history or ())
         found = storage.tasks()
         assert_same("tasks()", list(map(fields, found)), list(map(fields, model.tasks())))
+        assert_same("statuses()", storage.statuses(IDS), model.statuses(IDS))
         assert_same("counts()", storage.counts(), model.counts())
         assert_same("next_due()", storage.next_due(), model.next_due())
         workers = WORKERS[: 1 + self.call_count % len(WORKERS)]

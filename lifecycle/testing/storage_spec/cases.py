@@ -317,6 +317,8 @@ def _calls(storage: Storage) -> Iterator[Callable[[], object]]:
     yield lambda: storage.get("a")
     yield lambda: storage.history("a")
     yield lambda: storage.status("a")
+    yield lambda: storage.statuses(["a"])
+    yield lambda: storage.find_ids("a")
     yield storage.counts
     yield storage.tasks
     yield storage.next_due

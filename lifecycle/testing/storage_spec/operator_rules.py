@@ -120,13 +120,29 @@ class OperatorRules(AdapterAgreement):
         states=st.none() | st.lists(st.sampled_from(STORED_STATES), max_size=4),
         limit=st.integers(0, 3),
         before=st.runner().flatmap(lambda self: st.sampled_from((None, *self.task_ids()))),
+        name=st.none() | st.sampled_from((*FUNCTIONS, "no function")),
+        since=st.runner().flatmap(
+            lambda self: st.sampled_from((None, self.now, *(row.task.enqueued_at for row in self.model.rows)))
+        ),
+        text=st.sampled_from(("", "?", "*", "%", "_", "[a-h]", *IDS)),
     )
-    def list_page(self, states: list[str] | None, limit: int, before: str | None) -> None:
-        """An operator lists a page of tasks."""
+    def list_page(
+        self,
+        states: list[str] | None,
+        limit: int,
+        before: str | None,
+        name: str | None,
+        since: float | None,
+        text: str,
+    ) -> None:
+        """An operator lists a page of tasks, and looks for ids by their beginning or end."""
         model_seq = next((row.task.seq for row in self.model.rows if row.task.id == before), None)
         seq = None if model_seq is None else self.seqs[model_seq]
-        found, expected = self.call_both("tasks", states, limit, seq, model_arguments=(states, limit, model_seq))
+        found, expected = self.call_both(
+            "tasks", states, limit, seq, model_arguments=(states, limit, model_seq), name=name, since=since
+        )
         assert_same("tasks", list(map(fields, found)), list(map(fields, expected)))
+        assert_same("find_ids", *self.call_both("find_ids", text, limit))
         assert_same("empty exchange", *self.call_both("exchange", (), None))
 
     @precondition(

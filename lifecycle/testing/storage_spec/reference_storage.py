@@ -34,7 +34,7 @@ __all__ = ["FIELDS", "ReferenceStorage", "Row", "fields", "is_at_rest", "is_wait
 
 FIELDS: Final = (
     "id", "name", "payload", "state", "eta", "expires", "priority", "retries", "retry", "timeout", "attempt",
-    "interruptions", "worker", "version", "lease", "canceling",
+    "interruptions", "worker", "version", "lease", "canceling", "enqueued_at",
 )  # fmt: skip
 """The fields of a task that every store keeps and returns. `seq` is compared apart: stores may number as they like."""
 
@@ -162,7 +162,7 @@ class ReferenceStorage:
         move = enqueued(task, now, actor.worker, actor.hold_until)
         self.last_seq += 1
         task.seq = self.last_seq
-        row = Row(attrs.evolve(task, canceling=False))
+        row = Row(attrs.evolve(task, canceling=False, enqueued_at=now))
         self.rows.append(row)
         self._commit(row, move)
         return move
@@ -319,15 +319,35 @@ class ReferenceStorage:
         row = self.row(task_id)
         return None if row is None else TaskStatus(str(row.task.state), row.result)
 
+    def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
+        """Return state and result of those tasks that exist."""
+        found = {task_id: self.status(task_id) for task_id in task_ids}
+        return {task_id: status for task_id, status in found.items() if status is not None}
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
         return dict(Counter(str(row.task.state) for row in self.rows))
 
-    def tasks(self, states: Collection[str] | None = None, limit: int = 100, before: int | None = None) -> list[Task]:
+    def tasks(
+        self,
+        states: Collection[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+    ) -> list[Task]:
         """Return tasks, the newest first."""
         found = [row.task for row in reversed(self.rows)]
         found = [task for task in found if before is None or (task.seq or 0) < before]
+        found = [task for task in found if name is None or task.name == name]
+        found = [task for task in found if since is None or (task.enqueued_at or 0.0) >= since]
         return [task for task in found if states is None or task.state in states][:limit]
+
+    def find_ids(self, text: str, limit: int = 10) -> list[str]:
+        """Return the ids that begin or end with a text, the newest first."""
+        ids = [row.task.id for row in reversed(self.rows)]
+        return [task_id for task_id in ids if task_id.startswith(text) or task_id.endswith(text)][:limit]
 
     def next_due(self) -> float | None:
         """Return when a claim may find a task: now, at the next due time, or at the end of a hold."""

@@ -76,9 +76,16 @@ def test_first_version_is_migrated_to_the_latest(postgres, schema, monkeypatch):
     """What a release of the first version has written goes on in the latest; what that release itself calls is left."""
     with monkeypatch.context() as then, closing(open_store(postgres, schema=schema)) as first:
         then.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
-        first.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+        assert first.counts() == {}
+    with connected(postgres) as db, db.cursor() as cursor:
+        cursor.executemany(
+            f"insert into {schema}.task(queue, id, name, payload, state, priority, retries, attempt, interruptions,"
+            " worker, version, rank, history) values (1, %s, 'add', '', 'queued', 0, 0, 0, 0, 'p', 1, 0, %s)",
+            [("a", "queued\t1.5\t0\tp\n"), ("b", "queued\t1700000000.25\t0\tp\n")],
+        )
     assert versions(postgres, schema) == [1]
     with closing(open_store(postgres, schema=schema)) as store:
+        assert [task.enqueued_at for task in store.tasks()] == [1700000000.25, 1.5]
         assert [task.id for task in start(store, "w")] == ["a"]
         assert store.cancel("a")
         assert store.canceling(["w"]) == ["a"]

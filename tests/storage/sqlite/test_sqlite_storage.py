@@ -178,7 +178,10 @@ def make_foreign_application_id(path):
 
 
 FOREIGN = {
-    "a newer release's": (make_newer_schema, "schema version 3, this release knows 2"),
+    "a newer release's": (
+        make_newer_schema,
+        f"schema version {schema.VERSION + 1}, this release knows {schema.VERSION}",
+    ),
     "another program's": (make_foreign_tables, r"another program's database \(tables task\)"),
     "another application's": (make_foreign_application_id, r"another program's database \(application id 0x1\)"),
     "text": (lambda path: path.write_text("No database. " * 100), "not a database"),
@@ -210,7 +213,14 @@ def test_older_schema_is_migrated_at_the_first_use(path, monkeypatch):
         with monkeypatch.context() as then, closing(SQLiteStorage(older)) as storage:
             then.setattr(schema, "_MIGRATIONS", migrations[:there])
             then.setattr(schema, "VERSION", there)
-            storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+            assert storage.counts() == {}
+        with closing(sqlite3.connect(older)) as db:  # as the release of that version wrote it
+            db.executemany(
+                "insert into task(queue, id, name, payload, state, priority, retries, attempt, interruptions, worker,"
+                " version, rank, history) values (1, ?, 'add', x'', 'queued', 0, 0, 0, 0, 'p', 1, 0, ?)",
+                [("a", "queued\t1.5\t0\tp\n"), ("b", "queued\t1700000000.25\t0\tp\n")],
+            )
+            db.commit()
         with monkeypatch.context() as then, closing(SQLiteStorage(older)) as storage:
             then.setattr(schema, "_MIGRATIONS", (*migrations[:there], "create table new(x); select nonsense;"))
             with pytest.raises(StorageError, match="nonsense"):
@@ -220,6 +230,7 @@ def test_older_schema_is_migrated_at_the_first_use(path, monkeypatch):
             assert db.execute("select count(*) from sqlite_master where name = 'new'").fetchone() == (0,)
         with closing(SQLiteStorage(older)) as one, closing(SQLiteStorage(older)) as other:
             assert one.counts() == other.counts() == {"queued": 2}
+            assert [task.enqueued_at for task in one.tasks()] == [1700000000.25, 1.5]
             start(other, "w")
             assert one.cancel("a")
             assert other.canceling(["w"]) == ["a"]

@@ -1,6 +1,7 @@
 -- Stored tasks: their sets, and how a new task is inserted.
 --
--- A task is a hash: `call` (name, priority, expiry, retry policy, timeout; never changed), `at` (state, worker, lease,
+-- A task is a hash: `call` (name, priority, expiry, retry policy, timeout, time
+-- of the enqueueing; never changed), `at` (state, worker, lease,
 -- …), `payload`, `history`, `result`. `call` and `at` are MessagePack arrays; a missing value is nil in `call` and
 -- false in `at`. A task is in one set by its state, ordered by age, and in one set by its next step: ready, due, kept
 -- (held while it waits) or ended. A running task is in the set `running` only. Entries of the second kind of set begin
