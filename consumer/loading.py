@@ -12,9 +12,10 @@ from lifecycle.core.table import Lifecycle
 from lifecycle.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from lifecycle.function import TaskFunction
     from lifecycle.queue import TaskQueue
 
-__all__ = ["load_queue", "load_table"]
+__all__ = ["load_function", "load_queue", "load_table"]
 
 T = TypeVar("T")
 _LIBRARY: Final = Path(__file__).parents[1]
@@ -30,6 +31,13 @@ def load_queue(target: str) -> "TaskQueue":
     from lifecycle.queue import TaskQueue
 
     return _load(target, TaskQueue, "queue", "queue", "tasks:queue")
+
+
+def load_function(target: str) -> "TaskFunction[..., object]":
+    """Return the task function that ``module:attribute`` names. Raises `ConfigurationError`, as `load_queue` does."""
+    from lifecycle.function import TaskFunction
+
+    return _load(target, TaskFunction, "task function", "", "tasks:add")
 
 
 def load_table(target: str) -> Lifecycle:

@@ -12,7 +12,7 @@ import attrs
 from rich.cells import cell_len
 from rich.text import Text
 
-from lifecycle.consumer.cli.output import console, is_unicode, printable, write
+from lifecycle.consumer.cli.output import console, is_unicode, shown, write
 
 __all__ = ["PAGE_LIMIT", "Column", "print_columns", "print_fields"]
 
@@ -56,16 +56,14 @@ def print_fields(fields: Sequence[tuple[str, str, str]]) -> None:
     """Print names with their texts, uncut; the third of each field is the colour of its text."""
     out, width = console(), max(len(name) for name, _, _ in fields) + GAP
     for name, text, style in fields:
-        out.print(
-            Text.assemble((name.ljust(width), HEAD_STYLE), (printable(text), style)), soft_wrap=True, highlight=False
-        )
+        out.print(Text.assemble((name.ljust(width), HEAD_STYLE), (shown(text), style)), soft_wrap=True, highlight=False)
 
 
 def _print_for_programs(columns: Sequence[Column[Row]], pages: Iterable[Sequence[Row]]) -> None:
     """Print all columns, uncut, and flush after each page."""
     widths: list[int] = []
     for page in pages:
-        lines = [[printable(column.cell(row)) or EMPTY for column in columns] for row in page]
+        lines = [[shown(column.cell(row)) or EMPTY for column in columns] for row in page]
         if not widths:
             lines.insert(0, [column.head for column in columns])
             widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
@@ -85,7 +83,7 @@ def _print_for_people(columns: Sequence[Column[Row]], pages: Iterable[Sequence[R
     out = console()
     widths: dict[int, int] = {}
     for page in pages:
-        cells = [[printable(column.cell(row)) for column in columns] for row in page]
+        cells = [[shown(column.cell(row)) for column in columns] for row in page]
         if not widths:
             widths = _fit(columns, cells, out.width, complete=len(page) < PAGE_LIMIT)
             heads = [(columns[n].head, HEAD_STYLE) for n in widths]

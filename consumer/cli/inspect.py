@@ -6,7 +6,7 @@ from typing import Final
 
 from lifecycle.consumer.cli.columns import Column, print_columns, print_fields
 from lifecycle.consumer.cli.options import command, json_option, task_id_argument, with_queue_to_read
-from lifecycle.consumer.cli.output import local_time, print_json, printable, short_duration, state_colour, write
+from lifecycle.consumer.cli.output import local_time, print_json, short_duration, state_colour, write
 from lifecycle.consumer.cli.task_fields import (
     call_fields,
     call_text,
@@ -14,6 +14,7 @@ from lifecycle.consumer.cli.task_fields import (
     result_field,
     result_text,
     task_fields,
+    traceback_text,
 )
 from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
@@ -52,10 +53,8 @@ def show(queue: TaskQueue, task_id: str, as_json: bool) -> None:
         print_json(fields | {"history": [record_fields(record) for record in records]})
         return
     print_fields(list(_fields(queue, task, records, error)))
-    if error is not None and error.traceback:
-        write(f"\nTraceback of attempt {error.attempt}:\n")
-        write("".join(f"  {printable(line)}\n" for line in error.traceback.splitlines()))
-    write("\n")
+    traceback = "" if error is None else traceback_text(error)
+    write(f"\n{traceback}\n" if traceback else "\n")
     _print_history(records)
 
 

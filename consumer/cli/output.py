@@ -11,9 +11,11 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from lifecycle.escaping import printable
+
 __all__ = [
-    "console", "is_unicode", "local_time", "print_json", "print_json_line", "print_line", "printable",
-    "short_duration", "state_colour", "write",
+    "console", "is_unicode", "local_time", "print_json", "print_json_line", "print_line", "short_duration",
+    "shown", "state_colour", "write",
 ]  # fmt: skip
 
 SECONDS_PER_YEAR: Final = 31_556_952.0
@@ -34,13 +36,9 @@ def is_unicode() -> bool:
     return (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
-def printable(text: str) -> str:
-    """Return a text of a user without characters that command a terminal: each is written as in a Python string."""
-    if not is_unicode():
-        text = text.encode("ascii", "backslashreplace").decode()
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+def shown(text: str) -> str:
+    """Return a text of a user on one line, without characters that command a terminal or that the output lacks."""
+    return printable(text if is_unicode() else text.encode("ascii", "backslashreplace").decode())
 
 
 def state_colour(name: str) -> str:

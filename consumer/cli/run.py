@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from lifecycle.consumer.cli.options import Argument, command
+from lifecycle.consumer.cli.reload import restart_on_changes
 from lifecycle.consumer.consumer import Consumer
 from lifecycle.consumer.loading import load_queue
 from lifecycle.consumer.os_signals import restore_handlers, set_handler
@@ -75,6 +76,7 @@ EXIT_SECONDS: Final = 1.0
     help="A file that exists while the consumer is ready.",
 )
 @click.option("--health", metavar="[HOST:]PORT", help="Answer /ready and /live there, over HTTP.")
+@click.option("--reload", is_flag=True, help="Start again, as for SIGHUP, when a module in this folder changes.")
 @click.option("-v", "--verbose", is_flag=True, help="Log everything.")
 @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 def run(
@@ -87,6 +89,7 @@ def run(
     max_memory: int | None,
     ready_file: Path | None,
     health: str | None,
+    reload: bool,
     verbose: bool,
     quiet: bool,
 ) -> None:
@@ -109,6 +112,8 @@ def run(
     )
     # From the last moment of a run to the exec, SIGHUP must not do what it does by default: end the process.
     set_handler([signal.SIGHUP], lambda *_: None, {signal.SIGHUP: signal.getsignal(signal.SIGHUP)})
+    if reload:
+        restart_on_changes()
     try:
         if consumer.run():
             # A SIGHUP from here on is not lost: it stays pending, across the exec, until the next run takes it.

@@ -4,9 +4,13 @@ import msgspec
 
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import LifecycleError, TaskException
+from lifecycle.escaping import printable_lines
 from lifecycle.queue import TaskQueue
 
-__all__ = ["call_fields", "call_text", "record_fields", "result_field", "result_text", "task_fields"]
+__all__ = [
+    "call_fields", "call_text", "plain", "record_fields", "repr_of", "result_field", "result_text", "task_fields",
+    "traceback_text",
+]  # fmt: skip
 
 TEXT_LENGTH_LIMIT = 2_000
 """Characters that are shown of a call and of a result."""
@@ -30,7 +34,7 @@ def record_fields(record: Record) -> dict[str, object]:
 def call_text(task: Task) -> str:
     """Return a task's call as Python writes it; with a remark if the arguments cannot be read here."""
     try:
-        texts = [*map(_repr, task.args), *(f"{name}={_repr(value)}" for name, value in task.kwargs.items())]
+        texts = [*map(repr_of, task.args), *(f"{name}={repr_of(value)}" for name, value in task.kwargs.items())]
     except LifecycleError as error:
         return f"{task.name}(…), whose arguments cannot be read here: {error}"
     return _shortened(f"{task.name}({', '.join(texts)})")
@@ -39,7 +43,7 @@ def call_text(task: Task) -> str:
 def result_text(queue: TaskQueue, task: Task) -> str:
     """Return the value that a complete task has returned, as Python writes it."""
     try:
-        return _shortened(_repr(queue.result(task.id)))
+        return _shortened(repr_of(queue.result(task.id)))
     except LifecycleError as error:
         return f"cannot be read here: {error}"
 
@@ -47,7 +51,7 @@ def result_text(queue: TaskQueue, task: Task) -> str:
 def call_fields(task: Task) -> dict[str, object]:
     """Return a task's arguments; ``None`` if they cannot be read here."""
     try:
-        return {"args": [_plain(one) for one in task.args], "kwargs": {k: _plain(v) for k, v in task.kwargs.items()}}
+        return {"args": [plain(one) for one in task.args], "kwargs": {k: plain(v) for k, v in task.kwargs.items()}}
     except LifecycleError:
         return {"args": None, "kwargs": None}
 
@@ -55,21 +59,30 @@ def call_fields(task: Task) -> dict[str, object]:
 def result_field(queue: TaskQueue, task: Task) -> object:
     """Return the value that a task has returned; ``None``: none, or it cannot be read here."""
     try:
-        return _plain(queue.result(task.id))
+        return plain(queue.result(task.id))
     except LifecycleError:
         return None
 
 
-def _plain(value: object) -> object:
+def traceback_text(error: TaskException) -> str:
+    """Return the traceback of a task's last error, indented under a title; ``""`` if there is none."""
+    if not error.traceback:
+        return ""
+    lines = printable_lines(error.traceback).splitlines()
+    return "".join([f"Traceback of attempt {error.attempt}:\n", *(f"  {line}\n" for line in lines)])
+
+
+def plain(value: object) -> object:
     """Return a value that JSON can have: the value itself, or its text."""
     try:
         msgspec.json.encode(value)
     except Exception:  # noqa: BLE001 -- a value of a user: its methods may raise anything
-        return _repr(value)
+        return repr_of(value)
     return value
 
 
-def _repr(value: object) -> str:
+def repr_of(value: object) -> str:
+    """Return the text of a value as Python writes it, even if its class cannot."""
     try:
         return repr(value)
     except Exception:  # noqa: BLE001 -- as above

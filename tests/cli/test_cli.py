@@ -247,8 +247,8 @@ def test_closed_output_pipe_prints_no_error(folder, queue):
 # Help ----------------------------------------------------------------------------------------------------------------
 
 
-WITHOUT_QUEUE = ("demo", "verify", "check", "completion")
-JSON = ("demo", "list", "show", "history", "stats", "verify", "check")
+WITHOUT_QUEUE = ("demo", "verify", "check", "completion", "call")
+JSON = ("demo", "list", "show", "history", "stats", "verify", "check", "call")
 
 
 @pytest.mark.parametrize("command", SUMMARIES)

@@ -39,8 +39,8 @@ lifecycle.consumer.workers:      base shared_status / loop / process_main thread
 lifecycle.consumer:              consumer
 lifecycle.consumer:              loading
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
-lifecycle.consumer.cli:          options output streams / columns task_fields
-lifecycle.consumer.cli:          act check completion demo diagram inspect listing migrate run verify / main
+lifecycle.consumer.cli:          options output streams / columns reload task_fields
+lifecycle.consumer.cli:          act call check completion demo diagram inspect listing migrate run verify / main
 lifecycle:                       __main__
 """
 """Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
@@ -84,7 +84,7 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
     # Programs, and most of their tests, need no Hypothesis.
     "lifecycle.testing": {"lifecycle.testing.property_based"},
     # A command line runs one command. `verify` and `check` need no queue; `rich` prints errors, and logs on terminals.
-    "lifecycle.consumer.loading": {"lifecycle.queue"},
+    "lifecycle.consumer.loading": {"lifecycle.function", "lifecycle.queue"},
     "lifecycle.consumer.cli.main": {
         "click.shell_completion",
         "importlib.metadata",
@@ -92,18 +92,7 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
         "rich.text",
         *(
             f"lifecycle.consumer.cli.{name}"
-            for name in (
-                "act",
-                "check",
-                "completion",
-                "demo",
-                "diagram",
-                "inspect",
-                "listing",
-                "migrate",
-                "run",
-                "verify",
-            )
+            for name in "act call check completion demo diagram inspect listing migrate run verify".split()
         ),
     },
     "lifecycle.consumer.cli.options": {
