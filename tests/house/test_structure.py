@@ -62,6 +62,10 @@ ADAPTERS = {  # library: the modules that may know it
 
 LONGEST = 450  # lines
 
+COMMANDS = [
+    "act", "call", "check", "completion", "demo", "diagram", "inspect", "listing", "migrate", "run", "verify",
+]  # fmt: skip
+
 LATE = {  # module: what it imports when that is used, and why most programs need not wait for it
     # `lifecycle --help` needs no task, and most programs only enqueue.
     "lifecycle": {"lifecycle.api", "lifecycle.consumer.consumer"},
@@ -90,10 +94,7 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
         "importlib.metadata",
         "rich.console",
         "rich.text",
-        *(
-            f"lifecycle.consumer.cli.{name}"
-            for name in "act call check completion demo diagram inspect listing migrate run verify".split()
-        ),
+        *(f"lifecycle.consumer.cli.{name}" for name in COMMANDS),
     },
     "lifecycle.consumer.cli.options": {
         f"lifecycle.{name}" for name in ("core.table", "queue", "consumer.loading", "storage")
