@@ -130,7 +130,7 @@ class Move:
             task.canceling = False
         task.attempt, task.retries, task.interruptions = self.attempt, self.retries, self.interruptions
         task.eta, task.lease, task.worker = self.eta, self.lease, self.worker
-        if self.version == 1:
+        if self.path[0] == ENQUEUE:  # only a new task's path begins so
             task.enqueued_at = self.at
 
     def enter(self, task: Task, step: int) -> None:

@@ -86,7 +86,8 @@ def test_new_task_is_queued_once(task, now, hold):
     """A new task is queued, held if its caller announces it first; an existing task is not created again."""
     move = policies.enqueued(task, now, "me", hold)
     assert some.legal(task, move, ("enqueue",))
-    assert some.unchanged(task, some.moved(task, move))
+    assert some.unchanged(task, some.moved(task, move), "enqueued_at")
+    assert some.moved(task, move).enqueued_at == now
     assert (move.lease, move.hold_until, move.at) == (hold, hold, now)
     for state in of_kind("waiting", "running", "outcome", "final"):
         with pytest.raises(IllegalTransition):
