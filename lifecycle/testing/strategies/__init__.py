@@ -3,7 +3,7 @@
 Import them from `lifecycle.testing`. They need ``hypothesis``: ``pip install 'task-lifecycle[testing]'``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -27,6 +27,8 @@ T = TypeVar("T")
 few_times: Final = st.integers(0, 6).map(float)
 """Times of which many are equal."""
 all_times: Final = few_times | st.floats(0, 4e9)
+WALKS_PER_DIRECT_WALK: Final = 8
+"""One of so many walks enters no state twice."""
 
 
 # Histories ---------------------------------------------------------------------------------------------------------
@@ -37,7 +39,7 @@ def _walk(draw: DrawFn, paths: Paths, start: str | None, goals: frozenset[str | 
     """Draw the states of a walk from `start` to one of `goals`, at most `max_size`.
 
     Half of its steps are paths to a transition anywhere in the table, so that states deep in the table are not rare.
-    The other half are single transitions.
+    The other half are single transitions. A few walks enter no state twice: a walk shrinks to one of these.
     """
     state, walked = start, list[str]()
     while True:
@@ -50,7 +52,21 @@ def _walk(draw: DrawFn, paths: Paths, start: str | None, goals: frozenset[str | 
             break
         walked += step
         state = step[-1]
-    return walked + paths.shortest_path(state, goals)
+    walked += paths.shortest_path(state, goals)
+    return walked if draw(st.integers(0, WALKS_PER_DIRECT_WALK - 1)) else _without_loops(start, walked)
+
+
+def _without_loops(start: str | None, walked: Iterable[str]) -> list[str]:
+    """Return a walk without the parts that lead back to a state of the walk."""
+    direct: list[str] = []
+    for state in walked:
+        if state == start:
+            direct.clear()
+        elif state in direct:
+            del direct[direct.index(state) + 1 :]
+        else:
+            direct.append(state)
+    return direct
 
 
 def legal_histories(
