@@ -159,7 +159,9 @@ def test_histories_shrink_to_short_ones(number):
     """A history that fails is shrunk to a short way to the failure."""
 
     def shrunk(condition):
-        return find(legal_histories(), condition, random=Random(number), settings=settings(database=None))
+        return find(
+            legal_histories(), condition, random=Random(number), settings=settings(database=None, max_examples=1000)
+        )
 
     assert len(shrunk(lambda history: len(history) > 2)) == 3
     assert len(shrunk(lambda history: "locked" in history)) <= 4
