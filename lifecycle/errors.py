@@ -24,6 +24,7 @@ __all__ = [
     "RetryTask",
     "StorageError",
     "StorageFull",
+    "StorageRefused",
     "StorageUnavailable",
     "StorageUnusable",
     "TaskCanceled",
@@ -108,6 +109,13 @@ class StorageUnusable(StorageError, ConfigurationError):
 
 class StorageFull(StorageError):
     """No space is left for a write. Nothing was changed. Make space, then repeat the call."""
+
+
+class StorageRefused(StorageError, ValueError):
+    """Write that the store will never take: a value is too large, or breaks a rule of the store. Nothing was changed.
+
+    To repeat the call does not help: make the value smaller, or store it elsewhere and enqueue its name.
+    """
 
 
 class StorageUnavailable(StorageError):

@@ -49,6 +49,7 @@ class TaskQueue(Decorators):
         retention: float | timedelta | None = 86_400.0,
         clock: Clock | None = None,
         max_interruptions: int = 10,
+        max_bytes: int = 64 * 2**20,
         intermediate_errors: bool = True,
     ) -> None:
         """Create a queue object for the store at a URL; the store is opened, and created if new, at its first use.
@@ -67,6 +68,9 @@ class TaskQueue(Decorators):
             host for a store without a server.
         :param max_interruptions: a task that is interrupted more often is not requeued and rests `interrupted`, since
             the task itself may kill its workers.
+        :param max_bytes: largest size of a task's serialized arguments, and of its serialized result; the default is
+            64 MiB, which each store takes. An enqueue with larger arguments raises `StorageRefused`; a task with a
+            larger result ends in `error`, and is not retried.
         :param intermediate_errors: `Result.get` raises the error of an attempt also if a retry follows.
         """
         if url is None:
@@ -81,6 +85,7 @@ class TaskQueue(Decorators):
             serializer or MsgpackSerializer(),
             lease=positive_duration(lease, "lease"),
             max_interruptions=whole_number(max_interruptions, "max_interruptions"),
+            max_bytes=whole_number(max_bytes, "max_bytes", at_least=1),
             intermediate_errors=intermediate_errors,
         )
         self._engine.after_enqueue = self._run_due_tasks if immediate else None
@@ -92,7 +97,8 @@ class TaskQueue(Decorators):
         """Enqueue a task made by ``function.s(…)``, and return its handle.
 
         Raises `Unserializable` (naming the argument), `ConfigurationError` (naming the field), `DuplicateTask` or
-        `StorageError`. Then nothing was enqueued and no signal is sent.
+        `StorageError`, among them `StorageRefused` if the arguments are too large. Then nothing was enqueued and no
+        signal is sent.
 
         :param connection: enqueue within the open transaction of this connection: see `transaction`.
         """

@@ -160,7 +160,7 @@ class AsyncRunner:
             try:
                 coroutine.check()
                 value = await self._call(coroutine, task, *prepare(engine, task))
-                outcome = completed(engine, task, value)
+                outcome, error = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
                 outcome, error = outcome_of_error(task, failure)
             self._coroutines.pop(task.id, None)

@@ -18,6 +18,7 @@ from lifecycle.errors import (
     RateLimitExceeded,
     RetryTask,
     StorageError,
+    StorageRefused,
     TaskCanceled,
     TaskInterrupted,
     TaskLockedException,
@@ -26,11 +27,12 @@ from lifecycle.errors import (
     Unserializable,
 )
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.new_tasks import check_size
 from lifecycle.execution.registry import Function
 from lifecycle.execution.stored_result import pack_error, pack_value
 from lifecycle.validation import duration, moment
 
-__all__ = ["check_canceled", "completed", "current_task", "end_attempt", "outcome_of_error", "prepare"]
+__all__ = ["check_canceled", "completed", "current_task", "end_attempt", "outcome_of_error", "prepare", "unstorable"]
 
 log = logging.getLogger("lifecycle.worker")
 
@@ -112,13 +114,25 @@ def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], d
     return function, args, kwargs
 
 
-def completed(engine: Engine, task: Task, value: object) -> Outcome:
-    """Return the outcome of a function that has returned `value`. Raises `Unserializable`."""
+def completed(engine: Engine, task: Task, value: object) -> tuple[Outcome, BaseException | None]:
+    """Return the outcome of a function that has returned `value`, and the error if the value cannot be stored.
+
+    Such a task has failed, and is not retried: the function has done its work, and would return the same again.
+    """
     try:
-        body = engine.serializer.dumps(value)
-    except Unserializable as failure:
-        raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
-    return Outcome(COMPLETE, pack_value(task.attempt, body))
+        try:
+            body = engine.serializer.dumps(value)
+        except Unserializable as failure:
+            raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
+        check_size(f"the result of {task.name}", body, engine.max_bytes)
+    except (Unserializable, StorageRefused) as error:
+        return unstorable(task, error), error
+    return Outcome(COMPLETE, pack_value(task.attempt, body)), None
+
+
+def unstorable(task: Task, error: BaseException) -> Outcome:
+    """Return the outcome of an attempt whose result cannot be stored because of `error`: a failure without a retry."""
+    return Outcome(FAIL, pack_error(task, LIFECYCLE.next(task.state, FAIL), error), retry=False)
 
 
 def _release_locks(engine: Engine, task: Task) -> None:

@@ -46,11 +46,13 @@ class Engine:
         *,
         lease: float,
         max_interruptions: int,
+        max_bytes: int,
         intermediate_errors: bool,
     ) -> None:
         """`lease`: seconds; the rest as in `TaskQueue`."""
         self.serializer = serializer
         self.lease, self.max_interruptions, self.intermediate_errors = lease, max_interruptions, intermediate_errors
+        self.max_bytes = max_bytes
         self.signals = Signals()
         self.hooks = Hooks()
         self.functions: dict[str, Function] = {}
@@ -105,7 +107,7 @@ class Engine:
         """Serialize, store and announce tasks, all or none; raises the errors of `TaskQueue.enqueue`."""
         now, requested_at = self.clock.now(), self.monotonic()
         for task in tasks:
-            prepare(task, self.serializer, self.functions)
+            prepare(task, self.serializer, self.functions, self.max_bytes)
         # Held only if there is a handler: nobody else could see a later signal overtake `enqueued`.
         hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
         with self.keeping_leases(hold_until):
@@ -120,7 +122,7 @@ class Engine:
     def prepare(self, tasks: Sequence[Task]) -> None:
         """Check new tasks and serialize their arguments: see `lifecycle.execution.new_tasks`."""
         for task in tasks:
-            prepare(task, self.serializer, self.functions)
+            prepare(task, self.serializer, self.functions, self.max_bytes)
 
     def keeping_leases(self, hold_until: float | None) -> AbstractContextManager[None]:
         """Keep this process's leases alive while it announces tasks that it holds, however long the handlers take.

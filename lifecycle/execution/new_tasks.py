@@ -4,17 +4,27 @@ from collections.abc import Mapping
 
 from lifecycle.core.serializer import Serializer
 from lifecycle.core.task import Task
-from lifecycle.errors import ConfigurationError, Unserializable
+from lifecycle.errors import ConfigurationError, StorageRefused, Unserializable
 from lifecycle.execution.registry import Function
 from lifecycle.validation import checked_priority, duration, utc_seconds, whole_number
 
-__all__ = ["prepare"]
+__all__ = ["check_size", "prepare"]
 
 
-def prepare(task: object, serializer: Serializer, functions: Mapping[str, Function]) -> None:
+def check_size(what: str, data: bytes, max_bytes: int) -> None:
+    """Raise `StorageRefused` if a serialized value is larger than the queue accepts. `what`: names the value."""
+    if len(data) > max_bytes:
+        raise StorageRefused(
+            f"{what}: {len(data):,} bytes when serialized, the queue accepts {max_bytes:,} (max_bytes): store the value"
+            " elsewhere, and pass its name"
+        )
+
+
+def prepare(task: object, serializer: Serializer, functions: Mapping[str, Function], max_bytes: int) -> None:
     """Check the fields that a caller may have set, and serialize the arguments.
 
-    Raises `ConfigurationError` or `Unserializable`, naming the task, the field or argument, and what is right.
+    Raises `ConfigurationError` or `Unserializable`, naming the task, the field or argument, and what is right; and
+    `StorageRefused` if the arguments are larger than `max_bytes`.
     """
     if not isinstance(task, Task):
         raise ConfigurationError(f"{task!r} is no task: enqueue what function.s(…) makes")
@@ -33,6 +43,7 @@ def prepare(task: object, serializer: Serializer, functions: Mapping[str, Functi
     except Unserializable as error:
         path = error.path or _path_of_culprit(task, serializer)
         raise Unserializable(error.reason, _argument(task, path, functions)) from None
+    check_size(f"the arguments of {task.name}", task.payload, max_bytes)
 
 
 def _path_of_culprit(task: Task, serializer: Serializer) -> str:

@@ -89,7 +89,7 @@ class TaskRunner:
                 if self.on_change is not None:
                     self.on_change(task)
                 value = self._call(*prepare(engine, task))
-                outcome = completed(engine, task, value)
+                outcome, error = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
                 self.interrupter.disarm()  # the exception may have come from outside, while it was being disarmed
                 outcome, error = outcome_of_error(task, failure)

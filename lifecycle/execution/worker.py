@@ -12,7 +12,8 @@ from lifecycle.core import policies
 from lifecycle.core.policies import WAITING, Outcome
 from lifecycle.core.table import EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.core.task import Task
-from lifecycle.errors import StorageError
+from lifecycle.errors import StorageError, StorageRefused
+from lifecycle.execution.attempt import unstorable
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.runner import Runner, TaskRunner
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
@@ -229,7 +230,12 @@ class Worker:
         Returns whether a task was released after its announcement: the claim could not see it.
         """
         engine = self.engine
-        exchanged = self._commit([settlement for settlement, _ in done], may_claim)
+        try:
+            exchanged = self._commit(done, may_claim)
+        except StorageRefused as refusal:
+            if not done:
+                raise
+            return self._settle_refused(done, refusal)
         if exchanged is None:
             return False
         requested_at, took, claims = exchanged
@@ -252,14 +258,28 @@ class Worker:
         self._handlers_took = engine.monotonic() - started
         return released
 
+    def _settle_refused(self, done: Sequence[tuple[Settlement, BaseException | None]], refusal: StorageRefused) -> bool:
+        """Settle, one by one, outcomes that the store has refused together. An outcome refused alone is a failure."""
+        if len(done) > 1:
+            released = [self._settle([one], never) for one in done]
+            return any(released)
+        ((settlement, _),) = done
+        task = settlement.task
+        error = StorageRefused(f"the outcome of {task.name} was refused by the store: {refusal}")
+        log.error("%s ends without its result: %s", task, error)
+        return self._settle([self._settlement(task, unstorable(task, error), error)], never)
+
     def _commit(
-        self, settlements: Sequence[Settlement], may_claim: Callable[[], bool]
+        self, done: Sequence[tuple[Settlement, BaseException | None]], may_claim: Callable[[], bool]
     ) -> tuple[float, list[bool], list[Claim]] | None:
         """Exchange with the store, again and again while outcomes cannot be stored and `wait` says so.
 
         Returns the monotonic time before the exchange, which settlements took, and the claims; ``None`` if there is
-        nothing to settle and nothing to claim.
+        nothing to settle and nothing to claim. Raises `StorageRefused` if the store will never take the outcomes.
         """
+        settlements = [settlement for settlement, _ in done]
+        # If the store refuses a refusal, too, no outcome is left to try: wait.
+        refusable = bool(done) and not any(isinstance(error, StorageRefused) for _, error in done)
         while True:
             request = self._claim_request() if may_claim() else None
             if request is not None and not request.limit:  # no slot is free
@@ -270,7 +290,7 @@ class Worker:
             try:
                 return requested_at, *self.engine.storage.exchange(settlements, request)
             except StorageError as failure:
-                if not settlements or not self._wait(failure):
+                if not settlements or (refusable and isinstance(failure, StorageRefused)) or not self._wait(failure):
                     raise
 
     def _begin_next(self) -> None:

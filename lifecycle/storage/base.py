@@ -143,7 +143,9 @@ class Storage(Protocol):
     """A queue in a store.
 
     Each call raises `StorageUnavailable` if the store cannot be reached, `StorageFull` if there is no room for a write,
-    and `StorageError` for any other failure. Unless the error says otherwise, the call has changed nothing.
+    `StorageUnusable` if a person has to correct the store or its URL, `StorageRefused` if the store will never take
+    this write, and `StorageError` for any other failure. Unless the error says otherwise, the call has changed nothing.
+    After all but `StorageRefused`, a worker repeats the call until the store takes it.
     """
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 from lifecycle.storage.postgres.session import ConnectionLost, ServerError, Session
 
 if TYPE_CHECKING:
@@ -21,11 +21,19 @@ _CONFIGURATION_MESSAGE: Final = re.compile(
 )
 _ADVICE: Final[Sequence[tuple[tuple[str, ...], type[StorageError], str]]] = (
     (("53100",), StorageFull, "nothing was changed: make room on the server and try again"),
-    (("53", "55", "57", "40"), StorageUnavailable, "nothing was changed, it can be tried again"),
+    (("08P01", "22", "23", "54"), StorageRefused, "nothing was changed, the server does not take this write"),
+    (
+        ("08", "25", "40", "53", "55", "57", "58"),
+        StorageUnavailable,
+        "nothing was changed, it can be tried again",
+    ),
+    (("28", "3D000"), StorageUnusable, "look at user, password and database in the URL"),
+    (("XX001", "XX002"), StorageUnusable, "the server's files are damaged: restore a backup"),
     (("42501",), StorageUnusable, "grant its user what is missing, or run `lifecycle migrate` as the schema's owner"),
     (("3F000", "42P01", "42703", "42883"), StorageUnusable, "the queue's tables are not as they were made"),
 )
 """Beginnings of SQLSTATEs, the error to raise, and what to do."""
+_TOO_LARGE: Final = "invalid memory alloc request size"
 
 
 class OutcomeUnknown(StorageUnavailable):
@@ -60,6 +68,8 @@ def translated(error: ServerError | ConnectionLost, *, unknown: bool = False) ->
                 " before you repeat it"
             )
         return StorageUnavailable(f"the connection to PostgreSQL was lost ({error}); nothing was changed")
+    if _TOO_LARGE in str(error):  # an "internal error" by its code
+        return StorageRefused(f"PostgreSQL: {error}; nothing was changed, a value is too large")
     for codes, kind, advice in _ADVICE:
         if error.sqlstate.startswith(codes):
             return kind(f"PostgreSQL: {error}; {advice}")

@@ -75,6 +75,8 @@ BEGIN: Final = Statement(b"", b"begin")
 COMMIT: Final = Statement(b"", b"commit")
 ROLLBACK: Final = Statement(b"", b"rollback")
 
+MESSAGE_LIMIT_BYTES: Final = 2**30 - 2**16
+"""Size of the values in one message to the server; the server ends the connection at 1 GB, the frame included."""
 _PIPELINE_SYNC: Final = 10  # PGRES_PIPELINE_SYNC
 _PIPELINE_ABORTED: Final = 11  # PGRES_PIPELINE_ABORTED
 _FATAL_ERROR: Final = 7  # PGRES_FATAL_ERROR
@@ -105,6 +107,9 @@ class Session:
         """
         # Before the first byte is sent: a value that cannot be encoded must leave the connection usable.
         encoded = [(statement, [_encoded(value) for value in parameters]) for statement, parameters in commands]
+        for _, values in encoded:
+            if sum([len(value) for value in values if value is not None]) > MESSAGE_LIMIT_BYTES:
+                raise ServerError("54000", "a call with more than 1 GB of values, each byte written as two")
         pg = self.pg
         results: list[Result] = []
         failure: ServerError | None = None

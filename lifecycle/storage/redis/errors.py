@@ -1,9 +1,9 @@
 """Errors of a Redis server as errors of the library, with advice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, NamedConnection
 
 __all__ = ["TRANSIENT_CODES", "OutcomeUnknown", "translated"]
@@ -14,18 +14,30 @@ TRANSIENT_CODES: Final = frozenset(
 """Error codes of a server that will accept the same command soon."""
 
 _ADVICE: Final[Sequence[tuple[frozenset[str], type[StorageError], str]]] = (
-    (frozenset({"OOM"}), StorageFull, "nothing was changed: give the server more memory and try again"),
+    (
+        frozenset({"OOM"}),
+        StorageFull,
+        "Redis is full (maxmemory), nothing was changed: give the server more memory, or delete data, and try again",
+    ),
     (frozenset({"MISCONF"}), StorageFull, "nothing was changed: the server cannot write to its disk"),
     (TRANSIENT_CODES, StorageUnavailable, "nothing was changed, it can be tried again"),
-    (frozenset({"NOAUTH", "WRONGPASS"}), StorageUnusable, "look at user and password in the URL"),
+    (frozenset({"NOAUTH", "WRONGPASS", "DENIED"}), StorageUnusable, "look at user and password in the URL"),
     (
         frozenset({"NOPERM"}),
         StorageUnusable,
         "let its user run scripts, publish and subscribe, and use the queue's keys",
     ),
-    (frozenset({"WRONGTYPE", "ILLEGAL"}), StorageError, "nothing was changed"),
+    (frozenset({"WRONGTYPE", "CROSSSLOT"}), StorageUnusable, "another program uses the queue's keys, or damages them"),
+    (frozenset({"ILLEGAL"}), StorageRefused, "nothing was changed"),
     (frozenset({"LATE"}), StorageUnavailable, "the call was given up, and nothing was changed by it"),
 )
+
+
+_MESSAGES: Final[Mapping[str, type[StorageError]]] = {
+    "max number of clients": StorageUnavailable,
+    "Protocol error": StorageRefused,
+}
+"""Beginnings of messages of errors without a code of their own, and the error to raise."""
 
 
 class OutcomeUnknown(StorageUnavailable):
@@ -44,4 +56,7 @@ def translated(error: CommandRefused | ConnectionLost) -> StorageError:
     for codes, kind, advice in _ADVICE:
         if error.code in codes:
             return kind(f"Redis: {error.code} {error}; {advice}")
+    for beginning, kind in _MESSAGES.items():
+        if str(error).startswith(beginning):
+            return kind(f"Redis: {error}; nothing was changed")
     return StorageError(f"Redis: {error.code} {error}")

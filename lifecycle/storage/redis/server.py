@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from lifecycle.clock import monotonic, pause
-from lifecycle.errors import StorageError, StorageUnusable
+from lifecycle.errors import StorageError, StorageRefused, StorageUnusable
 from lifecycle.storage.base import Channel
 from lifecycle.storage.notifications import Notifier
 from lifecycle.storage.redis.connection import CommandRefused, ConnectionLost, NamedConnection, RedisConnection
@@ -31,6 +31,8 @@ LONGEST_RETRY_SECONDS: Final = 0.5
 """Pauses between attempts of a call that the server cannot serve now: the first is doubled up to the longest."""
 CONNECTION_NAME_SECONDS: Final = 3600.0
 """Age at which a connection gets a new name for its kept answers."""
+COMMAND_LIMIT_BYTES: Final = 512 * 2**20
+"""Size of a word of a command that a server accepts, unless its setting `proto-max-bulk-len` can be read."""
 _CHANNEL_BITS: Final = {1: Channel.WORK, 2: Channel.OUTCOME}
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -48,6 +50,7 @@ class RedisServer:
         self._closed = self._policy_warned = self._connected_once = False
         self._configured_address = self._address = settings.parameters["host"], settings.parameters["port"]
         """The address in the URL, and the address of the queue: in a cluster another node may hold the queue."""
+        self._command_limit_bytes = COMMAND_LIMIT_BYTES
         self._connections: weakref.WeakSet[RedisConnection] = weakref.WeakSet()
         self.notifier = Notifier(
             lambda: RedisSubscription(self.connected(), self.prefix, self._subscriptions, translated)
@@ -112,6 +115,8 @@ class RedisServer:
             self._subscriptions.single_server = False
             self._subscriptions.replace(())
         try:
+            answer = connection.call("CONFIG", "GET", "proto-max-bulk-len")
+            self._command_limit_bytes = int(answer[1]) if len(answer) > 1 else COMMAND_LIMIT_BYTES
             answer = connection.call("CONFIG", "GET", "maxmemory-policy")
         except CommandRefused as error:
             if error.code in TRANSIENT_CODES:
@@ -259,6 +264,11 @@ class RedisServer:
             if self._closed:
                 raise StorageError("the queue was closed")
             self._connect(connection)
+        if len(command) > self._command_limit_bytes:  # the server would end the connection, and not say why
+            raise StorageRefused(
+                f"Redis: a call of {len(command):,} bytes, the server takes {self._command_limit_bytes:,}"
+                " (proto-max-bulk-len); nothing was changed"
+            )
         try:
             connection.send(command)
             return connection.receive()

@@ -17,9 +17,10 @@ from typing import Final, cast
 from urllib.parse import quote
 
 from lifecycle.clock import monotonic, pause
-from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.errors import ConfigurationError, StorageError, StorageUnusable
 from lifecycle.storage.base import Channel
 from lifecycle.storage.sqlite import schema
+from lifecycle.storage.sqlite.errors import translated
 from lifecycle.storage.sqlite.watcher import ChangeWatcher
 
 __all__ = ["SYNCHRONOUS", "Database", "Transaction"]
@@ -95,7 +96,7 @@ class Database:
                 check_same_thread=False, cached_statements=64, uri=self.read_only,
             )  # fmt: skip
         except sqlite3.Error as error:
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
         with self._or_closed(db):
             db.execute(f"pragma synchronous = {self._synchronous}")
         return db
@@ -108,7 +109,7 @@ class Database:
         except BaseException as error:
             db.close()
             if isinstance(error, sqlite3.Error):
-                raise _translated(error, self.path) from error
+                raise translated(error, self.path) from error
             raise
 
     def _connect_watcher(self) -> sqlite3.Connection:
@@ -214,7 +215,7 @@ class Database:
                 try:
                     return self._reader.execute(sql, parameters).fetchall()
                 except sqlite3.Error as error:
-                    raise _translated(error, self.path) from error
+                    raise translated(error, self.path) from error
 
     def close(self) -> None:
         """Close the connections and end all waits; later calls raise `StorageError`."""
@@ -256,7 +257,7 @@ class Transaction:
                 self._db.execute("rollback")
             database.mutex.release()
             if isinstance(error, sqlite3.Error):
-                raise _translated(error, database.path) from error
+                raise translated(error, database.path) from error
             raise
         database.work_changed = database.outcome_changed = False
         return self._db
@@ -275,8 +276,8 @@ class Transaction:
             if failure is not None:
                 if db.in_transaction:  # SQLite may have rolled back on its own, for example with a full disk
                     db.execute("rollback")
-                if isinstance(failure, sqlite3.Error):
-                    raise _translated(failure, database.path) from failure
+                if isinstance(failure, sqlite3.Error | OverflowError):
+                    raise translated(failure, database.path) from failure
                 if error is None:
                     raise failure
                 return
@@ -287,26 +288,6 @@ class Transaction:
             database.watcher.notify(Channel.WORK)
         if outcome_changed:
             database.watcher.notify(Channel.OUTCOME)
-
-
-_UNUSABLE: Final = (
-    sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-)  # fmt: skip
-
-
-def _translated(error: sqlite3.Error, path: str) -> StorageError:
-    """Return a `StorageError` for an error of SQLite: the file, the reason and the remedy."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its details
-    if code == sqlite3.SQLITE_FULL:
-        return StorageFull(
-            f"{path}: no space left on the disk ({error}); nothing was changed: free space, then try again"
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageUnavailable(f"{path} is locked by another program; nothing was changed: try again")
-    if code in _UNUSABLE:
-        return StorageUnusable(f"{path} cannot be used as a queue: {error}")
-    return StorageError(f"{path}: {error}")
 
 
 _suspended: list[Database] = []

@@ -14,8 +14,9 @@ from lifecycle import LIFECYCLE, Kind
 from lifecycle.core.policies import Revocation
 from lifecycle.core.table import FAIL
 from lifecycle.core.task import Task
-from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 from lifecycle.storage.base import Actor, ClaimRequest, Lock, RevocationTarget
+from lifecycle.storage.postgres import session
 from lifecycle.storage.postgres.server import TRANSACTION_ATTEMPT_LIMIT
 from lifecycle.testing.storage_spec.spec import StorageSpec
 from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
@@ -210,6 +211,22 @@ def test_failed_write_changes_nothing_and_can_be_repeated(storage, db, schema, c
     assert storage.exchange(done, None) == ([True], [])
     storage.enqueue([new], 2.0, PRODUCER)
     assert storage.counts() == {"queued": 3, "complete": 1}
+
+
+def test_call_that_the_server_does_not_take_is_refused(storage, monkeypatch):
+    """A call with more bytes than the server takes in one message is refused, unsent; the connection goes on."""
+    monkeypatch.setattr(session, "MESSAGE_LIMIT_BYTES", 200_000)
+    large = b"x" * 100_000  # each byte is written as two
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    [running] = start(storage)
+    for write in (
+        lambda: storage.enqueue([Task("b", "add"), Task("c", "add", large)], 2.0, PRODUCER),
+        lambda: storage.exchange([settlement(running, result=large)], ClaimRequest("w", 7.0, 10.0)),
+    ):
+        with pytest.raises(StorageRefused, match="more than 1 GB of values"):
+            write()
+    assert storage.counts() == {"executing": 1}
+    assert storage.exchange([settlement(running, result=large[1000:])], None)[0] == [True]
 
 
 def test_failed_claim_takes_back_its_settlements(storage, db):

@@ -12,7 +12,7 @@ from support.stores import PRODUCER, settlement, start
 from lifecycle.clock import SystemClock
 from lifecycle.core.policies import Revocation
 from lifecycle.core.task import Task
-from lifecycle.errors import StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.errors import StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import Channel, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.redis.connection import RedisConnection
@@ -123,6 +123,27 @@ def test_failed_connection_is_explained_without_the_password(private, caplog):
                 with pytest.raises(kind, match=words) as caught:
                     use()
                 assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + caplog.text + repr(storage)
+
+
+def test_call_that_the_server_does_not_take_is_refused(theirs, private):
+    """A call that is longer than the server's `proto-max-bulk-len` is refused at once, and later calls go on."""
+    with connected(private.url) as db:
+        before = db.config_get("proto-max-bulk-len")["proto-max-bulk-len"]
+        db.config_set("proto-max-bulk-len", 2**20)
+        large = b"x" * 2**20
+        try:
+            theirs.enqueue([Task("a", "add")], 1.0, PRODUCER)
+            [running] = start(theirs)
+            for write in (
+                lambda: theirs.enqueue([Task("b", "add"), Task("c", "add", large)], 2.0, PRODUCER),
+                lambda: theirs.exchange([settlement(running, result=large)], ClaimRequest("w", 7.0, 10.0)),
+            ):
+                with pytest.raises(StorageRefused, match=r"the server takes 1,048,576 \(proto-max-bulk-len\)"):
+                    write()
+            assert theirs.counts() == {"executing": 1}
+            assert theirs.exchange([settlement(running, result=large[50_000:])], None)[0] == [True]
+        finally:
+            db.config_set("proto-max-bulk-len", before)
 
 
 def test_full_server_refuses_new_tasks_and_stores_outcomes(theirs, told_to):

@@ -18,7 +18,7 @@ from support.stores import PRODUCER, opening, rows, settlement, start
 from lifecycle.core.policies import Revocation
 from lifecycle.core.table import FAIL, LIFECYCLE, Kind
 from lifecycle.core.task import Task
-from lifecycle.errors import StorageError, StorageFull, StorageUnavailable, StorageUnusable
+from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 from lifecycle.storage import SQLiteStorage
 from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.sqlite import schema
@@ -281,6 +281,23 @@ def unprivileged():
 
 
 # Failures ------------------------------------------------------------------------------------------------------
+
+
+def test_value_that_is_too_large_is_refused_and_nothing_is_changed(storage, path):
+    """A value that is larger than SQLite takes is refused, in any write, and nothing is changed; smaller ones go on."""
+    storage.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
+    a, b = start(storage, limit=2)
+    before, large = rows(path), b"x" * 100_000
+    storage._database.writer().setlimit(sqlite3.SQLITE_LIMIT_LENGTH, len(large) - 1)
+    for write in (
+        lambda: storage.enqueue([Task("c", "add"), Task("d", "add", large)], 7.0, PRODUCER),
+        lambda: storage.exchange([settlement(a, result=b"1"), settlement(b, result=large)], None),
+        lambda: storage.exchange([settlement(b, result=large)], ClaimRequest("w", 7.0, 9.0)),
+    ):
+        with pytest.raises(StorageRefused, match=r"q\.db does not take this write: .*too big; nothing was changed"):
+            write()
+        assert rows(path) == before
+    assert storage.exchange([settlement(b, result=large[1000:])], None)[0] == [True]
 
 
 def test_full_disk_changes_nothing_and_the_write_can_be_repeated(storage, path):
