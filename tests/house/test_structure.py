@@ -20,7 +20,7 @@ lifecycle.diagrams:              graph palette drawing.layout / dot mermaid draw
 lifecycle:                       diagrams
 lifecycle.execution:             heartbeat interruption signals stored_result registry
 lifecycle.storage:               base / claims notifications / memory
-lifecycle.storage.sqlite:        schema statements watcher / database / storage
+lifecycle.storage.sqlite:        errors schema statements watcher / database / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / insertion server / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
