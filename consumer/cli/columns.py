@@ -20,8 +20,6 @@ PAGE_LIMIT: Final = 500
 """Rows that are read and printed at a time."""
 GAP: Final = 2
 """Spaces between two columns."""
-LEAST_WIDTH: Final = 12
-"""Width to which a column of texts may be cut."""
 EMPTY: Final = "-"
 """An empty cell in a pipe, so that every line has the same number of columns."""
 HEAD_STYLE: Final = "bold"
@@ -40,8 +38,10 @@ class Column(Generic[Row]):
     """On a narrow terminal, columns of a small importance are left out first."""
     style: Callable[[Row], str] = lambda _: ""
     """Return the colour of a row's cell, as `rich` names colours."""
-    cut: str = ""
-    """``"right"`` or ``"left"``: the end of a text that may be left out on a narrow terminal; ``""``: none."""
+    least_width: int | None = None
+    """Width to which the column may be cut on a narrow terminal; ``None``: it is not cut."""
+    cut: str = "right"
+    """``"right"`` or ``"left"``: the end of a text that is left out."""
 
 
 def print_columns(columns: Sequence[Column[Row]], pages: Iterable[Sequence[Row]]) -> None:
@@ -104,7 +104,7 @@ def _fit(
     natural = [
         max([len(column.head), *(cell_len(row[number]) for row in cells)]) for number, column in enumerate(columns)
     ]
-    least = [min(size, LEAST_WIDTH) if column.cut else size for size, column in zip(natural, columns, strict=True)]
+    least = [min(size, column.least_width or size) for size, column in zip(natural, columns, strict=True)]
     by_importance = sorted(range(len(columns)), key=lambda number: -columns[number].importance)
     chosen: dict[int, int] = {}
     free = width + GAP
@@ -113,11 +113,10 @@ def _fit(
         if (has_text or not complete) and (least[number] + GAP <= free or not chosen):
             chosen[number] = least[number]
             free -= least[number] + GAP
-    for number in by_importance:
-        if number in chosen and free > 0:
-            more = min(free, natural[number] - chosen[number])
-            chosen[number] += more
-            free -= more
+    while free > 0 and (cut := [number for number in chosen if chosen[number] < natural[number]]):
+        for number in cut[:free]:  # shared equally
+            chosen[number] += 1
+        free -= len(cut)
     return dict(sorted(chosen.items()))
 
 
@@ -125,7 +124,7 @@ def _line(cells: Sequence[tuple[str, str]], columns: Sequence[Column[Row]], widt
     line = Text(end="")
     last = max(widths)
     for (text, style), (number, width) in zip(cells, widths.items(), strict=True):
-        cut = _cut(text, width, columns[number].cut or "right")
+        cut = _cut(text, width, columns[number].cut)
         line.append(cut if number == last else _padded(cut, width), style)
         if number != last:
             line.append(" " * GAP)

@@ -1,17 +1,19 @@
 """``lifecycle diagram``: pictures of tables, of recorded scenarios, and of the path of one task."""
 
-import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import click
 
 from lifecycle.consumer.cli.options import Argument, command, find_queue, name_option
+from lifecycle.consumer.cli.output import write
+from lifecycle.consumer.cli.task_ids import find_id
 from lifecycle.consumer.demo.gallery import FORMATS, PICTURES, Picture, draw
 from lifecycle.consumer.loading import load_table
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.diagrams import graph, route
-from lifecycle.errors import UnknownTask
+from lifecycle.errors import ConfigurationError, UnknownTask
 
 __all__ = ["diagram"]
 
@@ -33,30 +35,49 @@ other states are dim. With --table: a table of your own.
 )
 @click.argument("target", cls=Argument, metavar="[MODULE:QUEUE]", required=False, about="With an ID: the task's queue.")
 @click.option(
-    "-f", "--format", metavar="FORMAT", default=FORMATS[0], show_default=True, help=f"{' or '.join(FORMATS)}."
+    "-f",
+    "--format",
+    metavar="FORMAT",
+    help=f"{' or '.join(FORMATS)}; default: the ending of the file's name, else {FORMATS[0]}.",
 )
 @click.option("--table", metavar="MODULE:TABLE", help="Draw a Lifecycle of your own.")
 @click.option("--url", metavar="URL", help="With an ID: the store; default: $LIFECYCLE_URL.")
 @name_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the picture into a file.")
 @click.option("--list", "names_only", is_flag=True, help="Print the names of the pictures instead.")
 def diagram(
     subject: str,
     target: str | None,
-    format: str,  # noqa: A002 -- the option's name
+    format: str | None,  # noqa: A002 -- the option's name
     table: str | None,
     url: str | None,
     name: str,
+    output: Path | None,
     names_only: bool,
 ) -> None:
-    """Print a picture, or the names of all."""
+    """Print a picture, write it into a file, or print the names of all."""
     if names_only:
-        sys.stdout.write("".join(f"{picture}\n" for picture in PICTURES))
-    elif table is None:
-        sys.stdout.write(draw(_picture(subject, target, url, name), format))
-    elif subject == DEFAULT:
-        sys.stdout.write(draw(graph(load_table(table), table), format))
-    else:
+        write("".join(f"{picture}\n" for picture in PICTURES))
+        return
+    if table is not None and subject != DEFAULT:
         raise click.UsageError(f"give --table or {subject}, not both")
+    picture = _picture(subject, target, url, name) if table is None else graph(load_table(table), table)
+    text = draw(picture, format or _format_of(output))
+    if output is None:
+        write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _format_of(path: Path | None) -> str:
+    """Return the format that the ending of a file's name says."""
+    if path is None:
+        return FORMATS[0]
+    ending = path.suffix.removeprefix(".")
+    return next((name for name in FORMATS if ending and name.startswith(ending)), ending or FORMATS[0])
 
 
 def _picture(subject: str, target: str | None, url: str | None, name: str) -> Picture:
@@ -64,8 +85,9 @@ def _picture(subject: str, target: str | None, url: str | None, name: str) -> Pi
     if subject in PICTURES:
         return PICTURES[subject]()
     try:
-        with closing(find_queue(target, url, name)) as queue:
-            task, records = queue.get(subject), queue.history(subject)
+        with closing(find_queue(target, url, name, to_read=True)) as queue:
+            task_id = find_id(queue, subject)
+            task, records = queue.get(task_id), queue.history(task_id)
     except UnknownTask as error:
         raise UnknownTask(f"{subject!r} is no picture (lifecycle diagram --list), and there is {error}") from None
     except click.UsageError as error:

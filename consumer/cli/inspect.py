@@ -16,6 +16,7 @@ from lifecycle.consumer.cli.task_fields import (
     task_fields,
     traceback_text,
 )
+from lifecycle.consumer.cli.task_ids import find_id
 from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import TaskException
@@ -31,7 +32,7 @@ HISTORY: Final[list[Column[Step]]] = [
     Column("at", lambda step: local_time(step[0].at), 8),
     Column("after", lambda step: "" if step[1] is None else short_duration(step[1]), 7),
     Column("attempt", lambda step: str(step[0].attempt), 6),
-    Column("by", lambda step: step[0].worker, 5, cut="left"),
+    Column("by", lambda step: step[0].worker, 5, least_width=12, cut="left"),
 ]
 COUNTS: Final[list[Column[tuple[str, int]]]] = [
     Column("state", lambda line: line[0], 9, style=lambda line: state_colour(line[0]) if line[1] else ""),
@@ -45,6 +46,7 @@ COUNTS: Final[list[Column[tuple[str, int]]]] = [
 @json_option
 def show(queue: TaskQueue, task_id: str, as_json: bool) -> None:
     """Print a task's call, outcome, fields and history."""
+    task_id = find_id(queue, task_id)
     task, records = queue.get(task_id), queue.history(task_id)
     error = queue.errors([task.id]).get(task.id)
     if as_json:
@@ -73,8 +75,9 @@ def _fields(
     left = f"{task.retries} {'retry' if task.retries == 1 else 'retries'} left"
     interrupted = f", {task.interruptions} interrupted" * bool(task.interruptions)
     yield "attempts", f"{task.attempt}{interrupted}, {left}", ""
-    if records:
-        yield "enqueued", local_time(records[0].at), ""
+    if task.enqueued_at is not None:
+        age = short_duration(queue.engine.clock.now() - task.enqueued_at)
+        yield "enqueued", f"{local_time(task.enqueued_at)} ({age} ago)", ""
     if (seconds := attempt_seconds(records)) is not None:
         yield "took", f"{short_duration(seconds)} (attempt {task.attempt})", ""
     if state.kind in (Kind.WAITING, Kind.RUNNING):
@@ -103,7 +106,7 @@ def attempt_seconds(records: list[Record]) -> float | None:
 @json_option
 def history(queue: TaskQueue, task_id: str, as_json: bool) -> None:
     """Print a task's history, a line for each state."""
-    records = queue.history(task_id)
+    records = queue.history(find_id(queue, task_id))
     if as_json:
         print_json([record_fields(record) for record in records])
     else:

@@ -1,61 +1,78 @@
 """``lifecycle list``: tasks, a line each, printed page by page as the store returns them."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
 import click
 
-from lifecycle.clock import SystemClock
-from lifecycle.consumer.cli.columns import PAGE_LIMIT, Column, print_columns
+from lifecycle.consumer.cli.columns import Column, print_columns
 from lifecycle.consumer.cli.options import command, json_option, with_queue_to_read
 from lifecycle.consumer.cli.output import print_json, short_duration, state_colour
+from lifecycle.consumer.cli.selection import Found, Selection, filter_options
 from lifecycle.consumer.cli.task_fields import task_fields
-from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
+from lifecycle.consumer.cli.task_ids import ShortIds
+from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Task
 from lifecycle.errors import TaskException
 from lifecycle.queue import TaskQueue
 
-__all__ = ["list_tasks"]
+__all__ = ["list_tasks", "print_tasks"]
+
+DETAILS: Final = """
+On a terminal ids are short. Every command takes them so: any beginning or end of an id that only one task has.
+"""
 
 
 @attrs.frozen
 class _Line:
     """A task as it is listed."""
 
-    task: Task
     id_text: str
+    task: Task
     error: TaskException | None
     now: float
     """UTC seconds."""
 
     @property
+    def waits(self) -> bool:
+        """True if the task waits for a worker."""
+        return LIFECYCLE.state(str(self.task.state)).kind is Kind.WAITING
+
+    @property
     def attempt_text(self) -> str:
         """The number of the last attempt, and of those that the task can have; empty if it has ended without any."""
-        waits = LIFECYCLE.state(str(self.task.state)).kind is Kind.WAITING
-        all_count = self.task.attempt + self.task.retries + waits
-        return f"{self.task.attempt}/{all_count}" if self.task.attempt or waits else ""
+        all_count = self.task.attempt + self.task.retries + self.waits
+        return f"{self.task.attempt}/{all_count}" if self.task.attempt or self.waits else ""
+
+    @property
+    def age_text(self) -> str:
+        """The time since the task was enqueued."""
+        at = self.task.enqueued_at
+        return "" if at is None else short_duration(max(0.0, self.now - at))
 
     @property
     def due_text(self) -> str:
         """The time from now until the task is due; empty if it is due, or no longer waits."""
-        eta, waits = self.task.eta, LIFECYCLE.state(str(self.task.state)).kind is Kind.WAITING
-        return short_duration(eta - self.now) if waits and eta is not None and eta > self.now else ""
+        eta = self.task.eta
+        return short_duration(eta - self.now) if self.waits and eta is not None and eta > self.now else ""
 
 
 COLUMNS: Final[list[Column[_Line]]] = [
     Column("id", lambda line: line.id_text, 10),
-    Column("task", lambda line: line.task.name, 8, cut="left"),
+    Column("task", lambda line: line.task.name, 8, least_width=18, cut="left"),
     Column("state", lambda line: str(line.task.state), 9, style=lambda line: state_colour(str(line.task.state))),
     Column("attempt", lambda line: line.attempt_text, 4),
+    Column("age", lambda line: line.age_text, 6),
     Column("due", lambda line: line.due_text, 5),
-    Column("error", lambda line: "" if line.error is None else str(line.error), 7, cut="right"),
+    Column("error", lambda line: "" if line.error is None else str(line.error), 7, least_width=14),
 ]
 
 
-@command("list")
+@command("list", DETAILS)
 @with_queue_to_read
-@click.option("-s", "--state", "states", metavar="STATE", multiple=True, help="Only tasks in this state; repeatable.")
+@filter_options
 @click.option(
     "-n",
     "--limit",
@@ -65,24 +82,26 @@ COLUMNS: Final[list[Column[_Line]]] = [
     show_default=True,
     help="At most so many tasks.",
 )
+@click.option("--full-ids", is_flag=True, help="Print whole ids, on a terminal too.")
 @json_option
-def list_tasks(queue: TaskQueue, states: tuple[str, ...], limit: int, as_json: bool) -> None:
+def list_tasks(queue: TaskQueue, selection: Selection, limit: int, full_ids: bool, as_json: bool) -> None:
     """Print the newest tasks, a line each."""
-    pages = _pages(queue, states, limit)
+    pages = selection.pages(queue, limit)
     if as_json:
-        print_json([task_fields(line.task, line.error) for page in pages for line in page])
+        print_json([task_fields(found.task, found.error) for page in pages for found in page])
     else:
-        print_columns(COLUMNS, pages)
+        print_tasks(queue, pages, full_ids=full_ids)
 
 
-def _pages(queue: TaskQueue, states: tuple[str, ...], limit: int) -> Iterator[list[_Line]]:
-    """Yield the newest tasks, `limit` in all, page by page."""
-    last: Task | None = None
-    while limit > 0:
-        tasks = queue.tasks(states or None, min(limit, PAGE_LIMIT), last)
-        if not tasks:
-            return
-        failed = [task.id for task in tasks if task.attempt and task.state != COMPLETED]
-        errors, now = queue.errors(failed), SystemClock.now()
-        yield [_Line(task, task.id, errors.get(task.id), now) for task in tasks]
-        limit, last = limit - len(tasks), tasks[-1]
+def print_tasks(queue: TaskQueue, pages: Iterable[Sequence[Found]], *, full_ids: bool = False) -> None:
+    """Print tasks, a line each."""
+    print_columns(COLUMNS, _lines(queue, pages, full_ids=full_ids or not sys.stdout.isatty()))
+
+
+def _lines(queue: TaskQueue, pages: Iterable[Sequence[Found]], *, full_ids: bool) -> Iterator[list[_Line]]:
+    short_ids = None if full_ids else ShortIds(sum(queue.counts().values()))
+    for page in pages:
+        ids = [found.task.id for found in page]
+        texts = dict(zip(ids, ids, strict=True)) if short_ids is None else short_ids.of(ids)
+        now = queue.engine.clock.now()
+        yield [_Line(texts[found.task.id], found.task, found.error, now) for found in page]

@@ -25,6 +25,7 @@ __all__ = [
     "SUMMARIES",
     "TEXT",
     "Argument",
+    "Command",
     "FoundWrong",
     "command",
     "find_queue",

@@ -22,7 +22,7 @@ def task_fields(task: Task, error: TaskException | None) -> dict[str, object]:
         "id": task.id, "name": task.name, "state": task.state, "attempt": task.attempt, "retries": task.retries,
         "priority": task.priority, "eta": task.eta, "expires": task.expires, "worker": task.worker,
         "interruptions": task.interruptions, "canceling": task.canceling,
-        "error": None if error is None else str(error),
+        "enqueued_at": task.enqueued_at, "error": None if error is None else str(error),
     }  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def test_cancel_revokes_a_waiting_task_and_refuses_a_resting_one(command_line, q
     result = queue.in_state["scheduled"]
     code, out, err = command_line("cancel", result.id, *where)
     assert (code, err) == (0, "")
-    assert f"cancellation of task {result.id} is requested" in out
+    assert f"task {result.id} is to be canceled" in out
     queue.run_next()
     assert states(result) == "queued scheduled revoked"
     code, out, err = command_line("cancel", result.id, *where)

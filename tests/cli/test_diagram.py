@@ -87,6 +87,16 @@ def test_task_id_draws_the_path_of_the_task(cli, task, form):
     assert sorted(re.findall(r"\b(\d): \+\d+\.\d\d s", out)) == ["1", "2", "3", "4", "5", "6", "7"]
 
 
+@pytest.mark.parametrize("form", ["mermaid", "dot", "svg"])
+def test_output_option_writes_a_file_in_the_format_of_its_name(cli, task, tmp_path, form):
+    """With `-o` the picture is written into a file, in the format that the ending of its name says, or in another."""
+    task_id, url = task
+    assert cli(task_id, "--url", url, "-o", f"task.{form}") == (0, "", "")
+    assert (tmp_path / f"task.{form}").read_text() == cli(task_id, "--url", url, "-f", form)[1]
+    assert cli(task_id, "--url", url, "-o", "task", "-f", form) == (0, "", "")
+    assert (tmp_path / "task").read_text() == (tmp_path / f"task.{form}").read_text()
+
+
 def test_table_option_draws_a_table_of_the_user(cli, tmp_path):
     """With `--table` it draws a table of the user's own."""
     (tmp_path / "letters.py").write_text(TABLE)
@@ -105,6 +115,8 @@ def test_table_option_draws_a_table_of_the_user(cli, tmp_path):
             "'nope' is no picture (lifecycle diagram --list), and there is no task",
         ),
         (("nope", "nothing:queue"), "there is no module 'nothing'"),
+        (("-o", "task.png"), "no format 'png': there are mermaid, dot, svg"),
+        (("-o", "not/there.svg"), "not/there.svg cannot be written: No such file"),
         (("-f", "png"), "no format 'png': there are mermaid, dot, svg"),
         (("storage", "-f", "dot"), "dot cannot show a sequence"),
         (("--table", "nothing"), "there is no module 'nothing'"),

@@ -39,8 +39,8 @@ lifecycle.consumer.workers:      base shared_status / loop / process_main thread
 lifecycle.consumer:              consumer
 lifecycle.consumer:              loading
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
-lifecycle.consumer.cli:          options output streams / columns reload task_fields
-lifecycle.consumer.cli:          act call check completion demo diagram inspect listing migrate run verify / main
+lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
+lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate run verify / main
 lifecycle:                       __main__
 """
 """Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
