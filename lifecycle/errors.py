@@ -33,6 +33,7 @@ __all__ = [
     "TaskLockedException",
     "TaskTimeout",
     "Undecodable",
+    "UnknownOption",
     "UnknownSignal",
     "UnknownTask",
     "Unserializable",
@@ -60,6 +61,10 @@ class FaultyTable(ConfigurationError):
 
     def __reduce__(self) -> tuple[type["FaultyTable"], tuple[tuple[str, ...]]]:
         return type(self), (self.faults,)
+
+
+class UnknownOption(ConfigurationError, TypeError):
+    """Option that does not exist; the message names the option that was probably meant."""
 
 
 class UnknownSignal(ConfigurationError):

@@ -2,11 +2,9 @@
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
 
 import attrs
 
@@ -14,8 +12,17 @@ from lifecycle.core.policies import Revocation
 from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
 from lifecycle.escaping import printable
+from lifecycle.execution.callables import (
+    TaskCallable,
+    check_callable,
+    import_name,
+    is_async,
+    origin_of,
+    own_signature,
+)
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.registry import Function
+from lifecycle.execution.registry import Function, register
+from lifecycle.hints import METHOD_HINTS, known_option, refuses_unknown_options
 from lifecycle.result import Result
 from lifecycle.storage.base import RevocationTarget
 from lifecycle.validation import due_at, duration, moment, number
@@ -41,16 +48,22 @@ class Options:
     """Seconds for one attempt."""
 
 
-class TaskFunction(Generic[P, R]):
+class TaskFunction(TaskCallable, Generic[P, R]):
     """A function of a queue: a call enqueues a task and returns its handle. Made by `TaskQueue.task`."""
 
     def __init__(
         self, engine: Engine, function: Callable[P, object], name: str, options: Options, *, context: bool
     ) -> None:
-        """Register the function in its queue. Raises `ConfigurationError` if another function has the name."""
+        """Register the function in its queue.
+
+        Raises `ConfigurationError` for a function that no worker could call, and if another function has the name.
+        """
+        check_callable(function, "task", may_be_async=True)
+        _refuse_method(function)
+        origin = origin_of(function)
+        signature = own_signature(function)
         functools.update_wrapper(self, function)
         self._engine, self.name, self.options, self._function = engine, name, options, function
-        signature = _signature(function)
         task_position = _task_position(signature, name) if context else None
         # The parameters for callers, who leave out the task.
         parameters = [p for p in signature.parameters.values() if not (context and p.name == "task")]
@@ -60,15 +73,9 @@ class TaskFunction(Generic[P, R]):
         # The numbers of arguments that fit if all are positional. Most calls are so, and need no look at the signature.
         positional_only = all(p in positional for p in required)
         self._fitting_counts = range(len(required), len(positional) + 1) if positional_only else range(0)
-        registered = engine.functions.get(name)
-        if registered is not None and _origin(registered.call) != _origin(function):
-            raise ConfigurationError(
-                f"name={name!r}: used by two functions, {'.'.join(_origin(registered.call))} and "
-                f"{'.'.join(_origin(function))}; give one of them another name with task(name=…)"
-            )
         names = tuple(p.name for p in positional)
-        is_async = inspect.iscoroutinefunction(function)
-        engine.functions[name] = Function(name, function, context, is_async, names, task_position)
+        new = Function(name, function, context, is_async(function), names, task_position, origin)
+        register(engine.functions, new)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Enqueue a call of the function, due at once, and return its handle.
@@ -84,6 +91,7 @@ class TaskFunction(Generic[P, R]):
         """
         return self._make(args, kwargs)
 
+    @refuses_unknown_options
     def schedule(  # noqa: C901 -- one line for each option
         self,
         args: Iterable[object] | datetime | timedelta | float | None = None,
@@ -174,6 +182,10 @@ class TaskFunction(Generic[P, R]):
     def _target(self) -> RevocationTarget:
         return RevocationTarget(function=True, key=self.name)
 
+    @property
+    def _short_name(self) -> str:
+        return getattr(self._function, "__name__", self.name)
+
     def _enqueue(self, task: Task) -> Result[R]:
         self._engine.enqueue((task,))
         return Result(self._engine, task.id)
@@ -198,7 +210,23 @@ class TaskFunction(Generic[P, R]):
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}(): {error}") from None
+            raise TypeError(f"{self.name}(): {error}{self._hint(kwargs)}") from None
+
+    def _hint(self, kwargs: dict[str, object]) -> str:
+        """Return a hint for an option of `schedule` among the arguments of a plain call."""
+        options = list(inspect.signature(self.schedule).parameters)[2:]
+        for name in kwargs:
+            if name not in self._signature.parameters and (option := known_option(name, options)) is not None:
+                return f"; for options of one call write {self._short_name}.schedule(args, kwargs, {option}=…)"
+        return ""
+
+    if not TYPE_CHECKING:  # a type checker would take every attribute for one that exists
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raise `AttributeError`; for the name of another task queue's method with a hint."""
+            hint = METHOD_HINTS.get(name)
+            more = "" if hint is None else f": {hint.format(self._short_name)}"
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{more}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<task function {printable(self.name)}>"
@@ -212,20 +240,20 @@ def name_of(function: Callable[..., object]) -> str:
     """
     if not hasattr(function, "__qualname__"):
         raise ConfigurationError(f"{function!r} has no name: give it one with task(name=…)")
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec is not None else Path(file).stem if file else module
-    return f"{module}.{function.__qualname__}"
+    return f"{import_name(function.__module__)}.{function.__qualname__}"
 
 
-def _signature(function: Callable[..., object]) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except ValueError:  # some builtins have no signature: any arguments may fit
-        kinds = {"args": inspect.Parameter.VAR_POSITIONAL, "kwargs": inspect.Parameter.VAR_KEYWORD}
-        return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds.items()])
+def _refuse_method(function: Callable[..., object]) -> None:
+    """Raise `ConfigurationError` for a method that is declared in its class: a worker has no object to call it on."""
+    within = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if not within or within.endswith("<locals>") or inspect.ismethod(function) or isinstance(function, staticmethod):
+        return
+    first = next(iter(inspect.signature(function).parameters), None)  # the method's, if a decorator wraps it
+    if first in ("self", "cls"):
+        raise ConfigurationError(
+            f"task={origin_of(function)}: must be no method, since a worker has no object to call it on; make it a "
+            "function, or put @staticmethod below @queue.task() and pass the values that it needs"
+        )
 
 
 def _task_position(signature: inspect.Signature, name: str) -> int | None:
@@ -240,8 +268,3 @@ def _task_position(signature: inspect.Signature, name: str) -> int | None:
     if any(p.kind is p.VAR_KEYWORD or (p.name == "task" and p.kind is p.KEYWORD_ONLY) for p in parameters):
         return None
     raise ConfigurationError(f"{name}: context=True needs a parameter named task; add one to the function")
-
-
-def _origin(function: Callable[..., object]) -> tuple[str, str]:
-    """Return the module and the qualified name of a function."""
-    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))

@@ -1,15 +1,15 @@
 """Named locks: one holder at a time, among all hosts that share the store."""
 
 import functools
-import inspect
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar, cast
 
-from lifecycle.errors import StorageError, TaskLockedException
+from lifecycle.errors import ConfigurationError, StorageError, TaskLockedException
 from lifecycle.execution.attempt import current_task
+from lifecycle.execution.callables import check_callable, is_async, own_signature, refuse_unrun, task_function_in
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.storage.base import Lock
@@ -119,26 +119,43 @@ class TaskLock:
         """Return a function that calls `function` with the lock held, or raises `TaskLockedException`.
 
         Each call acquires the lock on its own, so overlapping calls exclude one another.
+
+        Raises `ConfigurationError` for a task, since that would lock the enqueueing and not the run, and for a
+        generator function.
         """
+        if task_function_in(function) is not None:
+            raise ConfigurationError(
+                f"lock_task({self.name!r}): decorates a task already, and would lock the enqueueing; "
+                "put @queue.lock_task below @queue.task()"
+            )
+        check_callable(function, "function", may_be_async=True)
 
         def new_lock() -> TaskLock:
             return TaskLock(self._engine, self.name, self._ttl)  # calls overlap in one thread in an event loop
 
-        if inspect.iscoroutinefunction(function):
+        if is_async(function):
 
             @functools.wraps(function)
             async def locked_async(*args: P.args, **kwargs: P.kwargs) -> object:
                 with new_lock():
-                    return await function(*args, **kwargs)
+                    return await cast("Awaitable[object]", function(*args, **kwargs))
 
-            return cast("Callable[P, R]", locked_async)
+            return _with_signature(cast("Callable[P, R]", locked_async), function)
 
         @functools.wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
             with new_lock():
-                return function(*args, **kwargs)
+                value = function(*args, **kwargs)
+                refuse_unrun(value)
+                return value
 
-        return locked
+        return _with_signature(locked, function)
+
+
+def _with_signature(wrapper: Callable[P, R], function: Callable[..., object]) -> Callable[P, R]:
+    """Give a wrapper that passes its arguments on the signature of the function, and return the wrapper."""
+    wrapper.__signature__ = own_signature(function)  # type: ignore[attr-defined]
+    return wrapper
 
 
 def _holder() -> tuple[int, str | None]:

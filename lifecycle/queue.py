@@ -223,6 +223,8 @@ class TaskQueue(Decorators):
 
         :param ttl: time after which the lock is free, even if it is still held; default: free when its holder ends.
         """
+        if callable(name):
+            raise ConfigurationError('lock_task() needs the name of the lock: write @queue.lock_task("name")')
         return TaskLock(self._engine, name, None if ttl is None else duration(ttl, "ttl"))
 
     def is_locked(self, name: str) -> bool:

@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import attrs
 
 from lifecycle.errors import StorageError
+from lifecycle.execution.registry import Hook
 from lifecycle.queue import TaskQueue
 
 __all__ = ["RETRY_STORE_SECONDS", "WorkerContext", "WorkerHandle", "WorkerOptions", "WorkerType", "call_hooks"]
@@ -157,12 +158,10 @@ class WorkerType(Protocol):
         ...
 
 
-def call_hooks(
-    hooks: Mapping[str, Callable[[], object]], kind: str, call: Callable[[Callable[[], object]], object]
-) -> None:
+def call_hooks(hooks: Iterable[Hook], kind: str, call: Callable[[Callable[[], object]], object]) -> None:
     """Call a worker's hooks; a hook that raises is logged."""
-    for name, hook in hooks.items():
+    for hook in hooks:
         try:
-            call(hook)
+            call(hook.call)
         except Exception:
-            log.exception("%s hook %s raised; the worker goes on", kind, name)
+            log.exception("%s hook %s raised; the worker goes on", kind, hook.name)

@@ -15,6 +15,7 @@ from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, L
 from lifecycle.core.task import Task
 from lifecycle.errors import (
     CancelExecution,
+    ConfigurationError,
     RateLimitExceeded,
     RetryTask,
     StorageError,
@@ -26,6 +27,7 @@ from lifecycle.errors import (
     UnknownTask,
     Unserializable,
 )
+from lifecycle.execution.callables import refuse_unrun, unrun_kind
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.new_tasks import check_size
 from lifecycle.execution.registry import Function
@@ -66,11 +68,11 @@ def end_attempt(engine: Engine, task: Task, value: object, error: BaseException 
     """
     if task.id in engine.held_locks:
         _release_locks(engine, task)
-    for name, hook in engine.hooks.post_execute.items():
+    for hook in engine.hooks.post_execute:
         try:
-            hook(copy(task), value, error)
+            refuse_unrun(hook.call(copy(task), value, error))
         except Exception:
-            log.exception("post-execute hook %s raised after %s; its outcome stands", name, task)
+            log.exception("post-execute hook %s raised after %s; its outcome stands", hook.name, task)
 
 
 def outcome_of_error(task: Task, error: BaseException) -> tuple[Outcome, BaseException]:
@@ -96,13 +98,13 @@ def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], d
         known = ", ".join(sorted(engine.functions)) or "none"
         raise UnknownTask(f"no function is registered as {task.name!r}; there are: {known}")
     args, kwargs = task.call
-    for name, hook in engine.hooks.pre_execute.items():
+    for hook in engine.hooks.pre_execute:
         try:
-            hook(copy(task))
+            refuse_unrun(hook.call(copy(task)))
         except CancelExecution:
             raise
         except Exception:
-            log.exception("pre-execute hook %s raised before %s; the task runs all the same", name, task)
+            log.exception("pre-execute hook %s raised before %s; the task runs all the same", hook.name, task)
     if function.context:
         shown = copy(task)  # the function's changes of its task do not reach the worker
         shown.cancel_requested = partial(getattr, task, "canceling")
@@ -123,6 +125,10 @@ def completed(engine: Engine, task: Task, value: object) -> tuple[Outcome, BaseE
         try:
             body = engine.serializer.dumps(value)
         except Unserializable as failure:
+            kind = unrun_kind(value)
+            if kind is not None:  # from a plain wrapper of an `async` function, say
+                reason = f"the function returned {kind}, so that its code has not run; declare it with async def"
+                raise Unserializable(reason, task.name) from None
             raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
         check_size(f"the result of {task.name}", body, engine.max_bytes)
     except (Unserializable, StorageRefused) as error:
@@ -163,4 +169,5 @@ def _outcome(task: Task, error: BaseException) -> Outcome:
             free=error.retry,
             delay=duration(error.delay, "RateLimitExceeded(delay)"),
         )
-    return Outcome(trigger, result)
+    permanent = isinstance(error, ConfigurationError) and not isinstance(error, StorageError)
+    return Outcome(trigger, result, retry=False if permanent else None)

@@ -4,10 +4,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import attrs
+
 from lifecycle.core import table
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
 from lifecycle.escaping import printable
+from lifecycle.execution.callables import Origin, check_call, check_callable, origin_of, refuse_unrun
 
 __all__ = [
     "SIGNALS", "SIGNAL_CANCELED", "SIGNAL_COMPLETE", "SIGNAL_ENQUEUED", "SIGNAL_ERROR", "SIGNAL_EXECUTING",
@@ -38,21 +41,48 @@ Handler = Callable[..., object]
 log = logging.getLogger("lifecycle.signals")
 
 
+@attrs.define
+class _Connected:
+    """A connected handler, and its signals."""
+
+    call: Handler
+    signals: set[str]
+    origin: Origin
+
+
 class Signals:
     """The signal handlers of one queue. Delivery is fast; registration is slower, and belongs to a program's start."""
 
     def __init__(self) -> None:
-        self._handlers: list[tuple[Handler, set[str]]] = []
+        self._handlers: list[_Connected] = []
         self.connected: dict[str, tuple[Handler, ...]] = {}
         """Signal → its handlers in the order of registration. A signal without a handler is no key."""
 
     def connect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
         """Connect a handler to these signals, or to all signals if none is named.
 
-        Raises `UnknownSignal`, which lists the known signals; then nothing was connected.
+        A handler that is connected already keeps its place, and is called once for each signal of both. The same
+        handler after a reload of its module takes the place of the earlier one.
+
+        Raises `UnknownSignal`, which lists the known signals, and `ConfigurationError` for a handler that could not be
+        called; then nothing was connected.
         """
-        names = check_signals(signals)
-        self._handlers.append((handler, set(names or SIGNALS)))
+        wanted = set(check_signals(signals) or SIGNALS)
+        check_callable(handler, "signal handler")
+        if wanted - {SIGNAL_ERROR}:
+            check_call(handler, "signal handler", "signal", "task")
+        if SIGNAL_ERROR in wanted:
+            check_call(handler, "error handler", "signal", "task", "exc")
+        origin = origin_of(handler)
+        for place, old in enumerate(self._handlers):
+            if old.call == handler:
+                old.signals.update(wanted)
+                break
+            if origin.replaces(old.origin):
+                self._handlers[place] = _Connected(handler, wanted, origin)
+                break
+        else:
+            self._handlers.append(_Connected(handler, wanted, origin))
         self._index()
 
     def disconnect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
@@ -61,14 +91,14 @@ class Signals:
         A handler that is not connected is no error. Raises `UnknownSignal`; then nothing was disconnected.
         """
         names = set(check_signals(signals) or SIGNALS)
-        for connected, wanted in self._handlers:
-            if connected == handler:
-                wanted.difference_update(names)
-        self._handlers = [(connected, wanted) for connected, wanted in self._handlers if wanted]
+        for connected in self._handlers:
+            if connected.call == handler:
+                connected.signals.difference_update(names)
+        self._handlers = [connected for connected in self._handlers if connected.signals]
         self._index()
 
     def _index(self) -> None:
-        connected = {name: tuple(handler for handler, wanted in self._handlers if name in wanted) for name in SIGNALS}
+        connected = {name: tuple(one.call for one in self._handlers if name in one.signals) for name in SIGNALS}
         # Replaced, never changed: a thread that delivers a signal meanwhile goes on with the old dictionary.
         self.connected = {name: handlers for name, handlers in connected.items() if handlers}
 
@@ -80,10 +110,9 @@ class Signals:
         """
         for handler in self.connected.get(signal, ()):
             try:
-                if signal == SIGNAL_ERROR:
-                    handler(signal, task, exc)
-                else:
-                    handler(signal, task)
+                returned = handler(signal, task, exc) if signal == SIGNAL_ERROR else handler(signal, task)
+                if returned is not None:
+                    refuse_unrun(returned)
             except Exception:
                 log.exception(
                     "signal handler failed: signal=%s task=%s function=%s handler=%r",

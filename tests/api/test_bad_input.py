@@ -206,19 +206,6 @@ def test_eta_and_delay_together_are_refused(queue, heard, add):
     assert heard == []
 
 
-def test_decorator_without_parentheses_is_refused(queue):
-    """A decorator of tasks or handlers without its parentheses is refused, with the correct form in the error."""
-
-    def chore(): ...
-
-    with pytest.raises(ConfigurationError, match=r"@queue.task\(\)"):
-        queue.task(chore)
-    with pytest.raises(ConfigurationError, match="no signal"):
-        queue.signal(chore)
-    with pytest.raises(ConfigurationError, match="decorates a function"):
-        queue.task()("chore")
-
-
 def test_callable_without_a_name_needs_the_name_option(queue):
     """A callable without a name of its own is refused as a task, unless `name=` is given."""
     nameless = functools.partial(max, 1)

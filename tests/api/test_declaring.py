@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import patient
 
-from lifecycle import ConfigurationError
-
 
 def test_task_function_has_name_docstring_and_signature_of_its_function(queue):
     """A task function has the name, the docstring and the signature of its function, and a repr of its own."""
@@ -57,42 +55,6 @@ def test_function_in_main_module_is_named_by_its_import_name(how, tmp_path):
     command = {"file": [str(tmp_path / "chores.py")], "module": ["-m", "chores"], "code": ["-c", code]}[how]
     done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ("__main__.add" if how == "code" else "chores.add")
-
-
-def test_second_function_of_one_name_is_refused(queue):
-    """A second function of one name is refused, and the error names both; one function can be declared again."""
-
-    def declare():
-        @queue.task(name="mail")
-        def mail(): ...
-
-        return mail
-
-    first = declare()
-    assert declare().name == first.name
-
-    def other(): ...
-
-    with pytest.raises(ConfigurationError, match=r"'mail'.*declare.<locals>.mail.*<locals>.other.*name="):
-        queue.task(name="mail")(other)
-    result = first()
-    assert queue.run_next().id == result.id
-
-
-def test_last_declaration_of_a_function_runs(queue):
-    """The last declaration of a function runs, if its module is reloaded for example."""
-
-    def declare(value):
-        @queue.task()
-        def version():
-            return value
-
-        return version
-
-    old, _ = declare(1), declare(2)
-    result = old()
-    queue.run_next()
-    assert result.get() == 2
 
 
 options = st.fixed_dictionaries(

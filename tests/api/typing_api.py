@@ -90,7 +90,10 @@ add(1, c=2)  # type: ignore[call-arg]
 add.s("1")  # type: ignore[arg-type]
 fetch(5)  # type: ignore[arg-type]
 add.schedule((1,), delay="soon")  # type: ignore[arg-type]
-queue.task(retries="many")  # type: ignore[arg-type]
+queue.task(retries="many")  # type: ignore[call-overload]
+queue.task(max_retries=3)  # type: ignore[call-overload]
+add.schedule((1,), countdown=5)  # type: ignore[call-arg]
+add.delay(1)  # type: ignore[attr-defined]
 
 
 def takes_functions(function: TaskFunction[[str], bytes]) -> Result[bytes]:
@@ -99,6 +102,48 @@ def takes_functions(function: TaskFunction[[str], bytes]) -> Result[bytes]:
 
 takes_functions(fetch)
 takes_functions(nothing)  # type: ignore[arg-type]
+
+# Decorators without parentheses ---------------------------------------------------------------------------------------
+
+
+@queue.task
+def bare(a: int, *, b: str = "") -> float:
+    return a / 2
+
+
+@queue.task
+async def bare_async(a: int) -> bytes:
+    return bytes(a)
+
+
+@queue.signal
+def bare_handler(signal: str, task: Task, exc: BaseException | None = None) -> int:
+    return task.attempt
+
+
+@queue.pre_execute
+def bare_before(task: Task) -> str:
+    return task.id
+
+
+@queue.post_execute
+def bare_after(task: Task, value: object, exc: BaseException | None) -> None: ...
+
+
+@queue.on_startup
+async def bare_start() -> int:
+    return 5
+
+
+@queue.on_shutdown
+def bare_stop() -> None: ...
+
+
+assert_type(bare(1, b="x"), Result[float])
+assert_type(bare_async(1), Result[bytes])
+assert_type(bare_handler("complete", add.s(1)), int)
+assert_type(bare_before(add.s(1)), str)
+bare("1")  # type: ignore[arg-type]
 
 # Context tasks -------------------------------------------------------------------------------------------------------
 
@@ -165,7 +210,7 @@ queue.disconnect_signal(on_any)
 queue.disconnect_signal(on_error, SIGNAL_ERROR)
 assert_type(queue.unregister_pre_execute(before), bool)
 assert_type(queue.unregister_on_startup("start"), bool)
-queue.signal(5)  # type: ignore[arg-type]
+queue.signal(5)  # type: ignore[call-overload]
 
 # Running, looking, acting --------------------------------------------------------------------------------------------
 

@@ -37,18 +37,17 @@ def test_hooks_run_around_each_attempt_in_order(queue, ran):
 
 
 def test_hook_is_unregistered_by_itself_or_by_name(queue, ran, add):
-    """A hook is unregistered by itself or by its name; a second hook of the same name replaces the first one."""
+    """A hook is unregistered by itself or by its name."""
 
     @queue.pre_execute()
     def first(task):
         ran.append("first")
 
     queue.pre_execute("second")(lambda task: ran.append("second"))
-    queue.pre_execute("second")(lambda task: ran.append("replaced"))
     after = queue.post_execute("after")(lambda task, value, exc: ran.append("after"))
     add(1)
     queue.run_next()
-    assert ran == ["first", "replaced", "after"]
+    assert ran == ["first", "second", "after"]
     assert queue.unregister_pre_execute("second") is True
     assert queue.unregister_pre_execute("second") is False
     assert queue.unregister_post_execute(first) is False

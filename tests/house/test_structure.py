@@ -13,12 +13,12 @@ from support.strategies import LAW, MOVES
 pytestmark = pytest.mark.untraced
 
 LAYERS = """
-lifecycle:                       escaping / errors / clock validation / virtual_clock
+lifecycle:                       escaping / errors / clock hints validation / virtual_clock
 lifecycle.core:                  machine serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
 lifecycle:                       diagrams
-lifecycle.execution:             heartbeat interruption signals stored_result registry
+lifecycle.execution:             callables heartbeat interruption stored_result / registry signals
 lifecycle.storage:               base / claims notifications / memory
 lifecycle.storage.sqlite:        errors schema statements watcher / database / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
@@ -122,6 +122,10 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.execution.new_tasks", "timeout"): "an option's name, in its error",
     ("lifecycle.function", "timeout"): "an option's name, in its error",
     ("lifecycle.decorators", "timeout"): "an option's name, in its error",
+    ("lifecycle.hints", "timeout"): "an option's name",
+    ("lifecycle.hints", "expire"): "an option's name in another task queue",
+    ("lifecycle.hints", "retry"): "an option's and a method's name in another task queue",
+    ("lifecycle.hints", "enqueue"): "a method's name in another task queue",
     ("lifecycle.storage", "timeout"): "an option in a URL",
     ("lifecycle.testing.storage_spec.reference_storage", "retry"): "the name of a field of Task",
     ("lifecycle.testing.storage_spec.reference_storage", "timeout"): "the name of a field of Task",

@@ -160,5 +160,5 @@ def test_queue_is_as_before_after_the_runs(tmp_path):
     assert queue.run_next().id == result.id
     assert result.get() == 7
     assert queue.engine.signals.connected == {}
-    assert queue.engine.hooks.pre_execute == {}
+    assert queue.engine.hooks.pre_execute == ()
     queue.close()

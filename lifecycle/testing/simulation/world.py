@@ -18,7 +18,6 @@ from lifecycle.core.policies import WAITING
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.execution.environment import Environment
-from lifecycle.execution.signals import SIGNALS
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
@@ -67,7 +66,8 @@ class World:
         )
         engine.after_enqueue, engine.functions = None, FaultyFunctions(engine.functions, self._next_failure)
         # Before all other handlers: during a slow handler, other processes announce later signals.
-        engine.signals._handlers.insert(0, (self._receive_signal, set(SIGNALS)))
+        engine.signals.connect(self._receive_signal)
+        engine.signals._handlers.insert(0, engine.signals._handlers.pop())
         engine.signals._index()
         engine.hooks.register("pre_execute", "simulation")(self._begin_attempt)
 
