@@ -219,7 +219,7 @@ def _without_log() -> Iterator[None]:
 def _storage_protocol(replay: DemoEnvironment) -> Result[object]:
     """Use the whole storage protocol for one task: hold, release, extend, recover, settle, read."""
     add_signal = cast("Replay", replay).step_log.add_signal
-    replay.queue.signal()(lambda signal, task: add_signal(PRODUCER, signal))  # noqa: ARG005
+    replay.queue.signal()(lambda signal, task, exc=None: add_signal(PRODUCER, signal))  # noqa: ARG005
     result: Result[object] = replay.tasks.slow_task(2 * DELAY_SECONDS)
     replay.wait_for(result.id, 2, LEASE_SECONDS / 3)  # until the first heartbeat
     replay.stop_consumers(signal.SIGKILL)

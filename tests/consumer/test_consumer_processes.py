@@ -118,7 +118,7 @@ def test_scheduled_task_and_delayed_retry_do_not_start_early(group):
 def test_producer_sends_enqueued_and_consumer_all_other_signals(group):
     """`enqueued` is sent by the producer, all other signals by the consumer."""
     sent = []
-    group.queue.signal()(lambda signal, task: sent.append((signal, task.id)))
+    group.queue.signal()(lambda signal, task, exc=None: sent.append((signal, task.id)))
     group.start_consumer()
     result = group.tasks.add(1, 2)
     settled(group.queue, result)
