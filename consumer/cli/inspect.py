@@ -1,12 +1,17 @@
 """The commands that look at one task, or count all: ``show``, ``history`` and ``stats``."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Final
 
+import click
+
+from lifecycle.clock import pause
 from lifecycle.consumer.cli.columns import Column, print_columns, print_fields
 from lifecycle.consumer.cli.options import command, json_option, task_id_argument, with_queue_to_read
-from lifecycle.consumer.cli.output import local_time, print_json, short_duration, state_colour, write
+from lifecycle.consumer.cli.output import local_time, print_json, print_json_line, short_duration, state_colour, write
 from lifecycle.consumer.cli.task_fields import (
     call_fields,
     call_text,
@@ -34,10 +39,15 @@ HISTORY: Final[list[Column[Step]]] = [
     Column("attempt", lambda step: str(step[0].attempt), 6),
     Column("by", lambda step: step[0].worker, 5, least_width=12, cut="left"),
 ]
-COUNTS: Final[list[Column[tuple[str, int]]]] = [
+Count = tuple[str, int, int]
+"""A state, the number of its tasks, and how many more there are than at the last look."""
+COUNTS: Final[list[Column[Count]]] = [
     Column("state", lambda line: line[0], 9, style=lambda line: state_colour(line[0]) if line[1] else ""),
     Column("tasks", lambda line: str(line[1]), 8),
 ]
+CHANGE: Final[Column[Count]] = Column("change", lambda line: f"{line[2]:+}" if line[2] else "", 7)
+WATCH_INTERVAL_SECONDS: Final = 1.0
+CLEAR_SCREEN: Final = "\x1b[H\x1b[2J"
 
 
 @command("show")
@@ -115,14 +125,32 @@ def history(queue: TaskQueue, task_id: str, as_json: bool) -> None:
 
 @command("stats")
 @with_queue_to_read
+@click.option("--watch", is_flag=True, help="Count again each second, and show the changes, until Ctrl-C.")
 @json_option
-def stats(queue: TaskQueue, as_json: bool) -> None:
+def stats(queue: TaskQueue, watch: bool, as_json: bool) -> None:
     """Print the number of tasks in each state."""
     counts = queue.counts()
+    if not watch:
+        _print_counts(counts, counts, as_json=as_json)
+        return
+    with suppress(KeyboardInterrupt):  # the usual end
+        before = counts
+        while True:
+            if sys.stdout.isatty():
+                write(CLEAR_SCREEN)
+            _print_counts(counts, before, as_json=as_json, watched=True)
+            sys.stdout.flush()
+            pause(WATCH_INTERVAL_SECONDS)
+            before, counts = counts, queue.counts()
+
+
+def _print_counts(counts: dict[str, int], before: dict[str, int], *, as_json: bool, watched: bool = False) -> None:
+    """Print the numbers and, if `watched`, their changes since `before`; then JSON is one line."""
     if as_json:
-        print_json(counts)
-    else:
-        print_columns(COUNTS, [list(counts.items())])
+        (print_json_line if watched else print_json)(counts)
+        return
+    lines = [(name, count, count - before[name]) for name, count in counts.items()]
+    print_columns(COUNTS if not watched else [*COUNTS, CHANGE], [lines])
 
 
 def _print_history(records: list[Record]) -> None:

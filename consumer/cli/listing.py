@@ -1,7 +1,6 @@
 """``lifecycle list``: tasks, a line each, printed page by page as the store returns them."""
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -12,7 +11,7 @@ from lifecycle.consumer.cli.options import command, json_option, with_queue_to_r
 from lifecycle.consumer.cli.output import print_json, short_duration, state_colour
 from lifecycle.consumer.cli.selection import Found, Selection, filter_options
 from lifecycle.consumer.cli.task_fields import task_fields
-from lifecycle.consumer.cli.task_ids import ShortIds
+from lifecycle.consumer.cli.task_ids import printed_ids
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Task
 from lifecycle.errors import TaskException
@@ -95,13 +94,13 @@ def list_tasks(queue: TaskQueue, selection: Selection, limit: int, full_ids: boo
 
 def print_tasks(queue: TaskQueue, pages: Iterable[Sequence[Found]], *, full_ids: bool = False) -> None:
     """Print tasks, a line each."""
-    print_columns(COLUMNS, _lines(queue, pages, full_ids=full_ids or not sys.stdout.isatty()))
+    print_columns(COLUMNS, _lines(queue, pages, printed_ids(queue, full=full_ids)))
 
 
-def _lines(queue: TaskQueue, pages: Iterable[Sequence[Found]], *, full_ids: bool) -> Iterator[list[_Line]]:
-    short_ids = None if full_ids else ShortIds(sum(queue.counts().values()))
+def _lines(
+    queue: TaskQueue, pages: Iterable[Sequence[Found]], printed: Callable[[Collection[str]], dict[str, str]]
+) -> Iterator[list[_Line]]:
     for page in pages:
-        ids = [found.task.id for found in page]
-        texts = dict(zip(ids, ids, strict=True)) if short_ids is None else short_ids.of(ids)
+        texts = printed([found.task.id for found in page])
         now = queue.engine.clock.now()
         yield [_Line(texts[found.task.id], found.task, found.error, now) for found in page]

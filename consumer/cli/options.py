@@ -51,6 +51,7 @@ SUMMARIES: Final = {
     "show": "Show a task: its fields and its history.",
     "history": "Show the states that a task entered, and when.",
     "stats": "Count the tasks in each state.",
+    "workers": "Show the workers that run tasks now: which tasks, for how long, and whether the workers are alive.",
     "call": "Enqueue a call of a task function, and wait for its result if asked to.",
     "retry": "Run a task that rests in an outcome (error, timeout, …) once more.",
     "cancel": "Cancel a task that waits, or that runs at this moment.",

@@ -1,7 +1,8 @@
 """Short ids: the ends of ids that are printed, and the task that a beginning or an end of an id names."""
 
 import re
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import click
@@ -10,7 +11,7 @@ from lifecycle.consumer.cli.output import shown
 from lifecycle.errors import UnknownTask
 from lifecycle.queue import TaskQueue
 
-__all__ = ["ShortIds", "find_id"]
+__all__ = ["ShortIds", "find_id", "printed_ids"]
 
 SHORTEST: Final = 6
 """Characters of the shortest end of an id that is printed."""
@@ -40,6 +41,13 @@ class ShortIds:
         while not _are_different([one[-length:] for one in ids if one not in whole], whole):
             length += 1
         return {one: one if one in whole else one[-length:] for one in ids}
+
+
+def printed_ids(queue: TaskQueue, *, full: bool = False) -> Callable[[Collection[str]], dict[str, str]]:
+    """Return a function from the ids of a page to their printed forms: short on a terminal, unless `full`."""
+    if full or not sys.stdout.isatty():
+        return lambda ids: dict(zip(ids, ids, strict=True))
+    return ShortIds(sum(queue.counts().values())).of
 
 
 def _are_different(ends: Iterable[str], others: Collection[str]) -> bool:

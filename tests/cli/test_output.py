@@ -199,6 +199,24 @@ def test_reading_commands_need_read_permission_only(folder, as_reader, in_use, t
     queue.close()
 
 
+def test_read_only_queue_sees_the_changes_of_others(folder, queue):
+    """A queue that is opened for reading only sees all changes of other processes, and creates no file."""
+    queue.close()
+    before = sorted(path.name for path in folder.iterdir())
+    reader = TaskQueue(f"sqlite:///{folder}/tasks.db?mode=ro")
+    count = sum(reader.counts().values())
+    assert sorted(path.name for path in folder.iterdir()) == before
+    for number in range(1, 4):
+        writer = TaskQueue(f"sqlite:///{folder}/tasks.db")
+        writer.task(name="tasks.add")(lambda: 0)()
+        assert sum(reader.counts().values()) == count + number
+        if number < 3:
+            writer.close()
+            assert sum(reader.counts().values()) == count + number
+    writer.close()
+    reader.close()
+
+
 def test_read_only_url_changes_nothing(folder, queue):
     """A queue with ``mode=ro`` in its URL reads what there is, and refuses to write; a missing file stays missing."""
     reader = TaskQueue(f"sqlite:///{folder}/tasks.db?mode=ro")

@@ -40,7 +40,7 @@ lifecycle.consumer:              consumer
 lifecycle.consumer:              loading
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
-lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate run verify / main
+lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate run verify workers / main
 lifecycle:                       __main__
 """
 """Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
@@ -64,6 +64,7 @@ LONGEST = 450  # lines
 
 COMMANDS = [
     "act", "call", "check", "completion", "demo", "diagram", "inspect", "listing", "migrate", "run", "verify",
+    "workers",
 ]  # fmt: skip
 
 LATE = {  # module: what it imports when that is used, and why most programs need not wait for it

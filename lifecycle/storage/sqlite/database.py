@@ -46,6 +46,7 @@ class Database:
             raise ConfigurationError(f"synchronous: must be one of {', '.join(SYNCHRONOUS)}")
         self.path, self._queue, self._synchronous, self._timeout = path, queue, synchronous, timeout
         self.read_only = read_only
+        self._is_frozen = False
         self._closed = False
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -165,12 +166,13 @@ class Database:
     def _url_to_read(self) -> str:
         """Return the URL with which SQLite opens the file for reading only.
 
-        SQLite reads a file in WAL mode only with an index beside it. If there is none and none can be created, no
-        process uses the file at this moment, and the file alone is read, as if nobody could change it.
+        SQLite reads a file in WAL mode only with two files beside it. If they are not there, no process uses the file
+        at this moment. A reader must not create them: they would be the reader's own, and no consumer could write them.
+        So the file alone is read, as if nobody could change it, and is opened again for the next read.
         """
         path = Path(self.path).absolute()
-        is_alone = not any(beside.exists() for beside in _files_beside(path)) and not os.access(path.parent, os.W_OK)
-        return f"file:{quote(str(path))}?mode=ro{'&immutable=1' * is_alone}"
+        self._is_frozen = not any(beside.exists() for beside in _files_beside(path))
+        return f"file:{quote(str(path))}?mode=ro{'&immutable=1' * self._is_frozen}"
 
     def can_write(self) -> bool:
         """Return whether this user may change the file, and create the files that SQLite needs beside it."""
@@ -216,6 +218,10 @@ class Database:
                     return self._reader.execute(sql, parameters).fetchall()
                 except sqlite3.Error as error:
                     raise translated(error, self.path) from error
+                finally:
+                    if self._is_frozen:
+                        self._reader.close()
+                        self._reader = self._writer = None
 
     def close(self) -> None:
         """Close the connections and end all waits; later calls raise `StorageError`."""
