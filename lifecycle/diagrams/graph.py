@@ -58,9 +58,59 @@ class Graph:
         on_route = part.name in self.visited if isinstance(part, State) else bool(part.visits)
         return self.traced and not on_route
 
+    @property
+    def main_path(self) -> tuple[Edge, ...]:
+        """The shortest way of a task that runs to its end: through a running state to a final state."""
+        return _shortest(self.edges, Kind.RUNNING) or _shortest(self.edges, None)
+
+    @property
+    def bundles(self) -> tuple[tuple[Edge, ...], ...]:
+        """The edges in groups, each of which is drawn as one arrow.
+
+        If all states of a kind have a row of the same trigger to the same target, one arrow leaves the box of the kind.
+        Edges of the main path, and edges on the route of a task, are drawn by themselves.
+        """
+        apart = {id(edge) for edge in self.main_path if not self.traced}
+        groups: dict[object, list[Edge]] = {}
+        for edge in self.edges:
+            source, target = edge.row.source, edge.row.target
+            alone = source is None or source.kind is target.kind or edge.visits or id(edge) in apart
+            key = id(edge) if source is None or alone else (source.kind, edge.trigger, target.name)
+            groups.setdefault(key, []).append(edge)
+        found: list[tuple[Edge, ...]] = []
+        for group in groups.values():
+            source, target = group[0].row.source, group[0].row.target
+            rows = {(edge.row.source, edge.row.target, edge.trigger) for edge in self.edges}
+            whole = source is not None and all(
+                (state, target, group[0].trigger) in rows for state in self.of_kind(source.kind)
+            )
+            found += [tuple(group)] if whole else [(edge,) for edge in group]
+        return tuple(found)
+
     def of_kind(self, kind: Kind) -> tuple[State, ...]:
         """Return the states of a kind."""
         return tuple(state for state in self.states if state.kind is kind)
+
+
+def _shortest(edges: Iterable[Edge], through: Kind | None) -> tuple[Edge, ...]:
+    """Return the shortest way from a new task to a final state, through a state of a kind; empty if there is none.
+
+    Among ways of the same length, the first in the order of the table.
+    """
+    ways: list[tuple[Edge, ...]] = [()]
+    seen: set[tuple[State | None, bool]] = set()
+    while ways:
+        longer = []
+        for way in ways:
+            at = way[-1].row.target if way else None
+            passed = through is None or any(edge.row.target.kind is through for edge in way)
+            if at is not None and at.kind is Kind.FINAL and passed:
+                return way
+            if (at, passed) not in seen:
+                seen.add((at, passed))
+                longer += [(*way, edge) for edge in edges if edge.row.source == at]
+        ways = longer
+    return ()
 
 
 def column(kind: Kind) -> int:

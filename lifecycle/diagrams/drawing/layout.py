@@ -4,7 +4,9 @@ An edge goes from slot to slot through every rank between its ends; its label is
 overlap: the slots of a rank are kept apart, and between two ranks there are only curves.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 import attrs
@@ -12,8 +14,9 @@ import attrs
 __all__ = ["Slot", "assign_heights", "reduce_crossings"]
 
 SWEEP_COUNT: Final = 24
-INNER_BEND_WEIGHT: Final = 64.0
-"""Weight of a bend within a line, relative to a bend at its end."""
+RELAXATION_COUNT: Final = 200
+RELAXATION_STEP: Final = 0.2
+PUSH_COUNT: Final = 8
 
 
 @attrs.define(eq=False)
@@ -24,8 +27,6 @@ class Slot:
     height: float
     block: int = 0
     """Number of the block; slots of one block stay together, with a gap between blocks. 0: no block."""
-    bends: bool = True
-    """True at the end of a line, where the line may bend."""
     y: float = 0.0
     """Height of the middle."""
     left: "list[Slot]" = attrs.field(factory=list, repr=False)
@@ -125,20 +126,17 @@ def _between(ranks: Ranks, number: int) -> int:
 # Heights -----------------------------------------------------------------------------------------------------------
 
 
-def assign_heights(ranks: Ranks, gap: float, between_blocks: float) -> float:
+def assign_heights(ranks: Ranks, straight: Iterable[Sequence[Slot]], gap: float, between_blocks: float) -> float:
     """Set `y` of each slot so that lines are as straight as their order allows; return the total height.
 
-    `gap`: minimal distance of two slots; `between_blocks`: additional distance between blocks.
+    `straight`: slots that get the same height, the most important ones first; slots whose order in two ranks forbids
+    one height are left apart. `gap`: minimal distance of two slots; `between_blocks`: additional distance between
+    blocks.
     """
-    for rank in ranks:
-        y = 0.0
-        for slot in rank:
-            slot.y = y + slot.height / 2
-            y += slot.height + gap
-    for number in range(SWEEP_COUNT * 12):
-        towards = number % 2 == 0
-        for rank in ranks if towards else reversed(ranks):
-            _settle(rank, towards, gap, between_blocks, both=number >= SWEEP_COUNT)
+    rows = _Rows(ranks, gap, between_blocks)
+    for slots in straight:
+        rows.unite(slots)
+    rows.relax()
     top = min((slot.y - slot.height / 2 for rank in ranks for slot in rank), default=0.0)
     for rank in ranks:
         for slot in rank:
@@ -146,28 +144,65 @@ def assign_heights(ranks: Ranks, gap: float, between_blocks: float) -> float:
     return max((slot.y + slot.height / 2 for rank in ranks for slot in rank), default=0.0)
 
 
-def _settle(rank: Sequence[Slot], towards: bool, gap: float, between_blocks: float, *, both: bool) -> None:
-    """Move the slots of a rank as near to the heights of connected slots as order and sizes allow.
+class _Rows:
+    """Rows: sets of slots of one height. A row is above another row if one of its slots is above in some rank."""
 
-    Least squares under an order: overlapping slots form a pool and share their mean (pool adjacent violators).
-    """
-    offsets, offset = [], 0.0
-    for before, slot in zip([None, *rank], rank, strict=False):
-        if before is not None:
-            apart = gap + between_blocks * (before.block != slot.block)
-            offset += (before.height + slot.height) / 2 + apart
-        offsets.append(offset)
-    pools: list[tuple[float, float, int]] = []  # sum of weighted wishes, sum of weights, how many
-    for slot, shift in zip(rank, offsets, strict=True):
-        beside = [*slot.left, *slot.right] if both else (slot.left if towards else slot.right)
-        weights = [1.0 if slot.bends or other.bends else INNER_BEND_WEIGHT for other in beside]
-        weight = sum(weights) or 0.01
-        wish = sum(w * other.y for w, other in zip(weights, beside, strict=True)) / weight if beside else slot.y
-        pool = (weight * (wish - shift), weight, 1)
-        while pools and pools[-1][0] / pools[-1][1] > pool[0] / pool[1]:
-            before_pool = pools.pop()
-            pool = (before_pool[0] + pool[0], before_pool[1] + pool[1], before_pool[2] + pool[2])
-        pools.append(pool)
-    settled = [total / weight for total, weight, count in pools for _ in range(count)]
-    for slot, base, shift in zip(rank, settled, offsets, strict=True):
-        slot.y = base + shift
+    def __init__(self, ranks: Ranks, gap: float, between_blocks: float) -> None:
+        self.slots = [slot for rank in ranks for slot in rank]
+        self.row_of = {slot: number for number, slot in enumerate(self.slots)}
+        self.apart = [
+            (above, below, (above.height + below.height) / 2 + gap + between_blocks * (above.block != below.block))
+            for rank in ranks
+            for above, below in itertools.pairwise(rank)
+        ]
+
+    def unite(self, slots: Sequence[Slot]) -> None:
+        """Make one row of the rows of these slots, one after the other, unless a row would be above itself."""
+        for slot in slots[1:]:
+            one, other = self.row_of[slots[0]], self.row_of[slot]
+            before = self.row_of
+            self.row_of = {slot: one if row == other else row for slot, row in before.items()}
+            if not self.sorted_rows():
+                self.row_of = before
+
+    def sorted_rows(self) -> list[int]:
+        """Return the rows from top to bottom; an empty list if a row is above itself."""
+        above: dict[int, set[int]] = {row: set() for row in self.row_of.values()}
+        for upper, lower, _ in self.apart:
+            above[self.row_of[lower]].add(self.row_of[upper])
+        try:
+            return list(TopologicalSorter(above).static_order())
+        except CycleError:
+            return []
+
+    def relax(self) -> None:
+        """Move each row towards its neighbours, again and again, and keep the distances."""
+        distance: dict[tuple[int, int], float] = {}
+        for upper, lower, apart in self.apart:
+            pair = self.row_of[upper], self.row_of[lower]
+            distance[pair] = max(distance.get(pair, 0.0), apart)
+        wishes: dict[int, list[int]] = {row: [] for row in self.row_of.values()}
+        for slot, row in self.row_of.items():
+            wishes[row] += [self.row_of[other] for other in (*slot.left, *slot.right) if self.row_of[other] != row]
+        order = self.sorted_rows()
+        above: dict[int, list[tuple[int, float]]] = {row: [] for row in order}
+        for (upper_row, lower_row), apart in distance.items():
+            above[lower_row].append((upper_row, apart))
+        y: dict[int, float] = {}
+        for row in order:
+            y[row] = max((y[upper] + apart for upper, apart in above[row]), default=0.0)
+        place = {row: number for number, row in enumerate(order)}
+        pairs = sorted(((*pair, apart) for pair, apart in distance.items()), key=lambda pair: (place[pair[0]], place[pair[1]]))
+        for _ in range(RELAXATION_COUNT):
+            wished = {row: sum(y[other] for other in beside) / len(beside) for row, beside in wishes.items() if beside}
+            for row, wish in wished.items():
+                y[row] += (wish - y[row]) * RELAXATION_STEP
+            for sweep in range(PUSH_COUNT):
+                for upper_row, lower_row, apart in pairs if sweep % 2 else reversed(pairs):
+                    if (lack := y[upper_row] + apart - y[lower_row]) > 0:
+                        y[upper_row] -= lack / 2
+                        y[lower_row] += lack / 2
+        for row in order:  # whatever lack is left
+            y[row] = max([y[row], *(y[upper] + apart for upper, apart in above[row])])
+        for slot, row in self.row_of.items():
+            slot.y = y[row]
