@@ -5,10 +5,22 @@ draw the content, with the same bytes every time.
 """
 
 from lifecycle.diagrams.dot import dot
+from lifecycle.diagrams.drawing.column import svg_column
 from lifecycle.diagrams.drawing.graph import svg
 from lifecycle.diagrams.drawing.sequence import sequence_svg
 from lifecycle.diagrams.graph import Graph, graph, route
 from lifecycle.diagrams.mermaid import mermaid
 from lifecycle.diagrams.sequence import Sequence, sequence_mermaid
 
-__all__ = ["Graph", "Sequence", "dot", "graph", "mermaid", "route", "sequence_mermaid", "sequence_svg", "svg"]
+__all__ = [
+    "Graph",
+    "Sequence",
+    "dot",
+    "graph",
+    "mermaid",
+    "route",
+    "sequence_mermaid",
+    "sequence_svg",
+    "svg",
+    "svg_column",
+]

@@ -192,7 +192,9 @@ class _Rows:
         for row in order:
             y[row] = max((y[upper] + apart for upper, apart in above[row]), default=0.0)
         place = {row: number for number, row in enumerate(order)}
-        pairs = sorted(((*pair, apart) for pair, apart in distance.items()), key=lambda pair: (place[pair[0]], place[pair[1]]))
+        pairs = sorted(
+            ((*pair, apart) for pair, apart in distance.items()), key=lambda pair: (place[pair[0]], place[pair[1]])
+        )
         for _ in range(RELAXATION_COUNT):
             wished = {row: sum(y[other] for other in beside) / len(beside) for row, beside in wishes.items() if beside}
             for row, wish in wished.items():

@@ -195,7 +195,9 @@ class Placement:
 
     def _ports(self, node: Slot, beside: list[Slot]) -> list[Slot]:
         """Return the slots beside a state to which a line of its own leads, from top to bottom."""
-        of_boxes = {line.label for line in self.lines if line.from_box and line.slots[-1 if not line.back else 0] is not node}
+        of_boxes = {
+            line.label for line in self.lines if line.from_box and line.slots[-1 if not line.back else 0] is not node
+        }
         return sorted((slot for slot in beside if slot not in of_boxes), key=lambda slot: slot.y)
 
     def port(self, node: Slot, towards: Slot) -> float:

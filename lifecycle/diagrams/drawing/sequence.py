@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from lifecycle.core.table import Kind
-from lifecycle.diagrams.drawing.graph import escaped, opening, px
+from lifecycle.diagrams.drawing.parts import escaped, opening, px
 from lifecycle.diagrams.drawing.placement import text_width
 from lifecycle.diagrams.palette import DARK, INK, LIGHT
 from lifecycle.diagrams.sequence import Arrow, Message, Note, Participant, Sequence
