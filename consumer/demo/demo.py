@@ -25,7 +25,7 @@ from rich.markup import escape
 from lifecycle.analysis.checker import IllegalSequence, check
 from lifecycle.clock import monotonic
 from lifecycle.core.table import LIFECYCLE, Kind
-from lifecycle.diagrams.palette import TERMINAL
+from lifecycle.diagrams.palette import terminal_colour
 from lifecycle.errors import LifecycleError, TaskException
 from lifecycle.execution.signals import (
     SIGNAL_CANCELED,
@@ -348,7 +348,7 @@ class _Printer:
 
     def on_signal(self, event: SignalEvent) -> None:
         """Print a signal, with the seconds since the start of the scenario."""
-        style = TERMINAL[next(state.kind for state in LIFECYCLE.states if state.signal == event.signal)]
+        style = terminal_colour(LIFECYCLE.by_signal(event.signal).name)
         seconds = monotonic() - self._started_at
         self._console.print(f"  [dim]{seconds:6.2f} s  {event.id[-6:]}[/]  [{style}]{event.signal}[/]", highlight=False)
 

@@ -6,6 +6,7 @@ from typing import Final, cast
 from lifecycle.core.policies import Move, Revocation
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Task
+from lifecycle.diagrams.palette import FAILED, shade
 from lifecycle.diagrams.sequence import Arrow, Message, Note
 from lifecycle.storage import Storage
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement
@@ -15,7 +16,7 @@ __all__ = ["HANDLERS", "STORE", "StepLog", "StorageTracer"]
 STORE: Final = "store"
 HANDLERS: Final = "handlers"
 HELD: Final = " (held)"
-REFUSED: Final = "refused: another worker holds the task"
+REFUSED: Final = "refused"
 
 
 class StepLog:
@@ -41,14 +42,13 @@ class StepLog:
         """Record a call or a message."""
         self.add(Message(source, target, text, arrow))
 
-    def add_note(self, participant: str, text: str, kind: Kind | None = None) -> None:
+    def add_note(self, participant: str, text: str, shade: str | None = None) -> None:
         """Record a note at a participant."""
-        self.add(Note((participant,), text, kind))
+        self.add(Note((participant,), text, shade))
 
     def add_signal(self, sender: str, signal: str) -> None:
         """Record a signal to the handlers."""
-        kind = next(state.kind for state in LIFECYCLE.states if state.signal == signal)
-        self.add(Message(sender, HANDLERS, signal, Arrow.SEND, kind))
+        self.add(Message(sender, HANDLERS, signal, Arrow.SEND, shade(LIFECYCLE, LIFECYCLE.by_signal(signal))))
 
 
 class StorageTracer:
@@ -84,9 +84,9 @@ class StorageTracer:
         self._step_log.add_call(self._caller, STORE, call)
         for one in outcomes:
             if isinstance(one, str):
-                self._step_log.add_note(STORE, one)
+                self._step_log.add_note(STORE, one, FAILED if one.startswith(REFUSED) else None)
             else:
-                self._step_log.add_note(STORE, _move_text(one), one.state.kind)
+                self._step_log.add_note(STORE, _move_text(one), shade(LIFECYCLE, one.state))
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """Enqueue, and record the state of each task."""
@@ -94,7 +94,8 @@ class StorageTracer:
         self._step_log.add_call(self._caller, STORE, f"enqueue {', '.join(_short_name(task) for task in tasks)}")
         for status in filter(None, (self._store.status(task.id) for task in tasks)):
             state = LIFECYCLE.state(status.state)
-            self._step_log.add_note(STORE, state.name + HELD * (actor.hold_until is not None), state.kind)
+            held = HELD * (actor.hold_until is not None)
+            self._step_log.add_note(STORE, state.name + held, shade(LIFECYCLE, state))
         return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
@@ -103,11 +104,15 @@ class StorageTracer:
         self._step_log.ended_count += sum(took)
         if done or claims or self._step_log.with_reads:
             asked = [f"settle {' → '.join(move.path)}" for _, move in done] + ["claim"] * (request is not None)
-            outcomes: list[str | Move] = [move if ok else REFUSED for (_, move), ok in zip(done, took, strict=True)]
+            outcomes: list[str | Move] = [
+                move if ok else f"{REFUSED}: another worker holds the task"
+                for (_, move), ok in zip(done, took, strict=True)
+            ]
             outcomes += [move for _, move in claims]
             if self._step_log.with_reads and request is not None and not claims:
                 outcomes.append("nothing is due")
-            self._record(f"exchange: {', '.join(asked)}", *outcomes)
+            call = "exchange: " * self._step_log.with_reads + ", ".join(asked)
+            self._record(call, *outcomes)
         return took, claims
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:
@@ -145,7 +150,7 @@ class StorageTracer:
     def lock(self, lock: Lock, now: float) -> bool:
         """Lock, and record whether the lock was free."""
         taken = self._store.lock(lock, now)
-        self._record(f"lock {lock.name}", "taken" if taken else "refused: the lock is held")
+        self._record(f"lock {lock.name}", "taken" if taken else f"{REFUSED}: the lock is held")
         return taken
 
     def unlock(self, name: str, owner: str) -> bool:

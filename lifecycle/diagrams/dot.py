@@ -28,19 +28,23 @@ def dot(picture: Graph) -> str:
     for kind in KINDS:
         if not (states := picture.of_kind(kind)):
             continue
-        tone = LIGHT[kind]
         lines += [
             f'    subgraph "cluster_{kind}" {{',
-            f'        graph [label={_quoted(kind)}, style="rounded,dashed", color="{tone.line}"]',
+            f'        graph [label={_quoted(kind)}, style="rounded,dashed", color="{LIGHT[kind].line}"]',
         ]
         for state in states:
+            tone = LIGHT[picture.shades[state.name]]
             alpha = DIM_ALPHA * picture.is_dim(state)
             attributes = {"fillcolor": tone.fill + alpha, "color": tone.line + alpha, "fontcolor": tone.text + alpha}
             lines.append(f"        {_quoted(state.name)} [{_attributes(attributes | {'tooltip': state.moved_by})}]")
         lines.append("    }")
     for edge in picture.edges:
         row, alpha = edge.row, DIM_ALPHA * picture.is_dim(edge)
-        attributes = {"label": edge.label, "color": LIGHT[row.target.kind].line + alpha, "tooltip": row.why}
+        attributes = {
+            "label": edge.label,
+            "color": LIGHT[picture.shades[row.target.name]].line + alpha,
+            "tooltip": row.why,
+        }
         if row.source is not None and column(row.source.kind) > column(row.target.kind):
             attributes |= {"constraint": "false"}  # an edge back to the left does not move its target
         if picture.traced:

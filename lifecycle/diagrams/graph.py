@@ -1,13 +1,14 @@
 """Content of a diagram of a table: states, rows and, for a recorded task, its route. Independent of formats."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
 
 from lifecycle.core.table import Kind, Lifecycle, State, Transition
 from lifecycle.core.task import Record
+from lifecycle.diagrams.palette import shade
 from lifecycle.errors import ConfigurationError
 
 __all__ = ["COLUMNS", "KINDS", "Edge", "Graph", "column", "graph", "route"]
@@ -45,6 +46,8 @@ class Graph:
     """One or two sentences, for readers who cannot see the diagram."""
     states: tuple[State, ...]
     edges: tuple[Edge, ...]
+    shades: Mapping[str, str]
+    """Name of a state → its shade in `lifecycle.diagrams.palette`."""
     traced: bool = False
     """True for the route of one task: states and edges beside the route are dim."""
 
@@ -122,7 +125,7 @@ def graph(table: Lifecycle, title: str) -> Graph:
     """Return the content of a diagram of a whole table."""
     kinds = [f"{kind.value}: {', '.join(states)}" for kind in KINDS if (states := table.of_kind(kind))]
     about = f"{len(table.states)} states and {len(table.transitions)} transitions. {'; '.join(kinds)}."
-    return Graph(title, about, table.states, tuple(map(Edge, table.transitions)))
+    return Graph(title, about, table.states, tuple(map(Edge, table.transitions)), _shades(table))
 
 
 def route(table: Lifecycle, title: str, records: Iterable[Record]) -> Graph:
@@ -140,4 +143,8 @@ def route(table: Lifecycle, title: str, records: Iterable[Record]) -> Graph:
         visits[rows[step]].append(f"{number}: {record.at - history[0].at:+.2f} s")
     way = " → ".join(record.state for record in history)
     edges = tuple(Edge(row, tuple(times)) for row, times in visits.items())
-    return Graph(title, f"The way of one task: {way}.", table.states, edges, traced=True)
+    return Graph(title, f"The way of one task: {way}.", table.states, edges, _shades(table), traced=True)
+
+
+def _shades(table: Lifecycle) -> dict[str, str]:
+    return {state.name: shade(table, state) for state in table.states}

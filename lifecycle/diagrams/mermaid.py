@@ -6,7 +6,7 @@ from typing import Final
 
 from lifecycle.core.table import Kind
 from lifecycle.diagrams.graph import KINDS, Edge, Graph
-from lifecycle.diagrams.palette import INK, LIGHT
+from lifecycle.diagrams.palette import INK, LIGHT, SHADES
 
 __all__ = ["identifiers", "mermaid", "quoted", "single_line"]
 
@@ -60,10 +60,13 @@ def mermaid(picture: Graph) -> str:
     for edge in picture.edges:
         source = NEW_TASK_ID if edge.row.source is None else ids[edge.row.source.name]
         lines.append(f"    {source} -->|{quoted(edge.label)}| {ids[edge.row.target.name]}")
-    for kind in kinds:
-        tone = LIGHT[kind]
-        lines.append(f"    classDef {kind} fill:{tone.fill},stroke:{tone.line},color:{tone.text}")
-    lines += [f"    class {','.join(ids[state.name] for state in picture.of_kind(kind))} {kind}" for kind in kinds]
+    shades = [one for one in SHADES if one in picture.shades.values()]
+    for one in shades:
+        tone = LIGHT[one]
+        lines.append(f"    classDef {one} fill:{tone.fill},stroke:{tone.line},color:{tone.text}")
+    for one in shades:
+        names = [ids[state.name] for state in picture.states if picture.shades[state.name] == one]
+        lines.append(f"    class {','.join(names)} {one}")
     if dim := [ids[state.name] for state in picture.states if picture.is_dim(state)]:
         lines += [f"    classDef dim fill:none,stroke:{INK[1]},color:{INK[1]}", f"    class {','.join(dim)} dim"]
     lines += [f"    style {kind} fill:none,stroke:{LIGHT[kind].line},stroke-dasharray:3 3" for kind in kinds]
@@ -81,5 +84,5 @@ def _links(picture: Graph) -> list[str]:
 
 
 def _link_style(picture: Graph, edge: Edge) -> str:
-    style = f"stroke:{LIGHT[edge.row.target.kind].line}"
+    style = f"stroke:{LIGHT[picture.shades[edge.row.target.name]].line}"
     return f"{style},opacity:0.25" if picture.is_dim(edge) else f"{style},stroke-width:3px" if picture.traced else style

@@ -4,7 +4,6 @@ from enum import Enum
 
 import attrs
 
-from lifecycle.core.table import Kind
 from lifecycle.diagrams.mermaid import single_line
 
 __all__ = ["Arrow", "Message", "Note", "Participant", "Sequence", "sequence_mermaid"]
@@ -41,8 +40,8 @@ class Message:
     target: str
     text: str
     arrow: Arrow = Arrow.CALL
-    kind: Kind | None = None
-    """Kind of the state that the text is about."""
+    shade: str | None = None
+    """Shade of the state that the text is about: see `lifecycle.diagrams.palette`."""
 
 
 @attrs.frozen
@@ -51,8 +50,8 @@ class Note:
 
     over: tuple[str, ...]
     text: str
-    kind: Kind | None = None
-    """Kind of the state that the text is about."""
+    shade: str | None = None
+    """Shade of the state that the text is about: see `lifecycle.diagrams.palette`."""
 
 
 @attrs.frozen

@@ -4,7 +4,6 @@ A line down runs on the left, a line up on the right. All lines of one source sh
 its target, where its label is. So labels lie between the tracks and the states, and no line crosses a label.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 import attrs

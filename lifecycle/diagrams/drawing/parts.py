@@ -53,9 +53,10 @@ def diagram_style() -> list[str]:
     for tones, ink, indent in ((LIGHT, INK[0], ""), (DARK, INK[1], "  ")):
         if indent:
             lines.append("@media (prefers-color-scheme: dark) {")
-        lines.append(
-            f"{indent}.title, .edge text, .legend text, .birth {{ fill: {ink}; }} .legend path {{ fill: {ink}; stroke: {ink}; }}"
-        )
+        lines += [
+            f"{indent}.title, .edge text, .legend text, .birth {{ fill: {ink}; }}",
+            f"{indent}.legend path {{ fill: {ink}; stroke: {ink}; }}",
+        ]
         for kind, tone in tones.items():
             lines += [
                 f"{indent}.state.{kind} rect {{ fill: {tone.fill}; stroke: {tone.line}; }}",
@@ -80,11 +81,17 @@ def state_box(picture: Graph, state: State, left: float, top: float, right: floa
     """Return a state: a box with its name."""
     look = " dim" if picture.is_dim(state) else " visited" if picture.traced else ""
     return (
-        f'<g class="state {state.kind}{look}" data-state={_attribute(state.name)}>'
+        f'<g class="state {state.kind}{_shade(picture, state)}{look}" data-state={_attribute(state.name)}>'
         f"<title>{escaped(f'signal: {state.signal}; moved on by: {state.moved_by}')}</title>"
         f'<rect x="{px(left)}" y="{px(top)}" width="{px(right - left)}" height="{px(bottom - top)}" rx="8"/>'
         f'<text x="{px((left + right) / 2)}" y="{px((top + bottom) / 2 + 4)}">{escaped(state.name)}</text></g>'
     )
+
+
+def _shade(picture: Graph, state: State) -> str:
+    """Return the further class of a state whose shade is not its kind."""
+    shade = picture.shades[state.name]
+    return "" if shade == state.kind else f" {shade}"
 
 
 def arrow(
@@ -111,7 +118,7 @@ def arrow(
     sources = json.dumps([None if edge.row.source is None else edge.row.source.name for edge in edges])
     whys = "; ".join(dict.fromkeys(edge.row.why for edge in edges))
     return (
-        f'<g class="edge {row.target.kind}{look}" data-trigger={_attribute(row.trigger)} '
+        f'<g class="edge {row.target.kind}{_shade(picture, row.target)}{look}" data-trigger={_attribute(row.trigger)} '
         f"data-sources={_attribute(sources)} data-target={_attribute(row.target.name)}><title>{escaped(whys)}</title>"
         f'<path class="line" d="{" ".join(ways)}"/><path class="head" d="{tip}"/>{words}</g>'
     )

@@ -10,7 +10,9 @@ from lifecycle.core.table import Kind, State
 from lifecycle.diagrams.drawing.layout import Slot, assign_heights, reduce_crossings
 from lifecycle.diagrams.graph import COLUMNS, Edge, Graph
 
-__all__ = ["BOX_MARGIN_PX", "KIND_NAME_HEIGHT_PX", "LINE_HEIGHT_PX", "MARGIN_PX", "Box", "Line", "Placement", "text_width"]  # fmt: skip
+__all__ = [
+    "BOX_MARGIN_PX", "KIND_NAME_HEIGHT_PX", "LINE_HEIGHT_PX", "MARGIN_PX", "Box", "Line", "Placement", "text_width",
+]  # fmt: skip
 
 LETTER_WIDTH_PX: Final = 7.3
 """Width of a letter of 12 px in the fonts of the drawings and in their usual substitutes."""
@@ -203,11 +205,10 @@ class Placement:
     def port(self, node: Slot, towards: Slot) -> float:
         """Return the height at which the line to a neighbour leaves a state."""
         beside = self._ports(node, node.right if towards.rank > node.rank else node.left)
-        room = min(node.height - 16.0, PORT_GAP_PX * (len(beside) - 1))
-        step = room / (len(beside) - 1) if len(beside) > 1 else 0.0
         straight = [number for number, slot in enumerate(beside) if slot.y == node.y]
         middle = straight[0] if straight else (len(beside) - 1) / 2
-        return node.y + step * (beside.index(towards) - middle)
+        farthest = max(middle, len(beside) - 1 - middle, 1.0)
+        return node.y + min(PORT_GAP_PX, (node.height / 2 - 8.0) / farthest) * (beside.index(towards) - middle)
 
     def box_port(self, line: Line) -> tuple[float, float]:
         """Return the point at which a line leaves the box of its sources."""

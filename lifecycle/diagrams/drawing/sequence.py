@@ -1,12 +1,11 @@
 """Sequence diagrams as SVG: a vertical line for each participant, time from top to bottom."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from lifecycle.core.table import Kind
 from lifecycle.diagrams.drawing.parts import escaped, opening, px
 from lifecycle.diagrams.drawing.placement import text_width
-from lifecycle.diagrams.palette import DARK, INK, LIGHT
+from lifecycle.diagrams.palette import DARK, FAILED, INK, LIGHT
 from lifecycle.diagrams.sequence import Arrow, Message, Note, Participant, Sequence
 
 __all__ = ["sequence_svg"]
@@ -56,6 +55,7 @@ def sequence_svg(picture: Sequence) -> str:
     created_at = {one.name: MARGIN_PX + BOX_HEIGHT_PX / 2 for one in picture.participants if not one.late}
     ended_at: dict[str, float] = {}
     drawn: list[str] = []
+    gaps: list[tuple[float, float, float]] = []
     y = MARGIN_PX + BOX_HEIGHT_PX + 4.0
     for step in picture.steps:
         if isinstance(step, Note):
@@ -64,6 +64,7 @@ def sequence_svg(picture: Sequence) -> str:
             continue
         late = step.target not in created_at
         y += MESSAGE_HEIGHT_PX + (8.0 if late else 0.0)
+        gaps.append(_text_place(columns, step, y))
         drawn += _message(columns, step, y, text_width(by_name[step.target].label) / 2 + 12.0 if late else 0.0)
         if late:
             created_at[step.target] = y
@@ -71,14 +72,31 @@ def sequence_svg(picture: Sequence) -> str:
         if step.arrow is Arrow.KILL:
             ended_at[step.target] = y
             x = columns.x[step.target]
-            drawn.append(f'<path class="cross" d="M{px(x - 6)} {px(y - 6)} l12 12 m0 -12 l-12 12"/>')
+            drawn.append(f'<path class="cross {FAILED}" d="M{px(x - 6)} {px(y - 6)} l12 12 m0 -12 l-12 12"/>')
     end = y + 22.0
     lines = opening(picture.title, picture.about, columns.width, end + MARGIN_PX, _style())
     for one in picture.participants:
-        x, top = columns.x[one.name], created_at.get(one.name, y)
-        lines.append(f'<path class="life" d="M{px(x)} {px(top)} V{px(ended_at.get(one.name, end))}"/>')
+        x, top, bottom = columns.x[one.name], created_at.get(one.name, y), ended_at.get(one.name, end)
+        look = f" {FAILED}" if one.name in ended_at else ""
+        lines.append(f'<path class="life{look}" d="{_life(x, top, bottom, gaps)}"/>')
     lines += [line for one in picture.participants for line in _box(columns, one, created_at.get(one.name, y))]
     return "\n".join([*lines, *drawn, "</svg>"]) + "\n"
+
+
+def _text_place(columns: _Columns, message: Message, y: float) -> tuple[float, float, float]:
+    """Return the left and right end of a message's text, and its height."""
+    middle, half = (columns.x[message.source] + columns.x[message.target]) / 2, text_width(message.text) / 2 + 4.0
+    return middle - half, middle + half, y - 9.0
+
+
+def _life(x: float, top: float, bottom: float, gaps: Iterable[tuple[float, float, float]]) -> str:
+    """Return the vertical line of a participant, with a gap for each text that lies across."""
+    ways, y = [], top
+    for left, right, middle in gaps:
+        if left < x < right and top < middle < bottom:
+            ways.append(f"M{px(x)} {px(y)} V{px(middle - 8)}")
+            y = middle + 6.0
+    return " ".join([*ways, f"M{px(x)} {px(y)} V{px(bottom)}"])
 
 
 def _box(columns: _Columns, one: Participant, y: float) -> list[str]:
@@ -104,7 +122,7 @@ def _note(
         ]
     x, width = columns.x[note.over[0]], text_width(note.text) + 14.0
     return [
-        f'<g class="note{_kind_class(note.kind)}"><rect x="{px(x - width / 2)}" y="{px(y - 19)}" '  # noqa: ISC004
+        f'<g class="note{_shade_class(note.shade)}"><rect x="{px(x - width / 2)}" y="{px(y - 19)}" '  # noqa: ISC004
         f'width="{px(width)}" height="21" rx="6"/>'
         f'<text x="{px(x)}" y="{px(y - 4)}">{escaped(note.text)}</text></g>',
     ]
@@ -117,7 +135,8 @@ def _message(columns: _Columns, message: Message, y: float, short: float) -> lis
     tip = end - way * (short + (8.0 if message.arrow is Arrow.KILL else 1.0))
     head = f"M{px(tip)} {px(y)} l{-way * 7} -4 v8 z" if message.arrow is Arrow.CALL else ""
     open_head = f"M{px(tip - way * 7)} {px(y - 4)} L{px(tip)} {px(y)} l{-way * 7} 4"
-    look = f"{' sent' if message.arrow is Arrow.SEND else ''}{_kind_class(message.kind)}"
+    kinds = {Arrow.CALL: "", Arrow.SEND: " sent", Arrow.KILL: f" {FAILED}"}
+    look = kinds[message.arrow] + _shade_class(message.shade)
     line_end = tip - way * 6 if head else tip
     return [
         f'<g class="say{look}"><path class="line" d="M{px(start)} {px(y)} H{px(line_end)}"/>'  # noqa: ISC004
@@ -126,8 +145,8 @@ def _message(columns: _Columns, message: Message, y: float, short: float) -> lis
     ]
 
 
-def _kind_class(kind: Kind | None) -> str:
-    return f" {kind}" if kind is not None else ""
+def _shade_class(shade: str | None) -> str:
+    return f" {shade}" if shade is not None else ""
 
 
 def _style() -> list[str]:
@@ -147,10 +166,11 @@ def _style() -> list[str]:
             f"{indent}text {{ fill: {ink}; }} path, rect {{ stroke: {ink}; }} rect {{ fill: {paper}; }}",
             f"{indent}.tip {{ fill: {ink}; }} .sent .tip {{ fill: none; }}",
         ]
-        for kind, tone in tones.items():
+        for shade, tone in tones.items():
             lines += [
-                f"{indent}.note.{kind} rect {{ fill: {tone.fill}; stroke: {tone.line}; }}",
-                f"{indent}.note.{kind} text {{ fill: {tone.text}; }}",
-                f"{indent}.say.{kind} path {{ stroke: {tone.line}; }} .say.{kind} text {{ fill: {tone.line}; }}",
+                f"{indent}.note.{shade} rect {{ fill: {tone.fill}; stroke: {tone.line}; }}",
+                f"{indent}.note.{shade} text {{ fill: {tone.text}; }}",
+                f"{indent}.say.{shade} path {{ stroke: {tone.line}; }} .say.{shade} text {{ fill: {tone.line}; }}",
             ]
+        lines.append(f"{indent}.life.{FAILED}, .cross.{FAILED} {{ stroke: {tones[FAILED].line}; }}")
     return [*lines, "}"]
