@@ -9,17 +9,22 @@ from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.demo.replay import STORAGE_PROTOCOL, record_scenario
 from lifecycle.consumer.states import CONSUMER_LIFECYCLE
 from lifecycle.core.table import LIFECYCLE
-from lifecycle.diagrams import Graph, Sequence, dot, graph, mermaid, sequence_mermaid, sequence_svg, svg
+from lifecycle.diagrams import Graph, Sequence, dot, graph, mermaid, sequence_mermaid, sequence_svg, svg, svg_narrow
 from lifecycle.errors import ConfigurationError
 
 __all__ = ["FILE_SUFFIXES", "FORMATS", "PICTURES", "Picture", "draw", "formats"]
 
 Picture = Graph | Sequence
 
-FORMATS: Final = ("mermaid", "dot", "svg")
-FILE_SUFFIXES: Final[Mapping[str, str]] = {"mermaid": "mmd", "dot": "dot", "svg": "svg"}
+FORMATS: Final = ("mermaid", "dot", "svg", "svg-narrow")
+FILE_SUFFIXES: Final[Mapping[str, str]] = {"mermaid": "mmd", "dot": "dot", "svg": "svg", "svg-narrow": "narrow.svg"}
 """Format → suffix of its files."""
-GRAPH_FORMATS: Final[Mapping[str, Callable[[Graph], str]]] = {"mermaid": mermaid, "dot": dot, "svg": svg}
+GRAPH_FORMATS: Final[Mapping[str, Callable[[Graph], str]]] = {
+    "mermaid": mermaid,
+    "dot": dot,
+    "svg": svg,
+    "svg-narrow": svg_narrow,
+}
 SEQUENCE_FORMATS: Final[Mapping[str, Callable[[Sequence], str]]] = {"mermaid": sequence_mermaid, "svg": sequence_svg}
 
 

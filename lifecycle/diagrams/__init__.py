@@ -5,8 +5,8 @@ draw the content, with the same bytes every time.
 """
 
 from lifecycle.diagrams.dot import dot
-from lifecycle.diagrams.drawing.column import svg_column
 from lifecycle.diagrams.drawing.graph import svg
+from lifecycle.diagrams.drawing.narrow import svg_narrow
 from lifecycle.diagrams.drawing.sequence import sequence_svg
 from lifecycle.diagrams.graph import Graph, graph, route
 from lifecycle.diagrams.mermaid import mermaid
@@ -22,5 +22,5 @@ __all__ = [
     "sequence_mermaid",
     "sequence_svg",
     "svg",
-    "svg_column",
+    "svg_narrow",
 ]

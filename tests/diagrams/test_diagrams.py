@@ -3,6 +3,7 @@
 ``python tests/generate`` makes them anew, and the generated parts of all pages.
 """
 
+import json
 import re
 from collections import Counter
 from itertools import pairwise
@@ -19,9 +20,9 @@ from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.demo.gallery import FORMATS, PICTURES, draw, formats
 from lifecycle.core.table import Kind, Lifecycle, State, Transition
 from lifecycle.core.task import Record
-from lifecycle.diagrams import Graph, dot, graph, mermaid, route, svg
-from lifecycle.diagrams.drawing.graph import text_width
-from lifecycle.diagrams.palette import DARK, INK, LIGHT, TERMINAL
+from lifecycle.diagrams import Graph, dot, graph, mermaid, route, svg, svg_narrow
+from lifecycle.diagrams.drawing.placement import text_width
+from lifecycle.diagrams.palette import DARK, INK, LIGHT, SHADES, TERMINAL
 from lifecycle.testing.strategies import lifecycles
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -76,11 +77,17 @@ def read_svg(text):
             states[words[0], look[1]] += 1
         elif "edge" in look:
             assert words[0] == group.get("data-trigger")
-            rows[words[0], group.get("data-source"), group.get("data-target")] += 1
+            for source in json.loads(group.get("data-sources")):
+                rows[words[0], source, group.get("data-target")] += 1
     return states, rows
 
 
-READERS = {"mermaid": (mermaid, read_mermaid), "dot": (dot, read_dot), "svg": (svg, read_svg)}
+READERS = {
+    "mermaid": (mermaid, read_mermaid),
+    "dot": (dot, read_dot),
+    "svg": (svg, read_svg),
+    "svg-narrow": (svg_narrow, read_svg),
+}
 by_format = pytest.mark.parametrize("form", FORMATS)
 
 
@@ -205,20 +212,86 @@ def crowded(drawing):
     ]
 
 
+DRAWINGS = pytest.mark.parametrize("make", [svg, svg_narrow])
+
+
 @pytest.mark.untraced
+@DRAWINGS
 @patient
 @given(table=lifecycles())
-def test_labels_and_states_do_not_overlap(table):
+def test_labels_and_states_do_not_overlap(make, table):
     """In a drawing of any table no label overlaps another label or a state, and none is cut off."""
-    assert crowded(svg(graph(table, "any"))) == []
+    assert crowded(make(graph(table, "any"))) == []
 
 
-def test_labels_and_states_do_not_overlap_in_committed_drawings():
+@DRAWINGS
+def test_labels_and_states_do_not_overlap_in_committed_drawings(make):
     """The committed drawings have no overlaps either."""
     for name in ("lifecycle", "consumer"):
-        drawing = draw(PICTURES[name](), "svg")
+        drawing = make(PICTURES[name]())
         assert len(boxes(drawing)) > 15
         assert crowded(drawing) == []
+
+
+def edges(drawing, look="edge"):
+    """Return the groups of the edges of a drawing that have a class."""
+    groups = ET.fromstring(drawing).iter(f"{SVG}g")  # noqa: S314 -- our own
+    return [group for group in groups if {"edge", look} <= set(group.get("class", "").split())]
+
+
+def test_usual_way_is_one_straight_line():
+    """The way of a task that completes is a straight line: each end and label has the same height."""
+    main = edges(draw(PICTURES["lifecycle"](), "svg"), "main")
+    way = [None, *(group.get("data-target") for group in main)]
+    assert [
+        LIFECYCLE.next(*step).name for step in zip(way, (g.get("data-trigger") for g in main), strict=False)
+    ] == way[1:]
+    assert LIFECYCLE.state(way[-1]).kind is Kind.FINAL
+    heights = {
+        height for group in main for height in re.findall(r"M[-\d.]+ ([-\d.]+)", group.find(f"{SVG}path").get("d"))
+    }
+    assert len(heights) == 1
+
+
+def test_long_lines_are_level():
+    """A line that passes several columns is level from its first bend to its last."""
+    long = 0
+    for group in edges(draw(PICTURES["lifecycle"](), "svg")):
+        path = group.find(f"{SVG}path").get("d")
+        ends = re.findall(r"C[-\d.]+ [-\d.]+ [-\d.]+ [-\d.]+ [-\d.]+ ([-\d.]+)", path)[:-1]
+        starts = re.findall(r"C[-\d.]+ ([-\d.]+)", path)[1:]
+        assert set(ends) <= {(*starts, *ends)[0]} if starts else True
+        long += len(re.findall("H", path)) > 2
+    assert long >= 3
+
+
+@DRAWINGS
+def test_rows_of_all_states_of_a_kind_share_an_arrow(make):
+    """If each state of a kind has the same trigger to the same state, one arrow leaves the box of the kind."""
+    drawn = {
+        (group.get("data-trigger"), group.get("data-target")): json.loads(group.get("data-sources"))
+        for group in edges(make(PICTURES["lifecycle"]()))
+        if len(json.loads(group.get("data-sources"))) > 1
+    }
+    outcomes = [state.name for state in LIFECYCLE.of_kind(Kind.OUTCOME)]
+    waiting = [state.name for state in LIFECYCLE.of_kind(Kind.WAITING)]
+    assert outcomes in drawn.values()
+    assert list(drawn.values()).count(waiting) == 2
+
+
+def test_narrow_drawing_fits_a_telephone():
+    """The narrow drawings of the committed tables are at most 420 pixels wide."""
+    for name in ("lifecycle", "consumer"):
+        assert int(ET.fromstring(draw(PICTURES[name](), "svg-narrow")).get("width")) <= 420  # noqa: S314 -- our own
+
+
+def test_ends_are_coloured_by_good_and_bad():
+    """A final state without an attempt is grey, a failure is red, a success has the colour of its kind."""
+    shades = PICTURES["lifecycle"]().shades
+    assert shades["complete"] == Kind.FINAL
+    assert shades["revoked"] == shades["expired"] == "never-run"
+    assert shades["error"] == shades["timeout"] == "failed"
+    assert {shades[state.name] for state in LIFECYCLE.states} == set(SHADES)
 
 
 # The way of one task -------------------------------------------------------------------------------------------------
@@ -252,7 +325,8 @@ def test_route_of_a_task_is_numbered_and_the_rest_is_dim(records):
             assert ("dim" in look, "passed" in look) == (not times, bool(times))
             for time in times:
                 number, seconds = re.fullmatch(r"(\d+): \+(\d+\.\d\d) s", time).groups()
-                passed[int(number)] = (group.get("data-source"), group.get("data-target"), float(seconds))
+                (source,) = json.loads(group.get("data-sources"))
+                passed[int(number)] = (source, group.get("data-target"), float(seconds))
         elif "state" in look:
             assert ("dim" not in look) == (group.get("data-state") in states)
     assert [passed[number] for number in range(1, len(records) + 1)] == [
@@ -286,13 +360,13 @@ def contrast(one, other):
 
 @pytest.mark.parametrize(("tones", "ink", "paper"), [(LIGHT, INK[0], "#ffffff"), (DARK, INK[1], "#0d1117")])
 def test_colours_have_enough_contrast(tones, ink, paper):
-    """Each kind has its colours for light, dark and terminals, and text has enough contrast."""
-    assert set(tones) == set(TERMINAL) == set(Kind)
+    """Each shade has its colours for light, dark and terminals, and text has enough contrast."""
+    assert set(tones) == set(TERMINAL) == set(SHADES) > set(Kind)
     assert contrast(ink, paper) > 4.5
     for tone in tones.values():
         assert contrast(tone.text, tone.fill) > 4.5
         assert contrast(tone.line, paper) > 3  # of lines, and of words that repeat what stands elsewhere
-    assert len({tone.line for tone in tones.values()}) == len(Kind)
+    assert len({tone.line for tone in tones.values()}) == len(SHADES)
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -311,7 +385,7 @@ def test_drawings_have_title_description_and_dark_colours(name):
 
 def test_unknown_format_is_refused_with_the_list_of_formats():
     """An unknown format, and a sequence in DOT, are refused with the list of formats."""
-    with pytest.raises(ConfigurationError, match="no format 'png': there are mermaid, dot, svg"):
+    with pytest.raises(ConfigurationError, match="no format 'png': there are mermaid, dot, svg, svg-narrow"):
         draw(PICTURES["lifecycle"](), "png")
     with pytest.raises(ConfigurationError, match="dot cannot show a sequence"):
         draw(PICTURES["storage"](), "dot")

@@ -23,7 +23,7 @@ and the tests compare them byte for byte:
 {rows}
 
 The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and
-a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg` prints a picture, `lifecycle diagram
+a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg|svg-narrow` prints a picture, `lifecycle diagram
 ID` the path of one task, `lifecycle diagram --table module:TABLE` a table of your own.
 """
 

@@ -16,7 +16,8 @@ LAYERS = """
 lifecycle:                       escaping / errors / clock hints validation / virtual_clock
 lifecycle.core:                  machine serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
-lifecycle.diagrams:              graph palette drawing.layout / dot mermaid drawing.graph / sequence / drawing.sequence
+lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
+lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
 lifecycle.execution:             callables heartbeat interruption stored_result / registry signals
 lifecycle.storage:               base / claims notifications / memory

@@ -4,6 +4,7 @@ A line down runs on the left, a line up on the right. All lines of one source sh
 its target, where its label is. So labels lie between the tracks and the states, and no line crosses a label.
 """
 
+from functools import partial
 from typing import Final
 
 import attrs
@@ -30,7 +31,7 @@ from lifecycle.diagrams.drawing.placement import (
 )
 from lifecycle.diagrams.graph import KINDS, Edge, Graph
 
-__all__ = ["svg_column"]
+__all__ = ["svg_narrow"]
 
 TRACK_GAP_PX: Final = 9.0
 STATE_HEIGHT_PX: Final = 28.0
@@ -220,7 +221,7 @@ def _texts(edges: tuple[Edge, ...]) -> list[str]:
     return [edges[0].trigger, *edges[0].visits]
 
 
-def svg_column(picture: Graph) -> str:
+def svg_narrow(picture: Graph) -> str:
     """Return a diagram for light and dark pages that is narrow enough for a telephone."""
     column = _Column(picture)
     explained = legend(picture, MARGIN_PX, column.height + 26.0, narrow=True)
@@ -234,7 +235,7 @@ def svg_column(picture: Graph) -> str:
         lines.append(_straight(column, edge))
     for track in sorted(column.tracks.values(), key=lambda one: -one.number):
         # The longest first: where lines share the track, the colour is that of the next one to turn off.
-        far = sorted(track.lines, key=lambda edges, track=track: -column.length(track, edges))
+        far = sorted(track.lines, key=partial(column.length, track), reverse=True)
         lines += [_turn_off(column, track, edges) for edges in far]
     for row in column.rows.values():
         lines.append(state_box(picture, row.state, column.left, row.top, column.right, row.top + row.height))
