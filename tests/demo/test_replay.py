@@ -26,7 +26,7 @@ def test_signals_of_a_picture_are_the_promised_ones(scenario):
     ]
     from_consumers = [step.text for step in received if step.source != "producer"]
     assert tuple(from_consumers) == scenario.promised
-    assert all(step.arrow is Arrow.SEND and step.kind for step in received)
+    assert all(step.arrow is Arrow.SEND and step.shade for step in received)
 
 
 @by_scenario
@@ -34,7 +34,7 @@ def test_stored_states_of_a_picture_follow_the_table(scenario):
     """The states at the store are a path through the table, each before its signal."""
     at, stored = None, []
     for step in record_scenario(scenario).steps:
-        if isinstance(step, Note) and step.kind is not None:
+        if isinstance(step, Note) and step.shade is not None:
             for name in step.text.removesuffix(" (held)").split(" → "):
                 assert name in LIFECYCLE.targets(at)
                 at = name

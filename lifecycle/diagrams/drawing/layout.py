@@ -16,7 +16,9 @@ __all__ = ["Slot", "assign_heights", "reduce_crossings"]
 SWEEP_COUNT: Final = 24
 RELAXATION_COUNT: Final = 200
 RELAXATION_STEP: Final = 0.2
-PUSH_COUNT: Final = 8
+"""Share of the way to its neighbours that a row goes in one step."""
+PUSH_COUNT: Final = 4
+"""How often, after each step, rows that are too near are moved apart."""
 
 
 @attrs.define(eq=False)
@@ -35,6 +37,8 @@ class Slot:
 
 
 Ranks = list[list[Slot]]
+Distance = tuple[int, int, float]
+"""Two rows, the upper one first, and their minimal distance."""
 
 
 def reduce_crossings(ranks: Ranks) -> Ranks:
@@ -177,34 +181,44 @@ class _Rows:
 
     def relax(self) -> None:
         """Move each row towards its neighbours, again and again, and keep the distances."""
-        distance: dict[tuple[int, int], float] = {}
-        for upper, lower, apart in self.apart:
-            pair = self.row_of[upper], self.row_of[lower]
-            distance[pair] = max(distance.get(pair, 0.0), apart)
-        wishes: dict[int, list[int]] = {row: [] for row in self.row_of.values()}
+        order = self.sorted_rows()
+        distances = self._distances(order)
+        y = dict.fromkeys(order, 0.0)
+        _push_down(y, distances)
+        wishes: dict[int, list[int]] = {row: [] for row in order}
         for slot, row in self.row_of.items():
             wishes[row] += [self.row_of[other] for other in (*slot.left, *slot.right) if self.row_of[other] != row]
-        order = self.sorted_rows()
-        above: dict[int, list[tuple[int, float]]] = {row: [] for row in order}
-        for (upper_row, lower_row), apart in distance.items():
-            above[lower_row].append((upper_row, apart))
-        y: dict[int, float] = {}
-        for row in order:
-            y[row] = max((y[upper] + apart for upper, apart in above[row]), default=0.0)
-        place = {row: number for number, row in enumerate(order)}
-        pairs = sorted(
-            ((*pair, apart) for pair, apart in distance.items()), key=lambda pair: (place[pair[0]], place[pair[1]])
-        )
         for _ in range(RELAXATION_COUNT):
             wished = {row: sum(y[other] for other in beside) / len(beside) for row, beside in wishes.items() if beside}
             for row, wish in wished.items():
                 y[row] += (wish - y[row]) * RELAXATION_STEP
-            for sweep in range(PUSH_COUNT):
-                for upper_row, lower_row, apart in pairs if sweep % 2 else reversed(pairs):
-                    if (lack := y[upper_row] + apart - y[lower_row]) > 0:
-                        y[upper_row] -= lack / 2
-                        y[lower_row] += lack / 2
-        for row in order:  # whatever lack is left
-            y[row] = max([y[row], *(y[upper] + apart for upper, apart in above[row])])
+            for _ in range(PUSH_COUNT):
+                _push_apart(y, reversed(distances))
+                _push_apart(y, distances)
+        _push_down(y, distances)
         for slot, row in self.row_of.items():
             slot.y = y[row]
+
+    def _distances(self, order: Sequence[int]) -> list[Distance]:
+        """Return the minimal distance of each pair of rows that meet in a rank, from top to bottom."""
+        distances: dict[tuple[int, int], float] = {}
+        for upper, lower, apart in self.apart:
+            pair = self.row_of[upper], self.row_of[lower]
+            distances[pair] = max(distances.get(pair, 0.0), apart)
+        place = {row: number for number, row in enumerate(order)}
+        pairs = sorted(distances, key=lambda pair: (place[pair[1]], place[pair[0]]))
+        return [(*pair, distances[pair]) for pair in pairs]
+
+
+def _push_apart(y: dict[int, float], distances: Iterable[Distance]) -> None:
+    """Move two rows that are too near apart, each by the same way."""
+    for upper, lower, apart in distances:
+        if (lack := y[upper] + apart - y[lower]) > 0:
+            y[upper] -= lack / 2
+            y[lower] += lack / 2
+
+
+def _push_down(y: dict[int, float], distances: Iterable[Distance]) -> None:
+    """Move rows down until none is too near to a row above; `distances`: from top to bottom."""
+    for upper, lower, apart in distances:
+        y[lower] = max(y[lower], y[upper] + apart)
