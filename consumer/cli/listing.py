@@ -49,13 +49,13 @@ class _Line:
     def age_text(self) -> str:
         """The time since the task was enqueued."""
         at = self.task.enqueued_at
-        return "" if at is None else short_duration(max(0.0, self.now - at))
+        return "" if at is None else short_duration(max(0, int(self.now - at)))
 
     @property
     def due_text(self) -> str:
         """The time from now until the task is due; empty if it is due, or no longer waits."""
         eta = self.task.eta
-        return short_duration(eta - self.now) if self.waits and eta is not None and eta > self.now else ""
+        return short_duration(int(eta - self.now)) if self.waits and eta is not None and eta > self.now else ""
 
 
 COLUMNS: Final[list[Column[_Line]]] = [

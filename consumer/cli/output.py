@@ -98,6 +98,6 @@ def short_duration(seconds: float) -> str:
     if not math.isfinite(seconds):
         return str(seconds)
     if abs(seconds) < 1:
-        return f"{seconds * 1000:.0f}ms"
+        return f"{seconds * 1000:.0f}ms" if seconds else "0s"
     length, unit = next((size, unit) for size, unit in UNITS if abs(seconds) >= size)
     return f"{int(seconds / length)}{unit}"
