@@ -1,12 +1,14 @@
 """A consumer: the workers that run a queue's tasks, and their supervision."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from lifecycle.clock import monotonic
 from lifecycle.consumer.health import Health, ReadyFile, parse_address
@@ -102,6 +104,7 @@ class Consumer:
         self._restart = False
         self._mutex = threading.Lock()
         self._reset()
+        _consumers.add(self)
 
     def _reset(self) -> None:
         # The state of one run: a thread that outlives the run, stuck in a task, must not claim tasks in the next.
@@ -114,6 +117,17 @@ class Consumer:
         self._restart_delay_seconds = self._restart_at = 0.0
         self._stop_maintenance = threading.Event()
         self._ended = threading.Event()
+
+    def _leave_parent(self) -> None:
+        """Forget the parent's run, in a forked child: stopping the parent's consumer is not the child's business."""
+        if self.state not in (None, STOPPED):
+            self._requests.close()
+            for report in self._health_reports:
+                report.leave_parent()
+            for worker in self._workers:
+                worker.leave_parent()
+        self._mutex, self._run_state = threading.Lock(), None
+        self._reset()
 
     # Start and stop ------------------------------------------------------------------------------------------------
 
@@ -142,7 +156,8 @@ class Consumer:
         """Stop, and return when the consumer has stopped.
 
         `graceful`: finish running tasks; else they are interrupted and requeued. A task that cannot be interrupted runs
-        on in its thread; its outcome will be refused. A stopped consumer is left alone; it can be started again.
+        on in its thread; its outcome will be refused. A stopped consumer is left alone; it can be started again. So is
+        the consumer of a parent process: a child that was forked has none until `start`.
         """
         ended, context = self._ended, self._context  # read first: once the run is over, they are those of the next
         if self.state not in (None, STOPPED):
@@ -375,3 +390,13 @@ _MESSAGES: Final[dict[str, str]] = {
     INTERRUPTING: "stopping; running tasks are interrupted and requeued",
     FORCING: "stopping now",
 }
+
+_consumers: Final[WeakSet[Consumer]] = WeakSet()
+
+
+def _leave_parents() -> None:
+    for consumer in list(_consumers):
+        consumer._leave_parent()
+
+
+os.register_at_fork(after_in_child=_leave_parents)

@@ -61,6 +61,9 @@ class ReadyFile:
         else:
             self._failed = False
 
+    def leave_parent(self) -> None:
+        """Do nothing, in a forked child: the file is the parent's."""
+
     def close(self) -> None:
         """Remove the file."""
         with suppress(OSError):

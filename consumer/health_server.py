@@ -91,6 +91,10 @@ class HealthServer:
         report = {"state": health.state, "store": health.store, "alive": health.alive}
         return 200 if answers[path] else 503, msgspec.json.encode(report)
 
+    def leave_parent(self) -> None:
+        """Close the port in a forked child: its parent answers there."""
+        self._server.server_close()
+
     def close(self) -> None:
         """Stop the server."""
         self._server.shutdown()

@@ -134,6 +134,10 @@ class WorkerHandle(Protocol):
         """Let go of everything that is left of the worker: its consumer ends."""
         ...
 
+    def leave_parent(self) -> None:
+        """Let go of the worker in a forked child of its consumer's process."""
+        ...
+
     def expire_leases(self) -> None:
         """Have the leases of a dead worker lapse now. Raises `StorageError`."""
         ...

@@ -172,6 +172,13 @@ class ProcessWorker:
             self._kill()
         self._outbox.close()
 
+    def leave_parent(self) -> None:
+        """Let go of the process in a forked child of its consumer's process: it is no child of that child."""
+        atexit.unregister(self.terminate)
+        # Else the child's end would wait for it, and fail with a traceback.
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        self._outbox.close()
+
     def _keep_leases(self, keep: bool) -> None:
         if keep is not self._keeps_leases:
             self._keeps_leases = keep

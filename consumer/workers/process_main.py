@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Final, cast
 
 import attrs
@@ -70,12 +70,28 @@ def find_queue(queue: TaskQueue) -> QueueSource:
     # The main module last: what stands under its `if __name__ == "__main__"` is not there for other processes.
     for name, module in sorted(sys.modules.items(), key=lambda entry: entry[0] in _MAIN_MODULES):
         for attribute, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
-            if value is queue:
-                return QueueSource(name, attribute, root.level if root.handlers else None)
+            if value is queue and (source := _imported_as(name, module)) is not None:
+                return QueueSource(source, attribute, root.level if root.handlers else None)
     raise ConfigurationError(
         f"worker processes cannot find the queue {queue.name!r}: they import it anew, so it has to be a global of a"
-        " module; or start them with start_method='fork'"
+        " module with a file; or start them with start_method='fork'"
     )
+
+
+def _imported_as(name: str, module: ModuleType) -> str | None:
+    """Return the name by which a process that was spawned can import a module; ``None``: it cannot.
+
+    `multiprocessing` imports the main module there, unless it has no file (``python -c``), or is the ``__main__.py`` of
+    a package (``python -m package``), which can be imported by its full name, or of a folder.
+    """
+    if name not in _MAIN_MODULES:
+        return name
+    spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+    if spec is None:
+        return name if file else None
+    if spec.name.rpartition(".")[2] != "__main__":
+        return name
+    return spec.name if "." in spec.name else None
 
 
 class _SignalBackend(InterruptBackend):

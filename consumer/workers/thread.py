@@ -41,6 +41,9 @@ class ThreadWorker(WorkerLoop):
     def terminate(self) -> None:
         """Do nothing: a thread that is stuck in a task cannot be ended."""
 
+    def leave_parent(self) -> None:
+        """Do nothing: a child has no threads of its parent."""
+
     def expire_leases(self) -> None:
         """Have the leases of a dead worker lapse now. Raises `StorageError`."""
         self.worker.engine.expire_leases(self.name)

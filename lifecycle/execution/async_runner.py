@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import TaskCanceled, TaskInterrupted, TaskTimeout
 from lifecycle.execution.attempt import completed, current_task, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.forks import end_forked_child
 from lifecycle.execution.registry import Function
 from lifecycle.execution.runner import Ended, TaskRunner
 
@@ -150,7 +152,7 @@ class AsyncRunner:
         running.add_done_callback(self._background.discard)
 
     async def _attempt(self, task: Task, coroutine: _Coroutine, ended: Ended) -> None:
-        engine = self._engine
+        engine, pid = self._engine, os.getpid()
         value: object = None
         error: BaseException | None = None
         current_task.set(task)
@@ -160,8 +162,10 @@ class AsyncRunner:
             try:
                 coroutine.check()
                 value = await self._call(coroutine, task, *prepare(engine, task))
+                end_forked_child(pid)
                 outcome, error = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
+                end_forked_child(pid, failure)
                 outcome, error = outcome_of_error(task, failure)
             self._coroutines.pop(task.id, None)
             end_attempt(engine, task, value, error)

@@ -82,9 +82,9 @@ def origin_of(function: Callable[..., object]) -> Origin:
 
 def import_name(module: str) -> str:
     """Return the name by which a consumer imports a module: for ``__main__`` the name of its file, if it has one."""
-    if module != "__main__":
+    if module not in ("__main__", "__mp_main__"):  # the second is the same module, in a process that was spawned
         return module
-    main = sys.modules["__main__"]
+    main = sys.modules[module]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     return spec.name if spec is not None else Path(file).stem if file else module
 

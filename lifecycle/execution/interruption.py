@@ -186,6 +186,11 @@ class Interrupter:
             _timer.set(monotonic() + COROUTINE_GRACE_SECONDS, self, run, error, force=True)
         return True
 
+    def reset_in_child(self) -> "Interrupter | None":
+        """Replace the lock, in a forked child; return the interrupter of the function around this one's, if any."""
+        self._mutex = threading.Lock()
+        return self._outer
+
     def interrupt(self, error: type[BaseException]) -> None:
         """Raise `error` in the running function, and in any that is to start."""
         self._interrupted = error
@@ -311,7 +316,17 @@ class _Timer:
 
 
 _timer = _Timer()
-os.register_at_fork(after_in_child=_timer.reset)
+
+
+def _reset_in_child() -> None:
+    """Drop the timer's thread, and locks that threads of the parent may hold: in the child they do not exist."""
+    _timer.reset()
+    interrupter = _active.interrupter
+    while interrupter is not None:
+        interrupter = interrupter.reset_in_child()
+
+
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
 def start_timer() -> None:

@@ -1,6 +1,7 @@
 """Runners run attempts, and know nothing of claims and stores. Here: the runner in its worker's own thread."""
 
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -12,6 +13,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted, TaskTimeout
 from lifecycle.execution.attempt import completed, current_task, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.forks import end_forked_child
 from lifecycle.execution.interruption import THREADS, InterruptBackend, Interrupter
 from lifecycle.execution.registry import Function
 
@@ -80,7 +82,7 @@ class TaskRunner:
 
     def begin(self, task: Task, ended: Ended) -> None:
         """Run a task's attempt; `ended` is called before this returns."""
-        engine = self._engine
+        engine, pid = self._engine, os.getpid()
         value: object = None
         error: BaseException | None = None
         token, self._task = current_task.set(task), task
@@ -89,8 +91,10 @@ class TaskRunner:
                 if self.on_change is not None:
                     self.on_change(task)
                 value = self._call(*prepare(engine, task))
+                end_forked_child(pid)
                 outcome, error = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
+                end_forked_child(pid, failure)
                 self.interrupter.disarm()  # the exception may have come from outside, while it was being disarmed
                 outcome, error = outcome_of_error(task, failure)
             finally:
@@ -194,6 +198,7 @@ class TaskRunner:
         import asyncio
 
         running, loop, interrupter = asyncio.current_task(), asyncio.get_running_loop(), self.interrupter
+        pid = os.getpid()  # a child ends here: in a thread beside greenlets it has no caller to return to
 
         def cancel() -> None:
             if running is not None and not interrupter.forced:  # else it is on its way out already
@@ -201,11 +206,15 @@ class TaskRunner:
 
         try:
             interrupter.arm(task.timeout, TaskTimeout, lambda: loop.call_soon_threadsafe(cancel))
-            return await coroutine, None
+            value = await coroutine
         except asyncio.CancelledError as error:
             return None, error if interrupter.thrown is None else interrupter.thrown()
         except BaseException as error:  # noqa: BLE001 -- raised again outside the loop
+            end_forked_child(pid, error)
             return None, error
+        else:
+            end_forked_child(pid)
+            return value, None
         finally:
             interrupter.disarm()
             if inspect.iscoroutine(coroutine):

@@ -19,7 +19,7 @@ lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
-lifecycle.execution:             callables heartbeat interruption stored_result / registry signals
+lifecycle.execution:             callables forks heartbeat interruption stored_result / registry signals
 lifecycle.storage:               base / claims notifications / memory
 lifecycle.storage.sqlite:        errors schema statements watcher / database / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt

@@ -263,7 +263,9 @@ def test_queue_that_processes_cannot_import_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="worker processes cannot see a queue in memory: take sqlite"):
         Consumer(TaskQueue("memory://"), worker_type="process")
     hidden = TaskQueue(f"sqlite:///{tmp_path}/app.db")
-    with pytest.raises(ConfigurationError, match="global of a module; or start them with start_method='fork'"):
+    with pytest.raises(
+        ConfigurationError, match="global of a module with a file; or start them with start_method='fork'"
+    ):
         Consumer(hidden, worker_type="process")
     Consumer(hidden, worker_type="process", start_method="fork")
     with pytest.raises(ConfigurationError, match="start_method='forkserver': there are spawn, fork"):

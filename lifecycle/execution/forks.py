@@ -1,0 +1,41 @@
+"""The end of child processes that a user's function forks and does not end itself.
+
+Such a child returns from the function into a copy of the worker. It must not go on as a second worker of that name, and
+must not touch the worker's store: `end_forked_child` stands behind each call of a function.
+"""
+
+import os
+import sys
+import traceback
+from contextlib import suppress
+
+__all__ = ["end_forked_child"]
+
+
+def end_forked_child(pid: int, error: BaseException | None = None) -> None:
+    """End this process, unless `pid` is its number; `pid`: the process that has called the function.
+
+    The exit code is that of Python's own end: 0 if the function has returned, that of a `SystemExit`, and 1 for any
+    other `error`, whose traceback is printed. Cleanup functions (`atexit`) are not called: they are the parent's.
+    """
+    if os.getpid() == pid:
+        return
+    code = 1
+    with suppress(BaseException):  # nothing may leave: the caller would go on
+        code = _exit_code(error)
+        for stream in sys.stdout, sys.stderr:
+            stream.flush()
+    os._exit(code)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    match error:
+        case None | SystemExit(code=None):
+            return 0
+        case SystemExit(code=int() as code):
+            return code & 0xFF
+        case SystemExit(code=reason):
+            sys.stderr.write(f"{reason}\n")
+        case _:
+            traceback.print_exception(error)
+    return 1
