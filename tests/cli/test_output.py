@@ -119,7 +119,7 @@ def test_moments_of_the_calendar_are_dates(moment):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0ms"),
+        (0, "0s"),
         (0.25, "250ms"),
         (1, "1s"),
         (59.9, "59s"),
