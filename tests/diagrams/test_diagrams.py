@@ -21,6 +21,7 @@ from lifecycle.consumer.demo.gallery import FORMATS, PICTURES, draw, formats
 from lifecycle.core.table import Kind, Lifecycle, State, Transition
 from lifecycle.core.task import Record
 from lifecycle.diagrams import Graph, dot, graph, mermaid, route, svg, svg_narrow
+from lifecycle.diagrams.drawing.parts import for_theme
 from lifecycle.diagrams.drawing.placement import text_width
 from lifecycle.diagrams.palette import DARK, INK, LIGHT, SHADES, TERMINAL
 from lifecycle.testing.strategies import lifecycles
@@ -389,3 +390,14 @@ def test_unknown_format_is_refused_with_the_list_of_formats():
         draw(PICTURES["lifecycle"](), "png")
     with pytest.raises(ConfigurationError, match="dot cannot show a sequence"):
         draw(PICTURES["storage"](), "dot")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_drawing_of_one_theme_has_the_colours_of_this_theme(theme):
+    """A drawing for one theme asks nothing of the reader's system, and its last rules are those of the theme."""
+    for name in PICTURES:
+        drawing = for_theme(draw(PICTURES[name](), "svg"), theme)
+        style = ET.fromstring(drawing).find(f"{SVG}style").text  # noqa: S314 -- our own
+        tones = {"light": LIGHT, "dark": DARK}[theme]
+        assert "@media" not in style
+        assert re.findall(r"\.final rect \{ fill: (#\w+)", style)[-1] == tones[Kind.FINAL].fill

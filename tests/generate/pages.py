@@ -12,7 +12,6 @@ from lifecycle import LIFECYCLE
 from lifecycle.consumer.cli.main import commands
 from lifecycle.consumer.cli.options import SUMMARIES
 from lifecycle.consumer.demo.demo import SCENARIOS
-from lifecycle.consumer.demo.gallery import PICTURES, draw
 from lifecycle.storage.postgres import schema as postgres_schema
 from lifecycle.storage.sqlite import schema as sqlite_schema
 
@@ -64,11 +63,6 @@ def scenarios():
     )
 
 
-def picture(name):
-    """A picture, for code hosts and the site to draw."""
-    return f"```mermaid\n{draw(PICTURES[name](), 'mermaid')}```"
-
-
 def schema():
     """The tables of an empty file."""
     with closing(sqlite3.connect(":memory:")) as db:
@@ -112,7 +106,6 @@ def command_help(name, command):
 def generated():
     """For each page its generated parts, by the name of their markers."""
     return {
-        ROOT / "README.md": {"lifecycle": picture("lifecycle")},
         DOCS / "lifecycle.md": {"transitions": transitions()},
         DOCS / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "sqlite.md": {"schema": schema()},

@@ -5,8 +5,11 @@ import sys
 from generate.pages import ROOT, WRITE
 
 from lifecycle.consumer.demo.gallery import FILE_SUFFIXES, PICTURES, draw, formats
+from lifecycle.diagrams.drawing.parts import for_theme
 
 FOLDER = ROOT / "diagrams"
+THEMES = ("light", "dark")
+"""The README shows the lifecycle in the colours of the page, not of the reader's system: a file for each."""
 README = """# Pictures
 
 This page lists the pictures of the tables and scenarios. One command makes them from the tables and from recorded runs,
@@ -23,8 +26,8 @@ and the tests compare them byte for byte:
 {rows}
 
 The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and
-a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg|svg-narrow` prints a picture, `lifecycle diagram
-ID` the path of one task, `lifecycle diagram --table module:TABLE` a table of your own.
+a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg|svg-narrow` prints a picture,
+`lifecycle diagram ID` the path of one task, `lifecycle diagram --table module:TABLE` a table of your own.
 """
 
 
@@ -39,6 +42,10 @@ def files():
             made[file] = draw(picture, form)
             links.append(f"[{form}]({file})")
         rows.append(f"| `{name}`: {', '.join(links)} | {picture.title} |")
+    for form in "svg", "svg-narrow":
+        for theme in THEMES:
+            file = f"lifecycle.{FILE_SUFFIXES[form].replace('svg', f'{theme}.svg')}"
+            made[file] = for_theme(made[f"lifecycle.{FILE_SUFFIXES[form]}"], theme)
     made["README.md"] = README.format(write=WRITE, rows="\n".join(rows))
     return made
 

@@ -11,10 +11,15 @@ from lifecycle.diagrams.drawing.placement import LINE_HEIGHT_PX, Box, text_width
 from lifecycle.diagrams.graph import Edge, Graph
 from lifecycle.diagrams.palette import DARK, INK, LIGHT
 
-__all__ = ["HEAD_LENGTH_PX", "arrow", "box", "diagram_style", "escaped", "head", "legend", "opening", "px", "state_box"]
+__all__ = [
+    "DARK_PAGES", "HEAD_LENGTH_PX", "arrow", "box", "diagram_style", "escaped", "for_theme", "head", "legend",
+    "opening", "px", "state_box",
+]  # fmt: skip
 
 HEAD_LENGTH_PX: Final = 7.0
 """Length of an arrow's head."""
+DARK_PAGES: Final = "@media (prefers-color-scheme: dark)"
+"""Condition of the style rules for dark pages, which follow the rules for light pages."""
 _FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -52,7 +57,7 @@ def diagram_style() -> list[str]:
     ]
     for tones, ink, indent in ((LIGHT, INK[0], ""), (DARK, INK[1], "  ")):
         if indent:
-            lines.append("@media (prefers-color-scheme: dark) {")
+            lines.append(f"{DARK_PAGES} {{")
         lines += [
             f"{indent}.title, .edge text, .legend text, .birth {{ fill: {ink}; }}",
             f"{indent}.legend path {{ fill: {ink}; stroke: {ink}; }}",
@@ -65,6 +70,18 @@ def diagram_style() -> list[str]:
                 f"{indent}.kind.{kind}, .edge.{kind} .head {{ fill: {tone.line}; }}",
             ]
     return [*lines, "}"]
+
+
+def for_theme(drawing: str, theme: str) -> str:
+    """Return a drawing in the colours of one theme only, for pages whose theme is not the reader's system's.
+
+    `theme`: ``"light"`` or ``"dark"``.
+    """
+    before, opened, after = drawing.partition(f"{DARK_PAGES} {{\n")
+    dark, closed, rest = after.partition("\n}\n")
+    if not opened or not closed:
+        raise AssertionError("the drawing has no colours for dark pages")
+    return before + (dark + "\n" if theme == "dark" else "") + rest
 
 
 def box(place: Box, names: Collection[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from lifecycle.diagrams.drawing.parts import escaped, opening, px
+from lifecycle.diagrams.drawing.parts import DARK_PAGES, escaped, opening, px
 from lifecycle.diagrams.drawing.placement import text_width
 from lifecycle.diagrams.palette import DARK, FAILED, INK, LIGHT
 from lifecycle.diagrams.sequence import Arrow, Message, Note, Participant, Sequence
@@ -161,7 +161,7 @@ def _style() -> list[str]:
     ]
     for tones, ink, paper, indent in ((LIGHT, INK[0], "#f1f5f9", ""), (DARK, INK[1], "#1e293b", "  ")):
         if indent:
-            lines.append("@media (prefers-color-scheme: dark) {")
+            lines.append(f"{DARK_PAGES} {{")
         lines += [
             f"{indent}text {{ fill: {ink}; }} path, rect {{ stroke: {ink}; }} rect {{ fill: {paper}; }}",
             f"{indent}.tip {{ fill: {ink}; }} .sent .tip {{ fill: none; }}",
