@@ -88,6 +88,8 @@ class Consumer:
         :param ready_file: exists, and is touched every half second, while the consumer is ready to run tasks.
         :param health: ``"PORT"`` or ``"HOST:PORT"``: answers ``/ready`` and ``/live`` there over HTTP.
         """
+        if not isinstance(queue, TaskQueue):
+            raise ConfigurationError(f"queue={queue!r}: must be a TaskQueue")
         self._type = find_worker_type(worker_type)
         whole_number(workers, "workers", at_least=1)
         for name, limit in ("max_tasks", max_tasks), ("max_memory", max_memory):

@@ -52,7 +52,8 @@ def _load(target: str, kind: type[T], noun: str, default: str, example: str) -> 
     module_name, _, attribute = target.partition(":")
     attribute = attribute or default
     if not module_name or not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
-        raise ConfigurationError(f"{target!r} does not name a {noun}: write module:attribute, as in {example}")
+        hint = _module_hint(module_name, target) or f": write module:attribute, as in {example}"
+        raise ConfigurationError(f"{target!r} does not name a {noun}{hint}")
     package = module_name.partition(".")[0]
     if package in _STANDARD_MODULES:
         raise ConfigurationError(f"{package!r} is a module of Python's standard library: give yours another name")
@@ -63,7 +64,10 @@ def _load(target: str, kind: type[T], noun: str, default: str, example: str) -> 
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise ConfigurationError(f"there is no module {error.name!r}, neither in {here} nor installed") from None
+            hint = _module_hint(module_name, target) or _attribute_hint(module_name, kind)
+            raise ConfigurationError(
+                f"there is no module {error.name!r}, neither in {here} nor installed{hint}"
+            ) from None
         raise ConfigurationError(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
     except (Exception, SystemExit) as error:
         raise ConfigurationError(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
@@ -77,6 +81,25 @@ def _load(target: str, kind: type[T], noun: str, default: str, example: str) -> 
             f"{target} is a {type(found).__name__}, not a {kind.__name__}{_suggestion(module, attribute, kind)}"
         )
     return found
+
+
+def _module_hint(module_name: str, target: str) -> str:
+    """Return a hint at the module for a text that is a file, such as ``app/tasks.py``; else an empty text."""
+    parts = Path(module_name.removesuffix(".py")).parts
+    meant = ".".join(parts)
+    if meant == module_name or not parts or not all(part.isidentifier() for part in parts):
+        return ""
+    return f"; did you mean {meant}{target.removeprefix(module_name)}?"
+
+
+def _attribute_hint(module_name: str, kind: type[object]) -> str:
+    """Return a hint at an attribute of that kind, for ``tasks.queue`` in place of ``tasks:queue``."""
+    parent, _, name = module_name.rpartition(".")
+    found = vars(sys.modules[parent]) if parent in sys.modules else {}
+    names = (
+        [name] if isinstance(found.get(name), kind) else [other for other in found if isinstance(found[other], kind)]
+    )
+    return f"; did you mean {' or '.join(f'{parent}:{name}' for name in names)}?" if names else ""
 
 
 def _end_of_standard_library() -> int:

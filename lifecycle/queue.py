@@ -60,7 +60,8 @@ class TaskQueue(Decorators):
             environment variable ``LIFECYCLE_URL``, else ``sqlite:///lifecycle.db``.
         :param name: separates queues that share a store.
         :param immediate: run due tasks at each enqueue, in the calling thread, with the same states and signals; a
-            scheduled task runs at the first enqueue after its ETA. The default store is then ``memory://``.
+            scheduled task runs at the first enqueue after its ETA. The default store is then ``memory://``. The mode
+            can be switched later, by the attribute `immediate`.
         :param serializer: encodes arguments and results; default: `MsgpackSerializer`.
         :param lease: time without a heartbeat after which a worker's tasks count as interrupted and are requeued.
         :param retention: time for which a task at rest is kept, with its result and history; ``None``: forever.
@@ -77,7 +78,7 @@ class TaskQueue(Decorators):
             url = "memory://" if immediate else os.environ.get(URL_VARIABLE) or DEFAULT_URL
         if not name:
             raise ConfigurationError(f"name={name!r}: must not be empty")
-        self.name, self.immediate = name, immediate
+        self.name = name
         self.retention = None if retention is None else duration(retention, "retention")
         storage = open_storage(url, name)
         self._engine = Engine(
@@ -88,8 +89,23 @@ class TaskQueue(Decorators):
             max_bytes=whole_number(max_bytes, "max_bytes", at_least=1),
             intermediate_errors=intermediate_errors,
         )
-        self._engine.after_enqueue = self._run_due_tasks if immediate else None
+        self.immediate = immediate
         self._thread_local = threading.local()
+
+    @property
+    def immediate(self) -> bool:
+        """True if each enqueue runs the due tasks in the calling thread.
+
+        The attribute can be set at any time, and counts from the next enqueue on. The queue's store stays: tasks that
+        others have enqueued there run as well. Raises `ConfigurationError` for a value that is no bool.
+        """
+        return self._engine.after_enqueue is not None
+
+    @immediate.setter
+    def immediate(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"immediate={value!r}: must be True or False")
+        self._engine.after_enqueue = self._run_due_tasks if value else None
 
     # Enqueueing and running ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ Every runner makes an attempt in the same order: `prepare`, call the function, `
 
 import logging
 from contextvars import ContextVar
-from copy import copy
 from functools import partial
 from typing import Final
 
@@ -27,7 +26,7 @@ from lifecycle.errors import (
     UnknownTask,
     Unserializable,
 )
-from lifecycle.execution.callables import refuse_unrun, unrun_kind
+from lifecycle.execution.callables import note_task_attribute, refuse_unrun, unrun_kind
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.new_tasks import check_size
 from lifecycle.execution.registry import Function
@@ -70,8 +69,9 @@ def end_attempt(engine: Engine, task: Task, value: object, error: BaseException 
         _release_locks(engine, task)
     for hook in engine.hooks.post_execute:
         try:
-            refuse_unrun(hook.call(copy(task), value, error))
-        except Exception:
+            refuse_unrun(hook.call(task.view(), value, error))
+        except Exception as failure:
+            note_task_attribute(failure)
             log.exception("post-execute hook %s raised after %s; its outcome stands", hook.name, task)
 
 
@@ -80,6 +80,7 @@ def outcome_of_error(task: Task, error: BaseException) -> tuple[Outcome, BaseExc
 
     If the exception cannot be used (it asks for a retry at no moment at all, say), the task fails with the reason.
     """
+    note_task_attribute(error)
     try:
         return _outcome(task, error), error
     except Exception as fault:  # noqa: BLE001 -- whatever is wrong with the exception
@@ -100,13 +101,14 @@ def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], d
     args, kwargs = task.call
     for hook in engine.hooks.pre_execute:
         try:
-            refuse_unrun(hook.call(copy(task)))
+            refuse_unrun(hook.call(task.view()))
         except CancelExecution:
             raise
-        except Exception:
+        except Exception as error:
+            note_task_attribute(error)
             log.exception("pre-execute hook %s raised before %s; the task runs all the same", hook.name, task)
     if function.context:
-        shown = copy(task)  # the function's changes of its task do not reach the worker
+        shown = task.view()  # the function's changes of its task do not reach the worker
         shown.cancel_requested = partial(getattr, task, "canceling")
         place = function.task_position
         if place is not None and place <= len(args):

@@ -14,8 +14,8 @@ from lifecycle.errors import ConfigurationError
 from lifecycle.escaping import printable
 
 __all__ = [
-    "Origin", "TaskCallable", "check_call", "check_callable", "import_name", "is_async", "origin_of", "own_signature",
-    "refuse_unrun", "task_function_in", "unrun_kind",
+    "Origin", "TaskCallable", "check_call", "check_callable", "import_name", "is_async", "note_task_attribute",
+    "origin_of", "own_signature", "refuse_unrun", "task_function_in", "unrun_kind",
 ]  # fmt: skip
 
 _WRAPPERS: Final = (functools.partial, functools.partialmethod)
@@ -188,3 +188,9 @@ def refuse_unrun(value: object) -> None:
     kind = unrun_kind(value)
     if kind is not None:
         raise ConfigurationError(f"returned {kind}, so that its code has not run; write a plain function")
+
+
+def note_task_attribute(error: BaseException) -> None:
+    """Add a hint to the error of a handler, a hook or a function that uses an attribute of its own on a task."""
+    if isinstance(error, AttributeError) and str(error).startswith("'Task' object has no attribute"):
+        error.add_note("task.local is a dict for values of your own")

@@ -254,7 +254,7 @@ class Engine:
                 if step and move.lease is not None and self._lost_lease(task, move, move.lease, requested_at):
                     return False
                 # A copy: a handler's changes of the task do not reach the worker.
-                self.signals.send(signal, copy(task), error)
+                self.signals.send(signal, task.view(), error)
         return True
 
     def _lost_lease(self, task: Task, move: Move, lease: float, requested_at: float) -> bool:

@@ -10,7 +10,14 @@ from lifecycle.core import table
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
 from lifecycle.escaping import printable
-from lifecycle.execution.callables import Origin, check_call, check_callable, origin_of, refuse_unrun
+from lifecycle.execution.callables import (
+    Origin,
+    check_call,
+    check_callable,
+    note_task_attribute,
+    origin_of,
+    refuse_unrun,
+)
 
 __all__ = [
     "SIGNALS", "SIGNAL_CANCELED", "SIGNAL_COMPLETE", "SIGNAL_ENQUEUED", "SIGNAL_ERROR", "SIGNAL_EXECUTING",
@@ -113,7 +120,8 @@ class Signals:
                 returned = handler(signal, task, exc) if signal == SIGNAL_ERROR else handler(signal, task)
                 if returned is not None:
                     refuse_unrun(returned)
-            except Exception:
+            except Exception as failure:
+                note_task_attribute(failure)
                 log.exception(
                     "signal handler failed: signal=%s task=%s function=%s handler=%r",
                     signal, printable(task.id), printable(task.name), handler,

@@ -6,7 +6,7 @@ import threading
 import pytest
 from conftest import Heard, failure
 
-from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_EXECUTING, TaskQueue
+from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_EXECUTING, ConfigurationError, TaskQueue
 from lifecycle.testing import VirtualClock
 
 
@@ -127,6 +127,40 @@ def test_handlers_can_enqueue_in_immediate_mode(immediate):
     assert len(tasks) == 1 + 3 + 9
     for task in tasks:
         assert heard.story(immediate.handle(task.id)) == "enqueued executing complete"
+
+
+def test_immediate_mode_is_switched_at_run_time(queue, ran):
+    """The mode can be switched at any time: on, an enqueue runs what is due; off, tasks wait again."""
+
+    @queue.task()
+    def note(what):
+        ran.append(what)
+
+    assert queue.immediate is False
+    waiting, later = note("waiting"), note.schedule(("later",), delay=10)
+    queue.immediate = True
+    assert queue.immediate is True
+    assert (waiting.state, ran) == ("queued", [])
+    note("now")
+    assert ran == ["waiting", "now"]
+    queue.immediate = False
+    queue.engine.clock.advance(10)
+    left = note("left")
+    assert (left.state, later.state, ran) == ("queued", "scheduled", ["waiting", "now"])
+    queue.immediate = True
+    queue.immediate = True
+    queue.retry(queue.task(name="fails")(lambda: 1 / 0)().id)
+    assert ran[2:] == ["later", "left"] or ran[2:] == ["left", "later"]
+
+
+@pytest.mark.parametrize("wrong", [1, 0, None, "yes", "false"])
+def test_immediate_mode_is_true_or_false(queue, wrong):
+    """A value that is neither True nor False is refused as the mode, at once and later."""
+    with pytest.raises(ConfigurationError, match="immediate="):
+        queue.immediate = wrong
+    assert queue.immediate is False
+    with pytest.raises(ConfigurationError, match="immediate="):
+        TaskQueue("memory://", immediate=wrong)
 
 
 def test_immediate_mode_is_in_memory_unless_a_url_is_given(tmp_path):

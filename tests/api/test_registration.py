@@ -54,6 +54,16 @@ def unnamed_wrapper(function):
     return wrapper
 
 
+def wrapped(function):
+    """Decorate with `functools.wraps`."""
+
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
 def closure(factor):
     return lambda x: factor * x
 
@@ -99,13 +109,7 @@ def test_function_defined_twice_in_a_module_is_refused(queue, module):
 def test_reloaded_function_replaces_the_earlier_one(queue, module):
     """After a reload of its module, changed or not, and after a new import, the new definition of a function runs."""
     text = """
-        import functools
-        from given import queue
-
-        def wrapped(function):
-            @functools.wraps(function)
-            def wrapper(*args): return function(*args)
-            return wrapper
+        from given import queue, wrapped
 
         add = queue.task()(lambda a: (VERSION, a))
         @queue.task()
@@ -120,12 +124,12 @@ def test_reloaded_function_replaces_the_earlier_one(queue, module):
         local = make()
     """
     names = ("add", "of_wrapper", "any_name", "local")
-    old = module("reloaded", f"VERSION = 1{dedent(text)}", queue=queue)
+    old = module("reloaded", f"VERSION = 1{dedent(text)}", queue=queue, wrapped=wrapped)
     first = [vars(old)[name] for name in names]
     for version in (1, 2, 3):
         if version == 3:
             del sys.modules["reloaded"]
-        new = module("reloaded", "\n" * version + f"VERSION = {version}{dedent(text)}", queue=queue)
+        new = module("reloaded", "\n" * version + f"VERSION = {version}{dedent(text)}", queue=queue, wrapped=wrapped)
         results = [function(5) for function in (*first, *(vars(new)[name] for name in names))]
         drain(queue)
         assert [result.get() for result in results] == [(version, 5)] * 8

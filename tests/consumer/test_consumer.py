@@ -232,6 +232,13 @@ def test_number_of_workers_is_a_whole_number_of_at_least_one(workers):
         Consumer(TaskQueue("memory://"), workers)
 
 
+@pytest.mark.parametrize("wrong", [None, "tasks:queue", TaskQueue])
+def test_object_that_is_no_queue_is_refused(wrong):
+    """A consumer of an object that is no queue is refused."""
+    with pytest.raises(ConfigurationError, match=r"queue=.*must be a TaskQueue"):
+        Consumer(wrong)
+
+
 @pytest.mark.parametrize("kind", ["fiber", "Thread", "", None, 1])
 def test_unknown_worker_type_is_refused(kind):
     """An unknown worker type is refused with the list of types."""

@@ -28,6 +28,15 @@ FAULTS = {
     "chores:nothing": "chores:nothing is a int, not a TaskQueue; did you mean queue?",
     "several": "'several' has no 'queue'; did you mean mine?",
     "several:tasks.qu": "'several' has no 'tasks.qu'; did you mean queue?",
+    "chores.queue": "there is no module 'chores.queue', neither in",
+    "several.tasks.queue": "there is no module 'several.tasks'",
+    "several.queue": "nor installed; did you mean several:mine?",
+    "chores.py": "nor installed; did you mean chores?",
+    "chores.py:queue": "nor installed; did you mean chores:queue?",
+    "./chores.py:queue": "does not name a queue; did you mean chores:queue?",
+    "app/chores.py": "does not name a queue; did you mean app.chores?",
+    "app/chores": "does not name a queue; did you mean app.chores?",
+    "/app/chores.py": "does not name a queue: write module:attribute",
     "queue": "'queue' is a module of Python's standard library: give yours another name",
     "test.tasks": "'test' is a module of Python's standard library",
     "broken": "'broken' cannot be imported: ZeroDivisionError: division by zero (",
@@ -61,6 +70,8 @@ def test_queue_is_found_by_module_and_attribute(folder, target):
     text = str(caught.value)
     assert FAULTS[target] in text
     assert "\n" not in text
+    if target == "chores.queue":
+        assert text.endswith("; did you mean chores:queue?")
 
 
 def test_import_error_names_the_place_in_the_module(folder):

@@ -1,10 +1,10 @@
 """Signal handlers: what they can do, what they cannot change, and their failures."""
 
 import pytest
-from conftest import Heard, drain, states
+from conftest import Heard, drain, failure, states
 from support.task_endings import ENDINGS, ending_function
 
-from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_ERROR, SIGNAL_EXECUTING, SIGNAL_SCHEDULED, SIGNALS
+from lifecycle import SIGNAL_COMPLETE, SIGNAL_ENQUEUED, SIGNAL_ERROR, SIGNAL_EXECUTING, SIGNAL_SCHEDULED, SIGNALS, Task
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
@@ -58,6 +58,69 @@ def test_handler_cannot_change_a_task(queue, heard, signal):
         queue.engine.clock.advance(5)
     assert states(result) == "queued executing error retrying scheduled executing error"
     assert heard.of(result) == ["enqueued", "executing", "error", "retrying", "scheduled", "executing", "error"]
+
+
+def test_handlers_hooks_and_function_of_an_attempt_share_values(queue, heard, clock):
+    """`task.local` is one dict for the handlers, the hooks and the function of an attempt, and empty for the next one."""
+    seen = []
+
+    def note(*args, **kwargs):
+        task = next(arg for arg in (*args, kwargs.get("task")) if isinstance(arg, Task))
+        seen.append((task.state, list(task.local)))
+        task.local[len(task.local)] = object()  # any value: none is stored
+
+    queue.signal(note)
+    queue.pre_execute(note)
+    queue.post_execute(note)
+
+    @queue.task(retries=1, retry_delay=5, context=True)
+    def fails(task=None):
+        note(task)
+        raise ValueError
+
+    task = fails.s()
+    task.local["from"] = "the caller"
+    result = queue.enqueue(task)
+    for _ in range(3):
+        queue.run_next()
+        clock.advance(5)
+    attempt = [("executing", list(range(count))) for count in range(4)]
+    assert seen == [
+        ("queued", ["from"]),
+        *attempt, ("error", [0, 1, 2, 3]), ("retrying", [0, 1, 2, 3, 4]), ("scheduled", [0, 1, 2, 3, 4, 5]),
+        *attempt, ("error", [0, 1, 2, 3]),
+    ]  # fmt: skip
+    assert queue.get(result.id).local == {}
+    assert result.task.local == {}
+
+
+@pytest.mark.parametrize("where", ["handler", "pre", "post"])
+def test_attribute_of_ones_own_on_a_task_has_a_hint(queue, add, caplog, where):
+    """A handler or hook that sets an attribute of its own on a task fails, and the log names `task.local`."""
+
+    def careless(*args):
+        task = next(arg for arg in args if isinstance(arg, Task))
+        task.started = 5
+
+    {"handler": queue.signal(SIGNAL_COMPLETE), "pre": queue.pre_execute(), "post": queue.post_execute()}[where](
+        careless
+    )
+    add(1)
+    assert queue.run_next().state == "complete"
+    assert caplog.text.count("no attribute 'started'") == 1
+    assert caplog.text.count("task.local is a dict for values of your own") == 1
+
+
+def test_attribute_of_ones_own_in_a_function_has_a_hint(queue):
+    """A function that sets an attribute of its own on its task fails, and its traceback names `task.local`."""
+
+    @queue.task(context=True)
+    def careless(task=None):
+        task.started = 5
+
+    result = careless()
+    queue.run_next()
+    assert "task.local is a dict" in failure(result)["traceback"]
 
 
 @pytest.mark.parametrize("where", ["function", "hook"])
