@@ -70,6 +70,7 @@ class Decorators:
         *,
         retry_max_delay: float | timedelta = 86_400.0,
         retry_jitter: float = 0.0,
+        max_interruptions: int | None = None,
     ) -> _TaskDecorator: ...
     @refuses_unknown_options
     def task(
@@ -85,6 +86,7 @@ class Decorators:
         *,
         retry_max_delay: float | timedelta = 86_400.0,
         retry_jitter: float = 0.0,
+        max_interruptions: int | None = None,
     ) -> TaskFunction[..., object] | _TaskDecorator:
         """Return a decorator that makes a function a `TaskFunction`: each call of the function enqueues a task.
 
@@ -101,6 +103,8 @@ class Decorators:
         :param priority: tasks of a higher priority start first; default: 0.
         :param expires: time after the call, or a datetime, from which on the task does not start any more.
         :param timeout: time that one attempt may take.
+        :param max_interruptions: how often a task whose worker has died is requeued, before it rests `interrupted`;
+            default: as the queue says.
         :param context: pass a copy of the task to the function, as the argument ``task``.
         :param name: the function's name in the queue; default: its module and its qualified name.
         """
@@ -120,6 +124,7 @@ class Decorators:
             0 if priority is None else checked_priority(priority),
             expires,
             None if timeout is None else duration(timeout, "timeout"),
+            None if max_interruptions is None else whole_number(max_interruptions, "max_interruptions"),
         )
         due_at(expires, 0.0, "expires")  # an invalid value raises here, not only at the first call
 
@@ -144,6 +149,7 @@ class Decorators:
         name: str | None = None,
         retry_max_delay: float | timedelta = 86_400.0,
         retry_jitter: float = 0.0,
+        max_interruptions: int | None = None,
     ) -> _ContextTaskDecorator:
         """Return a decorator like `task` whose function runs inside ``with obj``.
 
@@ -157,7 +163,7 @@ class Decorators:
         _check_context_manager(obj)
         decorate = self.task(
             retries, retry_delay, retry_backoff, priority, expires, timeout, name=name,
-            retry_max_delay=retry_max_delay, retry_jitter=retry_jitter,
+            retry_max_delay=retry_max_delay, retry_jitter=retry_jitter, max_interruptions=max_interruptions,
         )  # fmt: skip
 
         def wrap(function: Callable[..., R]) -> TaskFunction[..., R]:

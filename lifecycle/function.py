@@ -46,6 +46,8 @@ class Options:
     """Latest start; a timedelta and seconds count from the call."""
     timeout: float | None
     """Seconds for one attempt."""
+    max_interruptions: int | None = None
+    """How often a task is requeued whose worker has died; ``None``: the queue says."""
 
 
 class TaskFunction(TaskCallable, Generic[P, R]):
@@ -76,6 +78,10 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         names = tuple(p.name for p in positional)
         new = Function(name, function, context, is_async(function), names, task_position, origin)
         register(engine.functions, new)
+        if options.max_interruptions is None:
+            engine.interruption_limits.pop(name, None)
+        else:
+            engine.interruption_limits[name] = options.max_interruptions
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Enqueue a call of the function, due at once, and return its handle.

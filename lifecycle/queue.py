@@ -2,12 +2,13 @@
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 from lifecycle.clock import Clock, RemoteClock, SystemClock
-from lifecycle.core.policies import Revocation
+from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Revocation
 from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
@@ -48,7 +49,7 @@ class TaskQueue(Decorators):
         lease: float | timedelta = 30.0,
         retention: float | timedelta | None = 86_400.0,
         clock: Clock | None = None,
-        max_interruptions: int = 10,
+        max_interruptions: int = MAX_INTERRUPTIONS,
         max_bytes: int = 64 * 2**20,
         intermediate_errors: bool = True,
     ) -> None:
@@ -67,8 +68,8 @@ class TaskQueue(Decorators):
         :param retention: time for which a task at rest is kept, with its result and history; ``None``: forever.
         :param clock: source of the time, for example a `VirtualClock` in tests; default: the store's server, or this
             host for a store without a server.
-        :param max_interruptions: a task that is interrupted more often is not requeued and rests `interrupted`, since
-            the task itself may kill its workers.
+        :param max_interruptions: a task whose worker dies more often than that is not requeued and rests `interrupted`,
+            since the task itself may kill its workers; a function may have a limit of its own: see `task`.
         :param max_bytes: largest size of a task's serialized arguments, and of its serialized result; the default is
             64 MiB, which each store takes. An enqueue with larger arguments raises `StorageRefused`; a task with a
             larger result ends in `error`, and is not retried.
@@ -316,6 +317,17 @@ class TaskQueue(Decorators):
             since=None if since is None else utc_seconds(since, "since"),
         )
         return [self._engine.attach_serializer(task) for task in found]
+
+    def unknown_functions(self, limit: int = 10_000) -> dict[str, int]:
+        """Return the functions that waiting tasks need and this program has not declared: name → number of tasks.
+
+        Such tasks wait until a consumer that knows their function claims them: the consumers of the next version, say.
+
+        :param limit: how many waiting tasks are looked at, the newest first.
+        """
+        tasks = self._engine.storage.tasks(WAITING, limit)
+        unknown = Counter(task.name for task in tasks if task.name not in self._engine.functions)
+        return dict(sorted(unknown.items()))
 
     # Administration ------------------------------------------------------------------------------------------------
 

@@ -1,15 +1,15 @@
 """A storage that records its calls and their outcomes, for pictures of real runs."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, cast
 
-from lifecycle.core.policies import Move, Revocation
+from lifecycle.core.policies import MAX_INTERRUPTIONS, Move, Revocation
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Task
 from lifecycle.diagrams.palette import FAILED, shade
 from lifecycle.diagrams.sequence import Arrow, Message, Note
 from lifecycle.storage import Storage
-from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement
+from lifecycle.storage.base import NO_LIMITS, Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement
 
 __all__ = ["HANDLERS", "STORE", "StepLog", "StorageTracer"]
 
@@ -128,9 +128,19 @@ class StorageTracer:
             self._record("extend", "the lease is extended")
         return count
 
-    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+    def recover(
+        self,
+        now: float,
+        actor: Actor,
+        *,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        of_functions: Mapping[str, int] = NO_LIMITS,
+        limit: int = 100,
+    ) -> list[Claim]:
         """Recover, and record the moves if there were any."""
-        moved = self._store.recover(now, actor, max_interruptions=max_interruptions, limit=limit)
+        moved = self._store.recover(
+            now, actor, max_interruptions=max_interruptions, of_functions=of_functions, limit=limit
+        )
         self._step_log.ended_count += len(moved)
         if moved:
             self._record("recover", *(move for _, move in moved))

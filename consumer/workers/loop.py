@@ -104,7 +104,7 @@ class WorkerLoop:
             # task wakes one worker, not all.
             with context.poll_lock:
                 if self._may_claim():
-                    due = storage.next_due()
+                    due = storage.next_due(worker.unknown.skip_names)
                     left = MAX_WAIT_SECONDS if due is None else due - context.engine.clock.now()
                     worker.wait(generation, min(max(left, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS))
         except StorageError as error:

@@ -32,8 +32,8 @@ from lifecycle.core.table import (
 from lifecycle.core.task import RetryPolicy, Task, history_line
 
 __all__ = [
-    "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued", "recover", "retry",
-    "settle", "visibility",
+    "MAX_INTERRUPTIONS", "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued",
+    "interruption_pause", "recover", "retry", "settle", "visibility",
 ]  # fmt: skip
 
 WAITING: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))
@@ -44,6 +44,8 @@ AT_REST: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOM
 _FREES_LOCKS: Final = frozenset((INTERRUPT, CANCEL))
 
 FOREVER: Final = float("inf")
+MAX_INTERRUPTIONS: Final = 3
+"""Interruptions after which a task is requeued, unless its queue or its function says otherwise."""
 REVOKED_RANK: Final = 2**62
 """Rank of a task with a revocation of its own: claimed before all tasks that will run."""
 
@@ -73,11 +75,13 @@ class Outcome:
     retry: bool | None = None
     """``None``: retry if a retry is left. ``True``: retry in any case. ``False``: do not retry."""
     free: bool = False
-    """True if a retry does not count: the number of retries left stays the same."""
+    """True if a retry, or an interruption, does not count: the number of retries left, or of interruptions, stays."""
     delay: float | None = None
     """Seconds until the retry; ``None``: the task's retry policy decides."""
     eta: float | None = None
     """Moment of the retry (UTC seconds); takes precedence over `delay`."""
+    begun: bool = True
+    """False if the function was not called: then the start does not count as an attempt."""
 
 
 @attrs.define
@@ -144,7 +148,7 @@ class Move:
         if self.path[step] == RETRY:  # pays with a retry; an operator's retry forgives interruptions
             task.retries, task.interruptions = self.retries, self.interruptions
         elif self.path[step] == INTERRUPT:
-            task.interruptions = self.interruptions
+            task.interruptions, task.attempt = self.interruptions, self.attempt
 
 
 def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold_until: float | None = None) -> Move:
@@ -252,13 +256,14 @@ def settle(
     worker: str,
     hold_until: float | None = None,
     jitter: float = 0.0,
-    max_interruptions: int = 10,
+    max_interruptions: int = MAX_INTERRUPTIONS,
     follow_ups: tuple[Task, ...] = (),
 ) -> Move:
     """Return the whole path from the outcome of an attempt to a resting or waiting state.
 
     Raises `IllegalTransition` if the task is not executing, or if the outcome's trigger ends no attempt.
-    `hold_until`: see `Move`; `jitter`: see `backoff`.
+    `hold_until`: see `Move`; `jitter`: see `backoff`; `max_interruptions`: see `recover`. The result of an interruption
+    is stored only if the task comes to rest: a caller that waits hears nothing of an attempt that is repeated.
     """
     trigger = outcome.trigger
     if task.state != EXECUTING:
@@ -266,7 +271,12 @@ def settle(
     if trigger == COMPLETE:
         move = _move(task, (COMPLETE,), now, worker, hold_until)
     elif trigger == INTERRUPT:
-        return recover(task, now, worker=worker, hold_until=hold_until, max_interruptions=max_interruptions)
+        move = recover(
+            task, now, worker=worker, hold_until=hold_until, max_interruptions=max_interruptions, free=outcome.free
+        )
+        move.attempt -= not outcome.begun
+        move.result = outcome.result if move.path == (INTERRUPT,) else None
+        return move
     elif trigger == RETRY or outcome.retry or (outcome.retry is None and task.retries > 0):
         wait = outcome.delay if outcome.delay is not None else backoff(task.retry, task.attempt, jitter)
         eta = outcome.eta if outcome.eta is not None else now + wait
@@ -283,21 +293,37 @@ def settle(
     return move
 
 
+def interruption_pause(interruptions: int) -> float:
+    """Return the seconds that a task waits after its last of so many interruptions: none, 2, 4, 8 … 64."""
+    return 0.0 if interruptions < 2 else 2.0 ** min(interruptions - 1, 6)  # noqa: PLR2004 -- the second one
+
+
 def recover(
-    task: Task, now: float, *, worker: str, hold_until: float | None = None, max_interruptions: int = 10
+    task: Task,
+    now: float,
+    *,
+    worker: str,
+    hold_until: float | None = None,
+    max_interruptions: int = MAX_INTERRUPTIONS,
+    free: bool = False,
 ) -> Move:
     """Return the move of a running task whose worker is gone: requeued, or `interrupted` if interrupted too often.
 
     The number of retries left stays the same. A task that was interrupted more than `max_interruptions` times may be
-    the reason why its workers die. If cancellation was requested, the task ends `canceled`: its attempt has stopped
-    anyway.
+    the reason why its workers die. From the second interruption on, the task is requeued with an ETA: see
+    `interruption_pause`. `free`: the interruption does not count, since the worker was stopped, or has not called the
+    function. If cancellation was requested, the task ends `canceled`: its attempt has stopped anyway.
     """
     if task.canceling:
         return _move(task, (CANCEL,), now, worker, hold_until)
+    if free:
+        return _move(task, (INTERRUPT, RECOVER), now, worker, hold_until)
     interruptions = task.interruptions + 1
     path = (INTERRUPT,) if interruptions > max_interruptions else (INTERRUPT, RECOVER)
     move = _move(task, path, now, worker, hold_until)
     move.interruptions = interruptions
+    if move.ended is None and (pause := interruption_pause(interruptions)):
+        move.eta = now + pause
     return move
 
 

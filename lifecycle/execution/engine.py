@@ -23,7 +23,7 @@ from lifecycle.execution.environment import Environment, LeaseKeeper
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import shield, shielded
 from lifecycle.execution.new_tasks import prepare
-from lifecycle.execution.registry import Function, Hooks
+from lifecycle.execution.registry import Function, Hooks, UnknownFunctions
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
 from lifecycle.storage.base import Actor, RevocationTarget, Settlement, Storage
 
@@ -34,6 +34,8 @@ log = logging.getLogger("lifecycle")
 _SIGNAL: Final = {state.name: state.signal for state in LIFECYCLE.states}
 _NO_LEASE: Final = nullcontext()
 _HEARTBEATS_PER_LEASE: Final = 3
+_RUNNING_LIMIT: Final = 10_000
+"""How many running tasks are read to find those of one worker."""
 
 
 class Engine:
@@ -56,6 +58,9 @@ class Engine:
         self.signals = Signals()
         self.hooks = Hooks()
         self.functions: dict[str, Function] = {}
+        self.unknown = UnknownFunctions(lambda: self.functions)
+        self.interruption_limits: dict[str, int] = {}
+        """The limits of functions that have one of their own, by name; all others have `max_interruptions`."""
         self.after_enqueue: Callable[[], object] | None = None
         """Called after each enqueue: immediate mode runs due tasks here."""
         self.worker_numbers = itertools.count(1)
@@ -173,13 +178,37 @@ class Engine:
         """Recover the tasks whose lease has lapsed, and announce that; return how many tasks moved."""
         now, requested_at = self.clock.now() if now is None else now, self.monotonic()
         actor = Actor(self.process_name(), self.hold_until(EXECUTING.name, (INTERRUPT, RECOVER), now))
-        claims = self.storage.recover(now, actor, max_interruptions=self.max_interruptions)
+        claims = self.storage.recover(
+            now, actor, max_interruptions=self.max_interruptions, of_functions=self.interruption_limits
+        )
         with self.keeping_leases(actor.hold_until if claims else None):
             for task, move in claims:
-                log.warning("%s was interrupted: the lease of its worker has lapsed", task)
+                log.warning(
+                    "%s was interrupted: the lease of its worker %s has lapsed; %s",
+                    task,
+                    task.worker,
+                    self.after_interruption(task, move),
+                )
                 self.announce(self.attach_serializer(task), move, requested_at)
                 self.release([task])
         return len(claims)
+
+    def interruption_limit(self, function: str) -> int:
+        """Return how often a task of this function is requeued after an interruption."""
+        return self.interruption_limits.get(function, self.max_interruptions)
+
+    def after_interruption(self, task: Task, move: Move) -> str:
+        """Return what follows for an interrupted task, for the log."""
+        count = f"interruption {move.interruptions}, {self.interruption_limit(task.name)} are allowed"
+        if move.ended is not None:
+            return f"it rests {move.state} ({count})"
+        wait = "" if move.eta is None else f" in {move.eta - move.at:g} s"
+        return f"it is requeued{wait}" + (f" ({count})" if move.interruptions > task.interruptions else "")
+
+    def running_tasks(self, worker: str) -> list[Task]:
+        """Return copies of the tasks that a worker holds to run them, the oldest first."""
+        running = self.storage.tasks([EXECUTING.name], _RUNNING_LIMIT)
+        return [self.attach_serializer(task) for task in reversed(running) if task.worker == worker]
 
     def expire_leases(self, worker: str) -> None:
         """Let the leases of a worker that is certainly gone lapse now, for the next `recover`."""

@@ -1,6 +1,7 @@
 """The functions and hooks of a queue."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Container
 from typing import Final, TypeVar
 
 import attrs
@@ -8,7 +9,9 @@ import attrs
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.callables import Origin, check_call, check_callable, origin_of
 
-__all__ = ["Function", "Hook", "Hooks", "register"]
+__all__ = ["Function", "Hook", "Hooks", "UnknownFunctions", "register"]
+
+log = logging.getLogger("lifecycle.worker")
 
 H = TypeVar("H", bound=Callable[..., object])
 
@@ -123,3 +126,25 @@ class Hooks:
     def _of(self, kind: str) -> tuple[Hook, ...]:
         hooks: tuple[Hook, ...] = getattr(self, kind)
         return hooks
+
+
+class UnknownFunctions:
+    """Names of functions that tasks have asked a process for, and that the process does not know."""
+
+    def __init__(self, known: Callable[[], Container[str]]) -> None:
+        """`known`: returns the functions that the process knows now."""
+        self._known, self._names = known, frozenset[str]()
+
+    def add(self, name: str) -> None:
+        """Add a name, with a warning if it is new: claims leave the tasks of this function alone from now on."""
+        if name not in self._names:
+            self._names |= {name}
+            log.warning("no function is registered here as %r: its tasks wait for a consumer that knows it", name)
+
+    @property
+    def skip_names(self) -> frozenset[str]:
+        """The names for the next claim: without those that were registered meanwhile."""
+        if self._names:  # seldom
+            known = self._known()
+            self._names = frozenset(name for name in self._names if name not in known)
+        return self._names

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Final, TypeVar
 
+import attrs
+
 from lifecycle.core import policies
 from lifecycle.core.policies import WAITING, Outcome
 from lifecycle.core.table import EXECUTING, INTERRUPT, SCHEDULE, START
@@ -36,6 +38,10 @@ SETTLE_AFTER_SECONDS: Final = 0.002
 """A worker within a batch settles after so long what it has run, rather than at the batch's end."""
 SLOW_HANDLERS_SECONDS: Final = 0.001
 """A worker whose handlers last took longer claims its next task after they have run, for idle workers' sake."""
+
+
+_NOT_BEGUN: Final = Outcome(INTERRUPT, free=True, begun=False)
+"""The outcome of a task that goes back as it was, since its function was not called."""
 
 
 def never() -> bool:
@@ -74,6 +80,8 @@ class Worker:
         self.last_begun = 0.0
         """The monotonic time when it began with its last task, or made its last claim."""
         self._wait = wait
+        self.unknown = engine.unknown
+        """The functions that the worker does not know: its claims pass over their tasks."""
         self._slots = self.runner.slots
         self._running: dict[str, tuple[float, Task]] = {}
         """Task id → since when the task is in hand (monotonic), and the task; the oldest first."""
@@ -112,12 +120,14 @@ class Worker:
                 return None
             self._claimed.extend(claims)
             task, move = claims[0]
+            is_unknown = move.path == (START,) and task.name not in self.engine.functions
             self._begin_next()
             error = self._done[-1][1] if self._done else None
             self._exchange(never)
             if isinstance(error, KeyboardInterrupt):
                 raise error
-            if move.path != (SCHEDULE,):  # a task that was scheduled was not due yet
+            # A task that was scheduled was not due yet, and one of an unknown function is for another process.
+            if move.path != (SCHEDULE,) and not is_unknown:
                 return task
 
     def wait(self, generation: int | None, timeout: float) -> None:
@@ -176,7 +186,7 @@ class Worker:
         self.hand_back_claims()  # settles attempts that have ended meanwhile
         for task in map(copy, running):  # the worker's thread still uses its task, and must not see it move
             if task.state == EXECUTING:  # else the worker is only announcing a move
-                self.settle_for(task, Outcome(INTERRUPT))
+                self.settle_for(task, Outcome(INTERRUPT, free=True))
 
     def settle_for(self, task: Task, outcome: Outcome, error: BaseException | None = None) -> None:
         """Settle and announce an attempt's outcome on behalf of this worker."""
@@ -189,7 +199,7 @@ class Worker:
         for task, move in pop_all(self._claimed):
             if self.engine.announce(self.engine.attach_serializer(task), move, self._requested_at):
                 if move.path == (START,):
-                    self.settle_for(task, Outcome(INTERRUPT))
+                    self.settle_for(task, _NOT_BEGUN)
                 else:
                     self.engine.release((task,))
 
@@ -213,7 +223,8 @@ class Worker:
         now = engine.clock.now() if self._now is None else self._now
         hold = SIGNAL_SCHEDULED in engine.signals.connected
         batchable = self._quick if self._slots is None else None
-        return ClaimRequest(self.name, now, engine.lease, hold, min(self._free_slots(), limit), batchable)
+        limit = min(self._free_slots(), limit)
+        return ClaimRequest(self.name, now, engine.lease, hold, limit, batchable, self.unknown.skip_names)
 
     def _exchange(self, may_claim: Callable[[], bool]) -> bool:
         """Settle and announce outcomes, and claim tasks; return whether a task was released after the claim."""
@@ -314,7 +325,10 @@ class Worker:
             if not starts:
                 del self._running[task.id]
         if self._interrupted:
-            self._end(task, Outcome(INTERRUPT), None)
+            self._end(task, _NOT_BEGUN, None)
+        elif task.name not in engine.functions:
+            self.unknown.add(task.name)
+            self._end(task, _NOT_BEGUN, None)
         else:
             self.runner.begin(task, self._end)
         if self._slots is None:
@@ -322,6 +336,8 @@ class Worker:
 
     def _end(self, task: Task, outcome: Outcome, error: BaseException | None) -> None:
         """Note that an attempt has ended; called in any thread."""
+        if self._interrupted and outcome.trigger == INTERRUPT:  # not the task's fault
+            outcome = attrs.evolve(outcome, free=True)
         done = self._settlement(task, outcome, error)
         if self._slots is None:  # this is the worker's thread: spares a lock
             self._done.append(done)
@@ -349,7 +365,7 @@ class Worker:
             now,
             worker=self.name,
             jitter=random.random() if task.retry.jitter else 0.0,  # noqa: S311 -- spreads retries, hides nothing
-            max_interruptions=engine.max_interruptions,
+            max_interruptions=engine.interruption_limit(task.name),
         )
         if move.states[-1].name in WAITING:  # the next attempt must not be announced before this one's outcome
             move.lease = move.hold_until = engine.hold_until(task.state, move.path, now)

@@ -28,16 +28,18 @@ the outcome is. A move to a resting state deletes the request in the same commit
 the row, even if the caller's copy of the task has none: a task that is requeued or retried is still to be canceled.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from lifecycle.clock import Clock
-from lifecycle.core.policies import Move, Revocation
+from lifecycle.core.policies import MAX_INTERRUPTIONS, Move, Revocation
 from lifecycle.core.task import Record, Task
 
 __all__ = [
+    "NO_LIMITS",
     "PROMOTE_LIMIT",
     "Actor",
     "Channel",
@@ -52,6 +54,10 @@ __all__ = [
 
 PROMOTE_LIMIT: Final = 1000
 """Largest number of due tasks that one claim gives a rank: many tasks due at once must not stall a worker."""
+
+
+NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
+"""No function has a limit of interruptions of its own."""
 
 
 class Channel(StrEnum):
@@ -99,6 +105,8 @@ class ClaimRequest(NamedTuple):
     """Largest number of moves."""
     batchable: Collection[str] | None = None
     """Functions whose tasks may be started together; ``None``: all functions."""
+    skip_names: frozenset[str] = frozenset()
+    """Functions that the worker does not know: the claim passes over their tasks. Usually there are none."""
 
 
 class Settlement(NamedTuple):
@@ -166,7 +174,9 @@ class Storage(Protocol):
         not held and are due (`policies.visibility`), by rank, then by age; `policies.admit` decides about each. The
         claim ends with the start of a task whose function is not in `batchable`, or before it if another task was
         started. One call gives at most `PROMOTE_LIMIT` due tasks a rank, the earliest first. A one-time revocation ends
-        with the first task that it stops.
+        with the first task that it stops. Tasks of `skip_names` are left as they are, unless they have expired or are
+        revoked themselves (`claims.is_skipped`); a call that has passed over `PROMOTE_LIMIT` of them may end there, and
+        then `next_due` says that there may be more.
         """
         ...
 
@@ -178,10 +188,19 @@ class Storage(Protocol):
         """Prolong the leases of all tasks and locks of these workers; versions stay. Return the number of tasks."""
         ...
 
-    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+    def recover(
+        self,
+        now: float,
+        actor: Actor,
+        *,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        of_functions: Mapping[str, int] = NO_LIMITS,
+        limit: int = 100,
+    ) -> list[Claim]:
         """Handle tasks whose leases have ended, at most `limit`: recover running tasks, release waiting tasks.
 
-        `policies.recover` decides about a running task. Returns the moves; a released task makes no move. Frees the
+        `policies.recover` decides about a running task, with the limit in `of_functions` for its function's name, or
+        else with `max_interruptions`. Returns the moves; a released task makes no move. Frees the
         locks that the interrupted attempts took (as any move with `frees_locks` does).
         """
         ...
@@ -271,10 +290,11 @@ class Storage(Protocol):
         """
         ...
 
-    def next_due(self) -> float | None:
+    def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
         """Return the moment from which a claim may find a task: ``-inf`` for now, ``None`` if no task waits.
 
-        A waiting task that is held counts as due at the end of its lease.
+        A waiting task that is held counts as due at the end of its lease. `skip_names`: as in the claim. A task that
+        the claim would pass over counts as due when it expires.
         """
         ...
 

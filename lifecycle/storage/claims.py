@@ -2,12 +2,21 @@
 
 from copy import copy
 
-from lifecycle.core.policies import WAITING, Move, Revocation, admit, claimed, revoked_when_due, visibility
-from lifecycle.core.table import REVOKE, START
+from lifecycle.core.policies import (
+    REVOKED_RANK,
+    WAITING,
+    Move,
+    Revocation,
+    admit,
+    claimed,
+    revoked_when_due,
+    visibility,
+)
+from lifecycle.core.table import EXPIRE, REVOKE, START
 from lifecycle.core.task import Task
 from lifecycle.storage.base import ClaimRequest
 
-__all__ = ["ClaimDecisions", "Visibility", "visibility_after"]
+__all__ = ["ClaimDecisions", "Visibility", "is_skipped", "visibility_after"]
 
 Visibility = tuple[int | None, float | None]
 """Rank and due time of a task: see `lifecycle.core.policies.visibility`."""
@@ -26,15 +35,25 @@ def visibility_after(task: Task, move: Move, own: Revocation | None) -> Visibili
     return visibility(after, own, move.at)
 
 
+def is_skipped(task: Task, rank: int | None, skip_names: frozenset[str], now: float) -> bool:
+    """Return whether a claim with these `skip_names` passes over a task with this rank.
+
+    Not if the task has expired, or is revoked itself: such a task ends without its function, on any worker.
+    """
+    has_expired = task.expires is not None and task.expires <= now
+    return task.name in skip_names and rank != REVOKED_RANK and not has_expired
+
+
 class ClaimDecisions:
     """The decisions of one claim, in the order in which the store presents waiting tasks: by rank, then age.
 
     The adapter presents tasks until it has `ClaimRequest.limit` moves, until `over` is true, or until it has no more
-    tasks with a rank. The adapter writes each decision before it presents the next task.
+    tasks with a rank. The adapter writes each decision before it presents the next task. It presents no task that
+    `is_skipped`.
     """
 
     def __init__(self, request: ClaimRequest) -> None:
-        self.worker, self.now, self._lease, self._hold_scheduled, self.limit, self._batchable = request
+        self.worker, self.now, self._lease, self._hold_scheduled, self.limit, self._batchable, self._skip = request
         self.over = False
         """True if the claim ends, even if there is room for more tasks."""
         self.spends = False
@@ -45,14 +64,16 @@ class ClaimDecisions:
         """Return the decision about a waiting task that no worker holds.
 
         A `Move`: commit the move. A pair of rank and due time: store the pair; the task is not due yet, since the clock
-        was set back after the task had become due. ``None``: leave the task alone, the claim is over.
+        was set back after the task had become due, or the revocation of a task to skip has ended. ``None``: leave the
+        task alone, the claim is over.
 
         `own` and `of_function`: the revocations of the task and of its function, if any.
         """
         trigger = admit(task, own, of_function, self.now)
         self.spends = False
-        if trigger is None:
-            return visibility(task, own, self.now)
+        if trigger is None or (self._skip and task.name in self._skip and not self._ends(trigger, task, own)):
+            rank, due = visibility(task, own, self.now)
+            return (task.priority, None) if due is not None and due <= self.now else (rank, due)
         if trigger == START:
             alone = self._batchable is not None and task.name not in self._batchable
             if alone and self._started:
@@ -62,3 +83,7 @@ class ClaimDecisions:
         elif trigger == REVOKE and of_function is not None and of_function.once:
             self.spends = not revoked_when_due(task, own, self.now)
         return claimed(task, trigger, self.worker, self.now, self._lease, hold_scheduled=self._hold_scheduled)
+
+    def _ends(self, trigger: str, task: Task, own: Revocation | None) -> bool:
+        """Return whether a task ends here even if its function is to be skipped."""
+        return trigger == EXPIRE or (trigger == REVOKE and revoked_when_due(task, own, self.now))

@@ -4,15 +4,17 @@ Callers get copies of tasks, as from a database: a change of a returned object c
 """
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from functools import partial
 from heapq import heappop, heappush
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 
 from lifecycle.core.policies import (
+    MAX_INTERRUPTIONS,
     WAITING,
     Move,
     Revocation,
@@ -22,8 +24,9 @@ from lifecycle.core.policies import (
 )
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
 from lifecycle.core.task import Record, Task, read_history
-from lifecycle.errors import DuplicateTask, StorageError
+from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
+    NO_LIMITS,
     PROMOTE_LIMIT,
     Actor,
     Channel,
@@ -34,10 +37,12 @@ from lifecycle.storage.base import (
     Settlement,
     TaskStatus,
 )
-from lifecycle.storage.claims import ClaimDecisions
-from lifecycle.storage.notifications import ChangeCounter
+from lifecycle.storage.claims import ClaimDecisions, is_skipped
+from lifecycle.storage.notifications import ChangeCounter, ClosedMutex
 
 __all__ = ["MemoryStorage"]
+
+_NOW: Final = float("-inf")
 
 
 @attrs.define(eq=False)
@@ -115,8 +120,17 @@ class MemoryStorage:
                     self._locks[name] = lock._replace(until=until)
             return len(held)
 
-    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+    def recover(
+        self,
+        now: float,
+        actor: Actor,
+        *,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        of_functions: Mapping[str, int] = NO_LIMITS,
+        limit: int = 100,
+    ) -> list[Claim]:
         """Recover running tasks and release waiting tasks whose leases have ended."""
+        decide = partial(recover, worker=actor.worker, hold_until=actor.hold_until)
         with self._mutex:
             lapsed = sorted(
                 (row for row in self._held.values() if cast(float, row.task.lease) <= now),
@@ -127,13 +141,8 @@ class MemoryStorage:
                 if row.task.state in WAITING:
                     self._unhold(row, now)
                 else:
-                    move = recover(
-                        row.task,
-                        now,
-                        worker=actor.worker,
-                        hold_until=actor.hold_until,
-                        max_interruptions=max_interruptions,
-                    )
+                    allowed = of_functions.get(row.task.name, max_interruptions)
+                    move = decide(row.task, now, max_interruptions=allowed)
                     claims.append(self._commit_claim(row, move))
             return claims
 
@@ -184,8 +193,11 @@ class MemoryStorage:
                 break
             self._set_rank(row, row.task.priority, None)
         claims: list[Claim] = []
-        decisions = ClaimDecisions(request)
+        decisions, skip_names, skipped = ClaimDecisions(request), request.skip_names, []
         while len(claims) < request.limit and not decisions.over and (row := self._first_ready()) is not None:
+            if skip_names and is_skipped(row.task, row.rank, skip_names, request.now):
+                skipped.append(heappop(self._ready))
+                continue
             own = of_function = None
             if self._revocations:  # seldom: saves two look-ups for each task
                 own = self._own_revocation(row.task)
@@ -197,6 +209,8 @@ class MemoryStorage:
                     del self._revocations[RevocationTarget(function=True, key=row.task.name)]
             elif decision is not None:
                 self._set_rank(row, *decision)
+        for entry in skipped:
+            heappush(self._ready, entry)
         return claims
 
     def _commit_claim(self, row: _Row, move: Move) -> Claim:
@@ -392,13 +406,17 @@ class MemoryStorage:
             ids = (task_id for task_id in reversed(self._rows) if task_id.startswith(text) or task_id.endswith(text))
             return list(islice(ids, limit))
 
-    def next_due(self) -> float | None:
+    def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
         """Return the time of the next claimable task."""
         with self._mutex:
-            if self._first_ready() is not None:
-                return float("-inf")
+            if not skip_names and self._first_ready() is not None:
+                return _NOW
             scheduled = self._first_scheduled()
             moments = [cast(float, row.task.lease) for row in self._held.values() if row.task.state in WAITING]
+            ranked = [row for row in self._rows.values() if row.rank is not None] if skip_names else []
+            if any(not is_skipped(row.task, row.rank, skip_names, _NOW) for row in ranked):
+                return _NOW
+            moments += [row.task.expires for row in ranked if row.task.expires is not None]
             if scheduled is not None:
                 moments.append(cast(float, scheduled.due))
             return min(moments, default=None)
@@ -429,13 +447,4 @@ class MemoryStorage:
     def close(self) -> None:
         """End all waits, and refuse later calls."""
         self._changes.close()
-        self._mutex = _ClosedMutex()
-
-
-class _ClosedMutex:
-    """Takes the place of a closed store's mutex, which every call enters first."""
-
-    def __enter__(self) -> None:
-        raise StorageError("the queue was closed")
-
-    def __exit__(self, *args: object) -> None: ...
+        self._mutex = ClosedMutex()

@@ -10,7 +10,9 @@ from lifecycle.clock import monotonic
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Channel
 
-__all__ = ["MAX_WAIT_SECONDS", "UNSUBSCRIBE_AFTER_SECONDS", "ChangeCounter", "Notifier", "Subscription"]
+__all__ = [
+    "MAX_WAIT_SECONDS", "UNSUBSCRIBE_AFTER_SECONDS", "ChangeCounter", "ClosedMutex", "Notifier", "Subscription",
+]  # fmt: skip
 
 MAX_WAIT_SECONDS: Final = 5.0
 """A wait on a server ends after this time even without a change: a lost connection can lose a notification."""
@@ -239,3 +241,12 @@ def _sleep(wake_fd: int, seconds: float) -> None:
     poll.register(wake_fd, select.POLLIN)
     if poll.poll(seconds * 1000):
         os.read(wake_fd, 4096)
+
+
+class ClosedMutex:
+    """Takes the place of a closed store's mutex, which every call enters first."""
+
+    def __enter__(self) -> None:
+        raise StorageError("the queue was closed")
+
+    def __exit__(self, *args: object) -> None: ...

@@ -58,7 +58,7 @@ def drain(queue: TaskQueue, until: datetime | timedelta | float | None = None, l
             return ran
         if not isinstance(clock, VirtualClock):
             raise ConfigurationError(f"drain(until=…) needs a queue with a VirtualClock, not {clock!r}")
-        due = engine.storage.next_due()
+        due = engine.storage.next_due(engine.unknown.skip_names)
         if due is None or not clock.now() < due <= end:  # another thread holds the tasks that are due now
             if clock.now() < end < inf:
                 clock.set(end)

@@ -81,7 +81,8 @@ FIRST_LOOKS = {
     "tasks": lambda queue, _: len(queue.tasks()) == 2,
     "locks": lambda queue, _: queue.is_locked("lock"),
     "revocations": lambda queue, _: queue.is_revoked("other"),
-    "run_next": lambda queue, _: queue.run_next().state == "error",
+    "run_next": lambda queue, _: queue.run_next() is None and queue.unknown_functions() == {"add": 1},
+    "unknown_functions": lambda queue, _: queue.unknown_functions() == {"add": 1},
     "prune": lambda queue, _: queue.storage.prune(float("inf")) == 1,
     "next_due": lambda queue, _: queue.storage.next_due() is not None,
 }

@@ -62,7 +62,7 @@ def test_interrupting_stop_requeues_running_tasks(queue):
     assert [states(result) for result in results] == [REQUEUED_STATES, REQUEUED_STATES, "queued"]
     sent_signals = [signal for task_id, signal in sent if task_id == results[0].id]
     assert sent_signals == ["enqueued", "executing", "interrupted", "enqueued"]
-    assert [result.task.interruptions for result in results] == [1, 1, 0]
+    assert [result.task.interruptions for result in results] == [0, 0, 0]
     assert [result.task.retries for result in results] == [2, 2, 2]
     blocker.release()
     with running(queue, 2):

@@ -204,12 +204,13 @@ def test_outcome_of_a_task_that_does_not_execute_is_refused(task, outcome):
 @patient
 @given(drawn.tasks(["executing"]), drawn.all_times, some.maybe, st.none() | st.integers(0, 12))
 def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
-    """An interrupted task is requeued without spending a retry; after more than so many interruptions (10) it rests.
+    """An interrupted task is requeued without spending a retry; after more than so many interruptions (3) it rests.
 
-    If cancellation was requested, the task is canceled instead, which does not count as an interruption.
+    After each but the first interruption it waits longer. If cancellation was requested, the task is canceled instead,
+    which does not count as an interruption.
     """
     options = {"worker": "me", "hold_until": hold} | ({} if limit is None else {"max_interruptions": limit})
-    move, again = recover(task, now, **options), task.interruptions < (10 if limit is None else limit)
+    move, again = recover(task, now, **options), task.interruptions < (3 if limit is None else limit)
     assert move == settle(task, Outcome("interrupt"), now, **options)
     assert move.frees_locks
     after = some.moved(task, move)
@@ -218,9 +219,33 @@ def test_recovered_task_is_requeued_or_rests(task, now, hold, limit):
         assert (after.interruptions, after.lease, after.canceling) == (task.interruptions, None, False)
     else:
         assert some.legal(task, move, ("interrupt", "recover") if again else ("interrupt",))
-        assert some.unchanged(task, after, "interruptions")
+        assert some.unchanged(task, after, "interruptions", "eta")
         assert (after.interruptions, after.lease) == (task.interruptions + 1, hold if again else None)
+        pause = 0 if task.interruptions == 0 else 2 ** min(task.interruptions, 6)
+        assert after.eta == (now + pause if again and pause else task.eta)
     assert (after.worker, move.hold_until, move.at, move.result) == ("me", hold, now, None)
+
+
+@patient
+@given(drawn.tasks(["executing"]), drawn.all_times, some.maybe, st.booleans(), st.integers(0, 12))
+def test_interruption_that_is_not_the_tasks_fault_does_not_count(task, now, hold, begun, limit):
+    """A task is requeued at once, as it was, if its worker was stopped; if it has not begun, nor does the start count."""
+    outcome = Outcome("interrupt", b"a result", free=True, begun=begun)
+    move = settle(task, outcome, now, worker="me", hold_until=hold, max_interruptions=limit)
+    after = some.moved(task, move)
+    assert some.legal(task, move, ("cancel",) if task.canceling else ("interrupt", "recover"))
+    assert some.unchanged(task, after, "attempt")
+    assert (after.attempt, after.lease) == (task.attempt - (not begun), None if task.canceling else hold)
+    assert (move.frees_locks, move.result) == (True, None)
+
+
+@patient
+@given(drawn.tasks(["executing"]), st.integers(0, 12))
+def test_result_of_an_interruption_is_stored_with_the_last_one(task, limit):
+    """What interrupted a task is stored once the task rests: a caller that waits hears nothing of those before."""
+    task.canceling = False
+    move = settle(task, Outcome("interrupt", b"why"), 5.0, worker="me", max_interruptions=limit)
+    assert move.result == (b"why" if move.ended is not None else None)
 
 
 @patient

@@ -1,4 +1,4 @@
-"""Tasks that a worker cannot run: their function is unknown, or their arguments cannot be read."""
+"""Tasks that a worker cannot run: their arguments cannot be read."""
 
 import sqlite3
 
@@ -9,45 +9,10 @@ from hypothesis import strategies as st
 from support.damaged_rows import overwrite
 from support.strategies import patient
 
-from lifecycle import LifecycleError, MsgpackSerializer, PickleSerializer, Task, TaskQueue
+from lifecycle import LifecycleError, MsgpackSerializer, PickleSerializer, TaskQueue
 from lifecycle.testing import VirtualClock
 
 pytestmark = pytest.mark.usefixtures("still_works")
-
-
-@pytest.mark.parametrize("retries", [0, 1])
-def test_task_of_unknown_function_ends_error_and_can_be_retried(make, clock, retries):
-    """A task of an unknown function ends `error`, which names the known functions, and can be retried later."""
-    producer = make()
-    url = producer.storage
-    heard = Heard(producer)
-    gone = producer.task(name="gone", retries=retries)(lambda a: a)
-    producer.task(name="stays")(lambda: None)
-    result = gone(5)
-    function = producer.engine.functions.pop("gone")
-    drain(producer)
-    assert url is producer.storage
-    again = " retrying enqueued executing error" * retries
-    assert heard.story(result) == f"enqueued executing error{again}"
-    error = failure(result)["error"]
-    assert "UnknownTask" in error
-    assert "'gone'" in error
-    assert "stays" in error
-    assert [task.id for task in producer.tasks("error")] == [result.id]
-    producer.engine.functions["gone"] = function
-    producer.retry(result.id)
-    drain(producer)
-    assert result.get() == 5
-
-
-def test_error_says_that_the_worker_knows_no_function(queue):
-    """A worker that knows no function says so in the task's error."""
-    queue.engine.functions.clear()
-    result = queue.enqueue(Task("some id", "gone"))
-    queue.run_next(), queue.run_next()
-    assert "there are: none" in failure(result)["error"]
-    queue.task(name="before")(lambda: "before")
-    queue.retry(queue.tasks("error")[-1].id)
 
 
 def corrupt(queue, task_id, payload):

@@ -128,7 +128,8 @@ def moved(task, move):
                 move.worker,
             )
             assert announced.retries == (move.retries if "retry" in move.path[: step + 1] else task.retries)
-            assert (announced.eta, announced.attempt, announced.canceling) == (task.eta, task.attempt, task.canceling)
+            attempt = move.attempt if "interrupt" in move.path[: step + 1] else task.attempt
+            assert (announced.eta, announced.attempt, announced.canceling) == (task.eta, attempt, task.canceling)
     move.apply(announced)
     assert attrs.astuple(announced, recurse=False) == attrs.astuple(after, recurse=False)
     return after

@@ -43,17 +43,16 @@ class Exchange:
 
     def claim(self, request: ClaimRequest, rows: list[Row] | None) -> None:
         """Decide about the first tasks. `rows`: the rows of these tasks, if `settle` has fetched them."""
-        now, limit = request.now, request.limit
+        wanted = limit = request.limit
         decisions = ClaimDecisions(request)
         if rows is None:
-            rows = self._transaction.run(self._claimable(now, PROMOTE_LIMIT, limit))[0].rows
-        wanted = limit
+            rows = self._fetch(request, PROMOTE_LIMIT, limit)
         while True:
             more = self._decide(rows, decisions) or len(rows) == wanted
             wanted = limit - len(self.claims)
             if decisions.over or not more or not wanted:
                 return
-            rows = self._transaction.run(*self.writes(), self._claimable(now, 0, wanted))[-1].rows
+            rows = self._fetch(request, 0, wanted)
 
     def _decide(self, rows: Sequence[Row], decisions: ClaimDecisions) -> bool:
         """Decide about each row; return whether a revocation was spent, so that rows must be fetched again."""
@@ -97,6 +96,20 @@ class Exchange:
         self._unwritten, self._reranked = [], []
         return commands
 
+    def _fetch(self, request: ClaimRequest, promote_limit: int, limit: int) -> list[Row]:
+        """Write the decisions made so far; return the first rows for the request, locked."""
+        if not request.skip_names:
+            return self._transaction.run(*self.writes(), self._claimable(request.now, promote_limit, limit))[-1].rows
+        statements, queue, names = self._statements, self._queue, text_array(request.skip_names)
+        locked = self._transaction.run(
+            *self.writes(),
+            self._claimable(request.now, promote_limit, 0),  # gives due tasks a rank, and returns none
+            (statements.lock_ready, (queue, names, request.now, limit)),
+        )[-1].rows
+        if not locked:
+            return []
+        return self._transaction.run((statements.revocable, (queue, number_array([seq for (seq,) in locked]))))[0].rows
+
     def _claimable(self, now: float, promote_limit: int, limit: int) -> Command:
         return self._statements.claimable, (self._queue, now, promote_limit, limit)
 
@@ -105,6 +118,7 @@ class Exchange:
         order = sorted(range(len(done)), key=lambda number: done[number].task.seq or 0)
         moved = [(*done[number], places.get(number, _INVISIBLE)) for number in order]
         alone = request is None or any(move.follow_ups or move.frees_locks for _, move in done)
+        alone = alone or bool(request and request.skip_names)
         commands: list[Command] = [self._statements.move(self._queue, moved)]
         if request is not None and not alone:
             commands.append(self._claimable(request.now, PROMOTE_LIMIT, request.limit))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-from lifecycle.core.policies import WAITING, Move
+from lifecycle.core.policies import REVOKED_RANK, WAITING, Move
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import FENCE, Task
 from lifecycle.storage.claims import Visibility
@@ -76,6 +76,22 @@ class Statements:
         ]
         # Claims
         self.claimable = statement("claimable", "select * from SCHEMA.claimed_next($1, $2, $3, $4)")
+        # The same with names to skip. Revocations are read after the tasks are locked, so that none is missed.
+        self.lock_ready = statement(
+            "lock_ready",
+            "select seq from SCHEMA.task where queue = $1 and rank is not null"
+            f" and (name <> all($2::text[]) or rank = {REVOKED_RANK} or expires <= $3)"
+            " order by rank desc, seq limit $4 for update skip locked",
+        )
+        self.revocable = statement(
+            "revocable",
+            "select FIELDS, o.until, o.once, f.until, f.once from SCHEMA.task t"
+            " left join lateral (select until, once from SCHEMA.revocation"
+            " where key = t.id and queue = $1 and not function offset 0) o on true"
+            " left join lateral (select until, once from SCHEMA.revocation"
+            " where key = t.name and queue = $1 and function offset 0) f on true"
+            " where t.seq = any($2::int8[]) order by t.rank desc, t.seq",
+        )
         self.spend_revocation = statement(
             "spend_revocation", "delete from SCHEMA.revocation where queue = $1 and function and key = $2 and once"
         )
@@ -191,6 +207,11 @@ class Statements:
             " (select due from SCHEMA.task where queue = $1 and due is not null order by due limit 1),"
             " (select min(lease) from SCHEMA.task where queue = $1 and lease is not null"
             f" and state in ({_WAITING}))",
+        )
+        self.next_not_skipped = statement(
+            "next_not_skipped",
+            f"select bool_or(name <> all($2::text[]) or rank = {REVOKED_RANK}), min(expires)"
+            " from SCHEMA.task where queue = $1 and rank is not null",
         )
         # Maintenance
         self.prune = statement(

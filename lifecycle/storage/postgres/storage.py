@@ -1,16 +1,26 @@
 """The PostgreSQL adapter: a schema in a database, any number of processes on any number of hosts."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import Final, cast
 
 from lifecycle.clock import Clock, RemoteClock
-from lifecycle.core.policies import WAITING, Move, Revocation, enqueued, recover, visibility
+from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import ConfigurationError, StorageError
-from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
+from lifecycle.storage.base import (
+    NO_LIMITS,
+    Actor,
+    Channel,
+    Claim,
+    ClaimRequest,
+    Lock,
+    RevocationTarget,
+    Settlement,
+    TaskStatus,
+)
 from lifecycle.storage.claims import Visibility, visibility_after
 from lifecycle.storage.postgres.errors import OutcomeUnknown
 from lifecycle.storage.postgres.exchange import Exchange, Row, own_revocations
@@ -179,7 +189,15 @@ class PostgresStorage:
         )
         return tasks.row_count
 
-    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+    def recover(
+        self,
+        now: float,
+        actor: Actor,
+        *,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        of_functions: Mapping[str, int] = NO_LIMITS,
+        limit: int = 100,
+    ) -> list[Claim]:
         """Recover tasks whose leases have lapsed."""
         queue = self._server.queue_id
         if not self._server.read(self._statements.any_lapsed, queue, now):
@@ -199,7 +217,11 @@ class PostgresStorage:
                     freed.append((cast(int, known.seq), visibility(known, own.get(known.id), now)))
                     continue
                 move = recover(
-                    known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                    known,
+                    now,
+                    worker=actor.worker,
+                    hold_until=actor.hold_until,
+                    max_interruptions=of_functions.get(known.name, max_interruptions),
                 )
                 rows.append((known, move, visibility_after(known, move, own.get(known.id))))
                 claims.append(Claim(known, move))
@@ -375,9 +397,14 @@ class PostgresStorage:
         )
         return [task_id for (task_id,) in found.rows]
 
-    def next_due(self) -> float | None:
+    def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
         """Return the moment from which a claim may find a task."""
-        ((ready, *moments),) = self._server.read(self._statements.next_due, self._server.queue_id)
+        queue = self._server.queue_id
+        ((ready, *moments),) = self._server.read(self._statements.next_due, queue)
+        if ready and skip_names:
+            names = text_array(skip_names)
+            ((ready, expiry),) = self._server.read(self._statements.next_not_skipped, queue, names)
+            moments.append(expiry)
         if ready:
             return float("-inf")
         return min((moment for moment in moments if moment is not None), default=None)

@@ -2,17 +2,17 @@
 
 import random
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
 from lifecycle.clock import Clock, RemoteClock
-from lifecycle.core.policies import Move, Revocation, claimed, enqueued, recover
+from lifecycle.core.policies import MAX_INTERRUPTIONS, Move, Revocation, claimed, enqueued, recover
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.escaping import printable
-from lifecycle.storage.base import Actor, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
+from lifecycle.storage.base import NO_LIMITS, Actor, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
 from lifecycle.storage.redis.errors import OutcomeUnknown
 from lifecycle.storage.redis.in_doubt import ExchangesInDoubt
 from lifecycle.storage.redis.rows import (
@@ -87,7 +87,7 @@ class RedisStorage:
             settlements.append(settlement_argument(known, move, follow_ups))
         claim = None
         if request is not None:
-            worker, now, lease, hold_scheduled, limit, batchable = request
+            worker, now, lease, hold_scheduled, limit, batchable, skip_names = request
             claim = (
                 worker,
                 now,
@@ -96,6 +96,7 @@ class RedisStorage:
                 limit,
                 batchable and [*batchable],
                 *history_stamp(now, worker),
+                [*skip_names] if skip_names else None,
             )
         try:
             answer = self._server.write("exchange", settlements, claim)
@@ -132,17 +133,30 @@ class RedisStorage:
         """Prolong the leases of workers, on tasks and locks."""
         return int(self._server.write("extend", [*workers], until))
 
-    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+    def recover(
+        self,
+        now: float,
+        actor: Actor,
+        *,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        of_functions: Mapping[str, int] = NO_LIMITS,
+        limit: int = 100,
+    ) -> list[Claim]:
         """Recover tasks whose leases have lapsed."""
         cursor = str(random.getrandbits(30))
         at = history_stamp(now, actor.worker)
-        lapsed, damaged = self._server.write("recover", now, *actor, max_interruptions, limit, *at, cursor)
+        limits = {**of_functions}
+        lapsed, damaged = self._server.write("recover", now, *actor, max_interruptions, limits, limit, *at, cursor)
         _log_damaged(damaged)
         claims = []
         for fields in grouped(lapsed, 4):
             known = task_from_fields(*fields)
             move = recover(
-                known, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                known,
+                now,
+                worker=actor.worker,
+                hold_until=actor.hold_until,
+                max_interruptions=of_functions.get(known.name, max_interruptions),
             )
             claims.append(Claim(known, move))
         return claims
@@ -270,9 +284,9 @@ class RedisStorage:
             if cursor == b"0":
                 return
 
-    def next_due(self) -> float | None:
+    def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
         """Return the moment from which a claim may find a task."""
-        ready, *moments = self._server.read("next_due")
+        ready, *moments = self._server.read("next_due", [*skip_names])
         if ready:
             return float("-inf")
         return min((float(moment) for moment in moments if moment is not None), default=None)

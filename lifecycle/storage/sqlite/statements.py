@@ -1,16 +1,17 @@
 """The SQL statements of the SQLite adapter, and tasks and revocations read from the rows that they return."""
 
 import logging
+from collections.abc import Collection, Sized
 from typing import Any, Final
 
 import msgspec
 
-from lifecycle.core.policies import Revocation
+from lifecycle.core.policies import REVOKED_RANK, Revocation
 from lifecycle.core.task import FENCE, NO_DELAY, RetryPolicy, Task, policy_fields
 
 __all__ = [
-    "DELETE_REVOCATION", "FIRST_READY", "HAS_FENCE", "INSERT", "MOVE", "NEXT_DUE", "PROMOTE", "REVOCATION", "TASK",
-    "policy_text", "revocation_from", "task_from",
+    "DELETE_REVOCATION", "HAS_FENCE", "INSERT", "MOVE", "NEXT_DUE", "PROMOTE", "REVOCATION", "TASK", "first_ready",
+    "marks", "next_not_skipped", "policy_text", "revocation_from", "task_from",
 ]  # fmt: skip
 
 log = logging.getLogger("lifecycle.storage")
@@ -38,16 +39,17 @@ MOVE: Final = (
 """Commit a move: no other statement changes a state. A row with another fence is not found.
 
 The moment of the end is given twice: Python 3.12.1 warns of numbered placeholders."""
-FIRST_READY: Final = (
+_FIRST_READY: Final = (
     "select t." + _COLUMNS.replace(", ", ", t.") + ", o.once, o.until, f.once, f.until,"
     " (select d.due from task d where d.queue=t.queue and d.due is not null order by d.due limit 1)"
     " from task t"
     " left join revocation o on o.queue=t.queue and o.function=0 and o.key=t.id"
     " left join revocation f on f.queue=t.queue and f.function=1 and f.key=t.name"
-    " where t.queue=? and t.rank is not null order by t.rank desc, t.seq limit ?"
+    " where t.queue=? and t.rank is not null SKIPPING order by t.rank desc, t.seq limit ?"
 )
 """Select all that a claim needs: the tasks that come first, the revocations of each task and of its function, and the
 time when the next scheduled task becomes due."""
+_FIRST_READY_OF_ALL: Final = _FIRST_READY.replace("SKIPPING ", "")
 PROMOTE: Final = (
     "update task set rank=priority, due=null where seq in"
     " (select seq from task where queue=? and due<=? order by due, seq limit ?)"
@@ -58,8 +60,32 @@ NEXT_DUE: Final = (
     " (select due from task where queue=? and due is not null order by due limit 1)"
 )
 """Select whether a task has a rank, and the earliest due time."""
+_NOT_SKIPPED: Final = f"(t.name not in (NAMES) or t.rank={REVOKED_RANK} or t.expires<=?)"
+_NEXT_NOT_SKIPPED: Final = (
+    f"select max(name not in (NAMES) or rank={REVOKED_RANK}), min(expires) from task where queue=? and rank is not null"
+)
 REVOCATION: Final = "select once, until from revocation where queue=? and function=? and key=?"
 DELETE_REVOCATION: Final = "delete from revocation where queue=? and function=? and key=?"
+
+
+def marks(values: Sized) -> str:
+    """Return a placeholder for each value."""
+    return ",".join("?" * len(values))
+
+
+def first_ready(skip_names: Collection[str]) -> str:
+    """Return the statement of a claim. Its parameters are the queue, the names and the time if any, and the limit."""
+    if not skip_names:
+        return _FIRST_READY_OF_ALL
+    return _FIRST_READY.replace("SKIPPING", f"and {_NOT_SKIPPED}").replace("NAMES", marks(skip_names))
+
+
+def next_not_skipped(skip_names: Collection[str]) -> str:
+    """Return a statement: whether a task has a rank that a claim considers, and the earliest expiry of skipped tasks.
+
+    Its parameters are the names and the queue.
+    """
+    return _NEXT_NOT_SKIPPED.replace("NAMES", marks(skip_names))
 
 
 def revocation_from(row: tuple[Any, ...] | None) -> Revocation | None:

@@ -1,16 +1,17 @@
 """The SQLite adapter: one file, no server, any number of processes on one machine."""
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
-from lifecycle.core.policies import WAITING, Move, Revocation, enqueued, recover, visibility
+from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
+    NO_LIMITS,
     PROMOTE_LIMIT,
     Actor,
     Claim,
@@ -24,7 +25,6 @@ from lifecycle.storage.claims import ClaimDecisions, visibility_after
 from lifecycle.storage.sqlite.database import Database, Transaction
 from lifecycle.storage.sqlite.statements import (
     DELETE_REVOCATION,
-    FIRST_READY,
     HAS_FENCE,
     INSERT,
     MOVE,
@@ -32,6 +32,9 @@ from lifecycle.storage.sqlite.statements import (
     PROMOTE,
     REVOCATION,
     TASK,
+    first_ready,
+    marks,
+    next_not_skipped,
     policy_text,
     revocation_from,
     task_from,
@@ -95,16 +98,23 @@ class SQLiteStorage:
 
     def extend(self, workers: Collection[str], until: float) -> int:
         """Prolong the leases and locks of workers."""
-        marks = ",".join("?" * len(workers))
         with Transaction(self._database) as db:
             parameters = (until, self._database.queue_id, *workers)
-            db.execute(f"update lock set until=? where queue=? and worker in ({marks})", parameters)
+            db.execute(f"update lock set until=? where queue=? and worker in ({marks(workers)})", parameters)
             return db.execute(
-                f"update task set lease=? where queue=? and worker in ({marks}) and lease is not null",
+                f"update task set lease=? where queue=? and worker in ({marks(workers)}) and lease is not null",
                 parameters,
             ).rowcount
 
-    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+    def recover(
+        self,
+        now: float,
+        actor: Actor,
+        *,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        of_functions: Mapping[str, int] = NO_LIMITS,
+        limit: int = 100,
+    ) -> list[Claim]:
         """Recover running tasks and release waiting tasks whose leases have ended."""
         lapsed = " where queue=? and lease<=? order by lease, seq limit ?"
         if not self._database.read("select 1 from task" + lapsed, (self._database.queue_id, now, 1)):
@@ -117,7 +127,11 @@ class SQLiteStorage:
                     self._release(db, task, now)
                 else:
                     move = recover(
-                        task, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                        task,
+                        now,
+                        worker=actor.worker,
+                        hold_until=actor.hold_until,
+                        max_interruptions=of_functions.get(task.name, max_interruptions),
                     )
                     self._commit(db, task, move)
                     claims.append(Claim(task, move))
@@ -184,9 +198,11 @@ class SQLiteStorage:
         claims: list[Claim] = []
         decisions = ClaimDecisions(request)
         promoted, more = False, True
+        sql = first_ready(request.skip_names)
+        skipping = (*request.skip_names, request.now) if request.skip_names else ()
         while more and len(claims) < request.limit and not decisions.over:
             wanted = request.limit - len(claims)
-            rows = db.execute(FIRST_READY, (self._database.queue_id, wanted)).fetchall()
+            rows = db.execute(sql, (self._database.queue_id, *skipping, wanted)).fetchall()
             next_due = rows[0][-1] if rows else self._next_due(db)
             if next_due is not None and next_due <= request.now and not promoted:
                 db.execute(PROMOTE, (self._database.queue_id, request.now, PROMOTE_LIMIT))
@@ -238,7 +254,7 @@ class SQLiteStorage:
     # Readiness -----------------------------------------------------------------------------------------------------
 
     def _has_work(self, request: ClaimRequest) -> bool:
-        due = self.next_due(held=False)
+        due = self.next_due(request.skip_names, held=False)
         return due is not None and due <= request.now
 
     def _set_rank(self, db: sqlite3.Connection, task: Task, rank: int | None, due: float | None) -> None:
@@ -387,15 +403,18 @@ class SQLiteStorage:
         rows = self._database.read(sql, (self._database.queue_id, size, text, size, text, limit))
         return [cast(str, task_id) for (task_id,) in rows]
 
-    def next_due(self, *, held: bool = True) -> float | None:
+    def next_due(self, skip_names: frozenset[str] = frozenset(), *, held: bool = True) -> float | None:
         """Return the time of the next claimable task."""
         ((ready, due),) = self._database.read(NEXT_DUE, (self._database.queue_id,) * 2)
+        expiry = None
+        if ready and skip_names:
+            sql = next_not_skipped(skip_names)
+            ((ready, expiry),) = self._database.read(sql, (*skip_names, self._database.queue_id))
         if ready:
             return float("-inf")
-        moments = [due]
+        moments = [due, expiry]
         if held:
-            marks = ",".join("?" * len(WAITING))
-            sql = f"select min(lease) from task where queue=? and lease is not null and state in ({marks})"
+            sql = f"select min(lease) from task where queue=? and lease is not null and state in ({marks(WAITING)})"
             moments.append(self._database.read(sql, (self._database.queue_id, *WAITING))[0][0])
         return min((cast(float, moment) for moment in moments if moment is not None), default=None)
 

@@ -276,6 +276,8 @@ class AdapterAgreement(SpecMachine):
         assert_same("statuses()", storage.statuses(IDS), model.statuses(IDS))
         assert_same("counts()", storage.counts(), model.counts())
         assert_same("next_due()", storage.next_due(), model.next_due())
+        names = frozenset(FUNCTIONS[: 1 + self.call_count % 3])
+        assert_same(f"next_due({set(names)})", storage.next_due(names), model.next_due(names))
         workers = WORKERS[: 1 + self.call_count % len(WORKERS)]
         assert_same(f"canceling({workers})", sorted(storage.canceling(workers)), sorted(model.canceling(workers)))
         assert_same("locks()", storage.locks(self.now), model.locks(self.now))

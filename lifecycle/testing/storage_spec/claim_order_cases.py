@@ -10,6 +10,7 @@ from lifecycle.core.task import Task
 from lifecycle.storage.base import PROMOTE_LIMIT, Actor, ClaimRequest, RevocationTarget, Settlement, Storage
 from lifecycle.testing.storage_spec.agreement import AdapterAgreement
 from lifecycle.testing.storage_spec.invariants import require
+from lifecycle.testing.storage_spec.reference_storage import fields
 
 __all__ = ["ClaimOrderCases"]
 
@@ -70,6 +71,65 @@ class ClaimOrderCases(unittest.TestCase):
             _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9, batchable={"quick"}))
             found = [task.id for task, _ in claims]
             require(found == ids, f"{ids} are started together, not {found}")
+
+    def test_skipped_functions_are_left_to_other_workers(self) -> None:
+        """A claim passes over the tasks of functions to skip; other claims find them in the order of rank and age."""
+        storage, skip = self.opened(), frozenset(("new",))
+        names = {"a": "new", "b": "old", "c": "new", "d": "old", "e": "new"}
+        tasks = [Task(one, name, priority=int(one == "c")) for one, name in names.items()]
+        storage.enqueue(tasks, 1.0, _ACTOR)
+        before = list(map(storage.get, "ace"))
+        for ids in ["b"], ["d"], []:
+            require(storage.next_due(skip) == (float("-inf") if ids else None), f"{ids} are left for the claim")
+            _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, skip_names=skip))
+            found = [task.id for task, _ in claims]
+            require(found == ids, f"{ids} are claimed, not {found}")
+        require(
+            [fields(task) for task in map(storage.get, "ace") if task] == [fields(task) for task in before if task],
+            "a claim changes no task that it passes over",
+        )
+        require(storage.next_due() == float("-inf"), "other workers find the skipped tasks")
+        storage.enqueue([Task("f", "old", priority=1), Task("g", "old")], 3.0, _ACTOR)
+        _, claims = storage.exchange((), ClaimRequest("w", 3.0, 10.0, limit=9, skip_names=frozenset(("other",))))
+        found = [task.id for task, _ in claims]
+        require(found == ["c", "f", "a", "e", "g"], f"the others are claimed by rank and age, not {found}")
+
+    def test_skipped_task_ends_by_expiry_or_revocation(self) -> None:
+        """A claim ends tasks that have expired or are revoked themselves, even of a function to skip."""
+        storage, skip = self.opened(), frozenset(("new",))
+        tasks = [Task(task_id, "new") for task_id in "abcd"]
+        tasks[1].expires, tasks[3].eta = 9.0, 4.0
+        storage.enqueue(tasks, 1.0, _ACTOR)
+        storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=9, skip_names=skip))
+        due = storage.next_due(skip)
+        require(due == tasks[1].expires, f"the next claim is due at the expiry, not at {due}")
+        storage.revoke(RevocationTarget(function=True, key="new"), Revocation(), 2.0)
+        storage.revoke(RevocationTarget(function=False, key="c"), Revocation(), 2.0)
+        storage.revoke(RevocationTarget(function=False, key="d"), Revocation(until=5.0), 2.0)
+        for now, paths in (5.0, [("c", REVOKE)]), (8.0, []), (9.0, [("b", EXPIRE)]), (10.0, []):
+            _, claims = storage.exchange((), ClaimRequest("w", now, 10.0, limit=9, skip_names=skip))
+            found = [(task.id, *move.path) for task, move in claims]
+            require(found == paths, f"at {now} the moves are {paths}, not {found}")
+        require(storage.next_due(skip) is None, f"no claim is due, not at {storage.next_due(skip)}")
+        _, claims = storage.exchange((), ClaimRequest("w", 11.0, 10.0, limit=9))
+        found = [(task.id, *move.path) for task, move in claims]
+        require(found == [("a", REVOKE), ("d", REVOKE)], f"a worker that skips nothing ends the others, not {found}")
+
+    def test_many_skipped_tasks_hide_no_other(self) -> None:
+        """A task behind any number of tasks to skip is claimed, after a few claims at most."""
+        storage, skip = self.opened(), frozenset(("new",))
+        count = 2 * PROMOTE_LIMIT + 100
+        storage.enqueue([Task(str(number), "new", priority=1) for number in range(count)], 1.0, _ACTOR)
+        storage.enqueue([Task("a", "old")], 1.0, _ACTOR)
+        for _ in range(4):
+            require(storage.next_due(skip) == float("-inf"), "a claim may find a task")
+            if claims := storage.exchange((), ClaimRequest("w", 2.0, 10.0, skip_names=skip))[1]:
+                break
+        require([task.id for task, _ in claims] == ["a"], "the task behind the skipped tasks is claimed")
+        require(storage.next_due(skip) is None, "no other task is due")
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=count))
+        found = [task.id for task, _ in claims]
+        require(found == [str(number) for number in range(count)], "the others are claimed in their order")
 
     def test_one_time_revocation_stops_only_the_first_task(self) -> None:
         """A function's one-time revocation stops only the first of several tasks in one claim."""

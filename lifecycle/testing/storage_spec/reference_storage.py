@@ -6,7 +6,7 @@ written here a second time, independently: leases, order, stale copies, spent re
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from operator import attrgetter
 from typing import Final
@@ -14,11 +14,34 @@ from typing import Final
 import attrs
 
 from lifecycle.core.machine import IllegalTransition
-from lifecycle.core.policies import Move, Revocation, admit, claimed, enqueued, recover, revoked_when_due, visibility
-from lifecycle.core.table import CANCEL, ENQUEUE, EXECUTING, INTERRUPT, LIFECYCLE, REVOKE, REVOKED, START, Kind
+from lifecycle.core.policies import (
+    MAX_INTERRUPTIONS,
+    REVOKED_RANK,
+    Move,
+    Revocation,
+    admit,
+    claimed,
+    enqueued,
+    recover,
+    revoked_when_due,
+    visibility,
+)
+from lifecycle.core.table import (
+    CANCEL,
+    ENQUEUE,
+    EXECUTING,
+    EXPIRE,
+    INTERRUPT,
+    LIFECYCLE,
+    REVOKE,
+    REVOKED,
+    START,
+    Kind,
+)
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
+    NO_LIMITS,
     PROMOTE_LIMIT,
     Actor,
     Channel,
@@ -69,6 +92,12 @@ class Row:
     """Claims look at rows with a rank, the highest first."""
     due_at: float | None = None
     """Time from which the row has its priority as rank."""
+
+
+def _is_skipped(row: Row, skip_names: frozenset[str], now: float) -> bool:
+    """Return whether a claim passes over a ready row: of a skipped function, not expired, not revoked."""
+    expires = row.task.expires
+    return row.task.name in skip_names and row.rank != REVOKED_RANK and (expires is None or expires > now)
 
 
 @attrs.define
@@ -130,7 +159,15 @@ class ReferenceStorage:
         self.held_locks = [lock._replace(until=until) if lock.worker in workers else lock for lock in self.held_locks]
         return len(held)
 
-    def recover(self, now: float, actor: Actor, *, max_interruptions: int = 10, limit: int = 100) -> list[Claim]:
+    def recover(
+        self,
+        now: float,
+        actor: Actor,
+        *,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        of_functions: Mapping[str, int] = NO_LIMITS,
+        limit: int = 100,
+    ) -> list[Claim]:
         """Recover the leases that ended first; release waiting tasks."""
         lapsed = [row for row in self.rows if row.task.lease is not None and row.task.lease <= now]
         lapsed.sort(key=lambda row: (row.task.lease, row.task.seq))
@@ -140,7 +177,11 @@ class ReferenceStorage:
                 self._release(row, now)
             else:
                 move = recover(
-                    row.task, now, worker=actor.worker, hold_until=actor.hold_until, max_interruptions=max_interruptions
+                    row.task,
+                    now,
+                    worker=actor.worker,
+                    hold_until=actor.hold_until,
+                    max_interruptions=of_functions.get(row.task.name, max_interruptions),
                 )
                 claims.append(self._commit(row, move))
         return claims
@@ -179,20 +220,24 @@ class ReferenceStorage:
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
-        worker, now, lease, hold_scheduled, limit, batchable = request
+        worker, now, lease, hold_scheduled, limit, batchable, skip_names = request
         due = [(row.due_at, row.task.seq, row) for row in self.rows if row.due_at is not None and row.due_at <= now]
         for _, _, row in sorted(due, key=lambda entry: entry[:2])[:PROMOTE_LIMIT]:
             row.rank, row.due_at = row.task.priority, None
         claims: list[Claim] = []
         started = is_last = False
-        while len(claims) < limit and not is_last and (ready := self._ready_rows()):
+        while len(claims) < limit and not is_last and (ready := self._ready_rows(skip_names, now)):
             row = ready[0]
             task = row.task
             own = self.revocations.get(RevocationTarget(function=False, key=task.id))
             of_function = self.revocations.get(RevocationTarget(function=True, key=task.name))
             trigger = admit(task, own, of_function, now)
-            if trigger is None:  # not due any more: the clock stepped back
+            is_ending = trigger == EXPIRE or (trigger == REVOKE and revoked_when_due(task, own, now))
+            # Not due any more, since the clock stepped back; or the revocation of a skipped task has ended.
+            if trigger is None or (task.name in skip_names and not is_ending):
                 row.rank, row.due_at = visibility(task, own, now)
+                if row.due_at is not None and row.due_at <= now:
+                    row.rank, row.due_at = task.priority, None
                 continue
             if trigger == START:
                 is_last = batchable is not None and task.name not in batchable
@@ -209,11 +254,10 @@ class ReferenceStorage:
             claims.append(self._commit(row, claimed(task, trigger, worker, now, lease, hold_scheduled=hold_scheduled)))
         return claims
 
-    def _ready_rows(self) -> list[Row]:
+    def _ready_rows(self, skip_names: frozenset[str], now: float) -> list[Row]:
         """Return the rows that a claim looks at, in that order: by rank, then age."""
-        return sorted(
-            (row for row in self.rows if row.rank is not None), key=lambda row: (-(row.rank or 0), row.task.seq)
-        )
+        ready = [row for row in self.rows if row.rank is not None and not _is_skipped(row, skip_names, now)]
+        return sorted(ready, key=lambda row: (-(row.rank or 0), row.task.seq))
 
     def _current_row(self, known: Task) -> Row | None:
         """Return the row of a task if its fence is still the same: another task with that id has another fence."""
@@ -349,13 +393,15 @@ class ReferenceStorage:
         ids = [row.task.id for row in reversed(self.rows)]
         return [task_id for task_id in ids if task_id.startswith(text) or task_id.endswith(text)][:limit]
 
-    def next_due(self) -> float | None:
-        """Return when a claim may find a task: now, at the next due time, or at the end of a hold."""
-        if self._ready_rows():
+    def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
+        """Return when a claim may find a task: now, at a due time or an expiry, or at the end of a hold."""
+        if self._ready_rows(skip_names, _NOW):
             return _NOW
         held = [row.task.lease for row in self.rows if is_waiting(row.task)]
+        expiries = [row.task.expires for row in self.rows if row.rank is not None]
         return min(
-            (moment for moment in (*held, *(row.due_at for row in self.rows)) if moment is not None), default=None
+            (moment for moment in (*held, *expiries, *(row.due_at for row in self.rows)) if moment is not None),
+            default=None,
         )
 
     # Maintenance -------------------------------------------------------------------------------------------------

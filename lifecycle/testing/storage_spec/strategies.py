@@ -96,11 +96,12 @@ class Ending(_ShortRepr):
     eta: float | None = None
     max_interruptions: int = 0
     """Interruptions after which a task is not recovered any more."""
+    begun: bool = True
 
     def outcome(self, now: float) -> Outcome:
         """Make the outcome."""
         eta = None if self.eta is None else now + self.eta
-        return Outcome(self.trigger, self.result, self.retry, self.free, self.delay, eta)
+        return Outcome(self.trigger, self.result, self.retry, self.free, self.delay, eta, self.begun)
 
 
 @attrs.frozen(repr=False)
@@ -111,10 +112,11 @@ class WorkerRequest(_ShortRepr):
     limit: int = 1
     hold: bool = False
     batchable: tuple[str, ...] | None = None
+    skip_names: frozenset[str] = frozenset()
 
     def request(self, now: float) -> ClaimRequest:
         """Make the claim request."""
-        return ClaimRequest(self.worker, now, LEASE_SECONDS, self.hold, self.limit, self.batchable)
+        return ClaimRequest(self.worker, now, LEASE_SECONDS, self.hold, self.limit, self.batchable, self.skip_names)
 
 
 @attrs.frozen(repr=False)
@@ -202,6 +204,7 @@ def endings(draw: st.DrawFn, triggers: tuple[str, ...]) -> Ending:
         delay=draw(_delays),
         eta=draw(_retry_etas),
         max_interruptions=draw(_max_interruptions),
+        begun=draw(st.booleans()),
     )
 
 
@@ -215,12 +218,21 @@ _max_interruptions: Final = st.sampled_from((0, 10, 1))
 @st.composite
 def worker_requests(draw: st.DrawFn) -> WorkerRequest:
     """Claims of any worker, for one task or a few."""
-    return WorkerRequest(draw(_workers), limit=draw(_limits), hold=draw(st.booleans()), batchable=draw(_batchables))
+    return WorkerRequest(
+        draw(_workers),
+        limit=draw(_limits),
+        hold=draw(st.booleans()),
+        batchable=draw(_batchables),
+        skip_names=draw(_skip_names),
+    )
 
 
 _workers: Final = st.sampled_from(WORKERS)
 _limits: Final = st.sampled_from((1, 1, 2, 3))
 _batchables: Final = st.sampled_from((None, None, ("add",), ()))
+_skip_names: Final = st.sampled_from(
+    (frozenset[str](), frozenset[str](), frozenset(("add",)), frozenset(("mul", "?")), frozenset(FUNCTIONS))
+)
 
 
 @st.composite

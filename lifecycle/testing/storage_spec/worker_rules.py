@@ -213,12 +213,22 @@ class WorkerRules(AdapterAgreement):
         target=copies,
         hold=st.booleans(),
         max_interruptions=st.sampled_from((10, 1, 0)),
+        of_functions=st.sampled_from(({}, {}, {"add": 0}, {"mul": 2, "?": 0})),
         limit=st.sampled_from((100, 100, 1)),
     )
-    def recover(self, hold: bool, max_interruptions: int, limit: int) -> MultipleResults[TaskCopy]:
-        """A process recovers lapsed leases."""
+    def recover(
+        self, hold: bool, max_interruptions: int, of_functions: dict[str, int], limit: int
+    ) -> MultipleResults[TaskCopy]:
+        """A process recovers lapsed leases; some functions have a limit of interruptions of their own."""
         actor = Actor("recoverer", self.hold_until(hold))
-        claims, expected = self.call_both("recover", self.now, actor, max_interruptions=max_interruptions, limit=limit)
+        claims, expected = self.call_both(
+            "recover",
+            self.now,
+            actor,
+            max_interruptions=max_interruptions,
+            of_functions=of_functions,
+            limit=limit,
+        )
         return multiple(*self.check_claims("recover", claims, expected))
 
     @precondition(lambda self: self.may_stay_idle() and (self.running or self.held))

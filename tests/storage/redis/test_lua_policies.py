@@ -20,7 +20,7 @@ from lifecycle.core.policies import Move, Revocation, admit, recover, visibility
 from lifecycle.core.table import EXECUTING, REVOKE, SCHEDULED
 from lifecycle.core.task import FENCE, Task
 from lifecycle.storage.base import Actor, ClaimRequest, RevocationTarget
-from lifecycle.storage.claims import ClaimDecisions
+from lifecycle.storage.claims import ClaimDecisions, is_skipped
 from lifecycle.storage.redis import scripts as redis_script
 from lifecycle.testing.storage_spec.reference_storage import fields
 
@@ -161,10 +161,11 @@ class ClaimCase(NamedTuple):
     hold_scheduled: bool
     limit: int
     batchable: set[str] | None
+    skip_names: frozenset[str] = frozenset()
 
     def request(self):
         """The claim."""
-        return ClaimRequest("w", self.now, 10.0, self.hold_scheduled, self.limit, self.batchable)
+        return ClaimRequest("w", self.now, 10.0, self.hold_scheduled, self.limit, self.batchable, self.skip_names)
 
 
 claim_cases = st.builds(
@@ -176,6 +177,7 @@ claim_cases = st.builds(
     hold_scheduled=st.booleans(),
     limit=st.integers(1, 9),
     batchable=st.none() | st.sets(st.sampled_from(FUNCTIONS)),
+    skip_names=st.just(frozenset()) | st.frozensets(st.sampled_from(FUNCTIONS)),
 )
 
 
@@ -221,6 +223,7 @@ def claim_in_python(case, tasks):
                 waits[task.id] = task.priority, None
     moves = {}
     ranked = [task for task in tasks if waits[task.id][0] is not None]
+    ranked = [task for task in ranked if not is_skipped(task, waits[task.id][0], case.skip_names, case.now)]
     for task in sorted(ranked, key=lambda task: -waits[task.id][0]):
         if decisions.over or len(moves) == case.limit:
             break
@@ -268,6 +271,9 @@ def test_claims_agree(storage, case):
     waiting = [waits[task.id] for task in tasks if task.state in WAITING]
     now = [float("-inf")] if any(rank is not None for rank, _ in waiting) else []
     assert storage.next_due() == min(now or [due for _, due in waiting], default=None)
+    if case.skip_names:  # other workers find the tasks that were set aside
+        _, claims = storage.exchange((), ClaimRequest("w", LATEST, 10.0, limit=99))
+        assert {task.id for task in tasks if waits[task.id][0] is not None} <= {claim.task.id for claim in claims}
 
 
 # The fence -------------------------------------------------------------------------------------------------------

@@ -47,31 +47,75 @@ local function promote_due(now)
   flush()
 end
 
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names) do set[name] = true end
+  return set
+end
+
+-- The foremost tasks that no worker holds, at least `limit` if there are so many, in order: pairs of a set and an entry.
+local function foremost(limit, skipped)
+  local found = {}
+  if any_aside == nil then look_up_rarities() end
+  if not any_aside then
+    for n, entry in ipairs(call("ZRANGE", prefix .. ":ready", 0, limit - 1)) do found[n] = {":ready", entry} end
+    return found
+  end
+  local sets, seen = {":ready"}, {}
+  for _, name in ipairs(call("SMEMBERS", prefix .. ":aside")) do
+    if not (skipped and skipped[name]) then sets[#sets + 1] = ":aside:" .. name end
+  end
+  for _, set in ipairs(sets) do
+    local entries = call("ZRANGE", prefix .. set, 0, limit - 1, "WITHSCORES")
+    if #entries == 0 and set ~= ":ready" then call("SREM", prefix .. ":aside", string.sub(set, 8)) end
+    for n = 1, #entries, 2 do
+      if not seen[entries[n]] then found[#found + 1] = {set, entries[n], tonumber(entries[n + 1])} end
+      seen[entries[n]] = true
+    end
+  end
+  table.sort(found, function(a, b)
+    if a[3] ~= b[3] then return a[3] < b[3] end
+    return a[2] < b[2]
+  end)
+  return found
+end
+
+-- Set a task aside for workers that know its function.
+local function set_aside(row, entry)
+  defer(zrems, ":ready", entry)
+  defer(zadds, ":aside:" .. row.name, -row.priority, entry)
+  if row.expires then defer(zadds, ":due", row.expires, entry) end
+  call("SADD", prefix .. ":aside", row.name)
+  any_aside = true
+end
+
 -- The claim algorithm of `lifecycle.storage.claims.ClaimDecisions`; a test holds the two equal. For each task that moves
 -- the trigger, the id, and the fields `at`, `call` and `payload` as they were before the move.
 local function claim()
-  local worker, now, lease_end, hold, limit, batchable, at, name = unpack(request, 1, 8)
-  local batchable_names
-  if batchable then
-    batchable_names = {}
-    for _, function_name in ipairs(batchable) do batchable_names[function_name] = true end
-  end
+  local worker, now, lease_end, hold, limit, batchable, at, name, skip_names = unpack(request, 1, 9)
+  local batchable_names, skipped = batchable and set_of(batchable), skip_names and set_of(skip_names)
   promote_due(now)
-  local claims, count, started = {}, 0, false
-  while count < limit do
-    local entries = call("ZRANGE", prefix .. ":ready", 0, limit - count - 1)
-    if #entries == 0 then return claims end
-    for _, entry in ipairs(entries) do
+  local claims, count, started, aside_count = {}, 0, false, 0
+  while count < limit and aside_count < $PROMOTE_LIMIT do
+    local found = foremost(skipped and math.max(limit - count, 100) or limit - count, skipped)
+    if #found == 0 then return claims end
+    for n = 1, #found do
+      if count >= limit then break end
+      local set, entry = found[n][1], found[n][2]
       local id = string.sub(entry, 17)
       local fields = call("HMGET", prefix .. ":task:" .. id, "at", "call", "payload", "history")
       local row = parse_row(id, fields[1], fields[4])
       if not row or not parse_call(row, fields[2]) then
-        quarantine(":ready", entry)
+        quarantine(set, entry)
       else
         row.entry = entry
         local own, of_function = revocation("t" .. id), revocation("f" .. row.name)
         local trigger = admit(row, own, of_function, now)
-        if trigger == nil then -- the clock was set back after the task had become due: the task waits on
+        local ends = trigger == "$EXPIRE" or (trigger == "$REVOKE" and revoked_when_due(row, own, now))
+        if skipped and skipped[row.name] and not ends then
+          set_aside(row, entry)
+          aside_count = aside_count + 1
+        elseif trigger == nil then -- the clock was set back after the task had become due: the task waits on
           remove_from_sets(row)
           add_to_sets(row, own, now)
         else

@@ -14,7 +14,8 @@ return once(function()
     for from = 1, #ids, 4000 do call("UNLINK", unpack(ids, from, math.min(from + 3999, #ids))) end
     call("UNLINK", prefix .. ":state:" .. state)
   end
-  for _, set in ipairs({"ready", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks"}) do
+  for _, name in ipairs(call("SMEMBERS", prefix .. ":aside")) do call("UNLINK", prefix .. ":aside:" .. name) end
+  for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks"}) do
     call("UNLINK", prefix .. ":" .. set)
   end
   changed.work, changed.outcome = true, true

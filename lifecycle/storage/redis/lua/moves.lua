@@ -52,7 +52,9 @@ end
 local function remove_from_sets(row, was_ready)
   if KINDS[row.state] == "waiting" and not row.lease then
     defer(zrems, ":ready", set_entry(row))
-    if not was_ready then defer(zrems, ":due", set_entry(row)) end
+    if any_aside == nil then look_up_rarities() end
+    if any_aside then defer(zrems, ":aside:" .. row.name, set_entry(row)) end
+    if any_aside or not was_ready then defer(zrems, ":due", set_entry(row)) end
   elseif row.lease then
     defer(zrems, KINDS[row.state] == "running" and ":running" or ":kept", set_entry(row))
     -- Not deferred: this command takes no memory, and after it Redis allows the rest of the script, even if its memory

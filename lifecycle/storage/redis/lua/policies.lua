@@ -35,6 +35,11 @@ local function admit(row, own, of_function, now)
   return "$START"
 end
 
+-- Seconds that a task waits after its last of so many interruptions.
+local function interruption_pause(interruptions)
+  return interruptions < 2 and 0 or 2 ^ math.min(interruptions - 1, 6)
+end
+
 -- The path of a running task whose worker is gone.
 local function recovery_path(row, max_interruptions)
   if row.canceling then return {"$CANCEL"} end

@@ -1,6 +1,6 @@
 -- Recover tasks whose leases have lapsed: {for each task that moved its id and its fields before the move, ids of damaged
 -- tasks}.
-local now, worker, hold_until, max_interruptions, limit, at, name, cursor = unpack(args, 4, 11)
+local now, worker, hold_until, max_interruptions, of_functions, limit, at, name, cursor = unpack(args, 4, 12)
 
 return once(function()
   local lapsed = {}
@@ -23,14 +23,16 @@ return once(function()
     elseif KINDS[row.state] == "waiting" then
       make_claimable(row, now)
     else
-      local target, history, path = row.state, "", recovery_path(row, max_interruptions)
+      local allowed_count = of_functions[row.name] or max_interruptions
+      local target, history, path = row.state, "", recovery_path(row, allowed_count)
       for _, trigger in ipairs(path) do
         target = target_of(target, trigger)
         history = history .. history_line(target, row.attempt, at, name)
       end
       local interruptions = row.interruptions + (path[1] == "$INTERRUPT" and 1 or 0)
+      local pause = KINDS[target] == "waiting" and interruption_pause(interruptions) or 0
       apply_move(row, {
-        target, #path, history, worker, row.attempt, row.retries, interruptions, row.eta,
+        target, #path, history, worker, row.attempt, row.retries, interruptions, pause > 0 and now + pause or row.eta,
         KINDS[target] == "waiting" and hold_until or false, now, nil, true,
       })
       for _, value in ipairs({id, fields[1], fields[2], fields[3] or ""}) do claims[#claims + 1] = value end

@@ -7,10 +7,26 @@
 -- (held while it waits) or ended. A running task is in the set `running` only. Entries of the second kind of set begin
 -- with the sequence number, sixteen digits, so that entries with equal scores are ordered by age.
 
-local any_revoked
+--
+-- A task that a claim was told to skip is moved from `ready` to `aside:` and the name of its function, so that the next
+-- claim of such a worker does not look at it again. The set `aside` has those names. Claims of other workers take the
+-- foremost task of all these sets. If the task expires, it is in `due`, too: then any claim ends it.
+
+local any_revoked, any_aside
+
+-- Find out, once in a call, whether there are revocations, and tasks that are set aside: usually neither.
+local function look_up_rarities()
+  local revocations, aside = prefix .. ":revocations", prefix .. ":aside"
+  local found = call("EXISTS", revocations, aside)
+  any_revoked, any_aside = found == 2, found == 2
+  if found == 1 then
+    any_revoked = call("EXISTS", revocations) == 1
+    any_aside = not any_revoked
+  end
+end
 
 local function revocation(field)
-  if any_revoked == nil then any_revoked = call("EXISTS", prefix .. ":revocations") == 1 end
+  if any_revoked == nil then look_up_rarities() end
   local packed = any_revoked and call("HGET", prefix .. ":revocations", field)
   return packed and cmsgpack.unpack(packed) or nil
 end
