@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from lifecycle.clock import monotonic
+from lifecycle.consumer.contact import StoreContact
 from lifecycle.consumer.health import Health, ReadyFile, parse_address
 from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.states import (
@@ -114,6 +115,7 @@ class Consumer:
         self._health_reports: list[ReadyFile | HealthServer] = []
         self._workers: list[WorkerHandle] = []
         self._dead: list[WorkerHandle] = []
+        self._contact = StoreContact(self._engine.lease)
         self._supervisor: threading.Thread | None = None
         self._deadline = 0.0
         self._restart_delay_seconds = self._restart_at = 0.0
@@ -375,10 +377,14 @@ class Consumer:
             self._engine.storage.prune(self._engine.clock.now() - self.queue.retention, PRUNE_LIMIT)
 
     def _recover(self) -> None:
-        dead = list(self._dead)
+        engine, dead = self._engine, list(self._dead)
         for worker in dead:
             worker.expire_leases()
-        self._engine.recover()
+        now = engine.clock.now()  # before the next call: if it hangs, own leases lapse, and are not recovered
+        engine.heartbeat.catch_up()
+        if not self._contact.answered((engine.clock.now(), engine.monotonic())):
+            return
+        engine.recover(now)
         for worker in dead:
             with suppress(ValueError):  # done by another thread meanwhile
                 self._dead.remove(worker)

@@ -79,6 +79,7 @@ class ProcessWorker:
         self._verdict: tuple[StatusSnapshot, type[TaskTimeout | TaskCanceled]] | None = None
         """The outcome, still to be settled, of a task whose process was killed for it."""
         self._kill_at = 0.0
+        self._checked_at = self._awake_since = monotonic()
 
     def start(self) -> None:
         """Start the process."""
@@ -148,8 +149,12 @@ class ProcessWorker:
             self._settle(*self._verdict)
             return
         seen, now = self._status.read(), monotonic()
+        lease = self._context.engine.lease
+        if now - self._checked_at > lease / 2:  # this process was frozen or in an outage itself: wait for a new sign
+            self._awake_since = now
+        self._checked_at = now
         # A process that is frozen, or keeps the interpreter's lock in C, is given up once its lease has lapsed.
-        self._keep_leases(now - seen.beat < self._context.engine.lease or not seen.ready)
+        self._keep_leases(now - max(seen.beat, self._awake_since) < lease or not seen.ready)
         if seen.task_id is not None and self._process.is_alive():
             if now > seen.deadline + KILL_GRACE_SECONDS:
                 self._kill_for(seen, TaskTimeout)

@@ -137,6 +137,7 @@ def work(
         queue = source.load()
     else:
         queue = source
+    queue.engine.running.clear()  # of the consumer, if this process was forked
     context = WorkerContext(queue, options)
 
     def is_spent() -> bool:

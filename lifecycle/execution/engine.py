@@ -74,7 +74,9 @@ class Engine:
         """Id of a connection whose transaction this process will end → the tasks, their moves, and the monotonic time
         of each call, to be announced then."""
         self._triggers = LIFECYCLE.machine().triggers
-        self._heartbeat = Heartbeat(self.prolong_leases, lease / _HEARTBEATS_PER_LEASE)
+        self._heartbeat = Heartbeat(
+            self.prolong_leases, lease / _HEARTBEATS_PER_LEASE, lambda: (self.clock.now(), self.monotonic())
+        )
         self.replace_environment(environment)
 
     def replace_environment(self, environment: Environment) -> None:
@@ -83,7 +85,7 @@ class Engine:
         self.storage = cast(Storage, shield(environment.storage, Storage))
         """The store, shielded: within a running function, no exception from outside interrupts one of its calls."""
         self.clock, self.monotonic = environment.clock, environment.monotonic
-        self.process_name = environment.process_name
+        self.process_name, self.running = environment.process_name, environment.running
         self.heartbeat: LeaseKeeper = environment.lease_keeper or self._heartbeat
 
     def flush_deferred(self) -> None:
@@ -287,10 +289,14 @@ class Engine:
         return True
 
     def _lost_lease(self, task: Task, move: Move, lease: float, requested_at: float) -> bool:
-        """Return whether the move's lease has run out and another worker has moved the task since."""
+        """Return whether the move's lease has run out and another worker has moved the task since.
+
+        If no worker has, the lease is prolonged before anything else: no recovery comes between.
+        """
         # By both clocks: the host's clock may have been set back while this process was frozen.
         if lease > self.clock.now() and self.monotonic() < requested_at + self.lease:
             return False
+        self.storage.extend([move.worker], self.clock.now() + self.lease)
         stored = self.storage.get(task.id)
         if stored is not None and (stored.seq, stored.version, stored.worker) == (task.seq, move.version, move.worker):
             return False

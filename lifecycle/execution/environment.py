@@ -1,7 +1,7 @@
 """The environment of an engine: store, clocks, heartbeat, name of the process. Simulations replace it whole."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Protocol
 
 import attrs
@@ -21,6 +21,10 @@ class LeaseKeeper(Protocol):
 
     def drop(self, worker: str) -> None:
         """Undo one `keep`."""
+        ...
+
+    def catch_up(self) -> None:
+        """Prolong the leases now if that is late. Raises `StorageError`."""
         ...
 
     def close(self) -> None:
@@ -56,3 +60,5 @@ class Environment:
     """The name of the process that acts, as it stands in histories."""
     lease_keeper: LeaseKeeper | None = None
     """Keeps the leases of this process's workers alive; ``None``: the engine's own heartbeat, a thread."""
+    running: MutableMapping[str, object] = attrs.field(factory=dict)
+    """Id of each task whose function runs in this process → its worker."""

@@ -4,10 +4,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Collection
+from typing import Final
 
 from lifecycle.errors import StorageError
 
 __all__ = ["Heartbeat"]
+
+_RETRIES_PER_INTERVAL: Final = 4
+"""Number of beats in an interval while the store cannot be used: leases are prolonged soon after an outage."""
 
 log = logging.getLogger("lifecycle.heartbeat")
 
@@ -15,9 +19,17 @@ log = logging.getLogger("lifecycle.heartbeat")
 class Heartbeat:
     """Extends the leases of workers at an interval. The thread starts with the first worker, and ends with `close`."""
 
-    def __init__(self, beat: Callable[[Collection[str]], object], interval_seconds: float) -> None:
-        """`beat`: called at each interval with the names of the workers, if there are any."""
-        self._beat, self._interval_seconds = beat, interval_seconds
+    def __init__(
+        self,
+        beat: Callable[[Collection[str]], object],
+        interval_seconds: float,
+        read_clocks: Callable[[], tuple[float, ...]],
+    ) -> None:
+        """`beat`: called at each interval with the names of the workers, if there are any.
+
+        `read_clocks`: returns the seconds of all clocks that may show that a beat is late.
+        """
+        self._beat, self._interval_seconds, self._read_clocks = beat, interval_seconds, read_clocks
         self._reset()
 
     def _reset(self) -> None:
@@ -26,6 +38,8 @@ class Heartbeat:
         self._mutex = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._beaten_at: tuple[float, ...] = ()
+        """The clocks before the last beat that succeeded, or as the first worker came; empty before."""
         self._pid = os.getpid()
 
     def keep(self, worker: str) -> None:
@@ -37,6 +51,7 @@ class Heartbeat:
             self._reset()
         with self._mutex:
             self._counts[worker] = self._counts.get(worker, 0) + 1
+            self._beaten_at = self._beaten_at or self._read_clocks()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lifecycle-heartbeat", daemon=True)
                 self._thread.start()
@@ -54,13 +69,32 @@ class Heartbeat:
         """Tell the thread to end, without waiting for the end."""
         self._closed.set()
 
+    def catch_up(self) -> None:
+        """Beat now if the last beat is late, because the store, this process or the host did not run meanwhile.
+
+        The leases of all workers hold after this call. Raises `StorageError`: then they may have lapsed.
+        """
+        late_seconds = 2 * self._interval_seconds
+        if any(now - then > late_seconds for now, then in zip(self._read_clocks(), self._beaten_at, strict=False)):
+            self._beat_all()
+
+    def _beat_all(self) -> None:
+        with self._mutex:
+            workers = list(self._counts)
+        if workers:
+            before = self._read_clocks()  # a call that hangs prolongs leases from the moment of its beginning
+            self._beat(workers)
+            self._beaten_at = before
+
     def _run(self) -> None:
         # A worker added during the wait can wait for the next beat: its lease is three times as long.
-        while not self._closed.wait(self._interval_seconds):
-            with self._mutex:
-                workers = list(self._counts)
-            if workers:
-                try:
-                    self._beat(workers)
-                except StorageError as error:
-                    log.warning("heartbeat failed: retry_seconds=%g error=%s", self._interval_seconds, error)
+        seconds = self._interval_seconds
+        while not self._closed.wait(seconds):
+            try:
+                self._beat_all()
+            except StorageError as error:
+                if seconds == self._interval_seconds:
+                    log.warning("heartbeat failed: retry_seconds=%g error=%s", seconds / _RETRIES_PER_INTERVAL, error)
+                seconds = self._interval_seconds / _RETRIES_PER_INTERVAL
+            else:
+                seconds = self._interval_seconds

@@ -10,12 +10,13 @@ from typing import Final, TypeVar
 
 import attrs
 
+from lifecycle.clock import pause
 from lifecycle.core import policies
 from lifecycle.core.policies import WAITING, Outcome
 from lifecycle.core.table import EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageRefused
-from lifecycle.execution.attempt import unstorable
+from lifecycle.execution.attempt import current_task, unstorable
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.runner import Runner, TaskRunner
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
@@ -36,6 +37,8 @@ QUICK_SECONDS: Final = 0.0005
 """A function is quick once its recent runs, handlers included, take less."""
 SETTLE_AFTER_SECONDS: Final = 0.002
 """A worker within a batch settles after so long what it has run, rather than at the batch's end."""
+RUNS_HERE_SECONDS: Final = 0.1
+"""Time between two looks whether a function has ended whose task this worker has claimed again."""
 SLOW_HANDLERS_SECONDS: Final = 0.001
 """A worker whose handlers last took longer claims its next task after they have run, for idle workers' sake."""
 
@@ -93,6 +96,8 @@ class Worker:
         # Deques, since another thread may take from them (`hand_back_claims`): each entry is taken by one of the two.
         self._claimed: deque[Claim] = deque()
         self._done: deque[tuple[Settlement, BaseException | None]] = deque()
+        self._postponed: deque[Claim] = deque()
+        """Claims of tasks whose function still runs in this process."""
         self._now: float | None = None
         self._ended = threading.Event()
         self._watching = False
@@ -183,6 +188,8 @@ class Worker:
         """Interrupt running tasks on behalf of a worker that does not stop them; its own outcomes are refused then."""
         with self._mutex:
             running = [task for _, task in self._running.values()]
+        for task in running:  # given up: another attempt may run beside the function
+            self.engine.running.pop(task.id, None)
         self.hand_back_claims()  # settles attempts that have ended meanwhile
         for task in map(copy, running):  # the worker's thread still uses its task, and must not see it move
             if task.state == EXECUTING:  # else the worker is only announcing a move
@@ -196,7 +203,7 @@ class Worker:
         """Settle the outcomes of a worker that is stuck, and requeue the tasks that it has claimed and not begun."""
         if done := pop_all(self._done):
             self._settle(done, never)
-        for task, move in pop_all(self._claimed):
+        for task, move in pop_all(self._claimed) + pop_all(self._postponed):
             if self.engine.announce(self.engine.attach_serializer(task), move, self._requested_at):
                 if move.path == (START,):
                     self.settle_for(task, _NOT_BEGUN)
@@ -207,6 +214,8 @@ class Worker:
 
     def _turn(self, may_claim: Callable[[], bool]) -> bool:
         """Settle, claim, and begin the claims; return whether another turn may find more."""
+        if self._postponed:
+            self._resume_postponed()
         released = self._exchange(may_claim)
         begun = bool(self._claimed)
         while self._claimed:
@@ -216,7 +225,7 @@ class Worker:
         return begun or released  # a task that was just released may be due
 
     def _free_slots(self) -> int:
-        return BATCH_LIMIT if self._slots is None else self._slots - len(self._running)
+        return BATCH_LIMIT if self._slots is None else self._slots - len(self._running) - len(self._postponed)
 
     def _claim_request(self, limit: int = CLAIM_LIMIT) -> ClaimRequest:
         engine = self.engine
@@ -311,6 +320,8 @@ class Worker:
         except IndexError:  # handed back by another thread
             return
         engine = self.engine
+        if task.id in engine.running and move.path == (START,) and self._must_wait(Claim(task, move)):
+            return
         began = self.last_begun = engine.monotonic()
         self._running[task.id] = began, task  # already now: the handlers may keep this worker busy
         starts = False
@@ -330,6 +341,7 @@ class Worker:
             self.unknown.add(task.name)
             self._end(task, _NOT_BEGUN, None)
         else:
+            engine.running[task.id] = self
             self.runner.begin(task, self._end)
         if self._slots is None:
             self._update_quick(task.name, engine.monotonic() - began)
@@ -338,21 +350,50 @@ class Worker:
         """Note that an attempt has ended; called in any thread."""
         if self._interrupted and outcome.trigger == INTERRUPT:  # not the task's fault
             outcome = attrs.evolve(outcome, free=True)
-        done = self._settlement(task, outcome, error)
+        done, running = self._settlement(task, outcome, error), self.engine.running
         if self._slots is None:  # this is the worker's thread: spares a lock
             self._done.append(done)
             del self._running[task.id]
+            if running.get(task.id) is self:
+                del running[task.id]
             self._canceled.clear()
             self.attempts += 1
             return
         with self._mutex:  # in one step: once the outcome is there it may be settled, and the task begin once more
             del self._running[task.id]
+            if running.get(task.id) is self:
+                del running[task.id]
             self._canceled.discard(task.id)
             self._done.append(done)
             self.attempts += 1
         self._ended.set()
         if self._watching:
             self.engine.storage.wake()
+
+    # A task that was recovered and claimed again, while its function still runs in this process -----------------------
+
+    def _must_wait(self, claim: Claim) -> bool:
+        """Wait for the end of the task's function; return True if the claim is postponed instead.
+
+        This worker's lease is prolonged meanwhile, so that no other worker runs the task beside the function.
+        """
+        if current_task.get() is not None:  # that function itself, or one like it, has called `run_next`
+            return False
+        log.warning(
+            "postponed a task: its function still runs here, from an attempt that was recovered task=%s", claim.task
+        )
+        if self._slots is not None:
+            self._postponed.append(claim)
+            return True
+        while claim.task.id in self.engine.running and not self._interrupted:
+            pause(RUNS_HERE_SECONDS)
+        return False
+
+    def _resume_postponed(self) -> None:
+        """Let the claims begin whose functions have ended."""
+        for claim in pop_all(self._postponed):
+            waits = claim.task.id in self.engine.running and not self._interrupted
+            (self._postponed if waits else self._claimed).append(claim)
 
     def _settlement(
         self, task: Task, outcome: Outcome, error: BaseException | None

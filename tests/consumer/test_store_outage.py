@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from support.consumers import (
@@ -19,8 +20,9 @@ from support.consumers import (
 )
 from support.processes import LEASE, PATIENCE, settled, states, until
 
-from lifecycle import SIGNAL_INTERRUPTED, StorageFull, StorageUnavailable
-from lifecycle.storage.base import ClaimRequest
+from lifecycle import SIGNAL_INTERRUPTED, StorageFull, StorageUnavailable, TaskQueue
+from lifecycle.storage.base import Actor, ClaimRequest
+from lifecycle.testing import VirtualClock
 
 
 @pytest.fixture
@@ -166,3 +168,81 @@ def test_slow_handler_of_a_recovered_task_delays_no_worker(make):
         join(begin_stop(consumer))
         released.set()
         assert worker_threads(consumer) == []
+
+
+# Leases that lapse during an outage ----------------------------------------------------------------------------------
+
+DAY = 86_400.0
+"""Seconds: a lease so long that no heartbeat is due during a test."""
+EVERYTHING = ["exchange", "extend", "release", "recover", "prune", "next_due", "canceling", "get", "unlock"]
+
+
+@on_sqlite
+@pytest.mark.parametrize("worker_type", ["thread", "asyncio"])
+def test_consumer_keeps_its_own_tasks_after_an_outage(make, monkeypatch, worker_type):
+    """A consumer prolongs its own leases after an outage that was longer than a lease: its tasks run once."""
+    queue, blocker = make(clock=VirtualClock(), lease=DAY), Blocker()
+    wait = queue.task()(blocker.run)
+    outage = Outage(queue.storage, monkeypatch, StorageUnavailable("away"), *EVERYTHING)
+    with running(queue, 2, worker_type=worker_type):
+        result = wait()
+        blocker.wait_until_started(1)
+        outage.on = True
+        queue.engine.clock.advance(3 * DAY)
+        until(lambda: outage.failed["extend"] >= 2, "the second attempt to prolong the lease")
+        outage.on, outage.ticks = False, 0
+        until(lambda: result.task.lease > queue.engine.clock.now(), "the prolonged lease")
+        blocker.release()
+        assert settled(queue, result) == ["complete"]
+    assert states(result) == "queued executing complete"
+    assert len(blocker.started) == 1
+
+
+@on_sqlite
+def test_consumer_leaves_others_time_to_prolong_their_leases_after_an_outage(make, monkeypatch):
+    """After an outage a consumer recovers nothing for half a lease: other consumers prolong their leases meanwhile."""
+    clock, blocker = VirtualClock(), Blocker()
+    queue = make(clock=clock, lease=DAY)
+    other = TaskQueue(f"sqlite:///{queue.storage._database.path}", clock=clock, lease=DAY)
+    mine, theirs = (Outage(one.storage, monkeypatch, StorageUnavailable("away"), *EVERYTHING) for one in (queue, other))
+    wait = queue.task(name="wait")(blocker.run)
+    with closing(other), running(queue):
+        result = wait()
+        blocker.wait_until_started(1)
+        with running(other) as late:
+            until(lambda: theirs.ticks, "the first look of the other consumer")
+            mine.on = theirs.on = True
+            clock.advance(3 * DAY)
+            until(lambda: mine.failed["extend"] and not late.health.store, "the outage")
+            theirs.on = False
+            until(lambda: late.health.store, "the end of the outage for the other consumer")
+            seen = other.get(result.id)
+            assert (seen.state, seen.attempt) == ("executing", 1)
+            mine.on = False
+            until(lambda: result.task.lease > clock.now(), "the prolonged lease")
+            blocker.release()
+            assert settled(queue, result) == ["complete"]
+    assert states(result) == "queued executing complete"
+    assert len(blocker.started) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize("worker_type", ["thread", "asyncio"])
+def test_function_that_still_runs_is_not_started_beside_itself(make, worker_type):
+    """A task that another process has recovered begins here only when its function, which still runs here, has ended."""
+    clock, blocker = VirtualClock(), Blocker()
+    queue = make(clock=clock, lease=DAY)
+    wait = queue.task()(blocker.run)
+    with running(queue, 3, worker_type=worker_type):
+        result = wait()
+        blocker.wait_until_started(1)
+        task = result.task
+        later = clock.now() + 2 * DAY
+        queue.storage.recover(later, Actor("another process"))
+        until(lambda: result.task.attempt == 2, "the second attempt")
+        assert (queue.task(name="other")(plus)(1, 2).get(timeout=PATIENCE), len(blocker.started)) == (3, 1)
+        blocker.release()
+        assert settled(queue, result) == ["complete"]
+    assert task.attempt == 1
+    assert states(result) == f"{REQUEUED_STATES} executing complete"
+    assert (len(blocker.started), len(blocker.ended)) == (2, 2)

@@ -35,7 +35,7 @@ lifecycle.testing.simulation:    audit faults lease_audit stepping / world / que
 lifecycle.testing:               property_based
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
-lifecycle.consumer:              os_signals process_memory states / health stop_requests / health_server
+lifecycle.consumer:              contact os_signals process_memory states / health stop_requests / health_server
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
 lifecycle.consumer:              consumer
 lifecycle.consumer:              loading

@@ -110,5 +110,8 @@ class ManualHeartbeat:
         workers = [worker for process, worker in kept if process is None or process.can_run]
         self._extend(workers)
 
+    def catch_up(self) -> None:
+        """Do nothing: the driver of the world decides when to beat."""
+
     def close(self) -> None:
         """Do nothing: there is no thread to end."""

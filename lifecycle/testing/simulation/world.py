@@ -62,7 +62,7 @@ class World:
         self._before = engine.environment, engine.after_enqueue, engine.functions
         pausing = cast(Storage, _PausingStorage(self))
         engine.replace_environment(
-            Environment(pausing, self.clock, self._monotonic, self._process_name, self.heartbeat)
+            Environment(pausing, self.clock, self._monotonic, self._process_name, self.heartbeat, _NoMemory())
         )
         engine.after_enqueue, engine.functions = None, FaultyFunctions(engine.functions, self._next_failure)
         # Before all other handlers: during a slow handler, other processes announce later signals.
@@ -225,6 +225,12 @@ def _pause_idle(process: SimulatedProcess) -> None:
     process.idle = True
     process.pause()
     process.idle = False
+
+
+class _NoMemory(dict[str, object]):
+    """Keeps nothing: the processes of a world share an engine, and must not know what the others run."""
+
+    def __setitem__(self, key: str, value: object) -> None: ...
 
 
 class _PausingStorage:
