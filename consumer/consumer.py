@@ -31,7 +31,7 @@ from lifecycle.consumer.stop_requests import StopRequests
 from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
 from lifecycle.consumer.workers.loop import MIN_WAIT_SECONDS
 from lifecycle.consumer.workers.types import WORKER_TYPES, find_worker_type
-from lifecycle.errors import ConfigurationError, StorageError
+from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable
 from lifecycle.escaping import printable
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
@@ -125,7 +125,7 @@ class Consumer:
     def _leave_parent(self) -> None:
         """Forget the parent's run, in a forked child: stopping the parent's consumer is not the child's business."""
         if self.state not in (None, STOPPED):
-            self._requests.close()
+            self._requests.leave_parent()
             for report in self._health_reports:
                 report.leave_parent()
             for worker in self._workers:
@@ -194,7 +194,10 @@ class Consumer:
                 from lifecycle.consumer.health_server import HealthServer
 
                 self._health_reports.append(HealthServer(self._address))
-            self._engine.storage.next_due()  # a store that cannot be used is better reported before anything runs
+            try:
+                self._engine.storage.next_due()  # a wrong URL is better reported before anything runs
+            except (StorageUnavailable, StorageFull) as error:
+                log.warning("the store cannot be used yet; the consumer starts, and waits for the store: %s", error)
         except BaseException:
             self._close()
             raise

@@ -1,20 +1,24 @@
 """``lifecycle run``: a consumer as a process of its own."""
 
+import atexit
 import logging
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import click
 
+from lifecycle.clock import pause
 from lifecycle.consumer.cli.options import Argument, command
 from lifecycle.consumer.cli.reload import restart_on_changes
 from lifecycle.consumer.consumer import Consumer
 from lifecycle.consumer.loading import load_queue
 from lifecycle.consumer.os_signals import restore_handlers, set_handler
+from lifecycle.consumer.states import STOPPED
 from lifecycle.consumer.workers.types import GREENLET, WORKER_TYPES
 
 __all__ = ["run"]
@@ -23,6 +27,10 @@ DETAILS: Final = """
 SIGINT (Ctrl-C) finishes the running tasks. SIGTERM interrupts and requeues them; so does a second signal, at once.
 SIGHUP finishes the running tasks and starts again, with the code that is on the disk then.
 """
+STOP_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+GREENLET_END_SECONDS: Final = 0.1
+"""How long greenlets that were interrupted at the last moment may take to end, before the interpreter tears them down
+and prints a traceback for each."""
 EXIT_SECONDS: Final = 1.0
 """The least time that the end of the process may take, also without any grace."""
 
@@ -98,30 +106,51 @@ def run(
         from lifecycle.consumer.workers.gevent_ import restart_patched
 
         restart_patched()
-    _configure_logging(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-    consumer = Consumer(
-        load_queue(target),
-        workers,
-        worker_type,
-        grace=grace,
-        start_method=start,
-        max_tasks=max_tasks,
-        max_memory=None if max_memory is None else max_memory * 2**20,
-        ready_file=ready_file,
-        health=health,
-    )
-    # From the last moment of a run to the exec, SIGHUP must not do what it does by default: end the process.
-    set_handler([signal.SIGHUP], lambda *_: None, {signal.SIGHUP: signal.getsignal(signal.SIGHUP)})
-    if reload:
-        restart_on_changes()
+    consumer: Consumer | None = None
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        # Only before the consumer has handlers of its own, and once it has stopped: then nothing is left to be done.
+        if consumer is not None and consumer.state == STOPPED:
+            return
+        if number == signal.SIGTERM:
+            os._exit(0)  # a stop like any other: there are no tasks yet
+        if number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+
+    set_handler(STOP_SIGNALS, handle, {number: signal.getsignal(number) for number in STOP_SIGNALS})
+    atexit.register(_ignore_signals)  # called last: else the interpreter's own end would restore what ends the process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
+        _configure_logging(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+        consumer = Consumer(
+            load_queue(target),
+            workers,
+            worker_type,
+            grace=grace,
+            start_method=start,
+            max_tasks=max_tasks,
+            max_memory=None if max_memory is None else max_memory * 2**20,
+            ready_file=ready_file,
+            health=health,
+        )
+        if reload:
+            restart_on_changes()
         if consumer.run():
-            # A SIGHUP from here on is not lost: it stays pending, across the exec, until the next run takes it.
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+            # A signal from here on is not lost: it stays pending, across the exec, until the next run takes it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the command as it was given
-    finally:
-        restore_handlers([signal.SIGHUP])
+    except BaseException:
+        atexit.unregister(_ignore_signals)
+        restore_handlers(STOP_SIGNALS)
+        raise
+    if worker_type == GREENLET:
+        pause(GREENLET_END_SECONDS)
     _exit_without_threads(grace)
+
+
+def _ignore_signals() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _configure_logging(level: int) -> None:

@@ -99,17 +99,18 @@ class _SignalBackend(InterruptBackend):
 
     def __init__(self) -> None:
         self._pending: type[BaseException] | None = None
-        self.terminated = False
         signal.set_wakeup_fd(-1)  # the consumer's, if this process was forked
         signal.signal(signal.SIGURG, self._raise)
         # Signals of a terminal, or of a whole service, reach the consumer, too: it decides. Handlers rather than
-        # SIG_IGN, which programs that tasks start would inherit.
-        set_handler(SIGNALS, self._note, _DEFAULT_HANDLERS)
+        # SIG_IGN, which programs that tasks start would inherit. In C: a storm of signals does not nest them.
+        self._not_received = dict.fromkeys(map(int, SIGNALS), True)
+        set_handler(SIGNALS, self._not_received.pop, _DEFAULT_HANDLERS)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.terminated = self.terminated or number == signal.SIGTERM  # no more: a handler may not touch a lock
+    @property
+    def terminated(self) -> bool:
+        """True once a SIGTERM has come."""
+        return signal.SIGTERM not in self._not_received
 
     def here(self) -> object:
         self._pending = None

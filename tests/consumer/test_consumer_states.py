@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.processes import PATIENCE, until
 
-from lifecycle import ConfigurationError, Consumer, IllegalTransition, StorageUnavailable, TaskQueue
+from lifecycle import ConfigurationError, Consumer, IllegalTransition, StorageUnusable, TaskQueue
 from lifecycle.consumer.states import CONSUMER_LIFECYCLE, RUNNING, STARTING, STOPPED, ConsumerState
 from lifecycle.consumer.stop_requests import StopRequests
 
@@ -128,14 +128,14 @@ def interrupted_then_forced(queue, steps_taken, monkeypatch):
 
 
 def without_store(queue, steps_taken, monkeypatch):
-    """Without a store the consumer stops before it runs, and `start` raises."""
+    """With a URL of no store the consumer stops before it runs, and `start` raises."""
 
     def away():
-        raise StorageUnavailable("no")
+        raise StorageUnusable("no")
 
     with monkeypatch.context() as patch:
         patch.setattr(queue.engine.storage, "next_due", away)
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(StorageUnusable):
             Consumer(queue).start()
     assert entered(steps_taken) == ["starting", "stopped"]
 

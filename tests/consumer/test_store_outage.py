@@ -1,6 +1,7 @@
 """Outages of the store: a consumer waits, loses nothing, and logs each outage once."""
 
 import logging
+import signal
 import threading
 import time
 from contextlib import closing
@@ -18,7 +19,16 @@ from support.consumers import (
     running,
     worker_threads,
 )
-from support.processes import LEASE, PATIENCE, settled, states, until
+from support.processes import (
+    LEASE,
+    PATIENCE,
+    consumer_process,
+    settled,
+    states,
+    stop_process,
+    until,
+    wait_for_log,
+)
 
 from lifecycle import SIGNAL_INTERRUPTED, StorageFull, StorageUnavailable, TaskQueue
 from lifecycle.storage.base import Actor, ClaimRequest
@@ -246,3 +256,37 @@ def test_function_that_still_runs_is_not_started_beside_itself(make, worker_type
     assert task.attempt == 1
     assert states(result) == f"{REQUEUED_STATES} executing complete"
     assert (len(blocker.started), len(blocker.ended)) == (2, 2)
+
+
+@on_sqlite
+@pytest.mark.parametrize(("error", "operations"), OUTAGES.values(), ids=OUTAGES)
+def test_consumer_that_starts_without_its_store_waits_for_it(make, monkeypatch, caplog, error, operations):
+    """A store that is away when the consumer starts is waited for, with a warning, and a stop ends the wait at once."""
+    queue = make()
+    add = queue.task()(plus)
+    result = add(1, 2)
+    outage = Outage(queue.storage, monkeypatch, error, *operations, "next_due")
+    outage.on = True
+    with running(queue) as consumer:
+        until(lambda: outage.failed["exchange"] >= 2, "two attempts")
+        assert len(logged(caplog, logging.WARNING, "the store cannot be used yet")) == 1
+        assert not consumer.health.ready
+        outage.on = False
+        assert result.get(timeout=PATIENCE) == 3
+        until(lambda: consumer.health.ready, "the health")
+    outage.on = True
+    with running(queue) as consumer:
+        began = time.monotonic()
+        consumer.stop()
+        assert time.monotonic() - began < PATIENCE / 3
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "postgresql://127.0.0.1:1/nobody"])
+def test_consumer_process_waits_for_a_server_that_is_not_there(tmp_path, url):
+    """`lifecycle run` waits for a server that does not answer; SIGTERM ends it with code 0, without a traceback."""
+    (tmp_path / "app.py").write_text(f"from lifecycle import TaskQueue\nqueue = TaskQueue({url!r})\n")
+    with consumer_process(tmp_path, "app", "--health", "127.0.0.1:0") as consumer:
+        wait_for_log(consumer, "the store cannot be used yet")
+        wait_for_log(consumer, "1 workers")
+        assert stop_process(consumer, signal.SIGTERM) == 0
+        assert "Traceback" not in consumer.log.read_text()
