@@ -171,8 +171,8 @@ class TaskException(LifecycleError):
 class CancelExecution(Exception):
     """Raise this in a pre-execute hook or in a task to end the task `canceled`.
 
-    `retry`: ``True``: retry even if no retry is left; ``False``: do not retry; ``None`` (default): retry if a retry is
-    left.
+    `retry`: ``True``: retry even if no retry is left; ``False``: do not retry; ``None`` (default): do not retry if a
+    hook raises this; if a task does, retry if a retry is left.
     """
 
     def __init__(self, msg: str | None = None, retry: bool | None = None) -> None:

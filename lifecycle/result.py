@@ -7,7 +7,7 @@ import attrs
 
 from lifecycle.clock import monotonic
 from lifecycle.core.policies import AT_REST, Revocation
-from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
+from lifecycle.core.table import COMPLETED, LIFECYCLE, LOCKED, RATE_LIMITED, Kind
 from lifecycle.core.task import Record, Task, new_id
 from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
 from lifecycle.escaping import printable
@@ -23,6 +23,9 @@ R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a functio
 
 POLL_INTERVAL_SECONDS = 5.0
 """Longest wait for a notification of the store before a waiting caller reads the outcome anyway."""
+
+_POSTPONED = frozenset((LOCKED.name, RATE_LIMITED.name))
+"""Ends of attempts that are no failure of the task while another attempt is to come: the function could not run yet."""
 
 _FINAL = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.FINAL))
 
@@ -42,9 +45,9 @@ class Result(Generic[R]):
     def get(self, blocking: bool = False, timeout: float | timedelta | None = None) -> R | None:
         """Return the value that the function returned, or ``None`` if there is no outcome yet.
 
-        Raises `TaskException` if the task did not complete (also if a retry follows, unless the queue has
-        ``intermediate_errors=False``), `ResultTimeout`, `Undecodable` if the stored value cannot be read, and
-        `UnknownTask` if the task is not in the store, or not any more.
+        Raises `TaskException` if the task did not complete (also if a retry follows, unless the attempt was `locked` or
+        `rate-limited`, or the queue has ``intermediate_errors=False``), `ResultTimeout`, `Undecodable` if the stored
+        value cannot be read, and `UnknownTask` if the task is not in the store, or not any more.
 
         :param blocking: wait for the outcome.
         :param timeout: the longest wait, in seconds or a timedelta; implies `blocking`.
@@ -77,10 +80,14 @@ class Result(Generic[R]):
         stored = None if packed is None else unpack(packed)
         is_new = stored is not None and stored.attempt > self._reset_attempt
         if stored is not None and is_new and (stored.ok or state in AT_REST or engine.intermediate_errors):
-            self._returned_attempt = stored.attempt
             if stored.ok:
+                self._returned_attempt = stored.attempt
                 return True, cast(R, engine.serializer.loads(stored.data))
-            raise TaskException(unpack_error(stored.data))
+            metadata = unpack_error(stored.data)
+            if state not in AT_REST and metadata.get("state") in _POSTPONED:
+                return False, None
+            self._returned_attempt = stored.attempt
+            raise TaskException(metadata)
         if state in AT_REST and state != COMPLETED and not is_new:
             # The task came to rest without a stored outcome: revoked, expired, or interrupted too often.
             task = engine.get(self.id)

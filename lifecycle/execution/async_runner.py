@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Final, cast
 
+from lifecycle.core.policies import Outcome
 from lifecycle.core.task import Task
 from lifecycle.errors import TaskCanceled, TaskInterrupted, TaskTimeout
-from lifecycle.execution.attempt import completed, current_task, end_attempt, outcome_of_error, prepare
+from lifecycle.execution.attempt import completed, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.forks import end_forked_child
 from lifecycle.execution.registry import Function
@@ -155,7 +156,6 @@ class AsyncRunner:
         engine, pid = self._engine, os.getpid()
         value: object = None
         error: BaseException | None = None
-        current_task.set(task)
         if self._interrupted:
             coroutine.thrown = TaskInterrupted
         try:
@@ -171,7 +171,10 @@ class AsyncRunner:
             end_attempt(engine, task, value, error)
         except BaseException as late:  # noqa: BLE001 -- a hook that exits must not take the loop with it
             outcome, error = outcome_of_error(task, late)
-        ended(task, outcome, error)
+        try:
+            ended(task, outcome, error)
+        finally:
+            del error  # its traceback may refer to this frame
 
     async def _call(
         self,
@@ -200,13 +203,19 @@ class AsyncRunner:
         self._enter_thread()
         runner = TaskRunner(self._engine)
         while (entry := self._plain.get()) is not None:
-            task, ended = entry
-            self._runners[task.id] = runner
-            if self._interrupted:
-                runner.interrupt()
-            outcome, error = runner.run(task)
+            self._run_one(runner, *entry)
+            del entry  # while the thread waits, nothing of a task stays in memory
+        runner.close()
+
+    def _run_one(self, runner: TaskRunner, task: Task, ended: Ended) -> None:
+        self._runners[task.id] = runner
+        if self._interrupted:
+            runner.interrupt()
+
+        def end(task: Task, outcome: Outcome, error: BaseException | None) -> None:
             self._runners.pop(task.id, None)
             with self._counting:
                 self._spare_count += 1
             ended(task, outcome, error)
-        runner.close()
+
+        runner.begin(task, end)

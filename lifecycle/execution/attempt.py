@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Final
 
+import attrs
+
 from lifecycle.core.policies import Outcome
 from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.core.task import Task
@@ -30,7 +32,7 @@ from lifecycle.execution.callables import note_task_attribute, refuse_unrun, unr
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.new_tasks import check_size
 from lifecycle.execution.registry import Function
-from lifecycle.execution.stored_result import pack_error, pack_value
+from lifecycle.execution.stored_result import pack_error, pack_value, users_frames
 from lifecycle.validation import duration, moment
 
 __all__ = ["check_canceled", "completed", "current_task", "end_attempt", "outcome_of_error", "prepare", "unstorable"]
@@ -53,6 +55,14 @@ _TRIGGERS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 """The trigger of an exception that leaves a function: the first that fits."""
 
 
+class _CanceledByHook(Exception):
+    """Exception around a `CancelExecution` that a hook has raised: without a word about retries there is none."""
+
+    def __init__(self, error: CancelExecution) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def check_canceled() -> None:
     """Raise `TaskCanceled` if the running task was canceled: see `Task.check_canceled`. Outside a task: nothing."""
     task = current_task.get()
@@ -67,6 +77,7 @@ def end_attempt(engine: Engine, task: Task, value: object, error: BaseException 
     """
     if task.id in engine.held_locks:
         _release_locks(engine, task)
+    current_task.set(None)
     for hook in engine.hooks.post_execute:
         try:
             refuse_unrun(hook.call(task.view(), value, error))
@@ -76,15 +87,23 @@ def end_attempt(engine: Engine, task: Task, value: object, error: BaseException 
 
 
 def outcome_of_error(task: Task, error: BaseException) -> tuple[Outcome, BaseException]:
-    """Return the outcome of an exception that left a task's function, and the exception.
+    """Return the outcome of an exception that left a task's function, and the exception without the runner's frames.
 
     If the exception cannot be used (it asks for a retry at no moment at all, say), the task fails with the reason.
     """
+    if isinstance(error, _CanceledByHook):
+        error, by_hook = error.error, True
+    else:
+        by_hook = False
     note_task_attribute(error)
+    error.__traceback__ = users_frames(error)
     try:
-        return _outcome(task, error), error
+        outcome = _outcome(task, error)
+        if by_hook and outcome.retry is None:
+            outcome = attrs.evolve(outcome, retry=False)
     except Exception as fault:  # noqa: BLE001 -- whatever is wrong with the exception
         return Outcome(FAIL, pack_error(task, LIFECYCLE.next(task.state, FAIL), fault)), fault
+    return outcome, error
 
 
 def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], dict[str, object]]:
@@ -92,6 +111,7 @@ def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], d
 
     Raises `UnknownTask`, `Undecodable`, `TaskCanceled`, and `CancelExecution` if a hook does.
     """
+    current_task.set(task)
     if task.canceling:  # since an attempt that was interrupted, or is retried
         raise TaskCanceled
     function = engine.functions.get(task.name)
@@ -102,8 +122,8 @@ def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], d
     for hook in engine.hooks.pre_execute:
         try:
             refuse_unrun(hook.call(task.view()))
-        except CancelExecution:
-            raise
+        except CancelExecution as error:
+            raise _CanceledByHook(error) from None
         except Exception as error:
             note_task_attribute(error)
             log.exception("pre-execute hook %s raised before %s; the task runs all the same", hook.name, task)

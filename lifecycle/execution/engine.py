@@ -260,7 +260,8 @@ class Engine:
     def announce(self, task: Task, move: Move, requested_at: float, error: BaseException | None = None) -> bool:
         """Take a task from before a committed move to after the move, and send the signal of each state on the way.
 
-        `requested_at`: the monotonic time before the store was asked to commit the move. Returns False, and sends no
+        `requested_at`: the monotonic time before the store was asked to commit the move; `error`: the exception that
+        ended the attempt, for the handlers of the first signal. Returns False, and sends no
         (further) signal, if the task was held beyond its lease meanwhile and another worker has taken it over: that
         worker announces it.
         """
@@ -285,7 +286,7 @@ class Engine:
                 if step and move.lease is not None and self._lost_lease(task, move, move.lease, requested_at):
                     return False
                 # A copy: a handler's changes of the task do not reach the worker.
-                self.signals.send(signal, task.view(), error)
+                self.signals.send(signal, task.view(), None if step else error)
         return True
 
     def _lost_lease(self, task: Task, move: Move, lease: float, requested_at: float) -> bool:

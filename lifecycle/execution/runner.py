@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from lifecycle.core.policies import Outcome
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted, TaskTimeout
-from lifecycle.execution.attempt import completed, current_task, end_attempt, outcome_of_error, prepare
+from lifecycle.execution.attempt import completed, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.forks import end_forked_child
 from lifecycle.execution.interruption import THREADS, InterruptBackend, Interrupter
@@ -82,15 +82,15 @@ class TaskRunner:
 
     def begin(self, task: Task, ended: Ended) -> None:
         """Run a task's attempt; `ended` is called before this returns."""
-        engine, pid = self._engine, os.getpid()
+        engine, context, pid = self._engine, copy_context(), os.getpid()
         value: object = None
         error: BaseException | None = None
-        token, self._task = current_task.set(task), task
+        self._task = task
         try:
             try:
                 if self.on_change is not None:
                     self.on_change(task)
-                value = self._call(*prepare(engine, task))
+                value = self._call(context, *context.run(prepare, engine, task))
                 end_forked_child(pid)
                 outcome, error = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
@@ -99,24 +99,32 @@ class TaskRunner:
                 outcome, error = outcome_of_error(task, failure)
             finally:
                 self._task = None
-                current_task.reset(token)
                 if self.on_change is not None:
                     self.on_change(None)
-            end_attempt(engine, task, value, error)
+            if engine.hooks.post_execute or engine.held_locks:  # spares most attempts a call
+                context.run(end_attempt, engine, task, value, error)
         except BaseException as late:  # noqa: BLE001 -- raised from outside, while another exception was dealt with
             self.interrupter.disarm()
             outcome, error = outcome_of_error(task, late)
-        ended(task, outcome, error)
+        try:
+            ended(task, outcome, error)
+        finally:
+            del error  # its traceback may refer to this frame: the cycle would keep all that the function has held
 
     def run(self, task: Task) -> tuple[Outcome, BaseException | None]:
         """Run a task's attempt; return its outcome, and the exception that its function raised. Raises nothing."""
         ends: list[tuple[Outcome, BaseException | None]] = []
         self.begin(task, lambda _, outcome, error: ends.append((outcome, error)))
-        return ends[0]
+        return ends.pop()
 
-    def _call(self, function: Function, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+    def _call(
+        self, context: Context, function: Function, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
         if function.is_async:
-            return self._run_coroutine(function.call(*args, **kwargs))
+            return self._run_coroutine(context, context.run(function.call, *args, **kwargs))
+        return context.run(self._call_plain, function, args, kwargs)
+
+    def _call_plain(self, function: Function, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         self.interrupter.arm(cast(Task, self._task).timeout, TaskTimeout)
         try:
             return function.call(*args, **kwargs)
@@ -169,15 +177,21 @@ class TaskRunner:
             self._loop = asyncio.Runner()  # kept: a loop for each task would cost more than the task
         return self._loop
 
-    def _run_coroutine(self, coroutine: object) -> object:
-        task = cast(Task, self._task)
-        awaited = self._await(task, cast("Awaitable[object]", coroutine))
-        value, error = cast(_Returned, self._where_loops_run(partial(self._run_loop, awaited, copy_context())))
-        if error is not None:
+    def _run_coroutine(self, context: Context, coroutine: object) -> object:
+        # In a list, which is emptied here: as the value of an asyncio task, the exception would be in a cycle with the
+        # frames of the loop.
+        ends: list[_Returned] = []
+        awaited = self._await(cast(Task, self._task), cast("Awaitable[object]", coroutine), ends)
+        self._where_loops_run(partial(self._run_loop, awaited, context))
+        value, error = ends.pop()
+        if error is None:
+            return value
+        try:
             raise error
-        return value
+        finally:
+            del error  # else its traceback refers to this frame, and this frame to the error
 
-    def _run_loop(self, awaited: Coroutine[object, object, _Returned], context: Context) -> _Returned:
+    def _run_loop(self, awaited: Coroutine[object, object, None], context: Context) -> None:
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
 
@@ -185,16 +199,22 @@ class TaskRunner:
             asyncio.get_running_loop()
         except RuntimeError:  # as nearly always: there is none
             try:
-                return self._event_loop().run(awaited, context=context)
+                self._event_loop().run(awaited, context=context)
             except BaseException:  # raised in the loop itself, which is better not used again
                 self._close()
                 raise
-        # The caller runs in a loop, which has to wait: another thread has to have ours.
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(context.run, asyncio.run, awaited).result()
+            return
 
-    async def _await(self, task: Task, coroutine: Awaitable[object]) -> _Returned:
-        """Return the value and the exception of a coroutine. Not raised here: a loop keeps SystemExit."""
+        # The caller runs in a loop, which has to wait: another thread has to have ours.
+        def run() -> None:
+            with asyncio.Runner() as runner:
+                runner.run(awaited, context=context)
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(run).result()
+
+    async def _await(self, task: Task, coroutine: Awaitable[object], ends: list[_Returned]) -> None:
+        """Append the value and the exception of a coroutine. Not raised here: a loop keeps SystemExit."""
         import asyncio
 
         running, loop, interrupter = asyncio.current_task(), asyncio.get_running_loop(), self.interrupter
@@ -208,13 +228,13 @@ class TaskRunner:
             interrupter.arm(task.timeout, TaskTimeout, lambda: loop.call_soon_threadsafe(cancel))
             value = await coroutine
         except asyncio.CancelledError as error:
-            return None, error if interrupter.thrown is None else interrupter.thrown()
+            ends.append((None, error if interrupter.thrown is None else interrupter.thrown()))
         except BaseException as error:  # noqa: BLE001 -- raised again outside the loop
             end_forked_child(pid, error)
-            return None, error
+            ends.append((None, error))
         else:
             end_forked_child(pid)
-            return value, None
+            ends.append((value, None))
         finally:
             interrupter.disarm()
             if inspect.iscoroutine(coroutine):

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from typing import Final
 
 import attrs
 
+from lifecycle.clock import monotonic
 from lifecycle.core import table
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
@@ -45,6 +47,9 @@ SIGNALS: Final = LIFECYCLE.signals
 Handler = Callable[..., object]
 """Called as ``handler(signal, task)``, for `SIGNAL_ERROR` as ``handler(signal, task, exc)``. The result is ignored."""
 
+SLOW_SECONDS: Final = 1.0
+"""A handler that takes longer is logged, once."""
+
 log = logging.getLogger("lifecycle.signals")
 
 
@@ -62,6 +67,8 @@ class Signals:
 
     def __init__(self) -> None:
         self._handlers: list[_Connected] = []
+        self._slow: list[Handler] = []
+        """The handlers whose slowness was logged."""
         self.connected: dict[str, tuple[Handler, ...]] = {}
         """Signal → its handlers in the order of registration. A signal without a handler is no key."""
 
@@ -112,10 +119,26 @@ class Signals:
     def send(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
         """Call the handlers of a signal in the order of registration.
 
+        The handlers run in a copy of the caller's context (`contextvars`). `exc` is the exception that ended an
+        attempt: while the handlers run, `sys.exc_info` returns it, so that ``logger.exception`` in a handler shows it.
+
         An `Exception` from a handler is logged, and the next handler is called. A `BaseException` that is no
         `Exception` leaves this method: it ends the thread, not only the handler.
         """
+        run = copy_context().run
+        if exc is None:
+            run(self._call, signal, task, None)
+            return
+        frames, context = exc.__traceback__, exc.__context__
+        try:
+            raise exc  # noqa: TRY301 -- for the handlers alone
+        except BaseException:  # noqa: BLE001 -- the same
+            exc.__traceback__, exc.__context__ = frames, context
+            run(self._call, signal, task, exc)
+
+    def _call(self, signal: str, task: Task, exc: BaseException | None) -> None:
         for handler in self.connected.get(signal, ()):
+            began = monotonic()
             try:
                 returned = handler(signal, task, exc) if signal == SIGNAL_ERROR else handler(signal, task)
                 if returned is not None:
@@ -125,6 +148,14 @@ class Signals:
                 log.exception(
                     "signal handler failed: signal=%s task=%s function=%s handler=%r",
                     signal, printable(task.id), printable(task.name), handler,
+                )  # fmt: skip
+            seconds = monotonic() - began
+            if seconds > SLOW_SECONDS and handler not in self._slow:
+                self._slow.append(handler)
+                log.warning(
+                    "signal handler is slow, and its caller waits for it: signal=%s seconds=%.1f handler=%r; let it "
+                    "enqueue a task for what takes time (this is said once for each handler)",
+                    signal, seconds, handler,
                 )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def pack_value(attempt: int, data: bytes) -> bytes:
 
 def pack_error(task: Task, state: State, error: BaseException) -> bytes:
     """Encode the outcome of an attempt that ended in `state` because of `error`."""
-    metadata = error_metadata(task, state.name, _repr(error))
+    metadata = error_metadata(task, state.name, describe(error))
     metadata |= {"error_type": _type_name(error), "traceback": _traceback(error)}
     return _encode((task.attempt, False, _encode(metadata)))
 
@@ -102,7 +102,8 @@ def _type_name(error: BaseException) -> str:
     return _storable(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
 
 
-def _repr(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Return the repr of an exception, shortened, or its type if its repr raises."""
     try:
         text = repr(error)
     except Exception:  # noqa: BLE001 -- a broken repr of a user's exception must not hide the exception
@@ -128,7 +129,7 @@ def _traceback(error: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 -- the same: formatting calls methods of the user's exception
-        text = "".join(traceback.format_tb(frames))
+        text = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames), describe(error), "\n"])
     return _storable(text[-TEXT_LENGTH_LIMIT:])
 
 

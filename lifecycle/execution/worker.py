@@ -12,11 +12,12 @@ import attrs
 
 from lifecycle.clock import pause
 from lifecycle.core import policies
-from lifecycle.core.policies import WAITING, Outcome
-from lifecycle.core.table import EXECUTING, INTERRUPT, SCHEDULE, START
+from lifecycle.core.policies import WAITING, Move, Outcome
+from lifecycle.core.table import COMPLETE, EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageRefused
 from lifecycle.execution.attempt import current_task, unstorable
+from lifecycle.execution.attempt_log import log_end, log_of_tasks
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.runner import Runner, TaskRunner
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
@@ -25,6 +26,9 @@ from lifecycle.storage.base import Channel, Claim, ClaimRequest, Settlement
 __all__ = ["Worker", "give_up", "pop_all"]
 
 T = TypeVar("T")
+
+_Done = tuple[Settlement, BaseException | None, float | None]
+"""Settlement of an attempt, the exception that its function raised, and its duration in seconds, if known."""
 
 log = logging.getLogger("lifecycle.worker")
 
@@ -95,13 +99,13 @@ class Worker:
         self._interrupted = False
         # Deques, since another thread may take from them (`hand_back_claims`): each entry is taken by one of the two.
         self._claimed: deque[Claim] = deque()
-        self._done: deque[tuple[Settlement, BaseException | None]] = deque()
+        self._done: deque[_Done] = deque()
         self._postponed: deque[Claim] = deque()
         """Claims of tasks whose function still runs in this process."""
         self._now: float | None = None
         self._ended = threading.Event()
         self._watching = False
-        self._requested_at = self._exchanged_at = 0.0
+        self._requested_at = self._exchanged_at = self._ended_at = 0.0
         self._handlers_took = 0.0
         self._pace: dict[str, float] = {}
         self._quick: set[str] = set()
@@ -129,8 +133,11 @@ class Worker:
             self._begin_next()
             error = self._done[-1][1] if self._done else None
             self._exchange(never)
-            if isinstance(error, KeyboardInterrupt):
-                raise error
+            try:
+                if isinstance(error, KeyboardInterrupt):
+                    raise error
+            finally:
+                del error  # else its traceback refers to this frame, and this frame to the error
             # A task that was scheduled was not due yet, and one of an unknown function is for another process.
             if move.path != (SCHEDULE,) and not is_unknown:
                 return task
@@ -197,18 +204,15 @@ class Worker:
 
     def settle_for(self, task: Task, outcome: Outcome, error: BaseException | None = None) -> None:
         """Settle and announce an attempt's outcome on behalf of this worker."""
-        self._settle([self._settlement(task, outcome, error)], never)
+        self._settle([(self._settlement(task, outcome), error, None)], never)
 
     def hand_back_claims(self) -> None:
         """Settle the outcomes of a worker that is stuck, and requeue the tasks that it has claimed and not begun."""
         if done := pop_all(self._done):
             self._settle(done, never)
         for task, move in pop_all(self._claimed) + pop_all(self._postponed):
-            if self.engine.announce(self.engine.attach_serializer(task), move, self._requested_at):
-                if move.path == (START,):
-                    self.settle_for(task, _NOT_BEGUN)
-                else:
-                    self.engine.release((task,))
+            if self._announce_claim(task, move):
+                self.settle_for(task, _NOT_BEGUN)
 
     # One exchange with the store, and one task -----------------------------------------------------------------------
 
@@ -244,7 +248,7 @@ class Worker:
         self._exchanged_at = self.engine.monotonic()
         return released
 
-    def _settle(self, done: Sequence[tuple[Settlement, BaseException | None]], may_claim: Callable[[], bool]) -> bool:
+    def _settle(self, done: Sequence[_Done], may_claim: Callable[[], bool]) -> bool:
         """Commit outcomes and claim tasks in one transaction, announce the outcomes that were accepted.
 
         Returns whether a task was released after its announcement: the claim could not see it.
@@ -265,12 +269,14 @@ class Worker:
         if claims:
             self._requested_at, self.last_begun = requested_at, started  # a worker that was idle was not stuck
         self._claimed.extend(claims)  # before handlers run: if they are slow, another thread may hand the claims back
-        released = False
-        for (settlement, error), taken in zip(done, took, strict=True):
+        released, informative = False, bool(done) and log_of_tasks.isEnabledFor(logging.INFO)
+        for (settlement, error, seconds), taken in zip(done, took, strict=True):
             task, move = settlement
             if not taken:
                 log.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
                 continue
+            if informative or move.path != (COMPLETE,):
+                log_end(task, move, error, seconds)
             engine.announce(task, move, requested_at, error)
             if move.lease is not None:
                 engine.release((task,))
@@ -278,28 +284,27 @@ class Worker:
         self._handlers_took = engine.monotonic() - started
         return released
 
-    def _settle_refused(self, done: Sequence[tuple[Settlement, BaseException | None]], refusal: StorageRefused) -> bool:
+    def _settle_refused(self, done: Sequence[_Done], refusal: StorageRefused) -> bool:
         """Settle, one by one, outcomes that the store has refused together. An outcome refused alone is a failure."""
         if len(done) > 1:
             released = [self._settle([one], never) for one in done]
             return any(released)
-        ((settlement, _),) = done
+        ((settlement, _, seconds),) = done
         task = settlement.task
         error = StorageRefused(f"the outcome of {task.name} was refused by the store: {refusal}")
-        log.error("%s ends without its result: %s", task, error)
-        return self._settle([self._settlement(task, unstorable(task, error), error)], never)
+        return self._settle([(self._settlement(task, unstorable(task, error)), error, seconds)], never)
 
     def _commit(
-        self, done: Sequence[tuple[Settlement, BaseException | None]], may_claim: Callable[[], bool]
+        self, done: Sequence[_Done], may_claim: Callable[[], bool]
     ) -> tuple[float, list[bool], list[Claim]] | None:
         """Exchange with the store, again and again while outcomes cannot be stored and `wait` says so.
 
         Returns the monotonic time before the exchange, which settlements took, and the claims; ``None`` if there is
         nothing to settle and nothing to claim. Raises `StorageRefused` if the store will never take the outcomes.
         """
-        settlements = [settlement for settlement, _ in done]
+        settlements = [settlement for settlement, _, _ in done]
         # If the store refuses a refusal, too, no outcome is left to try: wait.
-        refusable = bool(done) and not any(isinstance(error, StorageRefused) for _, error in done)
+        refusable = bool(done) and not any(isinstance(error, StorageRefused) for _, error, _ in done)
         while True:
             request = self._claim_request() if may_claim() else None
             if request is not None and not request.limit:  # no slot is free
@@ -326,15 +331,12 @@ class Worker:
         self._running[task.id] = began, task  # already now: the handlers may keep this worker busy
         starts = False
         try:
-            if not engine.announce(engine.attach_serializer(task), move, self._requested_at):
-                return
-            starts = move.path == (START,)
-            if not starts:
-                engine.release((task,))
-                return
+            starts = self._announce_claim(task, move)
         finally:
             if not starts:
                 del self._running[task.id]
+        if not starts:
+            return
         if self._interrupted:
             self._end(task, _NOT_BEGUN, None)
         elif task.name not in engine.functions:
@@ -344,13 +346,26 @@ class Worker:
             engine.running[task.id] = self
             self.runner.begin(task, self._end)
         if self._slots is None:
-            self._update_quick(task.name, engine.monotonic() - began)
+            self._update_quick(task.name, self._ended_at - began)
+
+    def _announce_claim(self, task: Task, move: Move) -> bool:
+        """Announce a claim; return True if the task has started, and still belongs to this worker."""
+        engine = self.engine
+        if move.ended is not None:  # revoked or expired
+            log_end(task, move)
+        if not engine.announce(engine.attach_serializer(task), move, self._requested_at):
+            return False
+        if move.path == (START,):
+            return True
+        engine.release((task,))
+        return False
 
     def _end(self, task: Task, outcome: Outcome, error: BaseException | None) -> None:
         """Note that an attempt has ended; called in any thread."""
+        self._ended_at = now = self.engine.monotonic()
         if self._interrupted and outcome.trigger == INTERRUPT:  # not the task's fault
             outcome = attrs.evolve(outcome, free=True)
-        done, running = self._settlement(task, outcome, error), self.engine.running
+        done, running = (self._settlement(task, outcome), error, now - self._running[task.id][0]), self.engine.running
         if self._slots is None:  # this is the worker's thread: spares a lock
             self._done.append(done)
             del self._running[task.id]
@@ -395,9 +410,7 @@ class Worker:
             waits = claim.task.id in self.engine.running and not self._interrupted
             (self._postponed if waits else self._claimed).append(claim)
 
-    def _settlement(
-        self, task: Task, outcome: Outcome, error: BaseException | None
-    ) -> tuple[Settlement, BaseException | None]:
+    def _settlement(self, task: Task, outcome: Outcome) -> Settlement:
         engine = self.engine
         now = engine.clock.now() if self._now is None else self._now
         move = policies.settle(
@@ -410,7 +423,7 @@ class Worker:
         )
         if move.states[-1].name in WAITING:  # the next attempt must not be announced before this one's outcome
             move.lease = move.hold_until = engine.hold_until(task.state, move.path, now)
-        return Settlement(task, move), error
+        return Settlement(task, move)
 
     def _update_quick(self, function: str, seconds: float) -> None:
         """Note how long a run took. One slow run makes a function slow; some 70 quick ones make it quick (again)."""

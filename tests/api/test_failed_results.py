@@ -157,6 +157,58 @@ def test_intermediate_errors_false_raises_only_the_last_error(make, monkeypatch)
     assert got == ["done"]
 
 
+@pytest.mark.parametrize("state", ["locked", "rate-limited"])
+def test_postponed_task_has_not_failed(queue, clock, readers, state):
+    """A reader waits on while a task that was locked or rate-limited is to be retried; after the last retry it raises."""
+    got = []
+
+    @queue.task(retries=1, retry_delay=5, context=True)
+    def postponed(task=None):
+        if task.attempt == 1:
+            raise ENDINGS[state]()
+        return "done"
+
+    @queue.task(retries=1)
+    def never():
+        raise ENDINGS[state]()
+
+    result = postponed()
+    with another_thread(lambda: got.append(result.get(blocking=True))):
+        readers.expect()
+        queue.run_next()
+        readers.expect()
+        assert result.get() is None
+        clock.advance(5)
+        queue.run_next()
+    assert got == ["done"]
+    last = never()
+    queue.run_next()
+    assert last.get() is None
+    assert queue.errors([last.id])[last.id].state == state
+    clock.advance(5)
+    queue.run_next()
+    assert (failure(last)["state"], failure(last)["attempt"]) == (state, 2)
+    last.reset()
+    assert last.get() is None
+    queue.retry(last.id)
+    assert last.get() is None
+
+
+def test_postponed_task_that_is_revoked_raises(queue):
+    """A task that was locked and is revoked before its retry raises for its reader."""
+
+    @queue.task(retries=1, retry_delay=5)
+    def locked():
+        raise TaskLockedException
+
+    result = locked()
+    queue.run_next()
+    result.revoke()
+    queue.run_next()
+    assert result.state == "revoked"
+    assert failure(result, blocking=True)["state"] == "locked"
+
+
 def test_requested_retry_leaves_no_outcome(queue):
     """`RetryTask` leaves no outcome: a reader that does not wait gets None until there is one."""
 

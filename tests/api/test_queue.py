@@ -1,6 +1,5 @@
 """The queue: its name, its store and its options, its end, its logs and its types."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -200,14 +199,6 @@ def test_error_handler_gets_the_exception_of_each_failed_attempt(queue, ran, add
     drain(queue)
     assert ran == [("error", 1, TypeError), ("error", 2, TypeError)]
     assert result.state == "error"
-
-
-def test_successful_tasks_log_nothing(queue, add, caplog):
-    """Tasks that succeed log nothing."""
-    with caplog.at_level(logging.INFO):
-        add(1, 2), add.schedule((1,), delay=5)
-        drain(queue)
-    assert caplog.text == ""
 
 
 # Types ---------------------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_outcome_that_the_store_refuses_is_an_error(make, monkeypatch, caplog):
     queue.run_next()
     assert heard.story(result) == "enqueued executing error"
     assert "too large for this store" in failure(result)["error"]
-    assert logged(caplog, logging.ERROR, "ends without its result")
+    assert logged(caplog, logging.ERROR, "error=lifecycle.errors.StorageRefused")
 
 
 def test_other_outcomes_of_a_refused_batch_are_stored(make, monkeypatch):

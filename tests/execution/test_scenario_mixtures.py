@@ -12,6 +12,7 @@ from support.profiles import examples, repeat_until
 from support.strategies import EDGES, LAW, of_kind
 
 from lifecycle import (
+    LIFECYCLE,
     SIGNAL_EXECUTING,
     CancelExecution,
     IllegalTransition,
@@ -284,6 +285,10 @@ class QueueMachine(RuleBasedStateMachine):
             task = self.queue.get(result.id)
             outcomes = [record for record in result.history() if record.state in STATES_WITH_OUTCOME]
             last = outcomes[-1] if outcomes and outcomes[-1].attempt > self.forgotten[result.id] else None
+            at_rest = LIFECYCLE.state(task.state).kind in ("outcome", "final")
+            if last is not None and last.state in ("locked", "rate-limited") and not at_rest:
+                assert result.get() is None
+                continue
             if last is not None and last.state == "complete":
                 assert result.get() == last.attempt
                 self.shown[result.id] = last.attempt

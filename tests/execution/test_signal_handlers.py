@@ -1,5 +1,9 @@
 """Signal handlers: what they can do, what they cannot change, and their failures."""
 
+import itertools
+import logging
+import sys
+
 import pytest
 from conftest import Heard, drain, failure, states
 from support.task_endings import ENDINGS, ending_function
@@ -208,3 +212,81 @@ def test_handlers_see_the_interruptions_of_their_step(queue, clock):
         ("retrying", 0, True),
         ("enqueued", 0, True),
     ]
+
+
+def test_handlers_find_the_exception_that_ended_the_attempt(queue):
+    """In handlers of an outcome the exception is the one being handled, as it was raised; in no other handler is one."""
+    seen, logged = [], logging.Formatter()
+
+    @queue.signal()
+    def handler(signal, task, exc=None):
+        kind, error, frames = sys.exc_info()
+        assert (kind, frames) == (None if error is None else type(error), getattr(error, "__traceback__", None))
+        seen.append((signal, error, logged.formatException(sys.exc_info())))
+
+    chained = LookupError("first")
+
+    @queue.task(retries=1)
+    def fails():
+        try:
+            raise chained
+        except LookupError:
+            raise ValueError("second")  # noqa: B904 -- the context is the test's subject
+
+    try:
+        raise RuntimeError("of the caller")
+    except RuntimeError as outer:
+        fails()
+        queue.run_next()
+        assert sys.exc_info()[1] is outer
+        caught = [error for _, error, _ in seen]
+        assert [str(error) for error in caught] == [*["of the caller"] * 2, "second", *["of the caller"] * 2]
+    assert [signal for signal, *_ in seen] == ["enqueued", "executing", "error", "retrying", "enqueued"]
+    error, text = seen[2][1:]
+    assert error.__context__ is chained
+    assert "first" in text
+    assert "signals.py" not in text
+    assert "runner.py" not in text
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_every_outcome_has_its_exception(queue, how):
+    """Handlers of each outcome find its exception: `error` has it as an argument, too."""
+    seen = {}
+
+    @queue.signal()
+    def handler(signal, task, exc=None):
+        seen[signal] = sys.exc_info()[1]
+        assert exc is (sys.exc_info()[1] if signal == SIGNAL_ERROR else None)
+
+    @queue.task(context=True)
+    def ends(task=None):
+        if ENDINGS[how] is not None:
+            raise ENDINGS[how]
+
+    ends()
+    queue.run_next()
+    with_error = {signal for signal, error in seen.items() if error is not None}
+    assert with_error == (set() if how == "complete" else {how})
+    assert how == "complete" or seen[how] is ENDINGS[how]
+
+
+def test_slow_handler_is_logged_once(queue, add, monkeypatch, caplog):
+    """A handler that takes longer than a second is logged, once, by its name: its worker waits for it."""
+    ticks = itertools.count(step=0.6)
+    monkeypatch.setattr("lifecycle.execution.signals.monotonic", lambda: next(ticks))
+
+    @queue.signal(SIGNAL_COMPLETE)
+    def slow(signal, task):
+        next(ticks)
+
+    @queue.signal(SIGNAL_COMPLETE)
+    def quick(signal, task):
+        pass
+
+    add(1), add(2)
+    drain(queue)
+    (record,) = [record for record in caplog.records if record.name == "lifecycle.signals"]
+    assert record.levelno == logging.WARNING
+    assert "signal=complete seconds=1.2" in record.getMessage()
+    assert "<locals>.slow" in record.getMessage()

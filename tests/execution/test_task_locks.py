@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from conftest import LEASE, Heard, another_thread, drain, failure, spin, states
+from conftest import LEASE, Heard, another_thread, drain, spin, states
 
 from lifecycle import CancelExecution, RetryTask, TaskInterrupted, TaskLockedException, TaskQueue, TaskTimeout
 from lifecycle.execution.worker import Worker
@@ -51,8 +51,8 @@ def test_task_whose_lock_is_taken_ends_locked_and_is_retried(queue, heard, clock
         drain(queue)
         assert queue.is_locked("lock")
     assert ran == []
-    metadata = failure(result)
-    assert (metadata["state"], "'lock' is held already" in metadata["error"]) == ("locked", True)
+    error = queue.errors([result.id])[result.id]
+    assert (error.state, "'lock' is held already" in str(error)) == ("locked", True)
     clock.advance(10)
     drain(queue)
     more = " retrying scheduled executing complete" if retries else ""

@@ -26,7 +26,7 @@ lifecycle.storage.postgres:      rows schema session / errors statements transac
 lifecycle.storage.postgres:      listener pool exchange / insertion server / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
-lifecycle.execution:             environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
+lifecycle.execution:             attempt_log environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
 lifecycle:                       locks result / function / decorators / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_storage strategies / invariants / machine / agreement
@@ -120,6 +120,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.testing.storage_spec.agreement", "cancel"): "the name of a method of Storage",
     ("lifecycle.testing.storage_spec.agreement", "recover"): "the name of a method of Storage",
     ("lifecycle.errors", "error"): "a key of TaskException.metadata",
+    ("lifecycle.execution.attempt_log", "error"): "a key of TaskException.metadata",
     ("lifecycle.execution.stored_result", "error"): "a key of TaskException.metadata",
     ("lifecycle.execution.new_tasks", "timeout"): "an option's name, in its error",
     ("lifecycle.function", "timeout"): "an option's name, in its error",
