@@ -293,6 +293,8 @@ class Decorators:
 
     def _hook(self, kind: str, name: str | H | None) -> H | Callable[[H], H]:
         if name is None or isinstance(name, str):
+            if name == "":
+                raise ConfigurationError("name='': must not be empty")
             return self._engine.hooks.register(kind, name)
         hook = name  # the decorator stands without parentheses
         return self._engine.hooks.register(kind, None)(hook)

@@ -38,6 +38,7 @@ class Origin:
     name: str
     file: str
     line: int
+    at_prompt: bool
     namespace: object = attrs.field(eq=False, repr=False)
     """The module's dictionary. A module that is imported anew has another one."""
     spec: object = attrs.field(eq=False, repr=False)
@@ -52,7 +53,7 @@ class Origin:
         """Return whether this is the same definition after a reload of its module, or at a prompt or in a notebook."""
         if (self.module, self.name) != (earlier.module, earlier.name):
             return False
-        if self.module == "__main__" and hasattr(sys, "ps1"):
+        if self.at_prompt:
             return "<" not in self.name
         again = self.namespace is not earlier.namespace or self.spec is not earlier.spec
         return again and self.file == earlier.file and not self.file.startswith("<")  # text that is no file has no name
@@ -70,11 +71,13 @@ def origin_of(function: Callable[..., object]) -> Origin:
     namespace = getattr(body, "__globals__", None)
     code = getattr(body, "__code__", None)
     file = code.co_filename if isinstance(code, CodeType) else ""
+    module = getattr(named, "__module__", None) or ""
     return Origin(
-        import_name(getattr(named, "__module__", None) or ""),
+        import_name(module),
         getattr(named, "__qualname__", repr(function)),
         str(Path(file).absolute()) if file and not file.startswith("<") else file,
         code.co_firstlineno if isinstance(code, CodeType) else 0,
+        module == "__main__" and hasattr(sys, "ps1"),
         namespace,
         namespace.get("__spec__") if isinstance(namespace, dict) else None,
     )

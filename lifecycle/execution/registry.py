@@ -110,7 +110,8 @@ class Hooks:
     def unregister(self, kind: str, hook: Callable[..., object] | str) -> bool:
         """Remove a hook, given itself or its name; return False if there was no such hook.
 
-        The name may be the last part of the full name. Raises `ConfigurationError` if it is that of several hooks.
+        The name may be the last part of the full name. Raises `ConfigurationError` if it is that of several hooks, and
+        for an object that is neither a function nor a name.
         """
         hooks = self._of(kind)
         if isinstance(hook, str):
@@ -118,8 +119,10 @@ class Hooks:
             if len(found) > 1:
                 names = " and ".join(str(known.origin) for known in found)
                 raise ConfigurationError(f"{hook!r}: {kind} hooks of this name are {names}; give the function itself")
-        else:
+        elif callable(hook):
             found = [known for known in hooks if known.call == hook]
+        else:
+            raise ConfigurationError(f"{kind}={hook!r}: must be a hook or its name")
         setattr(self, kind, tuple(known for known in hooks if known not in found))
         return bool(found)
 

@@ -11,6 +11,7 @@ from lifecycle.clock import monotonic
 from lifecycle.core import table
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
+from lifecycle.errors import ConfigurationError
 from lifecycle.escaping import printable
 from lifecycle.execution.callables import (
     Origin,
@@ -102,9 +103,12 @@ class Signals:
     def disconnect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
         """Disconnect a handler from these signals, or from all signals if none is named.
 
-        A handler that is not connected is no error. Raises `UnknownSignal`; then nothing was disconnected.
+        A handler that is not connected is no error. Raises `UnknownSignal`, and `ConfigurationError` for an object that
+        cannot be a handler; then nothing was disconnected.
         """
         names = set(check_signals(signals) or SIGNALS)
+        if not callable(handler):
+            raise ConfigurationError(f"signal handler={handler!r}: must be the function that is connected")
         for connected in self._handlers:
             if connected.call == handler:
                 connected.signals.difference_update(names)

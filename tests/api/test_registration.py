@@ -328,6 +328,23 @@ def test_second_hook_of_a_given_name_is_refused(queue, hook_kind):
     assert register("check")(second) is second
 
 
+@pytest.mark.parametrize("wrong", [5, None, ["check"]])
+def test_object_that_is_no_handler_or_hook_cannot_be_removed(queue, wrong):
+    """An object that is neither a function nor a hook's name is refused where a handler or a hook is removed."""
+    for remove in (queue.disconnect_signal, *(getattr(queue, f"unregister_{kind}") for kind in HOOKS)):
+        with pytest.raises(ConfigurationError, match="must be"):
+            remove(wrong)
+    with pytest.raises(ConfigurationError, match="must be"):
+        queue.disconnect_signal(SIGNAL_COMPLETE)
+
+
+@pytest.mark.parametrize("hook_kind", HOOKS)
+def test_empty_name_of_a_hook_is_refused(queue, hook_kind):
+    """An empty text is no name of a hook."""
+    with pytest.raises(ConfigurationError, match="must not be empty"):
+        getattr(queue, hook_kind)("")
+
+
 def test_exact_name_of_a_hook_is_not_the_end_of_another(queue):
     """The name of one hook names that hook, also if another hook's name ends so."""
     short, long = of_text("task"), of_text("task")
