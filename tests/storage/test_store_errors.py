@@ -3,12 +3,13 @@
 import sqlite3
 
 import pytest
+from redis import ResponseError
 
 from lifecycle import StorageError, StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 from lifecycle.storage.postgres import errors as postgres
 from lifecycle.storage.postgres.session import ServerError
 from lifecycle.storage.redis import errors as redis
-from lifecycle.storage.redis.connection import CommandRefused
+from lifecycle.storage.redis.connection import CommandRefused, RedisConnection
 from lifecycle.storage.sqlite import errors as sqlite
 
 SQLITE = {
@@ -82,3 +83,17 @@ def test_errors_without_a_code_of_their_own_are_known_by_their_text(translated, 
 def test_full_redis_is_called_full():
     """The error of a server without memory says that Redis is full."""
     assert "Redis is full" in str(redis.translated(CommandRefused("OOM", "command not allowed")))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "ERR Error running script (call to f_1a): @user_script:51: -OOM command not allowed when used memory > 'maxmemory'.",
+        "Error running script (call to f_1a): @user_script:51: @user_script: 51: -OOM command not allowed.",
+    ],
+)
+def test_error_in_a_script_has_the_code_of_its_command(message):
+    """An error of a command in a script has that command's code, also with servers older than Redis 7."""
+    error = RedisConnection({}, tls=False)._translated(ResponseError(message))
+    assert (type(error), error.code) == (CommandRefused, "OOM")

@@ -4,13 +4,18 @@ Uses redis-py's connection class, not its client: the client costs more time for
 """
 
 import importlib
+import re
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from lifecycle.errors import ConfigurationError
 
 __all__ = ["CommandRefused", "ConnectionLost", "NamedConnection", "RedisConnection", "driver"]
+
+
+_ERROR_IN_SCRIPT: Final = re.compile(r"^(?:ERR )?Error running script .*?: -?([A-Z]+ .*)")
+"""How servers older than Redis 7 report an error of a command in a script."""
 
 
 class ConnectionLost(Exception):
@@ -135,6 +140,8 @@ class RedisConnection:
             if isinstance(error, kind):
                 return CommandRefused(code, message)
         if isinstance(error, errors.ResponseError):
+            if (nested := _ERROR_IN_SCRIPT.search(message)) is not None:
+                message = nested[1]
             code, _, rest = message.partition(" ")
             return CommandRefused(code, rest) if code.isupper() else CommandRefused("ERR", message)
         if isinstance(error, errors.RedisError | OSError):

@@ -5,16 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
-from support.processes import until
+from support.consumers import Blocker, running
+from support.processes import LEASE, settled, states, until
 from support.redis_server import connected, keys, open_store, private_server, redis_store_url, unused_prefix
 from support.stores import PRODUCER, settlement, start
 
+from lifecycle import TaskQueue
 from lifecycle.clock import SystemClock
 from lifecycle.core.policies import Revocation
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 from lifecycle.storage import open_storage
-from lifecycle.storage.base import Channel, ClaimRequest, Lock, RevocationTarget
+from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.redis.connection import RedisConnection
 from lifecycle.testing.storage_spec.reference_storage import fields
 
@@ -147,7 +149,7 @@ def test_call_that_the_server_does_not_take_is_refused(theirs, private):
 
 
 def test_full_server_refuses_new_tasks_and_stores_outcomes(theirs, told_to):
-    """Without memory nothing new is taken, and nothing changes, in the store or in an object; what ends is stored."""
+    """Without memory nothing new is stored, and nothing changes, in the store or in an object; outcomes are stored."""
     theirs.enqueue([Task("a", "add"), Task("b", "add")], 1.0, PRODUCER)
     [running] = start(theirs)
     new, follow_up = Task("c", "add"), Task("d", "add")
@@ -156,10 +158,10 @@ def test_full_server_refuses_new_tasks_and_stores_outcomes(theirs, told_to):
     for write in (
         lambda: theirs.enqueue([new], 2.0, PRODUCER),
         lambda: theirs.exchange((), ClaimRequest("w", 7.0, 10.0)),
-        lambda: theirs.extend(["w"], 99.0),
+        lambda: theirs.lock(Lock("l", "owner", 99.0), 7.0),
         lambda: theirs.revoke(RevocationTarget(function=False, key="b"), Revocation(), 1.0),
     ):
-        with pytest.raises(StorageFull, match="nothing was changed: give the server more memory"):
+        with pytest.raises(StorageFull, match=r"Redis is full \(maxmemory\), nothing was changed: give"):
             write()
         assert [fields(task) for task in theirs.tasks()] == before
         assert (new.version, new.seq) == (0, None)
@@ -168,6 +170,58 @@ def test_full_server_refuses_new_tasks_and_stores_outcomes(theirs, told_to):
     theirs.enqueue([new], 2.0, PRODUCER)
     assert theirs.counts() == {"queued": 3, "complete": 1}
     assert theirs.revocation(RevocationTarget(function=False, key="b")) is None
+
+
+def test_full_server_keeps_leases_and_frees_what_it_can(theirs, told_to):
+    """Without memory leases are kept, and everything that frees memory or gives something back works."""
+    names, of_task = "abcdef", RevocationTarget(function=False, key="b")
+    theirs.enqueue([Task(name, "add") for name in names], 1.0, PRODUCER)
+    theirs.enqueue([Task("held", "add")], 1.0, Actor("handler", 50.0))
+    theirs.revoke(of_task, Revocation(), 1.0)
+    tasks = {task.id: task for task in start(theirs, limit=5)}
+    a, c, d = tasks["a"], tasks["c"], tasks["d"]
+    for name in "lm":
+        theirs.lock(Lock(name, "owner", 99.0, "w"), 7.0)
+    told_to("maxmemory", "1")
+    assert theirs.extend(["w", "unknown"], 90.0) == len(tasks)
+    assert {theirs.get(task.id).lease for task in tasks.values()} == {90.0}
+    assert theirs.release([theirs.get("held")], 7.0) == [True]
+    assert theirs.release([theirs.get("held")], 7.0) == [False]
+    assert theirs.cancel("a")
+    assert theirs.exchange([settlement(c, result=b"1")], None)[0] == [True]
+    assert theirs.exchange([settlement(c, result=b"1")], None)[0] == [False], "an outcome that comes too late"
+    assert len(theirs.recover(91.0, Actor("r"))) == len(tasks) - 1
+    assert theirs.recover(91.0, Actor("r")) == []
+    assert theirs.exchange([settlement(d, result=b"1")], None)[0] == [False]
+    assert [theirs.unlock("l", owner) for owner in ("other", "owner")] == [False, True]
+    assert theirs.flush_locks() == 1
+    assert theirs.restore(of_task, 92.0) is False, "it was revoked"
+    assert theirs.prune(1000.0) > 0
+    assert theirs.get(a.id) is None
+    theirs.flush()
+    assert theirs.counts() == {}
+
+
+def test_consumer_on_a_full_server_keeps_its_tasks(private, told_to, caplog):
+    """On a full server a running task stays with its worker and its result is stored; workers and callers say why."""
+    queue, blocker = TaskQueue(redis_store_url(url=private.url), lease=LEASE), Blocker()
+    wait = queue.task()(blocker.run)
+    with closing(queue), running(queue, 2):
+        result = wait()
+        blocker.wait_until_started(1)
+        told_to("maxmemory", "1")
+        with pytest.raises(StorageFull, match="Redis is full"):
+            wait()
+        begun = result.task.lease
+        until(lambda: result.task.lease > begun + LEASE, "a lease that was kept for longer than a lease")
+        until(lambda: "the store cannot be used" in caplog.text, "the log line")
+        blocker.release()
+        assert settled(queue, result) == ["complete"]
+        told_to("maxmemory", "0")
+        assert settled(queue, wait()) == ["complete"]
+        assert states(result) == "queued executing complete"
+    assert "Redis is full" in caplog.text
+    assert caplog.text.count("the store cannot be used") == 1
 
 
 def test_queue_is_found_in_a_cluster(tmp_path):

@@ -45,15 +45,18 @@ local function publish(channel, process, own)
   if own < 0 or call("PUBSUB", "NUMSUB", name)[2] > own then call("PUBLISH", name, process) end
 end
 
--- Run an operation once. Calls are numbered for each connection. If the answer to a call was lost, the same call gets
+-- Run an operation once. `when_full`: also if the server's memory is full, since the operation frees memory or keeps what
+-- is there. Redis refuses commands that take memory only before the first write of a script: the first one here is a
+-- write that takes none. Calls are numbered for each connection. If the answer to a call was lost, the same call gets
 -- the same answer again. If the client gave the call up meanwhile (resolve.lua), the call changes nothing.
-local function once(operation)
+local function once(operation, when_full)
   local slot, number = args[1], args[2]
   local last = call("HGET", prefix .. ":answers", slot)
   if last and number <= tonumber(string.sub(last, 1, 16)) then
     if number < tonumber(string.sub(last, 1, 16)) or #last == 16 then return redis.error_reply("LATE") end
     return cmsgpack.unpack(string.sub(last, 17))
   end
+  if when_full then call("HDEL", prefix .. ":answers", "") end
   local answer = operation()
   flush()
   if changed.work then publish("work", args[3][1], args[3][2]) end

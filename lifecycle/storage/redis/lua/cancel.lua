@@ -8,4 +8,4 @@ return once(function()
     call("SADD", prefix .. ":canceling", row.id)
   end
   return 1
-end)
+end, true)

@@ -151,4 +151,4 @@ return once(function()
   for n, settlement in ipairs(settlements) do took[n], follow_ups[n] = settle(settlement) end
   flush()
   return {took, follow_ups, request and claim() or {}, damaged}
-end)
+end, #settlements > 0)

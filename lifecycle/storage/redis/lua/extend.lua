@@ -26,4 +26,4 @@ return once(function()
     end
   end
   return count
-end)
+end, true)

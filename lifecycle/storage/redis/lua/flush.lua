@@ -20,4 +20,4 @@ return once(function()
   end
   changed.work, changed.outcome = true, true
   return 1
-end)
+end, true)

@@ -8,4 +8,4 @@ return once(function()
   local count = call("HLEN", prefix .. ":locks")
   call("DEL", prefix .. ":locks")
   return count
-end)
+end, true)

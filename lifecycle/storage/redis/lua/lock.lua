@@ -11,4 +11,4 @@ return once(function()
   end
   if not held or held[1] ~= now_or_owner then return 0 end
   return call("HDEL", prefix .. ":locks", name)
-end)
+end, not lock)

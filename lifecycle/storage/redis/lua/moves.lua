@@ -57,8 +57,6 @@ local function remove_from_sets(row, was_ready)
     if any_aside or not was_ready then defer(zrems, ":due", set_entry(row)) end
   elseif row.lease then
     defer(zrems, KINDS[row.state] == "running" and ":running" or ":kept", set_entry(row))
-    -- Not deferred: this command takes no memory, and after it Redis allows the rest of the script, even if its memory
-    -- is full.
     call("SREM", prefix .. ":worker:" .. row.worker, row.id)
   else
     defer(zrems, ":ended", set_entry(row))

@@ -13,4 +13,4 @@ return once(function()
     call("HDEL", prefix .. ":revocations", "t" .. id)
   end
   return #entries
-end)
+end, true)

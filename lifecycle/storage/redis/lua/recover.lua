@@ -46,4 +46,4 @@ return once(function()
     if not since or since + 86400 < today then call("HDEL", prefix .. ":answers", slots[n]) end
   end
   return {claims, damaged}
-end)
+end, true)

@@ -11,4 +11,4 @@ return once(function()
     freed[n] = free and 1 or 0
   end
   return freed
-end)
+end, true)

@@ -15,4 +15,4 @@ return once(function()
   local row = id and load_row(id)
   if row and KINDS[row.state] == "waiting" and not row.lease then make_claimable(row, now) end
   return row and row.state == "$REVOKED" and 0 or 1
-end)
+end, not packed)
