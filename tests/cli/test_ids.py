@@ -9,9 +9,13 @@ from lifecycle.consumer.cli.task_ids import ShortIds
 
 GENERATED = st.text("0123456789abcdef", min_size=32, max_size=32)
 CHOSEN = st.text(min_size=1, max_size=40)
+ALIKE = st.builds(
+    lambda first, rest: f"{first}{'0' * (31 - len(rest))}{rest}", st.sampled_from("abc"), st.sampled_from(["", "1"])
+)
+"""Generated ids with long common ends."""
 
 
-@given(st.sets(GENERATED | CHOSEN | st.text("ab", min_size=1, max_size=40)), st.integers(0, 10**9))
+@given(st.sets(GENERATED | CHOSEN | ALIKE | st.text("0", min_size=1, max_size=40)), st.integers(0, 10**9))
 def test_short_ids_of_a_page_are_different_ends(ids, task_count):
     """The short ids of a page are all different; each is the end of its id, of 6 characters at least, or the whole id."""
     short = ShortIds(task_count).of(ids)

@@ -215,6 +215,14 @@ def test_list_prints_all_pages(command_line, many, limit):
     assert [line.split()[0] for line in command_line("list", "tasks", "-n", limit)[1].splitlines()[1:]] == expected
 
 
+def test_filters_find_tasks_on_any_page(command_line, many):
+    """A filter finds tasks behind pages without any, and the limit counts only the tasks that pass."""
+    oldest = [task.id for task in many.tasks(limit=10**6) if task.args[0] in (3, 5)]
+    assert len(oldest) == 2
+    assert listed(command_line, "--text", "tasks.add(3)") == oldest[1:]
+    assert listed(command_line, "--text", "tasks.add(5)", "-n", "1") == oldest[:1]
+
+
 def test_list_prints_each_page_before_it_reads_the_next(command_line, many, monkeypatch):
     """A page is printed before the next is read, so that `head` gets its lines, and ends the command, at once."""
     calls = []
