@@ -33,7 +33,7 @@ Step = tuple[Record, float | None]
 """A line of a history, with the seconds since the line before."""
 
 HISTORY: Final[list[Column[Step]]] = [
-    Column("state", lambda step: step[0].state, 9, style=lambda step: state_colour(step[0].state)),
+    Column("state", lambda step: _state_text(step[0]), 9, style=lambda step: state_colour(step[0].state)),
     Column("at", lambda step: local_time(step[0].at), 8),
     Column("after", lambda step: "" if step[1] is None else short_duration(step[1]), 7),
     Column("attempt", lambda step: str(step[0].attempt), 6),
@@ -151,6 +151,10 @@ def _print_counts(counts: dict[str, int], before: dict[str, int], *, as_json: bo
         return
     lines = [(name, count, count - before[name]) for name, count in counts.items()]
     print_columns(COUNTS if not watched else [*COUNTS, CHANGE], [lines])
+
+
+def _state_text(record: Record) -> str:
+    return f"({record.left_out:,} left out) {record.state}" if record.left_out else record.state
 
 
 def _print_history(records: list[Record]) -> None:

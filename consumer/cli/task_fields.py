@@ -27,8 +27,9 @@ def task_fields(task: Task, error: TaskException | None) -> dict[str, object]:
 
 
 def record_fields(record: Record) -> dict[str, object]:
-    """Return the fields of a line of a history."""
-    return {"state": record.state, "at": record.at, "worker": record.worker, "attempt": record.attempt}
+    """Return the fields of a line of a history; `left_out`: the number of lines before this one that are left out."""
+    gap = {"left_out": record.left_out} if record.left_out else {}
+    return gap | {"state": record.state, "at": record.at, "worker": record.worker, "attempt": record.attempt}
 
 
 def call_text(task: Task) -> str:

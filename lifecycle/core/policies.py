@@ -29,7 +29,7 @@ from lifecycle.core.table import (
     Kind,
     State,
 )
-from lifecycle.core.task import RetryPolicy, Task, history_line
+from lifecycle.core.task import HISTORY_STEP, RetryPolicy, Task, history_line, is_history_cut
 
 __all__ = [
     "MAX_INTERRUPTIONS", "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued",
@@ -126,6 +126,11 @@ class Move:
         if len(self.states) == 1:  # most moves are of one step
             return history_line(self.states[0].name, self.at, self.attempt, self.worker)
         return "".join([history_line(state.name, self.at, self.attempt, self.worker) for state in self.states])
+
+    @property
+    def cuts_history(self) -> bool:
+        """True if the store has to leave out the middle of the history after the move: see `cut_history`."""
+        return self.version > HISTORY_STEP and is_history_cut(self.version - len(self.states), self.version)
 
     def apply(self, task: Task) -> None:
         """Bring a task from before the move to after the move: every field that a store keeps, the state included."""

@@ -1,7 +1,7 @@
 """Task: the call of a function, its retry policy, its state and its history. Data only, without decisions."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final, Self
 
@@ -185,10 +185,29 @@ class Record:
     """Worker, or process that enqueued, retried or recovered the task."""
     attempt: int
     """Number of starts of the task up to then."""
+    left_out: int = 0
+    """Number of records directly before this one that a long history leaves out."""
+
+
+def numbered(records: Iterable[Record]) -> Iterator[tuple[int, Record]]:
+    """Yield each record of a history with its number in the whole history; the first is 1, the last the version."""
+    number = 0
+    for record in records:
+        number += 1 + record.left_out
+        yield number, record
 
 
 # The history is text in the task's row, which is written anyway: appending a record needs no write of its own, and any
-# database shell shows the text. One line for each record: state, time, attempt and worker, separated by tabs.
+# database shell shows the text. One line for each record: state, time, attempt and worker, separated by tabs. A history
+# that grew with each attempt would make each attempt slower than the one before: from time to time the middle is left
+# out. The line after the gap has a fifth field, the number of records that are left out.
+
+HISTORY_HEAD: Final = 20
+"""Number of records at the beginning of a long history that are kept."""
+HISTORY_TAIL: Final = 40
+"""Number of records that are kept before the last multiple of `HISTORY_STEP`, and all after it."""
+HISTORY_STEP: Final = 20
+"""The middle is left out whenever the version passes a multiple of this number."""
 
 
 def history_line(state: str, at: float, attempt: int, worker: str) -> str:
@@ -202,11 +221,47 @@ def read_history(text: str) -> list[Record]:
     """Return the records of a stored history, oldest first."""
     records = []
     for line in text.split("\n")[:-1]:
-        state, at, attempt, worker = line.split("\t")
+        state, at, attempt, worker, *gap = line.split("\t")
         if "\\" in worker:
             worker = worker.encode().decode("unicode_escape")
-        records.append(Record(LIFECYCLE.state(state).name, float(at), worker, int(attempt)))
+        records.append(Record(LIFECYCLE.state(state).name, float(at), worker, int(attempt), *map(int, gap)))
     return records
+
+
+def is_history_cut(before: int, after: int) -> bool:
+    """Return whether a store leaves out the middle of a history at a move between these versions of the task."""
+    return after > HISTORY_HEAD + HISTORY_TAIL and before // HISTORY_STEP != after // HISTORY_STEP
+
+
+def cut_history(text: str) -> str:
+    """Return a stored history without its middle. The version alone decides which records are left out."""
+    lines = text.split("\n")[:-1]
+    version = sum(1 + _fields_and_gap(line)[-1] for line in lines)
+    kept = HISTORY_TAIL + version % HISTORY_STEP
+    middle, tail = lines[HISTORY_HEAD:-kept], lines[-kept:]
+    if not middle:
+        return text
+    *fields, gap = _fields_and_gap(tail[0])
+    left_out = gap + sum(1 + _fields_and_gap(line)[-1] for line in middle)
+    tail[0] = "\t".join([*fields, str(left_out)])
+    return "\n".join([*lines[:HISTORY_HEAD], *tail, ""])
+
+
+def lines_after(text: str, version: int) -> list[str]:
+    """Return the lines of a stored history after a version of its task; none if the first of them is left out."""
+    number = 0
+    lines = text.split("\n")[:-1]
+    for place, line in enumerate(lines):
+        number += _fields_and_gap(line)[-1]
+        if number >= version:
+            return [f"{line}\n" for line in lines[place:]] if number == version else []
+        number += 1
+    return []
+
+
+def _fields_and_gap(line: str) -> tuple[str, str, str, str, int]:
+    state, at, attempt, worker, *gap = line.split("\t")
+    return state, at, attempt, worker, sum(map(int, gap))
 
 
 def policy_fields(policy: RetryPolicy) -> Mapping[str, float]:

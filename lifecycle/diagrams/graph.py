@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from lifecycle.core.table import Kind, Lifecycle, State, Transition
-from lifecycle.core.task import Record
+from lifecycle.core.task import Record, numbered
 from lifecycle.diagrams.palette import shade
 from lifecycle.errors import ConfigurationError
 
@@ -131,17 +131,20 @@ def graph(table: Lifecycle, title: str) -> Graph:
 def route(table: Lifecycle, title: str, records: Iterable[Record]) -> Graph:
     """Return the same with the route of one task: its records, numbered, with the seconds since the first record.
 
-    Raises `ConfigurationError` for a step that is no row of the table.
+    Steps that a long history leaves out are not shown. Raises `ConfigurationError` for a step that is no row of the
+    table.
     """
     history = list(records)
     rows = {(row.source and row.source.name, row.target.name): row for row in reversed(table.transitions)}
     visits: dict[Transition, list[str]] = {row: [] for row in table.transitions}
     states = [None, *(record.state for record in history)]
-    for number, (record, step) in enumerate(zip(history, itertools.pairwise(states), strict=True), 1):
+    for (number, record), step in zip(numbered(history), itertools.pairwise(states), strict=True):
+        if record.left_out:
+            continue
         if step not in rows:
             raise ConfigurationError(f"{title}: from {step[0] or '(new)'} to {step[1]} is no row of the table")
         visits[rows[step]].append(f"{number}: {record.at - history[0].at:+.2f} s")
-    way = " → ".join(record.state for record in history)
+    way = " → ".join(f"({record.left_out} left out) → " * bool(record.left_out) + record.state for record in history)
     edges = tuple(Edge(row, tuple(times)) for row, times in visits.items())
     return Graph(title, f"The way of one task: {way}.", table.states, edges, _shades(table), traced=True)
 

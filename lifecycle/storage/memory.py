@@ -8,10 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from functools import partial
 from heapq import heappop, heappush
-from itertools import islice
 from typing import Any, Final, cast
-
-import attrs
 
 from lifecycle.core.policies import (
     MAX_INTERRUPTIONS,
@@ -23,7 +20,7 @@ from lifecycle.core.policies import (
     visibility,
 )
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
-from lifecycle.core.task import Record, Task, read_history
+from lifecycle.core.task import Record, Task, cut_history, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
     NO_LIMITS,
@@ -38,27 +35,12 @@ from lifecycle.storage.base import (
     TaskStatus,
 )
 from lifecycle.storage.claims import ClaimDecisions, is_skipped
+from lifecycle.storage.memory_rows import MemoryRows, Row
 from lifecycle.storage.notifications import ChangeCounter, ClosedMutex
 
 __all__ = ["MemoryStorage"]
 
 _NOW: Final = float("-inf")
-
-
-@attrs.define(eq=False)
-class _Row:
-    """A stored task with the fields that only the store has."""
-
-    task: Task
-    """The task as last committed."""
-    rank: int | None = None
-    """Not ``None``: claims consider the task now, higher ranks first."""
-    due: float | None = None
-    """The task gets its priority as rank at this time (UTC seconds)."""
-    ended: float | None = None
-    """Time when the task came to rest (UTC seconds)."""
-    result: bytes | None = None
-    history: str = ""
 
 
 class MemoryStorage:
@@ -72,13 +54,13 @@ class MemoryStorage:
         self._empty()
 
     def _empty(self) -> None:
-        self._rows: dict[str, _Row] = {}
+        self._rows = MemoryRows()
         # An entry stays in its heap when the row changes. The entry counts only while the row has the same rank or due.
         self._ready: list[tuple[int, int, str]] = []
         """Heap of (-rank, seq, id)."""
         self._later: list[tuple[float, int, str]] = []
         """Heap of (due, seq, id)."""
-        self._held: dict[str, _Row] = {}
+        self._held: dict[str, Row] = {}
         """The rows that have a lease, by id."""
         self._revocations: dict[RevocationTarget, Revocation] = {}
         self._locks: dict[str, Lock] = {}
@@ -174,7 +156,7 @@ class MemoryStorage:
         stored = copy(task)
         stored.loads = stored.cancel_requested = stored._call = None
         stored.canceling = False
-        row = self._rows[task.id] = _Row(stored)
+        row = self._rows[task.id] = Row(stored)
         self._commit(row, move)
 
     def _settle(self, task: Task, move: Move) -> bool:
@@ -213,17 +195,20 @@ class MemoryStorage:
             heappush(self._ready, entry)
         return claims
 
-    def _commit_claim(self, row: _Row, move: Move) -> Claim:
+    def _commit_claim(self, row: Row, move: Move) -> Claim:
         """Commit a move that the store has decided on; return it with a copy of the task before the move."""
         before = copy(row.task)
         self._commit(row, move)
         return Claim(before, move)
 
-    def _commit(self, row: _Row, move: Move) -> None:
+    def _commit(self, row: Row, move: Move) -> None:
         """Commit a move. No other method changes a stored state."""
-        task = row.task
+        task, before = row.task, row.task.state
         move.apply(task)
+        self._rows.enter_state(row, before)
         row.history += move.history
+        if move.cuts_history:
+            row.history = cut_history(row.history)
         row.ended = move.ended
         if move.result is not None:
             row.result = move.result
@@ -241,7 +226,7 @@ class MemoryStorage:
 
     # Readiness -----------------------------------------------------------------------------------------------------
 
-    def _unhold(self, row: _Row, now: float) -> None:
+    def _unhold(self, row: Row, now: float) -> None:
         """End the hold of a row; if the task waits, rank the row for claims."""
         row.task.lease = None
         self._held.pop(row.task.id, None)
@@ -251,7 +236,7 @@ class MemoryStorage:
         """Return the revocation of the task itself, if any."""
         return self._revocations.get(RevocationTarget(function=False, key=task.id)) if self._revocations else None
 
-    def _set_rank(self, row: _Row, rank: int | None, due: float | None) -> None:
+    def _set_rank(self, row: Row, rank: int | None, due: float | None) -> None:
         row.rank, row.due = rank, due
         seq = cast(int, row.task.seq)
         if rank is not None:
@@ -262,7 +247,7 @@ class MemoryStorage:
             return
         self._changes.count(Channel.WORK)
 
-    def _first_ready(self) -> _Row | None:
+    def _first_ready(self) -> Row | None:
         """Return the row that a claim considers first."""
         while self._ready:
             rank, seq, task_id = self._ready[0]
@@ -272,7 +257,7 @@ class MemoryStorage:
             heappop(self._ready)
         return None
 
-    def _first_scheduled(self) -> _Row | None:
+    def _first_scheduled(self) -> Row | None:
         """Return the row that becomes due first."""
         while self._later:
             due, seq, task_id = self._later[0]
@@ -363,17 +348,13 @@ class MemoryStorage:
     def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
         """Return state and result of many tasks."""
         with self._mutex:
-            rows = [(task_id, row) for task_id in task_ids if (row := self._rows.get(task_id)) is not None]
-            return {task_id: TaskStatus(cast(str, row.task.state), row.result) for task_id, row in rows}
+            found = {task_id: self.status(task_id) for task_id in task_ids}
+        return {task_id: status for task_id, status in found.items() if status is not None}
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
         with self._mutex:
-            counts: dict[str, int] = {}
-            for row in self._rows.values():
-                state = cast(str, row.task.state)
-                counts[state] = counts.get(state, 0) + 1
-            return counts
+            return self._rows.counts()
 
     def tasks(
         self,
@@ -386,25 +367,12 @@ class MemoryStorage:
     ) -> list[Task]:
         """Return tasks, the newest first."""
         with self._mutex:
-            found: list[Task] = []
-            for row in reversed(self._rows.values()):  # the order of insertion is the order of seq
-                if len(found) == limit:
-                    break
-                task = row.task
-                if (
-                    (states is None or task.state in states)
-                    and (before is None or cast(int, task.seq) < before)
-                    and (name is None or task.name == name)
-                    and (since is None or cast(float, task.enqueued_at) >= since)
-                ):
-                    found.append(copy(task))
-            return found
+            return self._rows.page(states, limit, before, name, since)
 
     def find_ids(self, text: str, limit: int = 10) -> list[str]:
         """Return ids that begin or end with a text."""
         with self._mutex:
-            ids = (task_id for task_id in reversed(self._rows) if task_id.startswith(text) or task_id.endswith(text))
-            return list(islice(ids, limit))
+            return self._rows.find_ids(text, limit)
 
     def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
         """Return the time of the next claimable task."""

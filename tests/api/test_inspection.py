@@ -1,13 +1,22 @@
 """Inspection of tasks, and an operator's retry and flush."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from conftest import NOW, drain, states
 from support.strategies import LAW
 
 import lifecycle
-from lifecycle import CancelExecution, ConfigurationError, IllegalTransition, TaskInterrupted, UnknownTask
+from lifecycle import (
+    LIFECYCLE,
+    CancelExecution,
+    ConfigurationError,
+    IllegalTransition,
+    RetryTask,
+    TaskInterrupted,
+    UnknownTask,
+)
 
 
 def test_counts_has_every_resting_or_moving_state(queue, clock, add):
@@ -76,6 +85,29 @@ def test_enqueued_at_is_kept_through_retries(queue, clock, add):
     clock.advance(5)
     drain(queue)
     assert [(one.attempt, one.enqueued_at) for one in queue.tasks()] == [(2, NOW)]
+
+
+def test_history_of_a_task_that_polls_stays_short(queue, clock):
+    """A task that asks for its retry hundreds of times keeps the beginning and the end of its history, numbered."""
+
+    @queue.task()
+    def poll():
+        raise RetryTask(delay=10)
+
+    result = poll()
+    for _ in range(300):
+        queue.run_next()
+        clock.advance(10)
+    history = result.history()
+    assert len(history) < 85
+    assert sum(1 + record.left_out for record in history) == result.task.version == 901
+    assert [record.attempt for record in history[:6]] == [0, 1, 1, 1, 2, 2]
+    assert [record.attempt for record in history[-4:]] == [299, 300, 300, 300]
+    (gap,) = [number for number, record in enumerate(history) if record.left_out]
+    rows = {(row.source and row.source.name, row.target.name) for row in LIFECYCLE.transitions}
+    assert {
+        (before.state, after.state) for part in (history[:gap], history[gap:]) for before, after in pairwise(part)
+    } <= rows
 
 
 def test_get_returns_a_copy_and_history_a_record_for_each_transition(queue, clock, add):

@@ -11,7 +11,7 @@ import pytest
 from support.command_line import TASKS, is_one_line, process
 from support.processes import PATIENCE, environment, states
 
-from lifecycle import LIFECYCLE, StorageUnavailable, TaskQueue
+from lifecycle import LIFECYCLE, Record, StorageUnavailable, TaskQueue
 from lifecycle.consumer.cli.options import SUMMARIES
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -54,6 +54,18 @@ def test_list_show_history_and_stats_print_json(command_line, queue, where):
     assert (code, err) == (0, "")
     assert json.loads(out) == queue.counts()
     assert sum(json.loads(out).values()) == 5
+
+
+def test_history_says_how_many_records_it_leaves_out(command_line, queue, monkeypatch):
+    """The line after the gap of a long history says how many records lack, in the table and as JSON."""
+    records = [Record("queued", 1.0, "w", 0), Record("queued", 2.0, "w", 1234, left_out=5000)]
+    monkeypatch.setattr("lifecycle.queue.TaskQueue.history", lambda *_: records)
+    result = queue.in_state["complete"]
+    code, out, _ = command_line("history", result.id, "tasks")
+    assert code == 0
+    assert "(5,000 left out) queued" in out
+    code, out, _ = command_line("history", result.id, "tasks", "--json")
+    assert [one.get("left_out") for one in json.loads(out)] == [None, 5000]
 
 
 def test_list_show_history_and_stats_print_tables(command_line, queue):

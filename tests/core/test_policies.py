@@ -15,7 +15,22 @@ from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import Outcome, Revocation, backoff, recover, revoked_when_due, settle, visibility
 from lifecycle.core.table import LIFECYCLE
-from lifecycle.core.task import Record, RetryPolicy, Task, history_line, new_id, policy_fields, read_history
+from lifecycle.core.task import (
+    HISTORY_HEAD,
+    HISTORY_STEP,
+    HISTORY_TAIL,
+    Record,
+    RetryPolicy,
+    Task,
+    cut_history,
+    history_line,
+    is_history_cut,
+    lines_after,
+    new_id,
+    numbered,
+    policy_fields,
+    read_history,
+)
 from lifecycle.errors import Undecodable
 from lifecycle.execution import stored_result as outcomes
 from lifecycle.testing import strategies as drawn
@@ -354,6 +369,34 @@ def test_history_and_policy_are_restored_as_stored(records, policy):
     fields = policy_fields(policy)
     assert RetryPolicy(**fields) == policy
     assert all(fields[name] != getattr(RetryPolicy(), name) for name in fields)
+
+
+@patient
+@given(st.lists(st.lists(some.records, min_size=1, max_size=4), max_size=120))
+@example([[Record("queued", float(at), "w\t", at)] for at in range(500)])
+def test_long_history_keeps_its_beginning_and_its_end(moves):
+    """A history of any length has few lines: the first and the last, each with its number; a line says how many lack."""
+    text, everything = "", []
+    for move in moves:
+        before = len(everything)
+        everything += move
+        text += "".join(history_line(one.state, one.at, one.attempt, one.worker) for one in move)
+        if is_history_cut(before, len(everything)):
+            text = cut_history(text)
+        records = read_history(text)
+        assert len(records) < HISTORY_HEAD + HISTORY_TAIL + HISTORY_STEP + 4
+        assert len(records) == len(everything) or len(records) >= HISTORY_HEAD + HISTORY_TAIL
+        numbers = dict(numbered(records))
+        assert [attrs.evolve(one, left_out=0) for one in records] == [everything[number - 1] for number in numbers]
+        assert list(numbers)[:HISTORY_HEAD] == list(range(1, len(everything) + 1))[:HISTORY_HEAD]
+        assert list(numbers)[-HISTORY_TAIL:] == list(range(1, len(everything) + 1))[-HISTORY_TAIL:]
+        assert "".join(lines_after(text, before)) == "".join(
+            f"{line}\n" for line in text.split("\n")[-len(move) - 1 : -1]
+        )
+        assert lines_after(text, len(everything)) == []
+        assert cut_history(text) == text or len(records) > HISTORY_HEAD + HISTORY_TAIL
+        if len(records) < len(everything):
+            assert lines_after(text, HISTORY_HEAD) == []
 
 
 @patient

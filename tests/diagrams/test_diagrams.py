@@ -338,6 +338,14 @@ def test_route_of_a_task_is_numbered_and_the_rest_is_dim(records):
     assert sorted(map(int, written)) == sorted(map(int, re.findall(r"\((\d+): ", dot(picture)))) == sorted(passed)
 
 
+def test_route_passes_over_the_gap_of_a_long_history():
+    """Records keep their numbers after a gap; the step over the gap is not drawn, and the text says how many lack."""
+    records = [Record("queued", 1, "w", 0), Record("executing", 2, "w", 1), Record("queued", 9, "w", 7, left_out=20)]
+    picture = route(LIFECYCLE, "task 7", [*records, Record("executing", 10, "w", 8)])
+    assert sorted(map(int, re.findall(r"\((\d+): ", mermaid(picture)))) == [1, 2, 24]
+    assert "queued → executing → (20 left out) → queued → executing" in picture.about
+
+
 def test_history_that_leaves_the_table_is_refused():
     """A history that leaves the table is refused, and the error names the step."""
     with pytest.raises(ConfigurationError, match="from queued to complete is no row"):

@@ -20,7 +20,7 @@ lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid dr
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / registry signals
-lifecycle.storage:               base / claims notifications / memory
+lifecycle.storage:               base / claims memory_rows notifications / memory
 lifecycle.storage.sqlite:        errors schema statements watcher / database / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / insertion server / storage

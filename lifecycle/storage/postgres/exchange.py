@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from lifecycle.core.policies import WAITING, Move, Revocation, enqueued
 from lifecycle.core.table import REVOKE
-from lifecycle.core.task import Task
+from lifecycle.core.task import Task, cut_history
 from lifecycle.storage.base import PROMOTE_LIMIT, Channel, Claim, ClaimRequest, Settlement
 from lifecycle.storage.claims import ClaimDecisions, Visibility, visibility_after
 from lifecycle.storage.postgres.rows import revocation_from_columns, task_from_row
@@ -13,7 +13,7 @@ from lifecycle.storage.postgres.session import Command, number_array, text_array
 from lifecycle.storage.postgres.statements import Statements
 from lifecycle.storage.postgres.transaction import Transaction
 
-__all__ = ["Exchange", "Row", "own_revocations"]
+__all__ = ["Exchange", "Row", "cut_histories", "own_revocations"]
 
 Row = tuple[Any, ...]
 _INVISIBLE: Final[Visibility] = (None, None)
@@ -32,6 +32,7 @@ class Exchange:
         self.changed: set[Channel] = set()
         self._unwritten: list[tuple[Task, Move, Visibility]] = []
         self._reranked: list[tuple[int, Visibility]] = []
+        self._long_histories: list[int] = []
 
     def settle(self, done: Sequence[Settlement], request: ClaimRequest | None) -> list[Row] | None:
         """Commit outcomes; return the first rows for the request if the same round trip could fetch them."""
@@ -80,8 +81,16 @@ class Exchange:
             self.changed.add(Channel.WORK)
         if move.ended is not None:
             self.changed.add(Channel.OUTCOME)
+        if move.cuts_history:
+            self._long_histories.append(known.seq or 0)
         self._unwritten.append((known, move, visibility_after(known, move, own)))
         self.claims.append(Claim(known, move))
+
+    def last_writes(self) -> list[Command]:
+        """Return the commands that end the exchange."""
+        if not self._long_histories:
+            return self.writes()
+        return [cut_histories(self._statements, self._transaction, self._queue, self._long_histories, self.writes())]
 
     def writes(self) -> list[Command]:
         """Return the commands for all decisions that are not written yet."""
@@ -131,6 +140,7 @@ class Exchange:
                 self.changed.add(Channel.OUTCOME)
             if move.lease is None and move.state.name in WAITING:
                 self.changed.add(Channel.WORK)
+        self._long_histories += [known.seq or 0 for known, move in accepted if move.cuts_history]
         if ids := [known.id for known, move in accepted if move.frees_locks]:
             self._transaction.run((self._statements.free_locks, (self._queue, text_array(ids))))
         if follow_ups := [(task, move) for _, move in accepted for task in move.follow_ups]:
@@ -180,6 +190,16 @@ class Exchange:
         self.inserted += [(first[task_id][0], seq) for seq, task_id in inserted.rows]
         if inserted.rows:
             self.changed.add(Channel.WORK)
+
+
+def cut_histories(
+    statements: Statements, transaction: Transaction, queue: int, moved: Sequence[int], moves: Sequence[Command]
+) -> Command:
+    """Run the commands that move tasks; return the command that leaves out the middle of these tasks' histories."""
+    *_, histories = transaction.run(*moves, (statements.histories, (queue, number_array(moved))))
+    cut = [(seq, cut_history(history)) for seq, history in sorted(histories.rows)]
+    numbers, texts = number_array([seq for seq, _ in cut]), text_array([history for _, history in cut])
+    return statements.set_histories, (queue, numbers, texts)
 
 
 def own_revocations(rows: Sequence[Row]) -> dict[str, Revocation | None]:

@@ -7,7 +7,7 @@ its claims would be held for as long as the worker lives, without the worker's k
 from collections.abc import Sequence
 
 from lifecycle.core.policies import Move
-from lifecycle.core.task import Task
+from lifecycle.core.task import Task, lines_after
 from lifecycle.storage.base import Claim, ClaimRequest, Settlement
 from lifecycle.storage.postgres.rows import task_from_row
 from lifecycle.storage.postgres.session import number_array
@@ -111,5 +111,4 @@ class ExchangesInDoubt:
 
 def _contains(history: str, known: Task, move: Move) -> bool:
     """Return whether the move follows in the history, directly after the version that the worker knew."""
-    lines = history.splitlines(keepends=True)[known.version :]
-    return "".join(lines[: len(move.states)]) == move.history
+    return "".join(lines_after(history, known.version)[: len(move.states)]) == move.history

@@ -178,41 +178,7 @@ class Statements:
         self.extend_locks = statement(
             "extend_locks", "update SCHEMA.lock set until = $2 where queue = $1 and worker = any($3::text[])"
         )
-        # Queries
-        self.get = statement("get", "select FIELDS from SCHEMA.task t where id = $2 and queue + 0 = $1")
-        self.history = statement("history", "select history from SCHEMA.task where id = $2 and queue + 0 = $1")
-        self.histories = statement(
-            "histories", "select seq, history from SCHEMA.task where seq = any($2::int8[]) and queue = $1"
-        )
-        self.status = statement("status", "select state, result from SCHEMA.task where id = $2 and queue + 0 = $1")
-        self.statuses = statement(
-            "statuses", "select id, state, result from SCHEMA.task where id = any($2::text[]) and queue + 0 = $1"
-        )
-        self.allow_seqscan = statement("allow_seqscan", "select set_config('enable_seqscan', 'on', true) where $1 > 0")
-        self.counts = statement("counts", "select state, count(*) from SCHEMA.task where queue = $1 group by state")
-        self.tasks = statement(
-            "tasks",
-            "select FIELDS from SCHEMA.task t where queue = $1 and seq < coalesce($2, 9223372036854775807)"
-            " and ($3::text[] is null or state = any($3::text[])) and ($5::text is null or name = $5)"
-            " and ($6::float8 is null or enqueued >= $6) order by seq desc limit $4",
-        )
-        self.find_ids = statement(
-            "find_ids",
-            "select id from SCHEMA.task where queue = $1 and (starts_with(id, $2) or right(id, length($2)) = $2)"
-            " order by seq desc limit $3",
-        )
-        self.next_due = statement(
-            "next_due",
-            "select exists (select from SCHEMA.task where queue = $1 and rank is not null),"
-            " (select due from SCHEMA.task where queue = $1 and due is not null order by due limit 1),"
-            " (select min(lease) from SCHEMA.task where queue = $1 and lease is not null"
-            f" and state in ({_WAITING}))",
-        )
-        self.next_not_skipped = statement(
-            "next_not_skipped",
-            f"select bool_or(name <> all($2::text[]) or rank = {REVOKED_RANK}), min(expires)"
-            " from SCHEMA.task where queue = $1 and rank is not null",
-        )
+        self._add_queries(statement)
         # Maintenance
         self.prune = statement(
             "prune",
@@ -243,6 +209,47 @@ class Statements:
         self.unlisten = statement(
             "unlisten",
             "delete from SCHEMA.listener where queue = $1 and (channel = $2 and process = $3 or until < now())",
+        )
+
+    def _add_queries(self, statement: Callable[[str, str], Statement]) -> None:
+        self.get = statement("get", "select FIELDS from SCHEMA.task t where id = $2 and queue + 0 = $1")
+        self.history = statement("history", "select history from SCHEMA.task where id = $2 and queue + 0 = $1")
+        self.histories = statement(
+            "histories", "select seq, history from SCHEMA.task where seq = any($2::int8[]) and queue = $1"
+        )
+        self.set_histories = statement(
+            "set_histories",
+            "update SCHEMA.task t set history = h.history from unnest($2::int8[], $3::text[]) as h(seq, history)"
+            " where t.seq = h.seq and t.queue = $1",
+        )
+        self.status = statement("status", "select state, result from SCHEMA.task where id = $2 and queue + 0 = $1")
+        self.statuses = statement(
+            "statuses", "select id, state, result from SCHEMA.task where id = any($2::text[]) and queue + 0 = $1"
+        )
+        self.allow_seqscan = statement("allow_seqscan", "select set_config('enable_seqscan', 'on', true) where $1 > 0")
+        self.counts = statement("counts", "select state, count(*) from SCHEMA.task where queue = $1 group by state")
+        self.tasks = statement(
+            "tasks",
+            "select FIELDS from SCHEMA.task t where queue = $1 and seq < coalesce($2, 9223372036854775807)"
+            " and ($3::text[] is null or state = any($3::text[])) and ($5::text is null or name = $5)"
+            " and ($6::float8 is null or enqueued >= $6) order by seq desc limit $4",
+        )
+        self.find_ids = statement(
+            "find_ids",
+            "select id from SCHEMA.task where queue = $1 and (starts_with(id, $2) or right(id, length($2)) = $2)"
+            " order by seq desc limit $3",
+        )
+        self.next_due = statement(
+            "next_due",
+            "select exists (select from SCHEMA.task where queue = $1 and rank is not null),"
+            " (select due from SCHEMA.task where queue = $1 and due is not null order by due limit 1),"
+            " (select min(lease) from SCHEMA.task where queue = $1 and lease is not null"
+            f" and state in ({_WAITING}))",
+        )
+        self.next_not_skipped = statement(
+            "next_not_skipped",
+            f"select bool_or(name <> all($2::text[]) or rank = {REVOKED_RANK}), min(expires)"
+            " from SCHEMA.task where queue = $1 and rank is not null",
         )
 
     def insert(

@@ -23,7 +23,7 @@ from lifecycle.storage.base import (
 )
 from lifecycle.storage.claims import Visibility, visibility_after
 from lifecycle.storage.postgres.errors import OutcomeUnknown
-from lifecycle.storage.postgres.exchange import Exchange, Row, own_revocations
+from lifecycle.storage.postgres.exchange import Exchange, Row, cut_histories, own_revocations
 from lifecycle.storage.postgres.external_transaction import OTHER_DATABASE, begun, joined
 from lifecycle.storage.postgres.in_doubt import ExchangesInDoubt
 from lifecycle.storage.postgres.insertion import check_ids, fits_one_statement, insert
@@ -141,7 +141,7 @@ class PostgresStorage:
             rows = attempt.settle(done, request)
             if request is not None:
                 attempt.claim(request, rows)
-            transaction.commit(*attempt.writes(), *self._notifications(queue, attempt.changed))
+            transaction.commit(*attempt.last_writes(), *self._notifications(queue, attempt.changed))
             return attempt
 
         try:
@@ -233,6 +233,8 @@ class PostgresStorage:
                     self._statements.move(queue, rows),
                     (self._statements.free_locks, (queue, text_array([known.id for known, _ in claims]))),
                 ]
+            if long := [known.seq or 0 for known, move in claims if move.cuts_history]:
+                commands = [cut_histories(self._statements, transaction, queue, long, commands)]
             if freed:
                 changed.add(Channel.WORK)
                 commands.append(self._statements.rank(queue, freed))

@@ -7,7 +7,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from lifecycle.core import table
+from lifecycle.core import table, task
 from lifecycle.core.policies import REVOKED_RANK
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import FENCE
@@ -79,6 +79,7 @@ def _values() -> dict[str, str]:
         "REVOKED_RANK": str(REVOKED_RANK),
         "PROMOTE_LIMIT": str(PROMOTE_LIMIT),
         "FENCE_MATCHES": " and ".join(f"row.{name} == fence[{place}]" for place, name in enumerate(FENCE, 1)),
+        **{name: str(value) for name, value in vars(task).items() if name.startswith("HISTORY_")},
         "FENCE_ID": str(FENCE.index("id") + 1),
     }
 

@@ -8,7 +8,7 @@ import msgspec
 
 from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
-from lifecycle.core.task import Record, Task, read_history
+from lifecycle.core.task import Record, Task, cut_history, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
     NO_LIMITS,
@@ -244,6 +244,9 @@ class SQLiteStorage:
         ).rowcount  # fmt: skip
         if not moved:
             return False
+        if move.cuts_history:
+            ((history,),) = db.execute("select history from task where seq=?", (task.seq,)).fetchall()
+            db.execute("update task set history=? where seq=?", (cut_history(history), task.seq))
         if move.path[-1] == REVOKE:
             self._delete_revocation(db, RevocationTarget(function=False, key=task.id))
         elif move.frees_locks:

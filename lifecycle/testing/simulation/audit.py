@@ -108,8 +108,9 @@ class WorldAudit:
                 checker.feed(LIFECYCLE.state(state).signal, task.id)
         except IllegalSequence as error:
             self.add_fault(str(error))
-        if (history[-1], len(history)) != (task.state, task.version):
-            self.add_fault(f"{task}: its history has {len(history)} records, up to {history[-1]}")
+        count = sum(1 + record.left_out for record in records)
+        if (history[-1], count) != (task.state, task.version):
+            self.add_fault(f"{task}: its history has {count} records, up to {history[-1]}")
         starts, begun = history.count(EXECUTING.name), len(self.begun_attempts.get(task.id, []))
         may_skip_function = self.disturbed or task.id in self._cancel_requested
         if begun > starts or (begun < starts and not may_skip_function):

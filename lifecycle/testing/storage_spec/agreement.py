@@ -11,8 +11,8 @@ from hypothesis.stateful import invariant
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import Move, Revocation
-from lifecycle.core.table import EXECUTING, Kind
-from lifecycle.core.task import Record, Task
+from lifecycle.core.table import EXECUTING, FAIL, INTERRUPT, RETRY, Kind
+from lifecycle.core.task import HISTORY_HEAD, HISTORY_STEP, HISTORY_TAIL, Record, Task
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement
 from lifecycle.testing.storage_spec.invariants import require
@@ -35,6 +35,9 @@ _TARGETS: Final = (
     *(RevocationTarget(function=False, key=task_id) for task_id in IDS),
     *(RevocationTarget(function=True, key=name) for name in FUNCTIONS),
 )
+
+_OFTEN: Final = 60
+"""Number of attempts after which every history has left out records several times."""
 
 
 def assert_same(what: str, actual: object, expected: object) -> None:
@@ -219,6 +222,30 @@ class AdapterAgreement(SpecMachine):
                 self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS))
             self.now += 20.0
             self._claim_and_flush()
+
+    def retry_often(self) -> None:
+        """Retry one task so often that the middle of its history is left out several times, by every kind of call."""
+        self.enqueue_tasks([NewTask("a").task(self.now)], hold=False)
+        endings = (
+            Ending(RETRY),
+            Ending(RETRY, delay=5.0),
+            Ending(FAIL, retry=True),
+            Ending(INTERRUPT, max_interruptions=_OFTEN),
+            None,
+        )
+        for ending in itertools.islice(itertools.cycle(endings), _OFTEN):
+            self.now = max(self.now, self.read("a").task.eta or 0.0)
+            self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS))
+            if ending is not None:
+                self.settle([(self.running["a"], ending)], ClaimRequest("w1", self.now, LEASE_SECONDS))
+            self.now += LEASE_SECONDS
+            recovered = self.call_both("recover", self.now, Actor("recoverer"), max_interruptions=_OFTEN)
+            self.check_claims("recover", *recovered)
+            self.adapter_and_model_agree()
+        history = self.handles[0].history("a") or []
+        held, count = len(history), sum(1 + record.left_out for record in history)
+        most = HISTORY_HEAD + HISTORY_TAIL + HISTORY_STEP + 3
+        require(held <= most < count, f"{held} of {count} records are kept, more than {most}")
 
     def _claim_and_flush(self) -> None:
         self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS))

@@ -50,6 +50,14 @@ class StorageCases(ClaimOrderCases):
         missing = self.spec.missing()
         require(not missing, "no run has reached: " + "; ".join(missing))
 
+    def test_long_history_leaves_out_its_middle(self) -> None:
+        """The history of a task that is retried for ever stays short: its beginning and its end, and a number."""
+        machine = self.spec()
+        try:
+            machine.retry_often()
+        finally:
+            machine.teardown()
+
     def test_late_outcome_is_refused(self) -> None:
         """The outcome of a recovered attempt is refused once another attempt runs, even of the same worker."""
         for worker in "w", "another":

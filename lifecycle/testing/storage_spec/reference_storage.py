@@ -38,7 +38,7 @@ from lifecycle.core.table import (
     START,
     Kind,
 )
-from lifecycle.core.task import Record, Task
+from lifecycle.core.task import HISTORY_HEAD, HISTORY_STEP, HISTORY_TAIL, Record, Task
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
     NO_LIMITS,
@@ -85,6 +85,7 @@ class Row:
     task: Task
     """The task as reads return it."""
     history: list[Record] = attrs.field(factory=list)
+    """All records; reads leave out the middle of a long history."""
     result: bytes | None = None
     rested_at: float | None = None
     """Time at which the task came to rest."""
@@ -356,7 +357,13 @@ class ReferenceStorage:
     def history(self, task_id: str) -> list[Record] | None:
         """Return the history of a task."""
         row = self.row(task_id)
-        return None if row is None else row.history
+        if row is None:
+            return None
+        left_out = len(row.history) // HISTORY_STEP * HISTORY_STEP - HISTORY_TAIL - HISTORY_HEAD
+        if left_out <= 0:
+            return row.history
+        first, *tail = row.history[HISTORY_HEAD + left_out :]
+        return [*row.history[:HISTORY_HEAD], attrs.evolve(first, left_out=left_out), *tail]
 
     def status(self, task_id: str) -> TaskStatus | None:
         """Return state and result of a task."""

@@ -63,6 +63,27 @@ local function remove_from_sets(row, was_ready)
   end
 end
 
+-- The two functions of `lifecycle.core.task` that keep a history short.
+local function is_history_cut(before, after)
+  return after > $HISTORY_HEAD + $HISTORY_TAIL
+    and math.floor(before / $HISTORY_STEP) ~= math.floor(after / $HISTORY_STEP)
+end
+
+local function cut_history(history, version)
+  local lines = {}
+  for line in string.gmatch(history, "[^\n]+") do lines[#lines + 1] = line end
+  local first = #lines - $HISTORY_TAIL - version % $HISTORY_STEP + 1
+  if first <= $HISTORY_HEAD + 1 then return history end
+  local fields, left_out = nil, first - $HISTORY_HEAD - 1
+  for n = $HISTORY_HEAD + 1, first do
+    local gap
+    fields, gap = string.match(lines[n], "^([^\t]*\t[^\t]*\t[^\t]*\t[^\t]*)\t?(%d*)")
+    left_out = left_out + (tonumber(gap) or 0)
+  end
+  lines[first] = fields .. "\t" .. string.format("%d", left_out)
+  return table.concat(lines, "\n", 1, $HISTORY_HEAD) .. "\n" .. table.concat(lines, "\n", first) .. "\n"
+end
+
 -- Move a task: the only place where a stored state changes. A move is {target, number of states, history, worker,
 -- attempt, retries, interruptions, eta, lease, time, result or nil, whether to free the locks of the attempt}.
 local function apply_move(row, move, was_ready)
@@ -92,6 +113,9 @@ local function apply_move(row, move, was_ready)
   add_to_sets(row, own, move[10])
   local key = prefix .. ":task:" .. row.id
   row.history = row.history .. move[3]
+  if is_history_cut(row.version - move[2], row.version) then
+    row.history = cut_history(row.history, row.version)
+  end
   if move[11] then
     call("HSET", key, "at", pack_row(row), "history", row.history, "result", move[11])
   else

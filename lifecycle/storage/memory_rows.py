@@ -1,0 +1,86 @@
+"""The stored tasks of the memory adapter, and an index of them by state. The caller holds the adapter's lock."""
+
+from collections.abc import Collection, Iterable
+from copy import copy
+from heapq import nlargest
+from itertools import chain, islice
+from typing import Final, cast
+
+import attrs
+
+from lifecycle.core.task import Task
+
+__all__ = ["MemoryRows", "Row"]
+
+_SORT_LIMIT: Final = 10_000
+"""Largest number of rows that a page is sorted from. Among more rows, the newest rows have enough for a page."""
+
+
+@attrs.define(eq=False)
+class Row:
+    """A stored task with the fields that only the store has."""
+
+    task: Task
+    """The task as last committed."""
+    rank: int | None = None
+    """Not ``None``: claims consider the task now, higher ranks first."""
+    due: float | None = None
+    """The task gets its priority as rank at this time (UTC seconds)."""
+    ended: float | None = None
+    """Time when the task came to rest (UTC seconds)."""
+    result: bytes | None = None
+    history: str = ""
+
+
+class MemoryRows(dict[str, Row]):
+    """Rows by the ids of their tasks, the oldest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_state: dict[str | None, dict[str, Row]] = {}
+
+    def enter_state(self, row: Row, before: str | None) -> None:
+        """Note that a row's task has left the state `before` (``None``: it is new) for its present state."""
+        task = row.task
+        if before is not None:
+            del self._by_state[before][task.id]
+        self._by_state.setdefault(task.state, {})[task.id] = row
+
+    def __delitem__(self, task_id: str) -> None:
+        """Delete a row."""
+        row = self[task_id]
+        super().__delitem__(task_id)
+        del self._by_state[row.task.state][task_id]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of tasks in each state."""
+        return {cast(str, state): len(rows) for state, rows in self._by_state.items() if rows}
+
+    def page(
+        self, states: Collection[str] | None, limit: int, before: int | None, name: str | None, since: float | None
+    ) -> list[Task]:
+        """Return copies of tasks, the newest first: see `Storage.tasks`."""
+        rows: Iterable[Row] = reversed(self.values())
+        if states is not None:
+            wanted = [self._by_state.get(state, {}) for state in set(states)]
+            count = sum(map(len, wanted))
+            if count <= _SORT_LIMIT:
+                rows = nlargest(count, chain.from_iterable(one.values() for one in wanted), key=_age)
+        found = (
+            row.task
+            for row in rows
+            if (before is None or _age(row) < before)
+            and (states is None or row.task.state in states)
+            and (name is None or row.task.name == name)
+            and (since is None or cast(float, row.task.enqueued_at) >= since)
+        )
+        return [copy(task) for task in islice(found, limit)]
+
+    def find_ids(self, text: str, limit: int) -> list[str]:
+        """Return ids that begin or end with a text, the newest first."""
+        found = (task_id for task_id in reversed(self) if task_id.startswith(text) or task_id.endswith(text))
+        return list(islice(found, limit))
+
+
+def _age(row: Row) -> int:
+    return cast(int, row.task.seq)
