@@ -58,7 +58,7 @@ def test_list_fits_the_terminal(command_line, various, terminal, columns):
         (30, "id state"),
         (40, "id state error"),
         (60, "id task state error"),
-        (80, "id task state attempt age due error"),
+        (80, "id task state age error"),
         (200, "id task state attempt age due error"),
     ],
 )

@@ -261,7 +261,7 @@ def test_command_cancels_task_of_another_process(live, tmp_path):
         code, out, err = process("cancel", result.id, "--url", f"sqlite:///{tmp_path}/0.db")
         assert (code, err) == (0, "")
         assert settled(queue, result) == ["canceled"]
-    assert f"cancellation of task {result.id} is requested" in out
+    assert f"task {result.id} is to be canceled" in out
 
 
 def test_draining_consumer_cancels_running_task(live):

@@ -52,9 +52,10 @@ def test_file_that_is_no_queue_is_refused_at_the_first_use(tmp_path, url):
     """A file that holds no queues is refused at the first use, and not changed; the error says what the file is."""
     (tmp_path / "text").write_text("not a database, whatever its name" * 100)
     queue = TaskQueue(url.format(tmp_path))
+    add = queue.task(name="add")(lambda: None)
     for _ in range(2):
         with pytest.raises(LifecycleError, match=r"folder|another program|cannot be used"):
-            queue.task(name="add")(lambda: None)()
+            add()
     assert (tmp_path / "text").read_text().startswith("not a database")
     queue.close()
 
