@@ -33,6 +33,7 @@ from lifecycle.consumer.workers.loop import MIN_WAIT_SECONDS
 from lifecycle.consumer.workers.types import WORKER_TYPES, find_worker_type
 from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable
 from lifecycle.escaping import printable
+from lifecycle.hints import refuses_unknown_options
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 from lifecycle.validation import duration, whole_number
@@ -64,6 +65,7 @@ MAX_RESTART_DELAY_SECONDS: Final = 30.0
 class Consumer:
     """Runs the tasks of one queue in workers of its own, until it is stopped."""
 
+    @refuses_unknown_options
     def __init__(
         self,
         queue: TaskQueue,

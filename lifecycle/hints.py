@@ -14,12 +14,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _OPTIONS: Final = {
-    "apply_timeout": "timeout", "at": "eta", "backoff": "retry_backoff", "countdown": "delay",
-    "default_retry_delay": "retry_delay", "expire": "expires", "expires_in": "expires", "job_id": "id",
-    "job_timeout": "timeout", "jitter": "retry_jitter", "max_retries": "retries", "max_tries": "retries",
-    "min_backoff": "retry_delay", "max_backoff": "retry_max_delay", "retry": "retries", "retry_kwargs": "retries",
-    "run_at": "eta", "soft_time_limit": "timeout", "task_id": "id", "time_limit": "timeout", "ttl": "expires",
-    "bind": "context",
+    "always_eager": "immediate", "apply_timeout": "timeout", "at": "eta", "backend": "url", "backoff": "retry_backoff",
+    "bind": "context", "blocking_timeout": "timeout", "broker": "url", "concurrency": "workers", "countdown": "delay",
+    "default_retry_delay": "retry_delay", "eager": "immediate", "expire": "expires", "expires_in": "expires",
+    "filename": "url", "job_id": "id", "job_timeout": "timeout", "jitter": "retry_jitter",
+    "max_backoff": "retry_max_delay", "max_retries": "retries", "max_tasks_per_child": "max_tasks",
+    "max_tries": "retries", "min_backoff": "retry_delay", "num_workers": "workers", "pool": "worker_type",
+    "result_expires": "retention", "result_ttl": "retention", "retry": "retries", "retry_kwargs": "retries",
+    "run_at": "eta", "soft_time_limit": "timeout", "task_always_eager": "immediate", "task_id": "id",
+    "time_limit": "timeout", "ttl": "expires", "visibility_timeout": "lease", "worker_class": "worker_type",
+    "worker_count": "workers",
 }  # fmt: skip
 """Option of another task queue → ours."""
 
@@ -60,11 +64,12 @@ def known_option(name: str, known: Iterable[str]) -> str | None:
 def refuses_unknown_options(method: Callable[P, R]) -> Callable[P, R]:
     """Return the method with a check before each call: an unknown keyword raises `UnknownOption`, with a hint."""
     known = frozenset(list(inspect.signature(method).parameters)[1:])
+    name = method.__qualname__.split(".")[0] if method.__name__ == "__init__" else method.__name__
 
     @functools.wraps(method)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         if not known.issuperset(kwargs):
-            raise _unknown_option(method.__name__, next(name for name in kwargs if name not in known), known)
+            raise _unknown_option(name, next(option for option in kwargs if option not in known), known)
         return method(*args, **kwargs)
 
     return checked

@@ -21,6 +21,7 @@ from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import read_error
 from lifecycle.execution.worker import Worker
 from lifecycle.function import TaskFunction
+from lifecycle.hints import refuses_unknown_options
 from lifecycle.locks import TaskLock
 from lifecycle.result import Result
 from lifecycle.storage import open_storage
@@ -39,6 +40,7 @@ DEFAULT_URL = "sqlite:///lifecycle.db"
 class TaskQueue(Decorators):
     """A named queue of tasks in a store. Any number of threads and processes may use one store at the same time."""
 
+    @refuses_unknown_options
     def __init__(
         self,
         url: str | None = None,
@@ -233,6 +235,7 @@ class TaskQueue(Decorators):
 
     # Locks ---------------------------------------------------------------------------------------------------------
 
+    @refuses_unknown_options
     def lock_task(self, name: str, ttl: float | timedelta | None = None) -> TaskLock:
         """Return the lock of a name, for use as a decorator below ``@queue.task()`` or as a context manager.
 

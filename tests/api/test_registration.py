@@ -16,6 +16,8 @@ from lifecycle import (
     SIGNAL_COMPLETE,
     CancelExecution,
     ConfigurationError,
+    Consumer,
+    TaskQueue,
     UnknownOption,
 )
 
@@ -232,6 +234,16 @@ def test_decorators_work_without_parentheses(queue, ran):
         (lambda queue, add: queue.task(time_limit=3), "did you mean timeout="),
         (lambda queue, add: queue.task(nonsense=3), "there are context, expires"),
         (lambda queue, add: queue.context_task(nullcontext(), max_retries=3), "did you mean retries="),
+        (
+            lambda queue, add: queue.lock_task("lock", expires=3),
+            "lock_task.. has no option 'expires'; there are name, ttl",
+        ),
+        (lambda queue, add: TaskQueue("memory://", always_eager=True), "TaskQueue.. has .*did you mean immediate="),
+        (
+            lambda queue, add: TaskQueue("memory://", store_intermediate_errors=True),
+            "did you mean intermediate_errors=",
+        ),
+        (lambda queue, add: Consumer(queue, worker_count=3), "Consumer.. has .*did you mean workers="),
         (lambda queue, add: add.schedule((1,), countdown=3), "did you mean delay="),
         (lambda queue, add: add.schedule((1,), retry=3), "did you mean retries="),
         (lambda queue, add: add.schedule((1,), task_id="x"), "did you mean id="),
