@@ -329,10 +329,12 @@ class Consumer:
                 if worker.recycled:
                     log.info("worker %s has run its number of tasks; another takes its place", worker.name)
                 elif worker.ready:
-                    log.error("worker %s has died; another takes its place, and its task is requeued", worker.name)
+                    log.error("worker %s has died; another takes its place: %s", worker.name, worker.end)
                 else:
                     delay = self._restart_delay_seconds
-                    log.error("worker %s could not begin; another one is started in %g s", worker.name, delay)
+                    log.error(
+                        "worker %s could not begin; another one is started in %g s: %s", worker.name, delay, worker.end
+                    )
         missing = len(self._workers) < self._type.worker_count(self._options)
         if self.state == RUNNING and missing and monotonic() >= self._restart_at:
             self._start_worker()

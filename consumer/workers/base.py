@@ -101,6 +101,11 @@ class WorkerHandle(Protocol):
         ...
 
     @property
+    def end(self) -> str:
+        """How the worker has ended, for the log."""
+        ...
+
+    @property
     def attempts(self) -> int:
         """How many attempts it has made."""
         ...

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from contextlib import suppress
+from copy import copy
 from multiprocessing import resource_tracker
 from typing import Final
 
@@ -14,10 +15,12 @@ from lifecycle.consumer.workers import process_main
 from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
 from lifecycle.consumer.workers.loop import STUCK_SECONDS
 from lifecycle.consumer.workers.shared_status import SharedStatus, StatusSnapshot
-from lifecycle.core.table import EXECUTING
-from lifecycle.errors import ConfigurationError, TaskCanceled, TaskTimeout, UnknownTask
+from lifecycle.core.policies import Outcome
+from lifecycle.core.table import EXECUTING, INTERRUPT, LIFECYCLE
+from lifecycle.errors import ConfigurationError, TaskCanceled, TaskInterrupted, TaskTimeout, UnknownTask
 from lifecycle.escaping import printable
 from lifecycle.execution.attempt import outcome_of_error
+from lifecycle.execution.stored_result import pack_error
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
@@ -31,6 +34,7 @@ KILL_GRACE_SECONDS: Final = 1.0
 DEATH_SECONDS: Final = 5.0
 """How long a process that was killed is waited for."""
 START_METHODS: Final = ("spawn", "fork")
+_SIGNAL_NAMES: Final = {number.value: number.name for number in signal.Signals}
 
 
 class ProcessType:
@@ -80,6 +84,8 @@ class ProcessWorker:
         """The outcome, still to be settled, of a task whose process was killed for it."""
         self._kill_at = 0.0
         self._checked_at = self._awake_since = monotonic()
+        self._killed = False
+        """True if the consumer itself has killed the process."""
 
     def start(self) -> None:
         """Start the process."""
@@ -108,6 +114,17 @@ class ProcessWorker:
     def recycled(self) -> bool:
         """True if the worker has ended by itself, since it had run enough tasks."""
         return self._status.read().recycled
+
+    @property
+    def end(self) -> str:
+        """How the process has ended: its exit code, or the signal."""
+        code: int | None = self._process.exitcode
+        if code is None:
+            return "its process does not answer"
+        if code >= 0:
+            return f"its process ended with exit code {code}"
+        guess = ": out of memory?" if code == -signal.SIGKILL and not self._killed else ""
+        return f"its process was killed by {_SIGNAL_NAMES.get(-code, f'signal {-code}')}{guess}"
 
     @property
     def attempts(self) -> int:
@@ -165,6 +182,7 @@ class ProcessWorker:
         """Have the leases of a dead process lapse now. Raises `StorageError`."""
         self._verdict = None
         self._keep_leases(False)
+        self._requeue_tasks()
         self._context.engine.expire_leases(self.name)
 
     def terminate(self) -> None:
@@ -196,6 +214,7 @@ class ProcessWorker:
 
     def _kill(self) -> None:
         if self._process.is_alive():
+            self._killed = True
             self._process.kill()
             self._process.join(DEATH_SECONDS)
 
@@ -220,6 +239,20 @@ class ProcessWorker:
                 return True
             os.kill(pid, signal.SIGCONT)
         return False
+
+    def _requeue_tasks(self) -> None:
+        """Requeue the tasks of a process that has ended. Only the task whose function ran may be the cause."""
+        seen, engine = self._status.read(), self._context.engine
+        if seen.task_id is None and not self._killed:  # all of them may be: recovery counts them
+            return
+        for task in engine.running_tasks(self.name):
+            if self._killed or (task.id, task.attempt) != (seen.task_id, seen.attempt):
+                self._proxy.settle_for(task, Outcome(INTERRUPT, free=True))
+                continue
+            before, cause = copy(task), TaskInterrupted(self.end)
+            result = pack_error(task, LIFECYCLE.next(task.state, INTERRUPT), cause)
+            move = self._proxy.settle_for(task, Outcome(INTERRUPT, result))
+            log.error("%s was interrupted: %s; %s", before, self.end, engine.after_interruption(before, move))
 
     def _settle(self, seen: StatusSnapshot, error: type[TaskTimeout | TaskCanceled]) -> None:
         with suppress(UnknownTask):

@@ -27,6 +27,11 @@ class ThreadWorker(WorkerLoop):
         """Return False once the thread has ended."""
         return self._thread.is_alive()
 
+    @property
+    def end(self) -> str:
+        """How the worker has ended: its failure stands in the log."""
+        return "its thread has ended"
+
     def _run(self) -> None:
         heartbeat = self.worker.engine.heartbeat
         heartbeat.keep(self.name)

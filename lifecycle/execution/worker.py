@@ -202,9 +202,11 @@ class Worker:
             if task.state == EXECUTING:  # else the worker is only announcing a move
                 self.settle_for(task, Outcome(INTERRUPT, free=True))
 
-    def settle_for(self, task: Task, outcome: Outcome, error: BaseException | None = None) -> None:
-        """Settle and announce an attempt's outcome on behalf of this worker."""
-        self._settle([(self._settlement(task, outcome), error, None)], never)
+    def settle_for(self, task: Task, outcome: Outcome, error: BaseException | None = None) -> Move:
+        """Settle and announce an attempt's outcome on behalf of this worker; return the move."""
+        settlement = self._settlement(task, outcome)
+        self._settle([(settlement, error, None)], never)
+        return settlement.move
 
     def hand_back_claims(self) -> None:
         """Settle the outcomes of a worker that is stuck, and requeue the tasks that it has claimed and not begun."""

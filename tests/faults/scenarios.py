@@ -26,6 +26,8 @@ __all__ = ["KINDS", "SCENARIOS", "Report", "Scenario", "planned", "run_trial"]
 KINDS = tuple(kind for kind in ("thread", "process", "asyncio") if kind in WORKER_TYPES)
 """Default worker types: those that need no further package."""
 SERVERS = frozenset({"postgres", "redis"})
+INTERRUPTIONS = 10
+"""Allowed interruptions of a task in scenarios that kill at random: a task may be hit several times."""
 
 
 class Scenario(NamedTuple):
@@ -105,7 +107,7 @@ def run_trial(name: str, store: str, options: Options) -> Report:
     with ExitStack() as exits:
         where = _disk(folder, scenario.disk, exits)
         there: Place = exits.enter_context(place(store, where, private=scenario.private))
-        queue = {"max_interruptions": options.interruptions} if scenario.few else {}
+        queue = {"max_interruptions": options.interruptions if scenario.few else INTERRUPTIONS}
         trial = exits.enter_context(open_trial(there, folder, options, lease=scenario.lease, **queue))
         started = time.monotonic()
         try:

@@ -210,6 +210,15 @@ async def known_async(task=None):
     return [task.id, task.attempt, task.state]
 
 
+# For two versions of the program.
+
+if setting.get("version", 2) > 1:
+
+    @queue.task(retries=1)
+    def fresh(number):
+        return -number
+
+
 # For workers that are processes.
 
 
@@ -233,6 +242,12 @@ def ignoring_timeout(task=None):
 def poison():
     """Kill the worker."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@queue.task()
+def dies(code):
+    """End the worker's process."""
+    os._exit(code)
 
 
 @queue.task()

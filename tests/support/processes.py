@@ -156,18 +156,21 @@ class ConsumerGroup:
             spec.loader.exec_module(module)
         return module
 
-    def environment(self):
+    def environment(self, **setting):
         """Return the environment of a process that imports the program and sends events."""
-        return environment(PROGRAM=json.dumps(self._setting | {"events": self.events.path}))
+        return environment(PROGRAM=json.dumps(self._setting | {"events": self.events.path} | setting))
 
-    def start_consumer(self, *options, wait=True, **more):
-        """Start a consumer with options of the command line; unless `wait` is false, wait for its first worker."""
+    def start_consumer(self, *options, wait=True, setting=None, **more):
+        """Start a consumer with options of the command line; unless `wait` is false, wait for its first worker.
+
+        `setting`: of its program, besides that of the group.
+        """
         log = self.folder / f"consumer-{len(self._logs)}.log"
         self._logs.append(log)
         with log.open("wb") as stderr:
             consumer = subprocess.Popen(
                 [sys.executable, "-m", "lifecycle", "run", f"{self.program}:queue", *options],
-                env=self.environment(),
+                env=self.environment(**(setting or {})),
                 cwd=self.folder,
                 stdout=stderr,
                 stderr=stderr,

@@ -1,6 +1,7 @@
 """Process workers: their death, their signals, their start and their limits."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from support.processes import (
     wait_for_log,
 )
 
-from lifecycle import ConfigurationError, Consumer, TaskQueue
+from lifecycle import ConfigurationError, Consumer, TaskException, TaskQueue
 
 REQUEUED_STATES = "queued executing interrupted queued"
 METHODS = ("spawn", "fork")
@@ -110,11 +111,18 @@ def test_task_of_worker_killed_while_draining_is_requeued(group, start_consumer)
 
 @pytest.mark.parametrize("group", [{"max_interruptions": 1}], indirect=True)
 def test_task_that_kills_its_worker_rests_interrupted(group):
-    """A task that kills its worker each time rests `interrupted` in the end, and other tasks run."""
+    """A task that kills its worker each time rests `interrupted` in the end, with the cause, and other tasks run."""
     consumer = group.start_consumer("-k", "process", "-w", "1", "--start", "fork")
-    result, add = group.tasks.poison(), group.tasks.add(1, 2)
-    assert settled(group.queue, result, add) == ["interrupted", "complete"]
-    assert result.task.interruptions == 2
+    result, exits, add = group.tasks.poison(), group.tasks.dies(7), group.tasks.add(1, 2)
+    assert settled(group.queue, result, exits, add) == ["interrupted", "interrupted", "complete"]
+    for one, cause in (result, "killed by SIGKILL: out of memory?"), (exits, "ended with exit code 7"):
+        assert one.task.interruptions == 2
+        assert states(one) == f"{REQUEUED_STATES} executing interrupted"
+        with pytest.raises(TaskException, match=re.escape(cause)):
+            one.get()
+        log = consumer.log.read_text()
+        assert log.count(f"was interrupted: its process {'was ' if 'SIG' in cause else ''}{cause}; it is requeued") == 1
+        assert log.count(f"{cause}; it rests interrupted (interruption 2, 1 are allowed)") == 1
     assert stop_process(consumer) == 0
 
 

@@ -13,6 +13,9 @@ from support.processes import DELAY, LONG, PATIENCE, PROGRAMS, settled, states, 
 from lifecycle import Consumer, TaskTimeout
 from lifecycle.consumer.os_signals import restore_handlers, set_handler
 from lifecycle.consumer.workers import process_main as child
+from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
+from lifecycle.consumer.workers.process import ProcessWorker
+from lifecycle.storage.base import ClaimRequest
 
 FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 """Python 3.12 and later warn of forks beside threads: here the child needs nothing that a thread might lock."""
@@ -124,3 +127,23 @@ def test_nested_signal_handlers_are_restored_step_by_step():
     restore_handlers([number])
     assert signal.getsignal(number) == before
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+@pytest.mark.parametrize(
+    ("runs", "killed", "counted"), [(True, False, [0, 1, 0]), (True, True, [0, 0, 0]), (False, False, [1, 1, 1])]
+)
+def test_only_the_task_that_ran_is_counted_when_a_process_dies(chores, runs, killed, counted):
+    """Of the tasks of a dead process only the running one is counted, none if the consumer has killed the process.
+
+    If no function is known to have run, any of them may be the cause.
+    """
+    queue = chores.queue
+    worker = ProcessWorker(WorkerContext(queue, WorkerOptions(0.1, 1, "spawn")), "w")
+    results = [chores.add(number, 1) for number in range(3)]
+    queue.storage.exchange((), ClaimRequest("w", queue.engine.clock.now(), LONG, limit=3))
+    worker._status.set_task(queue.get(results[1].id) if runs else None)
+    worker._killed = killed
+    worker.expire_leases()
+    queue.engine.recover()
+    assert [states(result) for result in results] == ["queued executing interrupted queued"] * 3
+    assert [result.task.interruptions for result in results] == counted
