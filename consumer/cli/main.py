@@ -80,6 +80,8 @@ def _import_command(name: str) -> click.Command | None:  # noqa: C901, PLR0912 -
             from lifecycle.consumer.cli.act import cancel as found
         case "revoke":
             from lifecycle.consumer.cli.act import revoke as found
+        case "purge":
+            from lifecycle.consumer.cli.purge import purge as found
         case "verify":
             from lifecycle.consumer.cli.verify import verify as found
         case "check":

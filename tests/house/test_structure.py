@@ -41,7 +41,7 @@ lifecycle.consumer:              consumer
 lifecycle.consumer:              loading
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
-lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate run verify workers / main
+lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate purge run verify workers / main
 lifecycle:                       __main__
 """
 """Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
@@ -64,7 +64,7 @@ ADAPTERS = {  # library: the modules that may know it
 LONGEST = 450  # lines
 
 COMMANDS = [
-    "act", "call", "check", "completion", "demo", "diagram", "inspect", "listing", "migrate", "run", "verify",
+    "act", "call", "check", "completion", "demo", "diagram", "inspect", "listing", "migrate", "purge", "run", "verify",
     "workers",
 ]  # fmt: skip
 
