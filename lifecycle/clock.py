@@ -4,14 +4,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from lifecycle.errors import LifecycleError
 
 __all__ = ["Clock", "RemoteClock", "SystemClock", "monotonic", "pause"]
 
-monotonic = time.monotonic
-"""Return seconds that never decrease, to measure durations with; never stored."""
+monotonic: Callable[[], float] = partial(time.monotonic)
+"""Return seconds that never decrease, to measure durations with; never stored.
+
+No alias of `time.monotonic`: libraries that freeze the time for tests replace each alias, and waits would never end."""
 
 pause = time.sleep
 """Sleep for some seconds; half as expensive for a thread as a wait for an event."""

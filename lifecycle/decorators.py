@@ -12,9 +12,19 @@ from lifecycle.errors import ConfigurationError
 from lifecycle.execution.callables import check_callable, is_async, origin_of, own_signature
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.signals import Handler, check_signals
-from lifecycle.function import Options, TaskFunction, name_of
+from lifecycle.function import Options, TaskFunction, name_of, split_expiry
 from lifecycle.hints import refuses_unknown_options
-from lifecycle.validation import checked_priority, due_at, duration, number, whole_number
+from lifecycle.validation import (
+    checked_priority,
+    duration,
+    factor,
+    flag,
+    number,
+    refusal,
+    text,
+    time_limit,
+    whole_number,
+)
 
 __all__ = ["Decorators"]
 
@@ -97,12 +107,14 @@ class Decorators:
 
         :param retries: the number of further attempts after an attempt that did not complete.
         :param retry_delay: time before the first retry.
-        :param retry_backoff: factor by which each delay is longer than the delay before; with 0 or 1 all are equal.
+        :param retry_backoff: factor, 1 or more, by which each delay is longer than the delay before; with 0 or 1 all
+            are equal.
         :param retry_max_delay: the longest delay before a retry, jitter included.
         :param retry_jitter: share of the delay, from 0 to 1: a random time up to this share is added.
         :param priority: tasks of a higher priority start first; default: 0.
-        :param expires: time after the call, or a datetime, from which on the task does not start any more.
-        :param timeout: time that one attempt may take.
+        :param expires: a datetime, or a time from the moment when the task is due: from then on the task does not start
+            any more. The time counts from a call, from the call's ETA, and again for each retry.
+        :param timeout: time that one attempt may take; ``None`` and 0: any time.
         :param max_interruptions: how often a task whose worker has died is requeued, before it rests `interrupted`;
             default: as the queue says.
         :param context: pass a copy of the task to the function, as the argument ``task``.
@@ -112,25 +124,31 @@ class Decorators:
             return cast("TaskFunction[..., object]", self.task()(retries))
         if isinstance(retries, str):
             raise ConfigurationError(f"retries={retries!r}: must be a whole number; a name is given as task(name=…)")
+        moment, expires_after = (None, None) if expires is None else split_expiry(expires, "expires")
+        if expires_after == 0:
+            raise refusal(expires, "expires", None, "must be greater than 0 seconds, or no task can ever run")
+        flag(context, "context")
+        checked_name = None if name is None else text(name, "name")
         policy = RetryPolicy(
             duration(retry_delay, "retry_delay"),
-            number(retry_backoff, "retry_backoff"),
+            factor(retry_backoff, "retry_backoff"),
             duration(retry_max_delay, "retry_max_delay"),
             number(retry_jitter, "retry_jitter", at_most=1),
+            expires_after,
         )
         options = Options(
             whole_number(retries, "retries"),
             NO_DELAY if policy == NO_DELAY else policy,
             0 if priority is None else checked_priority(priority),
-            expires,
-            None if timeout is None else duration(timeout, "timeout"),
+            moment,
+            time_limit(timeout, "timeout"),
             None if max_interruptions is None else whole_number(max_interruptions, "max_interruptions"),
         )
-        due_at(expires, 0.0, "expires")  # an invalid value raises here, not only at the first call
 
         def decorate(function: Callable[..., object]) -> TaskFunction[..., object]:
             check_callable(function, "task", may_be_async=True)
-            return TaskFunction(self._engine, function, name or name_of(function), options, context=context)
+            own_name = checked_name or text(name_of(function), "name")
+            return TaskFunction(self._engine, function, own_name, options, context=context)
 
         return cast(_TaskDecorator, decorate)
 
@@ -161,6 +179,7 @@ class Decorators:
             callers leave out.
         """
         _check_context_manager(obj)
+        flag(as_argument, "as_argument")
         decorate = self.task(
             retries, retry_delay, retry_backoff, priority, expires, timeout, name=name,
             retry_max_delay=retry_max_delay, retry_jitter=retry_jitter, max_interruptions=max_interruptions,

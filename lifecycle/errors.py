@@ -128,7 +128,7 @@ class StorageUnavailable(StorageError):
 
 
 class ResultTimeout(LifecycleError, TimeoutError):
-    """No outcome arrived within the caller's timeout. The task is not affected."""
+    """No outcome arrived within the caller's timeout, or none can arrive any more. The task is not affected."""
 
 
 class TaskException(LifecycleError):

@@ -2,13 +2,12 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
 
 import attrs
 
-from lifecycle.core.policies import Revocation
 from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
 from lifecycle.escaping import printable
@@ -23,11 +22,11 @@ from lifecycle.execution.callables import (
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.registry import Function, register
 from lifecycle.hints import METHOD_HINTS, known_option, refuses_unknown_options
-from lifecycle.result import Result
+from lifecycle.result import Result, new_revocation
 from lifecycle.storage.base import RevocationTarget
-from lifecycle.validation import due_at, duration, moment, number
+from lifecycle.validation import delay_seconds, duration, factor, instance, moment, refusal, text, time_limit
 
-__all__ = ["Options", "TaskFunction", "name_of"]
+__all__ = ["Options", "TaskFunction", "name_of", "split_expiry"]
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
@@ -41,11 +40,12 @@ class Options:
 
     retries: int
     retry: RetryPolicy
+    """Also has the expiry that counts from the moment when a task is due."""
     priority: int
-    expires: datetime | timedelta | float | None
-    """Latest start; a timedelta and seconds count from the call."""
+    expires: float | None
+    """Moment of the expiry (UTC seconds), for an expiry that is a fixed moment."""
     timeout: float | None
-    """Seconds for one attempt."""
+    """Seconds for one attempt; ``None``: no limit."""
     max_interruptions: int | None = None
     """How often a task is requeued whose worker has died; ``None``: the queue says."""
 
@@ -76,21 +76,21 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         positional_only = all(p in positional for p in required)
         self._fitting_counts = range(len(required), len(positional) + 1) if positional_only else range(0)
         names = tuple(p.name for p in positional)
-        new = Function(name, function, context, is_async(function), names, task_position, origin)
+        new = Function(name, function, context, is_async(function), names, task_position, origin, options.retries)
         register(engine.functions, new)
         if options.max_interruptions is None:
             engine.interruption_limits.pop(name, None)
         else:
             engine.interruption_limits[name] = options.max_interruptions
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Enqueue a call of the function, due at once, and return its handle.
 
         Raises `TypeError` if the arguments do not fit the function's parameters, and the errors of `TaskQueue.enqueue`.
         """
         return self._enqueue(self._make(args, kwargs))
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
 
         Its fields may be changed until `TaskQueue.enqueue`. Raises `TypeError` if the arguments do not fit.
@@ -98,9 +98,9 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         return self._make(args, kwargs)
 
     @refuses_unknown_options
-    def schedule(  # noqa: C901 -- one line for each option
+    def schedule(  # noqa: C901, PLR0912 -- one line for each option
         self,
-        args: Iterable[object] | datetime | timedelta | float | None = None,
+        args: Sequence[object] | datetime | timedelta | float | None = None,
         kwargs: Mapping[str, object] | None = None,
         eta: datetime | None = None,
         delay: float | timedelta | None = None,
@@ -118,37 +118,48 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         Raises `TypeError` if the arguments do not fit, `ConfigurationError` for `eta` together with `delay` and for an
         invalid option, and the errors of `TaskQueue.enqueue`. Durations are seconds or a timedelta.
 
-        :param args: the positional arguments. A datetime here is the `eta`, a duration is the `delay`:
-            ``add.schedule(60)``.
-        :param kwargs: the keyword arguments.
+        :param args: the positional arguments, as a tuple or a list. Without `eta` and `delay` this may be the `eta` (a
+            datetime) or the `delay` (a duration) instead: ``add.schedule(60)``.
+        :param kwargs: the keyword arguments, as a mapping.
         :param eta: the earliest start; a naive datetime means local time.
-        :param delay: time from now to the earliest start.
+        :param delay: time from now to the earliest start; a delay below 0 means at once, as an `eta` in the past does.
         :param priority: this option and all below replace the function's own options for this call.
+        :param expires: a datetime after the `eta`, or the time from the moment when the task is due, and again from the
+            moment when a retry is due.
+        :param timeout: time that one attempt may take; 0: any time.
         :param id: the task's id, unique in the queue; default: a new id.
         """
-        if isinstance(args, int | float | timedelta):  # the short form of Huey: schedule(60)
-            args, delay = None, args
-        elif isinstance(args, datetime):
-            args, eta = None, args
+        where = self.name
         if eta is not None and delay is not None:
-            raise ConfigurationError(f"{self.name}: give eta or delay, not both")
-        task = self._make(tuple(args or ()), dict(kwargs or {}), id)
+            raise ConfigurationError(f"{where}: give eta or delay, not both")
+        if isinstance(args, datetime | timedelta | int | float):  # the short form of Huey: schedule(60)
+            if eta is not None or delay is not None:
+                rule = f"is a second time: write schedule(({args!r},), …) if it is an argument of the function"
+                raise refusal(args, "args", where, rule)
+            args, eta, delay = (None, args, None) if isinstance(args, datetime) else (None, None, args)
+        elif args is not None and not isinstance(args, tuple | list):
+            raise refusal(args, "args", where, "must be a tuple or a list of the positional arguments, as in (1,)")
+        if kwargs is not None:
+            instance(kwargs, Mapping, "kwargs", f"must be a mapping of the keyword arguments of {where}")
+        task = self._make(tuple(args or ()), dict(kwargs or {}), None if id is None else text(id, "id", where))
         if eta is not None:
-            task.eta = moment(eta, "eta")
+            task.eta = moment(eta, "eta", where)
         elif delay is not None:
-            task.eta = self._engine.clock.now() + duration(delay, "delay")
+            task.eta = self._engine.clock.now() + delay_seconds(delay, "delay", where)
         if priority is not None:
             task.priority = priority
         if retries is not None:
             task.retries = retries
         if retry_delay is not None:
-            task.retry = attrs.evolve(task.retry, delay=duration(retry_delay, "retry_delay"))
+            task.retry = attrs.evolve(task.retry, delay=duration(retry_delay, "retry_delay", where))
         if retry_backoff is not None:
-            task.retry = attrs.evolve(task.retry, backoff=number(retry_backoff, "retry_backoff"))
+            task.retry = attrs.evolve(task.retry, backoff=factor(retry_backoff, "retry_backoff", where))
         if expires is not None:
-            task.expires = due_at(expires, self._engine.clock.now(), "expires")
+            task.expires, expires_after = split_expiry(expires, "expires", where)
+            if expires_after != task.retry.expires_after:
+                task.retry = attrs.evolve(task.retry, expires_after=expires_after)
         if timeout is not None:
-            task.timeout = duration(timeout, "timeout")
+            task.timeout = time_limit(timeout, "timeout", where)
         return self._enqueue(task)
 
     def map(self, calls: Iterable[object]) -> list[Result[R]]:
@@ -156,6 +167,8 @@ class TaskFunction(TaskCallable, Generic[P, R]):
 
         A tuple is the positional arguments of a call; any other item is the only argument. Raises the errors of a call.
         """
+        if isinstance(calls, str | bytes | Mapping) or not isinstance(calls, Iterable):
+            raise refusal(calls, "calls", self.name, "must be an iterable of calls, as in [(1, 2), (3, 4)]")
         tasks = [self._make(call if isinstance(call, tuple) else (call,), {}) for call in calls]
         self._engine.enqueue(tasks)
         return [Result(self._engine, task.id) for task in tasks]
@@ -169,8 +182,7 @@ class TaskFunction(TaskCallable, Generic[P, R]):
             seconds from now.
         :param revoke_once: revoke only the next task.
         """
-        until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
-        self._engine.revoke(self._target, Revocation(until, revoke_once))
+        self._engine.revoke(self._target, new_revocation(self._engine, revoke_until, revoke_once))
 
     def restore(self) -> bool:
         """Take the revocation back; return False if there is none. Tasks in the state `revoked` stay `revoked`."""
@@ -180,7 +192,7 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         """Return whether a task of this function that starts now would be revoked."""
         return self._engine.is_revoked(self._target)
 
-    def call_local(self, *args: P.args, **kwargs: P.kwargs) -> object:
+    def call_local(self, /, *args: P.args, **kwargs: P.kwargs) -> object:
         """Call the plain function here, without a task; return its value (a coroutine if the function is `async`)."""
         return self._function(*args, **kwargs)
 
@@ -199,11 +211,11 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def _make(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
         if kwargs or len(args) not in self._fitting_counts:
             self._check_arguments(args, kwargs)
-        options, now = self.options, self._engine.clock.now()
+        options = self.options
         return Task(
-            task_id or new_id(now),
+            task_id or new_id(self._engine.clock.now()),
             self.name,
-            expires=due_at(options.expires, now, "expires"),
+            expires=options.expires,
             priority=options.priority,
             retries=options.retries,
             retry=options.retry,
@@ -236,6 +248,15 @@ class TaskFunction(TaskCallable, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<task function {printable(self.name)}>"
+
+
+def split_expiry(expires: object, name: str, where: object = None) -> tuple[float | None, float | None]:
+    """Return an expiry as a moment (UTC seconds), or as seconds from the moment when a task is due; else ``None``."""
+    if isinstance(expires, datetime):
+        return moment(expires, name, where), None
+    if isinstance(expires, timedelta | int | float):
+        return None, delay_seconds(expires, name, where)
+    raise refusal(expires, name, where, "must be a datetime, or a timedelta or seconds")
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 from lifecycle.clock import Clock, RemoteClock, SystemClock
-from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Revocation
+from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING
 from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.decorators import Decorators
-from lifecycle.errors import ConfigurationError, TaskException
+from lifecycle.errors import TaskException
 from lifecycle.execution import external_transaction
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.environment import Environment
@@ -23,10 +23,10 @@ from lifecycle.execution.worker import Worker
 from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.locks import TaskLock
-from lifecycle.result import Result
+from lifecycle.result import Result, new_revocation
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import RevocationTarget, Storage
-from lifecycle.validation import due_at, duration, positive_duration, utc_seconds, whole_number
+from lifecycle.validation import duration, flag, instance, positive_duration, refusal, text, utc_seconds, whole_number
 
 __all__ = ["TaskQueue"]
 
@@ -43,7 +43,7 @@ class TaskQueue(Decorators):
     @refuses_unknown_options
     def __init__(
         self,
-        url: str | None = None,
+        url: str | os.PathLike[str] | None = None,
         *,
         name: str = "default",
         immediate: bool = False,
@@ -60,7 +60,7 @@ class TaskQueue(Decorators):
         Raises `ConfigurationError` for an invalid option. Durations are seconds or a timedelta.
 
         :param url: ``sqlite:///file.db``, ``memory://``, ``postgresql://…`` or ``redis://…``; default: the
-            environment variable ``LIFECYCLE_URL``, else ``sqlite:///lifecycle.db``.
+            environment variable ``LIFECYCLE_URL``, else ``sqlite:///lifecycle.db``. A `pathlib.Path` is a SQLite file.
         :param name: separates queues that share a store.
         :param immediate: run due tasks at each enqueue, in the calling thread, with the same states and signals; a
             scheduled task runs at the first enqueue after its ETA. The default store is then ``memory://``. The mode
@@ -77,20 +77,22 @@ class TaskQueue(Decorators):
             larger result ends in `error`, and is not retried.
         :param intermediate_errors: `Result.get` raises the error of an attempt also if a retry follows.
         """
+        flag(immediate, "immediate")
         if url is None:
             url = "memory://" if immediate else os.environ.get(URL_VARIABLE) or DEFAULT_URL
-        if not name:
-            raise ConfigurationError(f"name={name!r}: must not be empty")
-        self.name = name
+        self.name = text(name, "name")
+        for part, option, methods in ((serializer, "serializer", ("dumps", "loads")), (clock, "clock", ("now",))):
+            if part is not None and not all(callable(getattr(part, method, None)) for method in methods):
+                raise refusal(part, option, None, f"must have the methods {' and '.join(methods)}")
         self.retention = None if retention is None else duration(retention, "retention")
-        storage = open_storage(url, name)
+        storage = open_storage(url, self.name)
         self._engine = Engine(
             Environment(storage, clock or storage.clock() or SystemClock()),
             serializer or MsgpackSerializer(),
             lease=positive_duration(lease, "lease"),
             max_interruptions=whole_number(max_interruptions, "max_interruptions"),
-            max_bytes=whole_number(max_bytes, "max_bytes", at_least=1),
-            intermediate_errors=intermediate_errors,
+            max_bytes=whole_number(max_bytes, "max_bytes", at_least=1, at_most=2**62),
+            intermediate_errors=flag(intermediate_errors, "intermediate_errors"),
         )
         self.immediate = immediate
         self._thread_local = threading.local()
@@ -106,9 +108,7 @@ class TaskQueue(Decorators):
 
     @immediate.setter
     def immediate(self, value: bool) -> None:
-        if not isinstance(value, bool):
-            raise ConfigurationError(f"immediate={value!r}: must be True or False")
-        self._engine.after_enqueue = self._run_due_tasks if value else None
+        self._engine.after_enqueue = self._run_due_tasks if flag(value, "immediate") else None
 
     # Enqueueing and running ----------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class TaskQueue(Decorators):
 
     def enqueue_many(self, tasks: Sequence[Task], connection: object = None) -> list[Result[object]]:
         """Enqueue tasks in one transaction, all or none, and return their handles; raises the errors of `enqueue`."""
-        tasks = list(tasks)
+        tasks = list(instance(tasks, Iterable, "tasks", "must be an iterable of tasks made by function.s(…)"))
         self._enqueue(tasks, connection)
         return [Result(self._engine, task.id) for task in tasks]
 
@@ -188,15 +188,15 @@ class TaskQueue(Decorators):
 
         Raises `UnknownTask`, or `IllegalTransition` if the task is at rest.
         """
-        self._engine.cancel(id)
+        self._engine.cancel(text(id, "id"))
 
     def revoke(self, task: Task | Result[object], revoke_until: When | None = None, revoke_once: bool = False) -> None:
         """Revoke a task, given as the task or its handle: see `revoke_by_id`."""
-        self.revoke_by_id(task.id, revoke_until, revoke_once)
+        self.revoke_by_id(_id_of(task), revoke_until, revoke_once)
 
     def restore(self, task: Task | Result[object]) -> bool:
         """Take back the revocation of a task, given as the task or its handle: see `restore_by_id`."""
-        return self.restore_by_id(task.id)
+        return self.restore_by_id(_id_of(task))
 
     def revoke_by_id(self, id: str, revoke_until: When | None = None, revoke_once: bool = False) -> None:  # noqa: A002
         """Revoke the task of an id: the task does not start any more. The id need not be enqueued yet.
@@ -207,31 +207,31 @@ class TaskQueue(Decorators):
         :param revoke_until: revoke the task only if it would start before this moment.
         :param revoke_once: no effect here, as a task is revoked at most once.
         """
-        until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
-        self._engine.revoke(RevocationTarget(function=False, key=id), Revocation(until, revoke_once))
+        target = RevocationTarget(function=False, key=text(id, "id"))
+        self._engine.revoke(target, new_revocation(self._engine, revoke_until, revoke_once))
 
     def restore_by_id(self, id: str) -> bool:  # noqa: A002
         """Take back a revocation; return False if there is none, or if the task is in the final state `revoked`."""
-        return self._engine.restore(RevocationTarget(function=False, key=id))
+        return self._engine.restore(RevocationTarget(function=False, key=text(id, "id")))
 
     def revoke_all(
         self, function: TaskFunction[..., object], revoke_until: When | None = None, revoke_once: bool = False
     ) -> None:
         """Revoke all tasks of a function, present and future: see `TaskFunction.revoke`."""
-        function.revoke(revoke_until, revoke_once)
+        _function(function).revoke(revoke_until, revoke_once)
 
     def restore_all(self, function: TaskFunction[..., object]) -> bool:
         """Take back the revocation of a function; return False if there is none."""
-        return function.restore()
+        return _function(function).restore()
 
     def is_revoked(self, what: TaskFunction[..., object] | Task | Result[object] | str) -> bool:
-        """Return whether a function or a task is revoked now. For a task, also if it is in the state `revoked`.
+        """Return whether a function or a task is revoked now: see `Result.is_revoked`.
 
         :param what: a function, or a task, its handle or its id.
         """
         if isinstance(what, TaskFunction):
             return what.is_revoked()
-        return self._engine.is_revoked(RevocationTarget(function=False, key=what if isinstance(what, str) else what.id))
+        return self.handle(what if isinstance(what, str) else _id_of(what)).is_revoked()
 
     # Locks ---------------------------------------------------------------------------------------------------------
 
@@ -244,8 +244,8 @@ class TaskQueue(Decorators):
         :param ttl: time after which the lock is free, even if it is still held; default: free when its holder ends.
         """
         if callable(name):
-            raise ConfigurationError('lock_task() needs the name of the lock: write @queue.lock_task("name")')
-        return TaskLock(self._engine, name, None if ttl is None else duration(ttl, "ttl"))
+            raise refusal(name, "name", None, 'needs the name of the lock: write @queue.lock_task("name")')
+        return TaskLock(self._engine, text(name, "name"), None if ttl is None else positive_duration(ttl, "ttl"))
 
     def is_locked(self, name: str) -> bool:
         """Return whether a lock is held now, by any holder."""
@@ -253,6 +253,7 @@ class TaskQueue(Decorators):
 
     def flush_locks(self, *names: str) -> list[str]:
         """Free these locks, or all locks if none is named, whatever their holders; return the names of the freed."""
+        names = tuple(text(name, "name") for name in names)
         held = {lock.name for lock in self._engine.storage.locks(self._engine.clock.now())}
         freed = sorted(held & set(names)) if names else sorted(held)
         self._engine.storage.flush_locks(freed)
@@ -266,11 +267,11 @@ class TaskQueue(Decorators):
 
     def handle(self, id: str) -> Result[object]:  # noqa: A002
         """Return the handle of the task of an id, without asking the store whether the task exists."""
-        return Result(self._engine, id)
+        return Result(self._engine, text(id, "id"))
 
     def get(self, id: str) -> Task:  # noqa: A002
         """Return a copy of a task as it is now. Raises `UnknownTask`."""
-        return self._engine.get(id)
+        return self._engine.get(text(id, "id"))
 
     def history(self, id: str) -> list[Record]:  # noqa: A002
         """Return the states that a task has entered, oldest first. Raises `UnknownTask`."""
@@ -281,8 +282,10 @@ class TaskQueue(Decorators):
 
         An error stays until a later attempt stores another outcome: also while the task waits for its retry.
         """
-        found = {}
-        for task_id, status in self._engine.storage.statuses(list(dict.fromkeys(ids))).items():
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise refusal(ids, "ids", None, "must be an iterable of ids")
+        found, unique_ids = {}, list(dict.fromkeys(text(task_id, "id") for task_id in ids))
+        for task_id, status in self._engine.storage.statuses(unique_ids).items():
             metadata = read_error(task_id, status.state, status.result)
             if metadata is not None:
                 found[task_id] = TaskException(metadata)
@@ -311,12 +314,18 @@ class TaskQueue(Decorators):
         :param since: return only tasks that were enqueued at this moment (a datetime or UTC seconds) or later.
         """
         names = [state] if isinstance(state, str) else state
-        states = None if names is None else [LIFECYCLE.state(name).name for name in names]
+        if names is not None:
+            instance(names, Collection, "state", "must be the name of a state, or a collection of names")
+        states = None if names is None else [LIFECYCLE.state(text(one, "state")).name for one in names]
+        whole_number(limit, "limit", at_most=2**53)
+        before_seq = None if before is None else instance(before, Task, "before", "must be a task from the store").seq
+        if before is not None and before_seq is None:
+            raise refusal(before, "before", None, "must be a task from the store: this one was not enqueued")
         found = self._engine.storage.tasks(
             states,
             limit,
-            None if before is None else before.seq,
-            name=name,
+            before_seq,
+            name=None if name is None else text(name, "name"),
             since=None if since is None else utc_seconds(since, "since"),
         )
         return [self._engine.attach_serializer(task) for task in found]
@@ -328,7 +337,7 @@ class TaskQueue(Decorators):
 
         :param limit: how many waiting tasks are looked at, the newest first.
         """
-        tasks = self._engine.storage.tasks(WAITING, limit)
+        tasks = self._engine.storage.tasks(WAITING, whole_number(limit, "limit", at_most=2**53))
         unknown = Counter(task.name for task in tasks if task.name not in self._engine.functions)
         return dict(sorted(unknown.items()))
 
@@ -339,8 +348,9 @@ class TaskQueue(Decorators):
 
         Raises `UnknownTask`, or `IllegalTransition` if the task does not rest in an outcome.
         """
-        self._engine.retry(id)
-        return self.handle(id)
+        handle = self.handle(id)
+        self._engine.retry(handle.id)
+        return handle
 
     def flush(self) -> None:
         """Delete everything in this queue: tasks in all states, results, histories, revocations and locks."""
@@ -365,4 +375,14 @@ class TaskQueue(Decorators):
         return self._engine
 
     def __repr__(self) -> str:
-        return f"<TaskQueue {self.name!r} on {type(self.storage).__name__}>"
+        return f"<TaskQueue {self.name!r} on {self.storage.location}>"
+
+
+def _id_of(task: Task | Result[object]) -> str:
+    if isinstance(task, Task | Result):
+        return text(task.id, "id")
+    raise refusal(task, "task", None, "must be a task or its handle: revoke_by_id takes an id, revoke_all a function")
+
+
+def _function(function: TaskFunction[..., object]) -> TaskFunction[..., object]:
+    return instance(function, TaskFunction, "function", "must be a function with the decorator task()")

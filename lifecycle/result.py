@@ -15,9 +15,9 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
 from lifecycle.storage.base import Channel, RevocationTarget, TaskStatus
-from lifecycle.validation import due_at, duration, moment, seconds
+from lifecycle.validation import delay_seconds, due_at, flag, moment, refusal
 
-__all__ = ["Result"]
+__all__ = ["Result", "new_revocation"]
 
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
 
@@ -53,28 +53,36 @@ class Result(Generic[R]):
         :param timeout: the longest wait, in seconds or a timedelta; implies `blocking`.
         """
         engine = self._engine
-        deadline = None if timeout is None else monotonic() + seconds(timeout)
+        flag(blocking, "blocking", hint="give the longest wait by its name, get(timeout=…)")
+        longest = None if timeout is None else delay_seconds(timeout, "timeout")
+        deadline = None if longest is None else monotonic() + longest
+        waits = blocking or longest is not None
         while True:
             generation = engine.storage.generation(Channel.OUTCOME)
-            has_outcome, value = self._read_outcome()
+            has_outcome, value = self._read_outcome(waits)
             if has_outcome:
                 return value
-            if timeout is None and not blocking:
+            if not waits:
                 return None
             remaining = POLL_INTERVAL_SECONDS if deadline is None else deadline - monotonic()
-            if timeout is not None and remaining <= 0:
+            if longest is not None and remaining <= 0:
                 raise ResultTimeout(
-                    f"task {self.id} has no outcome after {seconds(timeout):g} s: its state is {self.state}; "
-                    "call get() again to wait longer"
+                    f"task {self.id} has no outcome after {longest:g} s: its state is {self.state}, in "
+                    f"{engine.environment.storage.location}; call get() again to wait longer"
                 )
-            engine.storage.wait(Channel.OUTCOME, generation, min(remaining, POLL_INTERVAL_SECONDS))
+            wait_seconds = min(remaining, POLL_INTERVAL_SECONDS)
+            if not engine.storage.wait(Channel.OUTCOME, generation, wait_seconds) and deadline is not None:
+                deadline = min(deadline, monotonic() + remaining - wait_seconds)  # a frozen clock must not stop us
 
     def __call__(self, blocking: bool = False, timeout: float | timedelta | None = None) -> R | None:
         """Return the value: the same as `get`."""
         return self.get(blocking, timeout)
 
-    def _read_outcome(self) -> tuple[bool, R | None]:
-        """Return whether there is an outcome to return, and its value. Raises the errors of `get`."""
+    def _read_outcome(self, waits: bool) -> tuple[bool, R | None]:
+        """Return whether there is an outcome to return, and its value. Raises the errors of `get`.
+
+        `waits`: the caller waits for an outcome: raises `ResultTimeout` if none can come.
+        """
         engine = self._engine
         state, packed = self._status()
         stored = None if packed is None else unpack(packed)
@@ -94,6 +102,8 @@ class Result(Generic[R]):
             if state in _FINAL or task.attempt > self._reset_attempt:
                 self._returned_attempt = task.attempt
                 raise TaskException(error_metadata(task, state, f"the task was not completed: it is {state}"))
+        if waits and state == COMPLETED and not is_new:
+            raise ResultTimeout(f"task {self.id} is {state}, and that is final: after reset() no outcome can come")
         return False, None
 
     def _status(self) -> TaskStatus:
@@ -132,15 +142,19 @@ class Result(Generic[R]):
 
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
         """Revoke the task, so that it does not start any more: see `TaskQueue.revoke_by_id`."""
-        until = due_at(revoke_until, self._engine.clock.now(), "revoke_until")
-        self._engine.revoke(RevocationTarget(function=False, key=self.id), Revocation(until, revoke_once))
+        revocation = new_revocation(self._engine, revoke_until, revoke_once)
+        self._engine.revoke(RevocationTarget(function=False, key=self.id), revocation)
 
     def restore(self) -> bool:
         """Take back a revocation; return False if there is none, or if the task is in the final state `revoked`."""
         return self._engine.restore(RevocationTarget(function=False, key=self.id))
 
     def is_revoked(self) -> bool:
-        """Return whether the task would be revoked now, or is in the state `revoked`."""
+        """Return whether the task is in the state `revoked`, or would be revoked at its turn.
+
+        A revocation of the task or of its function counts. A task that runs, or rests in an outcome, has a turn if it
+        is retried. True also for a revoked id that is not enqueued yet.
+        """
         return self._engine.is_revoked(RevocationTarget(function=False, key=self.id))
 
     @shielded
@@ -149,7 +163,9 @@ class Result(Generic[R]):
     ) -> "Result[R]":
         """Revoke the task, enqueue a copy with a new id for another time, and return the copy's handle.
 
-        With neither `eta` nor `delay` the copy is due at once. A running attempt of the task goes on.
+        With neither `eta` nor `delay` the copy is due at once. A running attempt of the task goes on. The copy has all
+        retries of its function, and an expiry that counts from when the copy is due; an expiry that is a fixed moment
+        stays.
 
         Raises `UnknownTask`, `ConfigurationError` for `eta` together with `delay`, and `StorageError`.
 
@@ -157,15 +173,21 @@ class Result(Generic[R]):
         :param delay: time from now to the earliest start, in seconds or a timedelta.
         :param priority: default: the task's priority.
         """
+        engine, now, where = self._engine, self._engine.clock.now(), f"task {self.id}"
         if eta is not None and delay is not None:
-            raise ConfigurationError(f"task {self.id}: give eta or delay, not both")
-        engine = self._engine
-        task, now = engine.get(self.id), engine.clock.now()
+            raise ConfigurationError(f"{where}: give eta or delay, not both")
+        due = None if eta is None else moment(eta, "eta", where)
+        if delay is not None:
+            due = now + delay_seconds(delay, "delay", where)
+        task = engine.get(self.id)
+        function = engine.functions.get(task.name)
         copy = attrs.evolve(
             task, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
             canceling=False,
-            eta=moment(eta, "eta") if eta is not None else None if delay is None else now + duration(delay, "delay"),
+            eta=due,
+            expires=task.expires if task.retry.expires_after is None else None,
             priority=task.priority if priority is None else priority,
+            retries=max(task.retries, 0 if function is None else function.retries),
             call=task.call,
         )  # fmt: skip
         engine.enqueue([copy])  # first: if the call fails, the task is not revoked
@@ -174,6 +196,13 @@ class Result(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<Result of task {printable(self.id)}>"
+
+
+def new_revocation(engine: Engine, until: datetime | float | timedelta | None, once: bool) -> Revocation:
+    """Return a revocation with checked options, those of `TaskQueue.revoke_by_id`."""
+    if isinstance(until, bool):
+        raise refusal(until, "revoke_until", None, "is no moment: did you mean revoke_once=True?")
+    return Revocation(due_at(until, engine.clock.now(), "revoke_until"), flag(once, "revoke_once"))
 
 
 def _unknown_task(task_id: str) -> UnknownTask:

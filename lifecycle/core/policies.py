@@ -33,7 +33,7 @@ from lifecycle.core.task import HISTORY_STEP, RetryPolicy, Task, history_line, i
 
 __all__ = [
     "MAX_INTERRUPTIONS", "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued",
-    "interruption_pause", "recover", "retry", "settle", "visibility",
+    "expiry", "interruption_pause", "recover", "retry", "revokes", "settle", "visibility",
 ]  # fmt: skip
 
 WAITING: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))
@@ -204,7 +204,17 @@ def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | No
     if task.state == QUEUED:
         return task.priority, None
     # A task that expires before its ETA is due at its expiry.
-    return None, min(moment for moment in (task.eta, task.expires, FOREVER) if moment is not None)
+    return None, min(moment for moment in (task.eta, expiry(task), FOREVER) if moment is not None)
+
+
+def expiry(task: Task) -> float | None:
+    """Return the moment from which a waiting task is not started any more; ``None``: there is none.
+
+    With `RetryPolicy.expires_after` a later attempt expires that long after its ETA, whatever the first expiry was.
+    """
+    if task.attempt == 0 or task.expires is None or task.retry.expires_after is None:
+        return task.expires
+    return None if task.eta is None else task.eta + task.retry.expires_after
 
 
 def admit(task: Task, own: Revocation | None, of_function: Revocation | None, now: float) -> str | None:
@@ -213,7 +223,7 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
     `own` and `of_function`: revocations of the task and of its function, if any. The order of the guards is part of the
     law.
     """
-    if task.expires is not None and task.expires <= now:
+    if task.expires is not None and (expires := expiry(task)) is not None and expires <= now:
         return EXPIRE
     if own is not None and revoked_when_due(task, own, now):
         return REVOKE
@@ -222,6 +232,17 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
     if of_function is not None and of_function.holds(now):
         return REVOKE
     return START
+
+
+def revokes(task: Task, own: Revocation | None, of_function: Revocation | None, now: float) -> bool:
+    """Return whether a revocation holds for a task: a waiting task would be revoked at its turn, at the latest.
+
+    The turn of a waiting task is now, or at its ETA. A task that runs or rests has a turn if it is retried.
+    """
+    if task.state not in WAITING:
+        return any(revocation is not None and revocation.holds(now) for revocation in (own, of_function))
+    turn = now if task.eta is None else max(now, task.eta)
+    return REVOKE in (admit(task, own, None, now), admit(task, None, of_function, turn))
 
 
 def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, hold_scheduled: bool = False) -> Move:
@@ -251,6 +272,11 @@ def backoff(policy: RetryPolicy, attempt: int, jitter: float = 0.0) -> float:
             delay = policy.max_delay
     delay = min(delay, policy.max_delay)
     return min(delay + delay * policy.jitter * jitter, policy.max_delay)
+
+
+def _due_now(task: Task, now: float) -> float | None:
+    """Return the ETA of a later attempt that is due at once: the moment from which its expiry counts, if it does."""
+    return None if task.retry.expires_after is None else now
 
 
 def settle(
@@ -288,7 +314,7 @@ def settle(
         again = SCHEDULE if eta > now else ENQUEUE
         path = (RETRY, again) if trigger == RETRY else (trigger, RETRY, again)
         move = _move(task, path, now, worker, hold_until)
-        move.eta = eta if again == SCHEDULE else None
+        move.eta = eta if again == SCHEDULE else _due_now(task, now)
         if not (outcome.free or trigger == RETRY):
             move.retries = max(task.retries - 1, 0)
     else:
@@ -322,13 +348,17 @@ def recover(
     if task.canceling:
         return _move(task, (CANCEL,), now, worker, hold_until)
     if free:
-        return _move(task, (INTERRUPT, RECOVER), now, worker, hold_until)
+        move = _move(task, (INTERRUPT, RECOVER), now, worker, hold_until)
+        move.eta = _due_now(task, now)
+        return move
     interruptions = task.interruptions + 1
     path = (INTERRUPT,) if interruptions > max_interruptions else (INTERRUPT, RECOVER)
     move = _move(task, path, now, worker, hold_until)
     move.interruptions = interruptions
     if move.ended is None and (pause := interruption_pause(interruptions)):
         move.eta = now + pause
+    elif task.retry.expires_after is not None:
+        move.eta = now
     return move
 
 
@@ -342,5 +372,5 @@ def retry(task: Task, now: float, *, worker: str, hold_until: float | None = Non
         allowed = tuple(trigger for trigger in LIFECYCLE.allowed(task.state) if trigger != RETRY)
         raise IllegalTransition(state=task.state, trigger=RETRY, allowed=allowed, subject=f"task {task.id}")
     move = _move(task, (RETRY, ENQUEUE), now, worker, hold_until)
-    move.eta, move.interruptions = None, 0
+    move.eta, move.interruptions = _due_now(task, now), 0
     return move

@@ -37,7 +37,7 @@ def new_id(now: float) -> str:
 
 @attrs.frozen
 class RetryPolicy:
-    """Delays before retries, in seconds."""
+    """Delays before retries, and the expiry of retries, in seconds."""
 
     delay: float = 0.0
     """Delay before the first retry."""
@@ -47,6 +47,9 @@ class RetryPolicy:
     """Upper limit of the delay, jitter included."""
     jitter: float = 0.0
     """Largest share of the delay that is added at random (0.1: up to 10 %), so that retries spread out."""
+    expires_after: float | None = None
+    """Time from the moment when the task, or its retry, is due to its expiry; ``None``: the expiry is a fixed moment,
+    or there is none."""
 
 
 NO_DELAY: Final = RetryPolicy()
@@ -70,7 +73,8 @@ class Task:
     eta: float | None = None
     """Earliest start (UTC seconds)."""
     expires: float | None = None
-    """Moment (UTC seconds) from which the task is not started any more."""
+    """Moment (UTC seconds) from which the task is not started any more. An expiry that counts from the moment when the
+    task is due is set when the task is enqueued, and counts anew for each retry."""
     priority: int = 0
     """Higher priorities start first; tasks of one priority start by age."""
     retries: int = 0

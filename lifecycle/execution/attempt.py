@@ -33,7 +33,7 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.new_tasks import check_size
 from lifecycle.execution.registry import Function
 from lifecycle.execution.stored_result import pack_error, pack_value, users_frames
-from lifecycle.validation import duration, moment
+from lifecycle.validation import delay_seconds, moment
 
 __all__ = ["check_canceled", "completed", "current_task", "end_attempt", "outcome_of_error", "prepare", "unstorable"]
 
@@ -178,7 +178,7 @@ def _outcome(task: Task, error: BaseException) -> Outcome:
     if trigger == INTERRUPT:
         return Outcome(INTERRUPT)
     if isinstance(error, RetryTask):
-        delay = None if error.delay is None else duration(error.delay, "RetryTask(delay)")
+        delay = None if error.delay is None else delay_seconds(error.delay, "RetryTask(delay)")
         return Outcome(RETRY, delay=delay, eta=None if error.eta is None else moment(error.eta, "RetryTask(eta)"))
     result = pack_error(task, LIFECYCLE.next(task.state, trigger), error)
     if isinstance(error, CancelExecution):
@@ -189,7 +189,7 @@ def _outcome(task: Task, error: BaseException) -> Outcome:
             result,
             retry=True if error.retry else None,
             free=error.retry,
-            delay=duration(error.delay, "RateLimitExceeded(delay)"),
+            delay=delay_seconds(error.delay, "RateLimitExceeded(delay)"),
         )
     permanent = isinstance(error, ConfigurationError) and not isinstance(error, StorageError)
     return Outcome(trigger, result, retry=False if permanent else None)

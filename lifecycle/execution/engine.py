@@ -113,8 +113,7 @@ class Engine:
     def enqueue(self, tasks: Sequence[Task]) -> None:
         """Serialize, store and announce tasks, all or none; raises the errors of `TaskQueue.enqueue`."""
         now, requested_at = self.clock.now(), self.monotonic()
-        for task in tasks:
-            prepare(task, self.serializer, self.functions, self.max_bytes)
+        self.prepare(tasks, now)
         # Held only if there is a handler: nobody else could see a later signal overtake `enqueued`.
         hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
         with self.keeping_leases(hold_until):
@@ -126,10 +125,10 @@ class Engine:
         if self.after_enqueue is not None:
             self.after_enqueue()
 
-    def prepare(self, tasks: Sequence[Task]) -> None:
+    def prepare(self, tasks: Sequence[Task], now: float) -> None:
         """Check new tasks and serialize their arguments: see `lifecycle.execution.new_tasks`."""
         for task in tasks:
-            prepare(task, self.serializer, self.functions, self.max_bytes)
+            prepare(task, now, self.serializer, self.functions, self.max_bytes)
 
     def keeping_leases(self, hold_until: float | None) -> AbstractContextManager[None]:
         """Keep this process's leases alive while it announces tasks that it holds, however long the handlers take.
@@ -247,13 +246,15 @@ class Engine:
         return self.storage.restore(target, self.clock.now())
 
     def is_revoked(self, target: RevocationTarget) -> bool:
-        """Return whether a task (or a function's next task) was revoked, or would be revoked now."""
-        if not target.function:
-            status = self.storage.status(target.key)
-            if status is not None and status.state in LIFECYCLE.of_kind(Kind.FINAL):
-                return status.state == REVOKED
-        revocation = self.storage.revocation(target)
-        return revocation is not None and revocation.holds(self.clock.now())
+        """Return whether a task was or would be revoked (see `policies.revokes`), or a function's task of now."""
+        revocation, now = self.storage.revocation(target), self.clock.now()
+        task = None if target.function else self.storage.get(target.key)
+        if task is None:
+            return revocation is not None and revocation.holds(now)
+        if task.state in LIFECYCLE.of_kind(Kind.FINAL):
+            return task.state == REVOKED
+        of_function = self.storage.revocation(RevocationTarget(function=True, key=task.name))
+        return policies.revokes(task, revocation, of_function, now)
 
     # Announcing ----------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def enqueue(engine: Engine, tasks: Sequence[Task], connection: object) -> None:
     learn whether it was committed. Raises the errors of `TaskQueue.enqueue`.
     """
     storage, now, requested_at = _postgres_storage(engine), engine.clock.now(), engine.monotonic()
-    engine.prepare(tasks)
+    engine.prepare(tasks, now)
     unannounced = engine.unannounced.get(id(connection))
     # Held only if this process learns of the commit, and then announces and releases the tasks.
     is_held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.connected

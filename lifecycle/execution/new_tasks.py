@@ -1,14 +1,33 @@
 """Checks of tasks that a caller has made, and the serialization of their arguments: before anything is stored."""
 
 from collections.abc import Mapping
+from operator import attrgetter, is_not
+from typing import Final
 
 from lifecycle.core.serializer import Serializer
-from lifecycle.core.task import Task
+from lifecycle.core.task import NO_DELAY, RetryPolicy, Task
 from lifecycle.errors import ConfigurationError, StorageRefused, Unserializable
 from lifecycle.execution.registry import Function
-from lifecycle.validation import checked_priority, duration, utc_seconds, whole_number
+from lifecycle.validation import (
+    checked_priority,
+    duration,
+    factor,
+    instance,
+    is_plain_text,
+    number,
+    refusal,
+    text,
+    time_limit,
+    utc_seconds,
+    whole_number,
+)
 
 __all__ = ["check_size", "prepare"]
+
+_SET_BY_QUEUE: Final = ("attempt", "interruptions", "worker", "version", "lease", "canceling")
+"""Fields that only the queue sets; equal in all new tasks."""
+_set_by_queue: Final = attrgetter(*_SET_BY_QUEUE)
+_UNSET: Final = _set_by_queue(Task("", ""))
 
 
 def check_size(what: str, data: bytes, max_bytes: int) -> None:
@@ -20,30 +39,61 @@ def check_size(what: str, data: bytes, max_bytes: int) -> None:
         )
 
 
-def prepare(task: object, serializer: Serializer, functions: Mapping[str, Function], max_bytes: int) -> None:
-    """Check the fields that a caller may have set, and serialize the arguments.
+def prepare(
+    task: object, now: float, serializer: Serializer, functions: Mapping[str, Function], max_bytes: int
+) -> None:
+    """Check the fields that a caller may have set, set the expiry, and serialize the arguments.
 
-    Raises `ConfigurationError` or `Unserializable`, naming the task, the field or argument, and what is right; and
+    Raises `ConfigurationError` or `Unserializable`, naming the task, the field or argument, and the rule; and
     `StorageRefused` if the arguments are larger than `max_bytes`.
     """
     if not isinstance(task, Task):
-        raise ConfigurationError(f"{task!r} is no task: enqueue what function.s(…) makes")
-    checked_priority(task.priority, task)
-    whole_number(task.retries, "retries", task)
-    if task.eta is not None:
-        task.eta = utc_seconds(task.eta, "eta", task)
-    if task.expires is not None:
-        task.expires = utc_seconds(task.expires, "expires", task)
-    if task.timeout is not None:
-        task.timeout = duration(task.timeout, "timeout", task)
+        raise refusal(task, "task", None, "is no task: enqueue a task made by function.s(…)")
+    if not (is_plain_text(task.id) and is_plain_text(task.name)):
+        task.id = text(task.id, "id", "a new task")
+        task.name = text(task.name, "name", task)
     if task.state is not None:
         raise ConfigurationError(f"{task} was enqueued before: make a new one, or retry that one by its id")
+    if any(map(is_not, _set_by_queue(task), _UNSET)):
+        raise ConfigurationError(f"{task}: only the queue sets {', '.join(_SET_BY_QUEUE)}: leave them as they are")
+    _check_options(task, now)
     try:
         task.payload = serializer.dumps(task.call)
     except Unserializable as error:
         path = error.path or _path_of_culprit(task, serializer)
         raise Unserializable(error.reason, _argument(task, path, functions)) from None
     check_size(f"the arguments of {task.name}", task.payload, max_bytes)
+
+
+def _check_options(task: Task, now: float) -> None:
+    """Check the options of a task, and convert them to the form used inside."""
+    task.priority = checked_priority(task.priority, task)
+    task.retries = whole_number(task.retries, "retries", task)
+    if task.eta is not None:
+        task.eta = utc_seconds(task.eta, "eta", task)
+    if task.retry is not NO_DELAY:
+        _apply_policy(task, now)
+    if task.expires is not None:
+        task.expires = utc_seconds(task.expires, "expires", task)
+        if task.eta is not None and task.eta > now and task.expires <= task.eta:
+            raise refusal(
+                task.expires, "expires", task, f"must be later than eta={task.eta}, or the task can never run"
+            )
+    if task.timeout is not None:
+        task.timeout = time_limit(task.timeout, "timeout", task)
+
+
+def _apply_policy(task: Task, now: float) -> None:
+    """Check the retry policy of a task, which a caller may have made, and set the expiry that the policy implies."""
+    policy = instance(task.retry, RetryPolicy, f"{task}: retry", "must be a RetryPolicy")
+    duration(policy.delay, "retry.delay", task)
+    factor(policy.backoff, "retry.backoff", task)
+    duration(policy.max_delay, "retry.max_delay", task)
+    number(policy.jitter, "retry.jitter", task, at_most=1)
+    if policy.expires_after is not None:
+        expires_after = duration(policy.expires_after, "retry.expires_after", task)
+        if task.expires is None:
+            task.expires = (now if task.eta is None else max(now, task.eta)) + expires_after
 
 
 def _path_of_culprit(task: Task, serializer: Serializer) -> str:

@@ -8,6 +8,7 @@ import attrs
 
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.callables import Origin, check_call, check_callable, origin_of
+from lifecycle.validation import text
 
 __all__ = ["Function", "Hook", "Hooks", "UnknownFunctions", "register"]
 
@@ -35,6 +36,8 @@ class Function:
     task_position: int | None
     """The position of the task among the positional arguments; ``None``: the task is a keyword argument."""
     origin: Origin
+    retries: int = 0
+    """The number of retries of its tasks."""
 
 
 def register(functions: dict[str, Function], new: Function) -> None:
@@ -85,6 +88,8 @@ class Hooks:
 
         `name`: default is the hook's module and qualified name, which several hooks may have.
         """
+        if name is not None:
+            text(name, "name", kind)
 
         def add(hook: H) -> H:
             of_worker = not _ARGUMENTS[kind]

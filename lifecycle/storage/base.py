@@ -156,6 +156,11 @@ class Storage(Protocol):
     After all but `StorageRefused`, a worker repeats the call until the store takes it.
     """
 
+    @property
+    def location(self) -> str:
+        """The URL of the store without its password and options, for errors and logs."""
+        ...
+
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """Write new tasks, all or none, in this order; set the `seq` of each. Return the first move of each.
 

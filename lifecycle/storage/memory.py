@@ -46,6 +46,8 @@ _NOW: Final = float("-inf")
 class MemoryStorage:
     """Tasks in the memory of this process; they are gone when the process ends."""
 
+    location = "memory://"
+
     def __init__(self) -> None:
         self._mutex: Any = threading.RLock()
         self._changes = ChangeCounter(self._mutex)

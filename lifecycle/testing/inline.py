@@ -82,7 +82,7 @@ def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """
     engine = fn._engine
     new = fn.s(*args, **kwargs)
-    engine.prepare((new,))
+    engine.prepare((new,), engine.clock.now())
     task = engine.attach_serializer(attrs.evolve(new, call=None))  # its arguments are read from the payload
     task.state, task.attempt, task.worker = EXECUTING.name, 1, engine.process_name()
     runner = TaskRunner(engine)

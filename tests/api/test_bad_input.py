@@ -2,7 +2,7 @@
 
 import functools
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
@@ -18,6 +18,7 @@ from lifecycle import (
     UnknownSignal,
     Unserializable,
 )
+from lifecycle.core.task import RetryPolicy
 
 pytestmark = pytest.mark.usefixtures("still_works")
 
@@ -108,14 +109,15 @@ def test_context_is_not_counted_among_the_arguments(queue):
 NAN, INF = float("nan"), float("inf")
 NOT_DURATIONS = [-1, -0.5, NAN, INF, -INF, "5", True, timedelta(seconds=-1), [5]]
 OPTIONS = {
-    "retries": [-1, True, False, 1.0, 2.5, "3", None],
+    "retries": [-1, True, False, 1.0, 2.5, "3", None, 2**31],
     "retry_delay": [*NOT_DURATIONS, None],
-    "retry_backoff": [-1, NAN, INF, "2", True, None, timedelta(seconds=2)],
+    "retry_backoff": [-1, 0.5, NAN, INF, "2", True, None, timedelta(seconds=2)],
     "retry_max_delay": [*NOT_DURATIONS, None],
     "retry_jitter": [-0.1, 1.1, NAN, "0.5", None, timedelta(0)],
     "priority": [1.0, 2.5, "high", 2**31, -(2**31) - 1, True, NAN, Decimal(1)],
     "timeout": NOT_DURATIONS,
-    "expires": [NAN, INF, "tomorrow", True, [5]],
+    "expires": [NAN, INF, "tomorrow", True, [5], 0, -1],
+    "context": [1, "yes", None],
 }
 
 
@@ -123,21 +125,23 @@ OPTIONS = {
 def test_bad_option_of_a_function_is_refused_at_its_declaration(queue, option, value):
     """A bad option of a function is refused at the declaration: the error names the option and its value."""
     with pytest.raises(ConfigurationError) as caught:
-        queue.task(name="bad", **{option: value})(lambda: None)
+        queue.task(name="bad", **{option: value})(lambda task=None: None)
     assert option in str(caught.value)
     assert repr(value) in str(caught.value)
     assert queue.task(name="bad")(lambda: None)().state == "queued"
 
 
 CALLS = {
-    "retries": [-1, True, 1.0, "3"],
+    "retries": [-1, True, 1.0, "3", 2**31, 2**70],
     "retry_delay": NOT_DURATIONS,
-    "retry_backoff": [-1, NAN, INF, "2", True],
+    "retry_backoff": [-1, 0.5, NAN, INF, "2", True],
     "priority": [1.0, "high", 2**31, True],
     "timeout": NOT_DURATIONS,
     "expires": [NAN, INF, "tomorrow", True],
-    "delay": [NAN, INF, -INF, "5", True, -1, timedelta(seconds=-1)],
-    "eta": [5.0, "tomorrow"],
+    "delay": [NAN, INF, -INF, "5", True, 1e12],
+    "eta": [5.0, "tomorrow", datetime(9999, 12, 31, 12, tzinfo=timezone(-timedelta(hours=23, minutes=59)))],
+    "id": [42, b"raw", "", "a\0", "\ud800"],
+    "kwargs": [[("a", 1)], "ab", 5],
 }
 
 
@@ -153,7 +157,23 @@ def test_bad_option_of_a_call_is_refused_and_nothing_is_enqueued(queue, heard, a
 
 
 FIELDS = {
-    "retries": [-1, True, 1.0, "3", None],
+    "id": [42, b"raw", "", "a\0", None],
+    "name": [42, "", "\ud800"],
+    "retries": [-1, True, 1.0, "3", None, 2**31],
+    "retry": [
+        5,
+        None,
+        RetryPolicy(delay=-1),
+        RetryPolicy(backoff=0.5),
+        RetryPolicy(jitter=2),
+        RetryPolicy(max_delay=INF),
+    ],
+    "attempt": [1, None, 0.0],
+    "version": [5, "1"],
+    "worker": ["me"],
+    "lease": [5.0],
+    "interruptions": [1],
+    "canceling": [True, 0],
     "priority": [1.0, "high", 2**31, True, None],
     "timeout": [-1, NAN, INF, "5", True],
     "expires": [NAN, INF, "tomorrow", True],
@@ -167,8 +187,9 @@ def test_bad_field_of_a_task_is_refused_until_it_is_corrected(queue, heard, add,
     task = add.s(1)
     good = getattr(task, field)
     setattr(task, field, value)
-    with pytest.raises(ConfigurationError, match=field):
+    with pytest.raises(ConfigurationError, match=field) as caught:
         queue.enqueue_many([add.s(2), task])
+    assert "must" in str(caught.value) or "only the queue" in str(caught.value)
     assert heard == []
     assert task.state is None
     setattr(task, field, good)
@@ -258,7 +279,7 @@ def test_bad_timeout_of_a_result_is_refused(queue, add):
 # Exceptions of a task ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delay", ["soon", NAN, INF, -5, True, [5]])
+@pytest.mark.parametrize("delay", ["soon", NAN, INF, True, [5], 1e12])
 @pytest.mark.parametrize("kind_of", ["retry", "limit"])
 def test_bad_delay_of_a_requested_retry_ends_the_task_as_error(queue, heard, delay, kind_of):
     """A task that asks for a retry with a bad delay ends `error`."""
@@ -272,6 +293,22 @@ def test_bad_delay_of_a_requested_retry_ends_the_task_as_error(queue, heard, del
     queue.run_next()
     assert heard.story(result) == "enqueued executing error"
     assert repr(delay) in failure(result)["error"]
+
+
+@pytest.mark.parametrize("delay", [-0.001, -5, timedelta(days=-1), 0])
+@pytest.mark.parametrize("kind_of", ["retry", "limit"])
+def test_delay_below_zero_of_a_requested_retry_means_at_once(queue, heard, delay, kind_of):
+    """A task that asks for a retry after a delay below zero, as a computed delay can be, is retried at once."""
+
+    @queue.task(context=True)
+    def again(task):
+        if task.attempt == 1:
+            raise RetryTask(delay=delay) if kind_of == "retry" else RateLimitExceeded("api", delay)
+
+    result = again()
+    drain(queue)
+    outcome = "" if kind_of == "retry" else "rate-limited "
+    assert heard.story(result) == f"enqueued executing {outcome}retrying enqueued executing complete"
 
 
 @pytest.mark.parametrize("eta", ["tomorrow", 5.0, NAN])

@@ -3,9 +3,10 @@
 import copy
 import pickle
 import traceback
+from datetime import UTC, datetime
 
 import pytest
-from conftest import SOON, Readers, another_thread, drain, failure
+from conftest import NOW, SOON, Readers, another_thread, drain, failure
 
 from lifecycle import (
     CancelExecution,
@@ -370,7 +371,8 @@ def test_value_is_not_shown_again_after_reset(queue, add):
 @pytest.mark.parametrize("end", ["revoked", "expired"])
 def test_after_reset_the_handle_raises_if_no_attempt_follows(queue, clock, flaky, end):
     """A reader that waits for the next attempt gets the exception if the task is revoked or expires before it."""
-    result = flaky.schedule(retry_delay=10, expires=5 if end == "expired" else None)
+    expires = datetime.fromtimestamp(NOW + 5, UTC) if end == "expired" else None
+    result = flaky.schedule(retry_delay=10, expires=expires)
     queue.run_next()
     assert failure(result)["state"] == "error"
     result.reset()

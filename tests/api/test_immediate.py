@@ -175,4 +175,4 @@ def test_immediate_mode_is_in_memory_unless_a_url_is_given(tmp_path):
     assert other.result(add(1, 2).id) == 3
     immediate.close()
     other.close()
-    assert "Memory" in repr(TaskQueue(immediate=True))
+    assert "memory:" in repr(TaskQueue(immediate=True))

@@ -52,7 +52,7 @@ def test_store_is_given_by_the_url_or_the_environment(monkeypatch, tmp_path):
     assert "other.db" in os.listdir(tmp_path)
     queue.close()
     monkeypatch.setenv("LIFECYCLE_URL", "")
-    assert "SQLite" in repr(TaskQueue())
+    assert "sqlite:" in repr(TaskQueue())
     monkeypatch.setenv("LIFECYCLE_URL", "memory://")
     assert repr(TaskQueue(name="jobs")) == "<TaskQueue 'jobs' on MemoryStorage>"
 

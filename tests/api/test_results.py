@@ -168,7 +168,7 @@ def test_reschedule_revokes_the_task_and_enqueues_a_copy(queue, heard, clock, ad
     assert heard.story(later) == "enqueued scheduled"
     old, copy = queue.get(result.id), queue.get(later.id)
     assert (copy.name, copy.args, copy.retries, copy.retry_delay) == (old.name, (1, 2), 4, 7)
-    assert (copy.eta, copy.priority, copy.expires, copy.timeout) == (NOW + 50, 1, NOW + 1000, 9)
+    assert (copy.eta, copy.priority, copy.expires, copy.timeout) == (NOW + 50, 1, NOW + 50 + 1000, 9)
     clock.advance(50)
     drain(queue)
     assert later.get() == 3
@@ -191,10 +191,23 @@ def test_rescheduled_copy_of_a_task_that_ran_starts_anew(queue, add):
     assert result.state == "error"
 
 
-@pytest.mark.parametrize("flaw", ["both", "priority", "nan", "negative", "eta", "store"])
+def test_rescheduled_copy_has_the_retries_of_its_function(queue):
+    """A copy of a task whose retries are used up has all retries of its function again, and never fewer than it had."""
+
+    @queue.task(retries=2)
+    def fails():
+        raise ValueError
+
+    result = fails()
+    drain(queue)
+    assert (result.task.retries, result.reschedule(delay=5).task.retries) == (0, 2)
+    assert fails.schedule(retries=7, delay=5).reschedule(delay=9).task.retries == 7
+
+
+@pytest.mark.parametrize("flaw", ["both", "priority", "nan", "eta", "expiry", "store"])
 def test_task_that_could_not_be_rescheduled_waits_as_before(queue, add, monkeypatch, flaw):
     """A task that could not be rescheduled waits as before."""
-    result = add(1, 2)
+    result = add.schedule((1, 2), expires=datetime.fromtimestamp(NOW + 400, UTC))
 
     def full(*args):
         raise StorageFull("no space left")
@@ -205,8 +218,8 @@ def test_task_that_could_not_be_rescheduled_waits_as_before(queue, add, monkeypa
         "both": {"eta": datetime.now(UTC), "delay": 5},
         "priority": {"priority": 2**40},
         "nan": {"delay": float("nan")},
-        "negative": {"delay": -1},
         "eta": {"eta": NOW + 500},
+        "expiry": {"delay": 500},
         "store": {"delay": 5},
     }[flaw]
     with pytest.raises((ConfigurationError, StorageFull)):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import patient
 
-from lifecycle import RetryTask, TaskInterrupted
+from lifecycle import ConfigurationError, RetryTask, TaskInterrupted
 
 # Retries -------------------------------------------------------------------------------------------------------------
 
@@ -107,19 +107,42 @@ def test_task_not_started_before_its_expiry_expires(queue, clock, way, expires):
         assert late.state == "complete"
 
 
-def test_scheduled_task_expires_before_its_eta(queue, clock, add):
-    """A scheduled task that expires before its ETA ends `expired` at its expiry."""
-    result = add.schedule((1,), delay=100, expires=50)
-    assert queue.run_next() is None
-    clock.advance(50)
+@pytest.mark.parametrize("way", ["declared", "called", "made"])
+def test_expiry_in_seconds_counts_from_when_the_task_is_due(queue, clock, way):
+    """An expiry in seconds counts from the ETA of a scheduled task, however the ETA was given."""
+
+    @queue.task(expires=10 if way != "called" else None)
+    def add(): ...
+
+    def scheduled():
+        if way == "called":
+            return add.schedule(delay=60, expires=10)
+        if way == "declared":
+            return add.schedule(delay=60)
+        task = add.s()
+        task.eta = clock.now() + 60
+        return queue.enqueue(task)
+
+    in_time, late = scheduled(), scheduled()
+    assert (in_time.task.expires, queue.run_next()) == (NOW + 70, None)
+    clock.advance(69.5)
+    assert queue.run_next().id == in_time.id
+    clock.advance(0.5)
     assert queue.run_next().state == "expired"
-    assert states(result) == "queued scheduled expired"
+    assert (in_time.state, states(late)) == ("complete", "queued scheduled expired")
 
 
-def test_task_that_waits_for_a_retry_can_expire(queue, clock):
-    """A task that waits for a retry past its expiry ends `expired`."""
+def test_expiry_of_a_task_made_before_counts_from_its_enqueuing(queue, clock):
+    """An expiry in seconds counts from the call that enqueues the task, not from the moment when it was made."""
+    task = queue.task(name="add", expires=10)(lambda: None).s()
+    clock.advance(60)
+    assert queue.enqueue(task).task.expires == NOW + 70
 
-    @queue.task(retries=1, retry_delay=10, expires=5)
+
+def test_task_that_waits_for_a_retry_past_a_fixed_expiry_expires(queue, clock):
+    """A task that waits for a retry past an expiry that is a fixed moment ends `expired`."""
+
+    @queue.task(retries=1, retry_delay=10, expires=datetime.fromtimestamp(NOW + 5, UTC))
     def fails():
         raise ValueError("first")
 
@@ -128,6 +151,49 @@ def test_task_that_waits_for_a_retry_can_expire(queue, clock):
     clock.advance(5)
     assert queue.run_next().state == "expired"
     assert states(result) == "queued executing error retrying scheduled expired"
+
+
+@pytest.mark.parametrize("way", ["delay", "at once", "interrupted", "operator"])
+def test_expiry_in_seconds_counts_anew_for_each_later_attempt(queue, clock, way):
+    """An expiry in seconds counts again when a retry is due, or when the task is requeued; after it the task expires."""
+
+    @queue.task(retries=2 if way != "operator" else 0, retry_delay=60 if way == "delay" else 0, expires=10)
+    def fails():
+        raise TaskInterrupted if way == "interrupted" else ValueError
+
+    result = fails()
+    for last in (False, True):
+        queue.run_next()
+        if way == "operator" and not last:
+            queue.retry(result.id)
+        if last:
+            break
+        clock.advance(69.5 if way == "delay" else 9.5)
+    if way == "operator":
+        queue.retry(result.id)
+    assert result.task.attempt == 2
+    clock.advance(70 if way == "delay" else 10)
+    assert queue.run_next().state == "expired"
+
+
+@pytest.mark.parametrize("expires", [NOW + 59, NOW + 60], ids=["before", "at"])
+@pytest.mark.parametrize("way", ["declared", "called", "made"])
+def test_task_that_could_never_run_is_refused(queue, way, expires):
+    """A task whose expiry is a moment not later than its ETA is refused: it could never run."""
+    expires = datetime.fromtimestamp(expires, UTC)
+    add = queue.task(name="add", expires=expires if way == "declared" else None)(lambda: None)
+    task = add.s()
+    task.eta, task.expires = NOW + 60, expires
+    calls = {
+        "declared": lambda: add.schedule(delay=60),
+        "called": lambda: add.schedule(delay=60, expires=expires),
+        "made": lambda: queue.enqueue(task),
+    }
+    with pytest.raises(ConfigurationError, match=r"expires=.* must be later than eta=.*never run"):
+        calls[way]()
+    assert sum(queue.counts().values()) == 0
+    with pytest.raises(ConfigurationError, match="expires=0: must be greater than 0"):
+        queue.task(expires=0)
 
 
 # Interruptions -------------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_task_whose_lock_is_taken_ends_locked(queue, heard):
 def test_task_past_its_expiry_ends_expired(queue, heard, clock, add, delay):
     """A task that was not started before its expiry ends `expired`, with an ETA or without."""
     result = add.schedule((1, 2), delay=delay, expires=60)
-    clock.advance(60)
+    clock.advance((delay or 0) + 60)
     assert queue.run_next().state == "expired"
     assert heard.story(result) == "enqueued expired"
 

@@ -28,7 +28,7 @@ def test_handler_that_raises_is_logged_and_changes_nothing(make, clock, caplog, 
             each.task(name=how, context=True, retries=1, retry_delay=5)(ending_function(how))()
         each.tasks()[-1]
         each.handle(each.task(name="revoked")(lambda: None).schedule(delay=3).id).revoke()
-        each.task(name="expired")(lambda: None).schedule(delay=9, expires=4)
+        each.task(name="expired")(lambda: None).schedule(delay=6, expires=3)
     for _ in range(12):
         for each in (queue, calm):
             drain(each)

@@ -50,6 +50,7 @@ class PostgresStorage:
             settings.parameters, queue, self._statements, migrate=settings.migrate, pool_size=settings.pool_size
         )
         self._name = queue
+        self.location = settings.location
         self._in_doubt = ExchangesInDoubt(self._statements)
         notifier = self._server.notifier
         self.generation, self.wait, self.wake = notifier.generation, notifier.wait, notifier.wake

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, quote
 
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.postgres.session import driver
@@ -24,6 +24,14 @@ class ConnectionSettings(NamedTuple):
     migrate: bool
     pool_size: int
     """Largest number of connections, the listener's not counted."""
+
+    @property
+    def location(self) -> str:
+        """The URL without its password and options; parts that libpq takes from its environment are left out."""
+        user, host, port, database = (self.parameters.get(name, "") for name in ("user", "host", "port", "dbname"))
+        schema = "" if self.schema == DEFAULT_SCHEMA else f"?schema={quote(self.schema)}"
+        address = f"{quote(user)}{user and '@'}{quote(host, safe=',:')}{port and ':'}{port}"
+        return f"postgresql://{address}/{quote(database)}{schema}"
 
 
 def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:

@@ -48,6 +48,7 @@ class RedisStorage:
     def __init__(self, settings: ConnectionSettings, queue: str = "default") -> None:
         """`settings`: see `lifecycle.storage.redis.url.parsed`."""
         self._server = RedisServer(settings, queue)
+        self.location = settings.location
         self._in_doubt = ExchangesInDoubt(self._server)
         notifier = self._server.notifier
         self.generation, self.wait, self.wake = notifier.generation, notifier.wait, notifier.wake

@@ -5,12 +5,13 @@ import re
 import socket
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, quote
 
 import attrs
 
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.redis.connection import driver
+from lifecycle.validation import unquoted
 
 __all__ = ["ConnectionSettings", "parsed"]
 
@@ -39,6 +40,13 @@ class ConnectionSettings:
     patience: float
     """Seconds for which a call tries to replace a lost connection."""
 
+    @property
+    def location(self) -> str:
+        """The URL without its password and options."""
+        host, port, database, user = (self.parameters[name] for name in ("host", "port", "db", "username"))
+        scheme, address = "rediss" if self.tls else "redis", f"[{host}]" if ":" in host else host
+        return f"{scheme}://{f'{quote(user)}@' if user else ''}{address}:{port}/{database}"
+
 
 def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
     """Return the settings in a URL. Raises `ConfigurationError`; the message contains no part that may be secret."""
@@ -64,14 +72,12 @@ def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
         host, port = url.hostname or "127.0.0.1", url.port or DEFAULT_PORT
     except ValueError:  # its message repeats a part of the URL
         raise ConfigurationError("the port in a redis URL is none: write it as in redis://host:6379/0") from None
-    if url.fragment:
-        raise ConfigurationError("characters that mean something in URLs are written as %23 and the like: there is a #")
     parameters = {
         "host": host,
         "port": port,
         "db": int(database),
-        "username": unquote(url.username) if url.username else None,
-        "password": unquote(url.password) if url.password else None,
+        "username": unquoted(url.username) if url.username else None,
+        "password": unquoted(url.password) if url.password else None,
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "socket_keepalive": True,

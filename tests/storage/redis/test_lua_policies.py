@@ -18,7 +18,7 @@ from support.strategies import patient
 from lifecycle import LIFECYCLE, Kind
 from lifecycle.core.policies import Move, Revocation, admit, recover, visibility
 from lifecycle.core.table import EXECUTING, REVOKE, SCHEDULED
-from lifecycle.core.task import FENCE, Task
+from lifecycle.core.task import FENCE, NO_DELAY, RetryPolicy, Task
 from lifecycle.storage.base import Actor, ClaimRequest, RevocationTarget
 from lifecycle.storage.claims import ClaimDecisions, is_skipped
 from lifecycle.storage.redis import scripts as redis_script
@@ -32,7 +32,7 @@ CALL_POLICIES = """
 local values, now, own, of_function, max_interruptions = unpack(cmsgpack.unpack(ARGV[1]), 1, 5)
 local row = {
   state = values[1], eta = values[2], expires = values[3] or nil, priority = values[4], interruptions = values[5],
-  canceling = values[6],
+  canceling = values[6], attempt = values[7], expires_after = values[8],
 }
 local rank, due = visibility(row, own, now)
 local function text(number) return number and string.format("%.17g", number) or false end
@@ -67,16 +67,25 @@ moments = st.sampled_from([0.0, 1.0, 2.5, 3.0, 9e99, float("inf")]) | st.floats(
 revocations = st.none() | st.builds(Revocation, st.none() | moments, st.booleans())
 
 
-def assert_policies_agree(lua, state, eta, expires, now, own, of_function, *, priority=0, lost=(0, 0), canceling=False):
-    """Compare the results in Lua and in Python. `lost`: how many workers the task has lost, and how many it may lose."""
+def assert_policies_agree(
+    lua, state, eta, expires, now, own, of_function, *, priority=0, lost=(0, 0), canceling=False, attempt=0, after=None
+):
+    """Compare the results in Lua and in Python.
+
+    `lost`: how many workers the task has lost, and how many it may lose. `after`: the policy's `expires_after`.
+    """
     interruptions, max_interruptions = lost
-    task = Task("a", "add", state=state, eta=eta, expires=expires, priority=priority, interruptions=interruptions)
+    retry = NO_DELAY if after is None else RetryPolicy(expires_after=after)
+    task = Task(
+        "a", "add", state=state, eta=eta, expires=expires, priority=priority, interruptions=interruptions, retry=retry,
+        attempt=attempt,
+    )  # fmt: skip
     rank, due = visibility(task, own, now)
     trigger = admit(task, own, of_function, now)
     task.state, task.canceling = EXECUTING.name, canceling
     path = recover(task, now, worker="w", max_interruptions=max_interruptions).path
     arguments = [None if one is None else (one.until, one.once) for one in (own, of_function)]
-    row = (state, False if eta is None else eta, expires, priority, interruptions, canceling)
+    row = (state, False if eta is None else eta, expires, priority, interruptions, canceling, attempt, after)
     assert lua(row, now, *arguments, max_interruptions) == (rank, due, trigger, path)
 
 
@@ -86,6 +95,13 @@ def test_policies_agree_for_each_order_of_moments(lua):
     revoked = (None, *(Revocation(until, once=True) for until in around))
     for state, eta, expires, own, of_function in product(WAITING, around, around, revoked, revoked):
         assert_policies_agree(lua, state, eta, expires, 2.0, own, of_function)
+
+
+def test_policies_agree_for_an_expiry_that_counts_from_when_the_task_is_due(lua):
+    """In Lua a later attempt expires when it does in Python, for each order in which the moments can come."""
+    around = (None, 1.0, 2.0, 3.0)
+    for state, eta, expires, attempt, after in product(WAITING, around, around, (0, 1), (None, 0.0, 0.5, 1.0)):
+        assert_policies_agree(lua, state, eta, expires, 2.0, None, None, attempt=attempt, after=after)
 
 
 def test_policies_agree_for_recovered_tasks(lua):
@@ -105,6 +121,7 @@ def test_policies_agree_for_recovered_tasks(lua):
 def test_policies_agree_for_any_numbers(lua, state, eta, expires, now, own, of_function, priority):
     """In Lua the policies give the results that they give in Python, for any numbers."""
     assert_policies_agree(lua, state, eta, expires, now, own, of_function, priority=priority)
+    assert_policies_agree(lua, state, eta, expires, now, own, of_function, attempt=2, after=abs(priority) / 2)
 
 
 # Claims ----------------------------------------------------------------------------------------------------------

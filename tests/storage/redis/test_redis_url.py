@@ -22,7 +22,7 @@ BAD_URLS = {
     "redis://host/0?prefix=a:b": "prefix in a redis URL: it takes letters",
     "rediss://host/0?ssl_check_hostname=maybe": "ssl_check_hostname in a redis URL: it takes yes or no",
     "rediss://host/0?ssl_cert_reqs=hunter2": "ssl_cert_reqs in a redis URL: it takes none, optional or required",
-    "redis://:hunter2@host/0#1": "there is a #",
+    "redis://:hunter2@host/0#1": "contains a #",
     "redis://:hunter2@[::1/0": "no URL of a store",
 }
 

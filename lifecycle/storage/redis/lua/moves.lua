@@ -25,6 +25,7 @@ local function parse_call(row, packed)
     return false
   end
   row.name, row.priority, row.expires = values[1], values[2], values[3]
+  row.expires_after = type(values[4]) == "table" and values[4].expires_after or nil
   return true
 end
 

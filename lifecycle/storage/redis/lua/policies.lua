@@ -1,4 +1,4 @@
--- Three functions of `lifecycle.core.policies`, since a script cannot call Python while it runs; tests hold them equal.
+-- Functions of `lifecycle.core.policies`, since a script cannot call Python while it runs; tests hold them equal.
 -- Names that start with a dollar are filled in from the table.
 --
 -- A revocation is {until or nil, once}; a row has the fields that `load_row` in moves.lua returns.
@@ -11,6 +11,12 @@ local function revoked_when_due(row, own, now)
   return own ~= nil and holds(own, (row.eta and row.eta > now) and row.eta or now)
 end
 
+-- The moment from which a waiting task is not started any more, or nil.
+local function expiry(row)
+  if row.expires and row.attempt > 0 and row.expires_after then return row.eta and row.eta + row.expires_after end
+  return row.expires
+end
+
 -- The rank of a waiting task, or nil and the time when the task gets one.
 local function visibility(row, own, now)
   if revoked_when_due(row, own, now) then
@@ -20,13 +26,15 @@ local function visibility(row, own, now)
   end
   local due = math.huge
   if row.eta and row.eta < due then due = row.eta end
-  if row.expires and row.expires < due then due = row.expires end
+  local expires = expiry(row)
+  if expires and expires < due then due = expires end
   return nil, due
 end
 
 -- The trigger that a claim applies to a waiting task; nil: the task waits on.
 local function admit(row, own, of_function, now)
-  if row.expires and row.expires <= now then return "$EXPIRE" end
+  local expires = expiry(row)
+  if expires and expires <= now then return "$EXPIRE" end
   if revoked_when_due(row, own, now) then return "$REVOKE" end
   if row.eta and row.eta > now then
     return row.state == "$QUEUED" and "$SCHEDULE" or nil

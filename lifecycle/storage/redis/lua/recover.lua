@@ -32,7 +32,8 @@ return once(function()
       local interruptions = row.interruptions + (path[1] == "$INTERRUPT" and 1 or 0)
       local pause = KINDS[target] == "waiting" and interruption_pause(interruptions) or 0
       apply_move(row, {
-        target, #path, history, worker, row.attempt, row.retries, interruptions, pause > 0 and now + pause or row.eta,
+        target, #path, history, worker, row.attempt, row.retries, interruptions,
+        pause > 0 and now + pause or (path[1] == "$INTERRUPT" and row.expires_after and now) or row.eta,
         KINDS[target] == "waiting" and hold_until or false, now, nil, true,
       })
       for _, value in ipairs({id, fields[1], fields[2], fields[3] or ""}) do claims[#claims + 1] = value end
