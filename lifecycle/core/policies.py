@@ -349,7 +349,7 @@ def recover(
         return _move(task, (CANCEL,), now, worker, hold_until)
     if free:
         move = _move(task, (INTERRUPT, RECOVER), now, worker, hold_until)
-        move.eta = _due_now(task, now)
+        move.eta = task.eta if task.retry.expires_after is None else now
         return move
     interruptions = task.interruptions + 1
     path = (INTERRUPT,) if interruptions > max_interruptions else (INTERRUPT, RECOVER)

@@ -24,7 +24,7 @@ from lifecycle.validation import (
 
 __all__ = ["check_size", "prepare"]
 
-_SET_BY_QUEUE: Final = ("attempt", "interruptions", "worker", "version", "lease", "canceling")
+_SET_BY_QUEUE: Final = ("attempt", "interruptions", "worker", "version", "lease", "canceling", "enqueued_at")
 """Fields that only the queue sets; equal in all new tasks."""
 _set_by_queue: Final = attrgetter(*_SET_BY_QUEUE)
 _UNSET: Final = _set_by_queue(Task("", ""))

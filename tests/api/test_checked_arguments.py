@@ -26,7 +26,7 @@ BY_ID = {
     "lock_task": lambda queue, name: queue.lock_task(name),
     "is_locked": lambda queue, name: queue.is_locked(name),
     "flush_locks": lambda queue, name: queue.flush_locks("a lock", name),
-    "pre_execute": lambda queue, name: queue.pre_execute("" if name is None else name),
+    "pre_execute": lambda queue, name: queue.pre_execute(name if isinstance(name, str) else ""),
     "task": lambda queue, name: queue.task(name="" if name is None else name),
 }
 
@@ -262,8 +262,8 @@ def test_lock_that_holds_for_no_time_is_refused(queue):
 @given(st.floats() | st.integers() | st.text() | st.binary() | st.none() | st.booleans())
 def test_any_value_is_refused_or_an_option(value):
     """Any value of any option is accepted, or refused with an error of the library."""
-    queue = TaskQueue("memory://")
     for option in ("retries", "retry_delay", "retry_backoff", "priority", "expires", "timeout", "name", "retry_jitter"):
+        queue = TaskQueue("memory://")
         try:
             queue.task(**{option: value})(lambda: 1)()
         except ConfigurationError as error:

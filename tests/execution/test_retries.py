@@ -172,7 +172,7 @@ def test_expiry_in_seconds_counts_anew_for_each_later_attempt(queue, clock, way)
     if way == "operator":
         queue.retry(result.id)
     assert result.task.attempt == 2
-    clock.advance(70 if way == "delay" else 10)
+    clock.advance({"delay": 70, "interrupted": 12}.get(way, 10))  # a second interruption is followed by a pause of 2 s
     assert queue.run_next().state == "expired"
 
 
