@@ -183,7 +183,7 @@ class Result(Generic[R]):
         function = engine.functions.get(task.name)
         copy = attrs.evolve(
             task, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
-            canceling=False,
+            canceling=False, enqueued_at=None, local=None,
             eta=due,
             expires=task.expires if task.retry.expires_after is None else None,
             priority=task.priority if priority is None else priority,
