@@ -54,7 +54,7 @@ class Result(Generic[R]):
         """
         engine = self._engine
         flag(blocking, "blocking", hint="give the longest wait by its name, get(timeout=…)")
-        longest = None if timeout is None else delay_seconds(timeout, "timeout")
+        longest = None if timeout is None else delay_seconds(timeout, "get(timeout)")
         deadline = None if longest is None else monotonic() + longest
         waits = blocking or longest is not None
         while True:

@@ -46,13 +46,11 @@ _NOW: Final = float("-inf")
 class MemoryStorage:
     """Tasks in the memory of this process; they are gone when the process ends."""
 
-    location = "memory://"
-
     def __init__(self) -> None:
         self._mutex: Any = threading.RLock()
         self._changes = ChangeCounter(self._mutex)
         self.generation, self.wait, self.wake = self._changes.generation, self._changes.wait, self._changes.wake
-        self._seq = 0
+        self._seq, self.location = 0, "memory://"
         self._empty()
 
     def _empty(self) -> None:

@@ -192,7 +192,7 @@ def test_number_for_blocking_is_refused(queue, add):
         with pytest.raises(ConfigurationError, match=r"blocking=5: must be True or False: .* get\(timeout=…\)"):
             read(5)
     for bad in ("soon", [5], math.nan, math.inf, True):
-        with pytest.raises(ConfigurationError, match=r"timeout="):
+        with pytest.raises(ConfigurationError, match=r"get\(timeout\)="):
             result.get(timeout=bad)
 
 
