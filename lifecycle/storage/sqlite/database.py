@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, cast
 from urllib.parse import quote
+from urllib.parse import quote
 
 from lifecycle.clock import monotonic, pause
 from lifecycle.errors import ConfigurationError, StorageError, StorageUnusable
@@ -47,6 +48,7 @@ class Database:
         self.path, self._queue, self._synchronous, self._timeout = path, queue, synchronous, timeout
         self.read_only = read_only
         self._is_frozen = False
+        self.location = f"sqlite:///{quote(path)}"
         self._closed = False
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import cast
-from urllib.parse import quote
 
 import msgspec
 
@@ -63,7 +62,7 @@ class SQLiteStorage:
         `read_only`: open the file for reading only: it must be there, and calls that write raise `StorageUnusable`.
         """
         self._database = Database(path, queue, synchronous, timeout, read_only=read_only)
-        self.location = f"sqlite:///{quote(path)}"
+        self.location = self._database.location
         watcher = self._database.watcher
         self.generation, self.wait, self.wake = watcher.generation, watcher.wait, watcher.wake
 
