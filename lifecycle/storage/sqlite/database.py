@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, cast
 from urllib.parse import quote
-from urllib.parse import quote
 
 from lifecycle.clock import monotonic, pause
 from lifecycle.errors import ConfigurationError, StorageError, StorageUnusable
