@@ -190,6 +190,8 @@ def _read_map(path: Path, lifecycle: Lifecycle) -> dict[str, str]:
             raise ConfigurationError(f"the map {path} is neither .json nor .toml")
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the map {path} cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"the map {path} cannot be read: it is nested too deeply") from None
     known = lifecycle.signals
     if not isinstance(names, dict):
         raise ConfigurationError(f"the map {path} is no object of names, as in {{'task-started': '{known[0]}'}}")
@@ -197,10 +199,17 @@ def _read_map(path: Path, lifecycle: Lifecycle) -> dict[str, str]:
         if ours != "" and ours not in known:
             hint = "" if isinstance(ours, str) else " (a text is expected)"
             raise ConfigurationError(
-                f"the map {path} calls {theirs!r} {ours!r}{hint}, which is no signal: there are {', '.join(known)}, "
-                "and '' for signals to leave out"
+                f"the map {path} calls {theirs!r} {_shown(ours)}{hint}, which is no signal: there are "
+                f"{', '.join(known)}, and '' for signals to leave out"
             )
     return names
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except RecursionError:
+        return "something that is nested too deeply"
 
 
 def _open_trace(trace: str, stack: ExitStack) -> BinaryIO:

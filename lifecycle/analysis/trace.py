@@ -120,3 +120,5 @@ def read(file: BinaryIO) -> Iterator[tuple[int, TraceLine | BadTraceLine]]:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if text.strip():
                 yield number, BadTraceLine(str(error))
+        except RecursionError:
+            yield number, BadTraceLine("nested too deeply")

@@ -308,3 +308,23 @@ def test_check_ends_if_the_reader_of_its_output_ends(tmp_path):
 def test_default_table_is_that_of_tasks():
     """`verify` and `check` use the table of tasks if no other table is named."""
     assert properties() == properties(LIFECYCLE)
+
+
+DEEP = 100_000
+
+
+@pytest.mark.parametrize("depth", [500, 990, DEEP])
+def test_deeply_nested_input_is_one_clear_error(cli, tmp_path, depth):
+    """A trace's line or a map that is nested too deeply is one line of text, never a RecursionError."""
+    nested = "[" * depth + "]" * depth
+    path = tmp_path / "trace.jsonl"
+    path.write_text('{"id": "a", "signal": "enqueued", "more": ' + nested + '}\n{"id": "a", "signal": "executing"}\n')
+    code, said, complaint = cli("check", path)
+    assert complaint == ""
+    assert code == 0 or said.splitlines()[0] == "✗ line 1: nested too deeply"
+    assert depth != DEEP or code == 1
+    for name, text in ("map.json", '{"a": ' + nested + "}"), ("map.toml", "a = " + nested):
+        (tmp_path / name).write_text(text)
+        code, _, complaint = cli("check", path, "--map", tmp_path / name)
+        assert (code, complaint.count("\n")) == (2, 1)
+        assert complaint.startswith("error: the map")

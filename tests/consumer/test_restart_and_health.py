@@ -187,7 +187,7 @@ def get(port, path):
 def test_ready_file_and_port_follow_state_and_store(make, tmp_path, monkeypatch):
     """File and port say ready from the first run of tasks until a stop, except while the store is unavailable."""
     queue, blocker, file = make(), Blocker(), tmp_path / "ready"
-    file.write_text("left by a killed consumer")
+    file.write_text("4711\n")  # left by a killed consumer
     wait = queue.task()(blocker.run)
     outage = Outage(queue.storage, monkeypatch, StorageUnavailable("gone"), "exchange", "recover")
 
@@ -278,6 +278,7 @@ def test_unwritable_ready_file_is_logged_once(make, tmp_path, caplog):
         (["--health", "localhost:65536"], "must be a port or HOST:PORT"),
         (["--health", "{taken}"], "cannot be opened"),
         (["--ready-file", "{folder}/nowhere/ready"], "the readiness file cannot be made"),
+        (["--ready-file", "{folder}/tasks.py"], "there is another file of this name, which is left alone"),
         (["--worker-type", "fibre"], "worker_type='fibre': there are thread, process, greenlet, asyncio"),
         (["--worker-type", "process", "--start", "beam"], "start_method='beam': there are spawn, fork"),
         (["--max-tasks", "0"], "max-tasks"),

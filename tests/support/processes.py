@@ -251,12 +251,16 @@ def freeze(consumer, file):
 
 
 @contextmanager
-def consumer_process(folder, module, *options):
-    """Run a consumer of the queue in a module that a test has written into the folder; kill it in the end."""
+def consumer_process(folder, module, *options, limit=None):
+    """Run a consumer of the queue in a module that a test has written into the folder; kill it in the end.
+
+    `limit`: of the descriptors that the process may have.
+    """
+    limited = [] if limit is None else ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
     log = folder / "consumer.log"
     with log.open("ab") as stderr:
         consumer = subprocess.Popen(
-            [sys.executable, "-m", "lifecycle", "run", f"{module}:queue", *options],
+            [*limited, sys.executable, "-m", "lifecycle", "run", f"{module}:queue", *options],
             cwd=folder,
             env=environment(PYTHONDONTWRITEBYTECODE="1"),
             stdout=stderr,
