@@ -96,6 +96,8 @@ def outcome_of_error(task: Task, error: BaseException) -> tuple[Outcome, BaseExc
     else:
         by_hook = False
     note_task_attribute(error)
+    if isinstance(error, TaskTimeout) and not error.args and task.timeout:  # raised in another thread, without a text
+        error.args = (f"the attempt ran longer than {task.timeout:g} s",)
     error.__traceback__ = users_frames(error)
     try:
         outcome = _outcome(task, error)
