@@ -94,7 +94,7 @@ class TaskQueue(Decorators):
             max_bytes=whole_number(max_bytes, "max_bytes", at_least=1, at_most=2**62),
             intermediate_errors=flag(intermediate_errors, "intermediate_errors"),
         )
-        self.immediate = immediate
+        self.immediate = self._immediate_at_first = immediate
         self._thread_local = threading.local()
 
     @property
@@ -109,6 +109,11 @@ class TaskQueue(Decorators):
     @immediate.setter
     def immediate(self, value: bool) -> None:
         self._engine.after_enqueue = self._run_due_tasks if flag(value, "immediate") else None
+
+    @immediate.deleter
+    def immediate(self) -> None:
+        """Go back to the mode that the queue was made with, as `mock.patch.object` does at its end."""
+        self.immediate = self._immediate_at_first
 
     # Enqueueing and running ----------------------------------------------------------------------------------------
 

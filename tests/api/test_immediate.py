@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from unittest import mock
 
 import pytest
 from conftest import Heard, failure
@@ -151,6 +152,19 @@ def test_immediate_mode_is_switched_at_run_time(queue, ran):
     queue.immediate = True
     queue.retry(queue.task(name="fails")(lambda: 1 / 0)().id)
     assert ran[2:] == ["later", "left"] or ran[2:] == ["left", "later"]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_immediate_mode_is_patched_in_a_test(make, first, monkeypatch):
+    """Tests may patch the mode, with `mock` and with pytest; in the end the queue has the mode of before."""
+    queue = make(immediate=first)
+    with mock.patch.object(queue, "immediate", not first):
+        assert queue.immediate is not first
+    assert queue.immediate is first
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "immediate", not first)
+        assert queue.immediate is not first
+    assert queue.immediate is first
 
 
 @pytest.mark.parametrize("wrong", [1, 0, None, "yes", "false"])
