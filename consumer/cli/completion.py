@@ -17,8 +17,13 @@ fish > ~/.config/fish/completions/lifecycle.fish.
 """
 
 
+def _complete_shell(context: click.Context, argument: click.Parameter, incomplete: str) -> list[str]:
+    del context, argument
+    return [shell for shell in SHELLS if shell.startswith(incomplete)]
+
+
 @command("completion", DETAILS)
-@click.argument("shell", cls=Argument, metavar="SHELL", about=f"{', '.join(SHELLS)}.")
+@click.argument("shell", cls=Argument, metavar="SHELL", about=f"{', '.join(SHELLS)}.", shell_complete=_complete_shell)
 def completion(shell: str) -> None:
     """Print the script for a shell."""
     found = get_completion_class(shell) if shell in SHELLS else None

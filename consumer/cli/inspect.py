@@ -88,8 +88,10 @@ def _fields(
     if task.enqueued_at is not None:
         age = short_duration(queue.engine.clock.now() - task.enqueued_at)
         yield "enqueued", f"{local_time(task.enqueued_at)} ({age} ago)", ""
-    if (seconds := attempt_seconds(records)) is not None:
-        yield "took", f"{short_duration(seconds)} (attempt {task.attempt})", ""
+    if (last := _last_attempt(records)) is not None:
+        yield "took", f"{short_duration(last[1])} (attempt {last[0]})", ""
+    if state.kind is Kind.RUNNING and records:
+        yield "runs for", f"{short_duration(queue.engine.clock.now() - records[-1].at)} (attempt {task.attempt})", ""
     if state.kind in (Kind.WAITING, Kind.RUNNING):
         moments = ("due", task.eta), ("expires", task.expires), ("lease until", task.lease)
         yield from ((name, local_time(moment), "") for name, moment in moments if moment is not None)
@@ -100,14 +102,14 @@ def _fields(
     yield "worker", task.worker or "", ""
 
 
-def attempt_seconds(records: list[Record]) -> float | None:
-    """Return how long the last attempt that ended took; ``None``: no attempt has ended."""
-    lengths = [
-        after.at - before.at
+def _last_attempt(records: list[Record]) -> tuple[int, float] | None:
+    """Return the number of the last attempt that has ended, and its seconds; ``None``: none has ended."""
+    ended = [
+        (before.attempt, after.at - before.at)
         for before, after in pairwise(records)
-        if LIFECYCLE.state(before.state).kind is Kind.RUNNING
+        if LIFECYCLE.state(before.state).kind is Kind.RUNNING and not after.left_out
     ]
-    return lengths[-1] if lengths else None
+    return ended[-1] if ended else None
 
 
 @command("history")
@@ -158,5 +160,7 @@ def _state_text(record: Record) -> str:
 
 
 def _print_history(records: list[Record]) -> None:
-    steps: list[Step] = [(after, after.at - before.at) for before, after in pairwise(records)]
+    steps: list[Step] = [
+        (after, None if after.left_out else after.at - before.at) for before, after in pairwise(records)
+    ]
     print_columns(HISTORY, [[*((record, None) for record in records[:1]), *steps]])

@@ -48,7 +48,7 @@ SUMMARIES: Final = {
     "run": "Run a consumer: its workers run the queue's tasks until the consumer is stopped.",
     "demo": "Show every scenario of the lifecycle with real tasks, in real consumers, on a new SQLite file.",
     "list": "List tasks, the newest first.",
-    "show": "Show a task: its fields and its history.",
+    "show": "Show a task: its call, its result or last error, and its history.",
     "history": "Show the states that a task entered, and when.",
     "stats": "Count the tasks in each state.",
     "workers": "Show the workers that run tasks now: which tasks, for how long, and whether the workers are alive.",

@@ -12,7 +12,7 @@ import click
 from lifecycle.consumer.cli.columns import PAGE_LIMIT
 from lifecycle.consumer.cli.options import TEXT
 from lifecycle.consumer.cli.task_fields import call_text
-from lifecycle.core.table import COMPLETED
+from lifecycle.core.table import COMPLETED, LIFECYCLE
 from lifecycle.core.task import Task
 from lifecycle.errors import TaskException
 from lifecycle.queue import TaskQueue
@@ -112,11 +112,23 @@ class Selection:
         return text is None or any(text in one for one in (task.id, task.name, str(found.error or ""), call_text(task)))
 
 
+def _complete_state(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+    """Return the states that begin so, for the shell."""
+    del context, option
+    return [state.name for state in LIFECYCLE.states if state.name.startswith(incomplete)]
+
+
 def filter_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the filters, and its function a `Selection` as the argument `selection`."""
 
     @click.option(
-        "-s", "--state", "states", metavar="STATE", multiple=True, help="Only tasks in this state; repeatable."
+        "-s",
+        "--state",
+        "states",
+        metavar="STATE",
+        multiple=True,
+        help="Only tasks in this state; repeatable.",
+        shell_complete=_complete_state,
     )
     @click.option("-t", "--task", "function_name", type=TEXT, metavar="NAME", help="Only of this function.")
     @click.option("--since", type=_Since(), metavar="TIME", help="Only enqueued since: 30m, 2h, 7d or a date.")

@@ -289,6 +289,9 @@ def test_completion_prints_a_script_for_each_shell(command_line, folder, shell):
         ("lifecycle re", ["retry", "revoke"]),
         ("lifecycle --ver", ["--version"]),
         ("lifecycle list --st", ["--state"]),
+        ("lifecycle retry --state er", ["error"]),
+        ("lifecycle list tasks -s re", ["revoked", "retrying"]),
+        ("lifecycle completion f", ["fish"]),
         ("lifecycle lists --st", []),
     ],
 )
