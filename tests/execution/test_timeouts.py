@@ -293,7 +293,8 @@ def test_signal_handler_is_not_interrupted_by_a_timeout(queue, heard):
 @pytest.mark.parametrize("blocks", ["a result", "a result that comes", "nothing"])
 def test_timeout_ends_a_wait_for_a_result(queue, blocks):
     """A timeout while the function waits for another task's result ends the wait at once."""
-    other, seen = queue.task(name="other")(lambda: 7)(), []
+    function = queue.task(name="other")(lambda: 7)
+    other, never, seen = function(), function.schedule(delay=10**6), []
 
     @queue.task(timeout=0.05, priority=1)
     def waits():
@@ -303,8 +304,7 @@ def test_timeout_ends_a_wait_for_a_result(queue, blocks):
             if blocks == "a result that comes":
                 queue.run_next()
                 seen.append(other.get(blocking=True))
-            other.reset()
-            other.get(blocking=True)
+            never.get(blocking=True)
         finally:
             seen.append(queue.counts()["executing"])  # the library can be used to clean up
 
