@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
@@ -40,14 +41,17 @@ from lifecycle.validation import duration, whole_number
 
 if TYPE_CHECKING:
     from lifecycle.consumer.health_server import HealthServer
+    from lifecycle.consumer.new_code import NewCode
 
 __all__ = ["WORKER_TYPES", "Consumer"]
 
 log = logging.getLogger("lifecycle.consumer")
 
 RESTART: Final = "restart"
-"""Drain, and be started again."""
-REQUESTS: Final = (DRAIN, INTERRUPT, RESTART)
+"""Drain, and be started again, if the code can be imported."""
+RESTART_CHECKED: Final = "restart, checked"
+"""Drain, and be started again: the code has been imported."""
+REQUESTS: Final = (DRAIN, INTERRUPT, RESTART, RESTART_CHECKED)
 """The requests to stop, by number."""
 SIGNALS: Final = {
     signal.SIGINT: REQUESTS.index(DRAIN),
@@ -78,6 +82,7 @@ class Consumer:
         max_memory: int | None = None,
         ready_file: str | Path | None = None,
         health: str | None = None,
+        restart_from: str | None = None,
     ) -> None:
         """Raises `ConfigurationError`.
 
@@ -90,6 +95,9 @@ class Consumer:
         :param max_memory: the same for a process that uses so many bytes.
         :param ready_file: exists, and is touched every half second, while the consumer is ready to run tasks.
         :param health: ``"PORT"`` or ``"HOST:PORT"``: answers ``/ready`` and ``/live`` there over HTTP.
+        :param restart_from: ``"MODULE:QUEUE"``: imported in another process before the consumer drains for a new start;
+            if the import fails, the consumer logs the traceback and goes on. Default: where the queue is a global
+            variable, unless that is the main module.
         """
         if not isinstance(queue, TaskQueue):
             raise ConfigurationError(f"queue={queue!r}: must be a TaskQueue")
@@ -103,6 +111,7 @@ class Consumer:
         self._type.check(queue, self._options)
         self._ready_file = None if ready_file is None else Path(ready_file)
         self._address = None if health is None else parse_address(health)
+        self._restart_from = restart_from
         self._interval_seconds = min(0.5, self._engine.lease / 4)
         self._engine.clock.on_step(self._wake_workers)
         self._run_state: ConsumerState | None = None
@@ -117,6 +126,7 @@ class Consumer:
         self._health_reports: list[ReadyFile | HealthServer] = []
         self._workers: list[WorkerHandle] = []
         self._dead: list[WorkerHandle] = []
+        self._new_code: NewCode | None = None
         self._contact = StoreContact(self._engine.lease)
         self._supervisor: threading.Thread | None = None
         self._deadline = 0.0
@@ -258,22 +268,36 @@ class Consumer:
                     report.report(self.health)
                 timeout = self._interval_seconds if self.state == RUNNING else MIN_WAIT_SECONDS
                 for request in self._requests.wait(timeout):
-                    self._handle_request(REQUESTS[request])
+                    if REQUESTS[request] == RESTART:
+                        self._check_new_code(requested=True)
+                    else:
+                        self._handle_request(REQUESTS[request])
                 if self.state in (RUNNING, DRAINING):
                     self._restart_dead_workers()
                 if self.state == RUNNING and self._type.restarts_consumer and self._is_spent():
-                    self._handle_request(RESTART)
+                    self._check_new_code(requested=False)
         finally:
             for worker in self._workers:
                 worker.terminate()
             self._close()
             log.info("consumer %s has stopped", self._engine.process_name())
 
+    def _check_new_code(self, *, requested: bool) -> None:
+        """Ask for a restart once the code has been imported elsewhere; `requested`: by a person or a program."""
+        if self.state != RUNNING:
+            return  # the consumer is stopping already
+        if self._new_code is None:
+            from lifecycle.consumer.new_code import NewCode
+
+            restart = partial(self._requests.request, REQUESTS.index(RESTART_CHECKED))
+            self._new_code = NewCode(self._restart_from, self.queue, restart)
+        self._new_code.check(requested=requested)
+
     def _handle_request(self, request: str) -> None:
         context, again = self._context, self.state == FORCING
-        if request == RESTART and self.state != RUNNING:
+        if request == RESTART_CHECKED and self.state != RUNNING:
             return  # the consumer is stopping already
-        self._restart = request == RESTART
+        self._restart = request == RESTART_CHECKED
         if self.state == RUNNING:
             self._step(DRAIN if self._restart else request)
         else:

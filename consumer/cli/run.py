@@ -132,6 +132,7 @@ def run(
             max_memory=None if max_memory is None else max_memory * 2**20,
             ready_file=ready_file,
             health=health,
+            restart_from=target,
         )
         if reload:
             restart_on_changes()

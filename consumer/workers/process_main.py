@@ -23,7 +23,7 @@ from lifecycle.execution.interruption import InterruptBackend
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.queue import TaskQueue
 
-__all__ = ["CANCEL", "DRAIN", "SIGNALS", "STOP_NOW", "QueueSource", "find_queue", "work"]
+__all__ = ["CANCEL", "DRAIN", "MAIN_MODULES", "SIGNALS", "STOP_NOW", "QueueSource", "find_queue", "work"]
 
 log = logging.getLogger("lifecycle.consumer")
 
@@ -32,7 +32,7 @@ CANCEL: Final = "cancel"
 DRAIN: Final = "drain"
 STOP_NOW: Final = "stop now"
 """Interrupt running tasks, requeue them, and end."""
-_MAIN_MODULES: Final = ("__main__", "__mp_main__")
+MAIN_MODULES: Final = ("__main__", "__mp_main__")
 """The names of the main module, here and in processes that were spawned."""
 BEAT_INTERVAL_SECONDS: Final = 0.25
 """The time between two signs of life."""
@@ -68,7 +68,7 @@ def find_queue(queue: TaskQueue) -> QueueSource:
     """Return where other processes can import `queue` from. Raises `ConfigurationError`."""
     root = logging.getLogger()
     # The main module last: what stands under its `if __name__ == "__main__"` is not there for other processes.
-    for name, module in sorted(sys.modules.items(), key=lambda entry: entry[0] in _MAIN_MODULES):
+    for name, module in sorted(sys.modules.items(), key=lambda entry: entry[0] in MAIN_MODULES):
         for attribute, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
             if value is queue and (source := _imported_as(name, module)) is not None:
                 return QueueSource(source, attribute, root.level if root.handlers else None)
@@ -84,7 +84,7 @@ def _imported_as(name: str, module: ModuleType) -> str | None:
     `multiprocessing` imports the main module there, unless it has no file (``python -c``), or is the ``__main__.py`` of
     a package (``python -m package``), which can be imported by its full name, or of a folder.
     """
-    if name not in _MAIN_MODULES:
+    if name not in MAIN_MODULES:
         return name
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
     if spec is None:

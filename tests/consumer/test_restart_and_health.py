@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -299,3 +301,66 @@ def test_numbers_below_1_are_refused(make, option, wrong):
     """`workers`, `max_tasks` and `max_memory` must be whole numbers of 1 or more."""
     with pytest.raises(ConfigurationError, match=f"{option}={wrong!r}: must be a whole number, 1 or more"):
         Consumer(make(), **{option: wrong})
+
+
+# New code that cannot be imported ------------------------------------------------------------------------------------
+
+BROKEN = {
+    "syntax": ("def :", "SyntaxError"),
+    "import": ("import nowhere_to_be_found", "nowhere_to_be_found"),
+    "exit": ("raise SystemExit(3)", "SystemExit"),
+    "no queue": ("queue = 5", "not a TaskQueue"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_sighup_with_broken_code_leaves_the_old_code_running(tmp_path, write_module, version, how):
+    """If the new code cannot be imported, the old code goes on and the reason is logged; mended code is taken then."""
+    text, reason = BROKEN[how]
+    with consumer_process(tmp_path, "module") as consumer:
+        wait_for_log(consumer, "tasks: version")
+        _, token, _ = version().get(timeout=PATIENCE)
+        (tmp_path / "module.py").write_text(text)
+        consumer.send_signal(signal.SIGHUP)
+        wait_for_log(consumer, "no restart, the new code cannot be imported")
+        wait_for_log(consumer, reason)
+        assert version().get(timeout=PATIENCE)[:2] == [1, token]
+        write_module(2)
+        consumer.send_signal(signal.SIGHUP)
+        wait_for_log(consumer, "tasks: version", 2)
+        assert version().get(timeout=PATIENCE)[0] == 2
+        assert stop_process(consumer) == 0
+
+
+def test_consumer_of_a_program_checks_the_module_of_its_queue(tmp_path, write_module):
+    """`Consumer.run` checks the module in which the queue is a global, and returns True once it can be imported."""
+    write_module(1)
+    (tmp_path / "program.py").write_text(
+        "import os, signal, threading, pathlib, logging\nimport module\nfrom lifecycle import Consumer\n"
+        "logging.basicConfig()\n"
+        "source = pathlib.Path('module.py')\ngood = source.read_text()\nsource.write_text('def :')\n"
+        "class Mend(logging.Handler):\n    def emit(self, record):\n        if 'no restart' in record.getMessage():\n"
+        "            source.write_text(good)\n            os.kill(os.getpid(), signal.SIGHUP)\n"
+        "logging.getLogger().addHandler(Mend())\n"
+        "consumer = Consumer(module.queue)\nmodule.queue.on_startup()(lambda: os.kill(os.getpid(), signal.SIGHUP))\n"
+        "print(consumer.run())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE * 2
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert done.stderr.count("no restart") == 1
+    assert "SyntaxError" in done.stderr
+
+
+def test_limit_with_broken_code_does_not_try_again_at_once(tmp_path, write_module, version):
+    """With `--max-tasks` and broken code the consumer goes on, and looks at the code again after a pause."""
+    with consumer_process(tmp_path, "module", "--max-tasks", "1") as consumer:
+        wait_for_log(consumer, "tasks: version")
+        (tmp_path / "module.py").write_text("def :")
+        for _ in range(3):
+            assert version().get(timeout=PATIENCE)[0] == 1
+            wait_for_log(consumer, "no restart")
+        assert stop_process(consumer) == 0
+        assert consumer.log.read_text().count("no restart") == 1

@@ -37,8 +37,7 @@ lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              contact os_signals process_memory states / health stop_requests / health_server
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
-lifecycle.consumer:              consumer
-lifecycle.consumer:              loading
+lifecycle.consumer:              loading new_code / consumer
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
 lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate purge run verify workers / main
@@ -82,11 +81,11 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
         f"lifecycle.storage.{name}" for name in ("postgres.storage", "postgres.url", "redis.storage", "redis.url")
     },
     "lifecycle.execution.external_transaction": {"lifecycle.storage.postgres.storage"},
-    # A consumer uses one kind of workers, and seldom a health server.
+    # A consumer uses one kind of workers, seldom a health server, and is seldom restarted.
     "lifecycle.consumer.workers.types": {
         f"lifecycle.consumer.workers.{name}" for name in ("process", "asyncio_", "gevent_")
     },
-    "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server"},
+    "lifecycle.consumer.consumer": {"lifecycle.consumer.health_server", "lifecycle.consumer.new_code"},
     # Programs, and most of their tests, need no Hypothesis.
     "lifecycle.testing": {"lifecycle.testing.property_based"},
     # A command line runs one command. `verify` and `check` need no queue; `rich` prints errors, and logs on terminals.
