@@ -204,7 +204,7 @@ def test_no_timeout_is_raised_after_the_function_ended(new, is_async):
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize("timeout", [0, 0.0001, 0.0005])
+@pytest.mark.parametrize("timeout", [0.00001, 0.0001, 0.0005])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_timeout_at_the_beginning_of_a_function_ends_the_attempt(new, is_async, timeout, caplog):
     """A timeout so short that it is raised as the function begins ends the attempt `timeout`."""
