@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from lifecycle.errors import StorageError
+from lifecycle.owned_thread import OwnedThread
 
 __all__ = ["Heartbeat"]
 
@@ -36,8 +37,9 @@ class Heartbeat:
         self._counts: dict[str, int] = {}
         """Name of a worker → the number of its `keep` calls without a `drop` call."""
         self._mutex = threading.Lock()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._thread: OwnedThread | None = None
+        self._pause_seconds = self._interval_seconds
         self._beaten_at: tuple[float, ...] = ()
         """The clocks before the last beat that succeeded, or as the first worker came; empty before."""
         self._pid = os.getpid()
@@ -53,8 +55,9 @@ class Heartbeat:
             self._counts[worker] = self._counts.get(worker, 0) + 1
             self._beaten_at = self._beaten_at or self._read_clocks()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lifecycle-heartbeat", daemon=True)
-                self._thread.start()
+                self._thread = OwnedThread(
+                    self, Heartbeat._run, "lifecycle-heartbeat", first_pause_seconds=self._interval_seconds
+                )
 
     def drop(self, worker: str) -> None:
         """Undo one `keep`."""
@@ -67,7 +70,9 @@ class Heartbeat:
 
     def close(self) -> None:
         """Tell the thread to end, without waiting for the end."""
-        self._closed.set()
+        self._closed = True
+        if self._thread is not None:
+            self._thread.wake()
 
     def catch_up(self) -> None:
         """Beat now if the last beat is late, because the store, this process or the host did not run meanwhile.
@@ -86,15 +91,19 @@ class Heartbeat:
             self._beat(workers)
             self._beaten_at = before
 
-    def _run(self) -> None:
-        # A worker added during the wait can wait for the next beat: its lease is three times as long.
-        seconds = self._interval_seconds
-        while not self._closed.wait(seconds):
-            try:
-                self._beat_all()
-            except StorageError as error:
-                if seconds == self._interval_seconds:
-                    log.warning("heartbeat failed: retry_seconds=%g error=%s", seconds / _RETRIES_PER_INTERVAL, error)
-                seconds = self._interval_seconds / _RETRIES_PER_INTERVAL
-            else:
-                seconds = self._interval_seconds
+    def _run(self) -> float | None:
+        """Beat once; return the pause until the next beat, or ``None`` after the end."""
+        # A worker added during the pause can wait for the next beat: its lease is three times as long.
+        if self._closed:
+            return None
+        seconds = self._pause_seconds
+        try:
+            self._beat_all()
+        except StorageError as error:
+            if seconds == self._interval_seconds:
+                log.warning("heartbeat failed: retry_seconds=%g error=%s", seconds / _RETRIES_PER_INTERVAL, error)
+            seconds = self._interval_seconds / _RETRIES_PER_INTERVAL
+        else:
+            seconds = self._interval_seconds
+        self._pause_seconds = seconds
+        return seconds

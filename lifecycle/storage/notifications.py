@@ -3,6 +3,7 @@
 import os
 import select
 import threading
+import weakref
 from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
 
@@ -140,6 +141,7 @@ class Notifier(ChangeCounter):
         self._subscribed: set[Channel] = set()
         self._recheck_at = 0.0
         """Moment when all waits end once (`monotonic`); 0: none."""
+        self._subscription: Subscription | None = None
         self._thread: threading.Thread | None = None
         self._pipe: tuple[int, int] | None = None
         """Reading and writing end of the pipe that wakes the thread."""
@@ -158,7 +160,8 @@ class Notifier(ChangeCounter):
     def _begin_wait(self, channel: Channel) -> None:
         if self._thread is None:
             self._pipe = os.pipe()
-            self._thread = threading.Thread(target=self._run, name="lifecycle-listen", daemon=True)
+            target, arguments = _listen, (weakref.ref(self), *self._pipe)
+            self._thread = threading.Thread(target=target, args=arguments, name="lifecycle-listen", daemon=True)
             self._thread.start()
         self._last_wait[channel] = monotonic()
         if self._waiting_count == 1 or channel not in self._subscribed:
@@ -182,30 +185,37 @@ class Notifier(ChangeCounter):
 
     # The thread ------------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        wake_fd, pipe_end = self._pipe or (0, 0)
-        subscription: Subscription | None = None
-        while not self._closed:
-            try:
-                subscription = self._connect()
-                while not self._closed:
-                    self._subscribe(subscription)
-                    self._receive(subscription, wake_fd)
+    def _listen_once(self, wake_fd: int) -> float | None:
+        """Receive notifications while a thread waits; return the pause after that, or ``None`` after the end."""
+        try:
+            if self._subscription is None and not self._closed:
+                self._subscription = self._connect()
+            if (subscription := self._subscription) is not None:
                 self._subscribe(subscription)
-            except StorageError:
-                # The threads that wait must find out for themselves; perhaps there are changes once the server is back.
-                self.wake()
-            finally:
-                self._subscribed = set()
-                if subscription is not None:
-                    subscription.close()
-                    subscription = None
-            if not self._closed:
-                _sleep(wake_fd, RECONNECT_SECONDS)
+                while self._waiting_count and not self._closed:
+                    self._await_notification(subscription, wake_fd)
+                    self._receive(subscription)
+                    self._subscribe(subscription)
+                self._receive(subscription)
+        except StorageError:
+            # The threads that wait must find out for themselves; perhaps there are changes once the server is back.
+            self.wake()
+            self._end_subscription()
+            return None if self._closed else RECONNECT_SECONDS
+        if not self._closed:
+            return IDLE_CHECK_SECONDS
+        self._end_subscription()
+        return None
+
+    def _forget_pipe(self) -> None:
         with self._changed:
             self._pipe = None
-            os.close(wake_fd)
-            os.close(pipe_end)
+
+    def _end_subscription(self) -> None:
+        self._subscribed = set()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.close()
 
     def _subscribe(self, subscription: Subscription) -> None:
         """Subscribe to the channels with a recent wait."""
@@ -217,22 +227,35 @@ class Notifier(ChangeCounter):
             self._recheck_at = now + self._recheck_seconds if self._recheck_seconds else 0.0
         self._subscribed = recent
 
-    def _receive(self, subscription: Subscription, wake_fd: int) -> None:
-        """Wait for notifications, and count them; while no thread waits, only every `IDLE_CHECK_SECONDS`."""
-        if self._waiting_count:
-            poll = select.poll()
-            for descriptor in wake_fd, subscription.fd:
-                poll.register(descriptor, select.POLLIN)
-            seconds = self._recheck_at - monotonic() if self._recheck_at else MAX_WAIT_SECONDS
-            if any(descriptor == wake_fd for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000)):
-                os.read(wake_fd, 4096)
-        else:
-            _sleep(wake_fd, IDLE_CHECK_SECONDS)
+    def _await_notification(self, subscription: Subscription, wake_fd: int) -> None:
+        poll = select.poll()
+        for descriptor in wake_fd, subscription.fd:
+            poll.register(descriptor, select.POLLIN)
+        seconds = self._recheck_at - monotonic() if self._recheck_at else MAX_WAIT_SECONDS
+        if any(descriptor == wake_fd for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000)):
+            os.read(wake_fd, 4096)
+
+    def _receive(self, subscription: Subscription) -> None:
+        """Count the notifications that have arrived."""
         if self._recheck_at and monotonic() >= self._recheck_at:
             self._recheck_at = 0.0
             self.wake()
         if changed := subscription.changed_channels():
             self.notify(*changed)
+
+
+def _listen(reference: "weakref.ref[Notifier]", wake_fd: int, pipe_end: int) -> None:
+    """Receive the notifications of a notifier until its end; between waits the thread does not keep it alive."""
+    seconds: float | None = 0.0
+    while seconds is not None:
+        _sleep(wake_fd, seconds)
+        notifier = reference()
+        seconds = None if notifier is None else notifier._listen_once(wake_fd)
+        del notifier
+    if (notifier := reference()) is not None:
+        notifier._forget_pipe()
+    os.close(wake_fd)
+    os.close(pipe_end)
 
 
 def _sleep(wake_fd: int, seconds: float) -> None:

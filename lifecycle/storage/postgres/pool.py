@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -39,11 +40,14 @@ class SessionPool:
         self.parameters = CONNECTION_DEFAULTS | dict(parameters)
         self._size = size
         self._closed = False
-        self.sessions: set[Session] = set()
-        """All open sessions, those in use and the listener's included."""
         self._start()
 
     def _start(self) -> None:
+        self.sessions: set[Session] = set()
+        """All open sessions, those in use and the listener's included."""
+        # For a queue that is dropped without `close`.
+        self._finalizer = weakref.finalize(self, _close_sessions, self.sessions)
+        self._finalizer.atexit = False
         self._free: list[Session] = []
         self._in_use_count = 0
         self._changed = threading.Condition()
@@ -57,7 +61,7 @@ class SessionPool:
         for session in self.sessions:
             os.close(session.fd)
         _parents_sessions.extend(self.sessions)
-        self.sessions = set()
+        self._finalizer.detach()
         self._start()
 
     def connect(self) -> Session:
@@ -134,6 +138,11 @@ class SessionPool:
             self._changed.notify_all()
         for session in free:
             self.disconnect(session)
+
+
+def _close_sessions(sessions: Iterable[Session]) -> None:
+    for session in sessions:
+        session.close()
 
 
 _parents_sessions: list[Session] = []

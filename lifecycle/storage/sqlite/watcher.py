@@ -3,10 +3,12 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from lifecycle.clock import pause
 from lifecycle.errors import StorageError
+from lifecycle.owned_thread import OwnedThread
 from lifecycle.storage.base import Channel
 from lifecycle.storage.notifications import ChangeCounter
 
@@ -32,11 +34,12 @@ class ChangeWatcher(ChangeCounter):
         self._start()
 
     def _start(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._poll_wanted = threading.Event()
+        self._thread: OwnedThread | None = None
         self._stop = threading.Event()
         self._polling = threading.Lock()
         self._db: sqlite3.Connection | None = None
+        self._seen: int | None = None
+        """The number of the last read; ``None``: of no connection, or of none that could be read."""
 
     def reset_after_fork(self) -> None:
         """Start again in the child of a fork: the thread is the parent's."""
@@ -56,31 +59,31 @@ class ChangeWatcher(ChangeCounter):
 
     def _begin_wait(self, channel: Channel) -> None:
         del channel  # one poll serves all channels
-        self._poll_wanted.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._poll, name="lifecycle-watch", daemon=True)
-            self._thread.start()
-
-    def _end_wait(self, channel: Channel) -> None:
-        del channel
-        if not self._waiting_count and not self._closed:
-            self._poll_wanted.clear()
+            self._thread = OwnedThread(self, ChangeWatcher._poll, "lifecycle-watch")
+        elif self._waiting_count == 1:
+            self._thread.wake()
 
     def close(self) -> None:
         """End all waits and the thread."""
         super().close()
         self._stop.set()
-        self._poll_wanted.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
+            self._thread.wake()
             self._thread.join()
+        with self._polling:
+            if self._db is not None:
+                self._db.close()
 
-    def _poll(self) -> None:
-        seen: int | None = None
-        while self._poll_wanted.wait() and not self._closed:
+    def _poll(self) -> float | None:
+        """Read the number, again and again, while a thread waits; return the pause after that."""
+        while self._waiting_count and not self._closed:
             pause(POLL_INTERVAL_SECONDS)
             with self._polling:
+                if self._closed:
+                    return None
                 if self._db is None:
-                    seen = None  # the number of one connection says nothing to another
+                    self._seen = None  # the number of one connection says nothing to another
                 try:
                     self._db = self._db or self._connect()
                     (version,) = self._db.execute("pragma data_version").fetchone()
@@ -91,8 +94,7 @@ class ChangeWatcher(ChangeCounter):
                     self._db, version = None, None
             if version is None:
                 self._stop.wait(RETRY_INTERVAL_SECONDS)
-            if version != seen or version is None:
-                seen = version
+            if version != self._seen or version is None:
+                self._seen = version
                 self.wake()
-        if self._db is not None:
-            self._db.close()
+        return None if self._closed else inf
