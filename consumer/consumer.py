@@ -14,6 +14,7 @@ from weakref import WeakSet
 from lifecycle.clock import monotonic
 from lifecycle.consumer.contact import StoreContact
 from lifecycle.consumer.health import Health, ReadyFile, parse_address
+from lifecycle.consumer.log_output import LogOptions, buffer_lines, enable_loggers
 from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.states import (
     BEGIN,
@@ -83,6 +84,7 @@ class Consumer:
         ready_file: str | Path | None = None,
         health: str | None = None,
         restart_from: str | None = None,
+        log_options: LogOptions | None = None,
     ) -> None:
         """Raises `ConfigurationError`.
 
@@ -98,6 +100,7 @@ class Consumer:
         :param restart_from: ``"MODULE:QUEUE"``: imported in another process before the consumer drains for a new start;
             if the import fails, the consumer logs the traceback and goes on. Default: where the queue is a global
             variable, unless that is the main module.
+        :param log_options: of ``lifecycle run``, for worker processes; default: the level of this process's log.
         """
         if not isinstance(queue, TaskQueue):
             raise ConfigurationError(f"queue={queue!r}: must be a TaskQueue")
@@ -107,7 +110,9 @@ class Consumer:
             if limit is not None:
                 whole_number(limit, name, at_least=1)
         self.queue, self._engine = queue, queue.engine
-        self._options = WorkerOptions(duration(grace, "grace"), workers, start_method, max_tasks, max_memory)
+        self._options = WorkerOptions(
+            duration(grace, "grace"), workers, start_method, max_tasks, max_memory, log_options
+        )
         self._type.check(queue, self._options)
         self._ready_file = None if ready_file is None else Path(ready_file)
         self._address = None if health is None else parse_address(health)
@@ -156,6 +161,7 @@ class Consumer:
         Returns True if the consumer is to be started again, with the code of then: because of a ``SIGHUP``, of
         `max_tasks` or of `max_memory`. The command line does so; any other program does so itself.
         """
+        buffer_lines()
         self._open()
         with self._requests.signals(SIGNALS):
             self._begin()
@@ -193,6 +199,7 @@ class Consumer:
         return Health(self.state, not self._context.is_store_down, sum(worker.is_alive() for worker in self._workers))
 
     def _open(self) -> None:
+        enable_loggers()
         with self._mutex:
             if self.state not in (None, STOPPED):
                 raise ConfigurationError("this consumer runs already")

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from lifecycle.consumer.import_errors import ImportFailed
 from lifecycle.core.table import Lifecycle
 from lifecycle.errors import ConfigurationError
 
@@ -68,9 +69,9 @@ def _load(target: str, kind: type[T], noun: str, default: str, example: str) -> 
             raise ConfigurationError(
                 f"there is no module {error.name!r}, neither in {here} nor installed{hint}"
             ) from None
-        raise ConfigurationError(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
+        raise ImportFailed(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
+        raise ImportFailed(f"{module_name!r} cannot be imported: {_error_with_place(error)}") from error
     found: object = module
     for name in attribute.split("."):
         if not hasattr(found, name):

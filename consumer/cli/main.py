@@ -1,6 +1,6 @@
 """The entry point of ``lifecycle``: the group of commands, and how errors end.
 
-A mistake of the user gets one line and exit code 2, never a traceback.
+A mistake of the user gets one line and exit code 2, without a traceback, unless the mistake is in a module of the user.
 """
 
 import difflib
@@ -13,8 +13,9 @@ from click.exceptions import Exit
 
 from lifecycle.consumer.cli.options import COMPLETION_VARIABLE, FOUND_WRONG, SUMMARIES
 from lifecycle.consumer.cli.streams import OUTPUT_ERRORS, discard_output, prepare_streams
+from lifecycle.consumer.import_errors import ImportFailed, users_traceback
 from lifecycle.errors import LifecycleError
-from lifecycle.escaping import printable
+from lifecycle.escaping import printable, printable_lines
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -140,7 +141,7 @@ def main() -> None:
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except LifecycleError as error:
-        _fail(str(error), BAD_USAGE)
+        _fail_for(error)
     except UnicodeEncodeError as error:  # the name of a file, or an import
         _fail(f"{error.object!r} has characters that this locale has not: set LC_ALL=C.UTF-8", BAD_USAGE)
     except KeyboardInterrupt:
@@ -164,6 +165,12 @@ def _complete(instruction: str) -> NoReturn:
         raise SystemExit(shell_complete(commands, {}, "lifecycle", COMPLETION_VARIABLE, instruction))
     except click.ClickException:
         raise SystemExit(FOUND_WRONG) from None
+
+
+def _fail_for(error: LifecycleError) -> NoReturn:
+    if isinstance(error, ImportFailed) and error.__cause__ is not None:
+        click.echo(printable_lines("".join(users_traceback(error.__cause__))), nl=False, err=True)
+    _fail(str(error), BAD_USAGE)
 
 
 def _fail(message: str, code: int) -> NoReturn:

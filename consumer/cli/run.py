@@ -17,6 +17,7 @@ from lifecycle.consumer.cli.options import Argument, command
 from lifecycle.consumer.cli.reload import restart_on_changes
 from lifecycle.consumer.consumer import Consumer
 from lifecycle.consumer.loading import load_queue
+from lifecycle.consumer.log_output import FORMATS, LogOptions, buffer_lines
 from lifecycle.consumer.os_signals import restore_handlers, set_handler
 from lifecycle.consumer.states import STOPPED
 from lifecycle.consumer.workers.types import GREENLET, WORKER_TYPES
@@ -85,7 +86,25 @@ EXIT_SECONDS: Final = 1.0
 )
 @click.option("--health", metavar="[HOST:]PORT", help="Answer /ready and /live there, over HTTP.")
 @click.option("--reload", is_flag=True, help="Start again, as for SIGHUP, when a module in this folder changes.")
-@click.option("-v", "--verbose", is_flag=True, help="Log everything.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    metavar="LEVEL",
+    help="Log lines of this level and higher: debug, info, warning, error or critical.",
+)
+@click.option(
+    "--log-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configure logging as this file says: .ini, .json or .toml, as for logging.config.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    help=f"The form of log lines: {' or '.join(FORMATS)}, an object a line.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log everything that this library logs.")
 @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 def run(
     target: str,
@@ -98,10 +117,14 @@ def run(
     ready_file: Path | None,
     health: str | None,
     reload: bool,
+    log_level: str | None,
+    log_config: Path | None,
+    log_format: str | None,
     verbose: bool,
     quiet: bool,
 ) -> None:
     """Run a consumer until it is stopped; exec the same command again if a new start is due."""
+    log_options = _log_options(log_level, log_config, log_format, verbose=verbose, quiet=quiet)
     if worker_type == GREENLET:
         from lifecycle.consumer.workers.gevent_ import restart_patched
 
@@ -121,9 +144,12 @@ def run(
     atexit.register(_ignore_signals)  # called last: else the interpreter's own end would restore what ends the process
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
-        _configure_logging(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+        buffer_lines()
+        log_options.before_import()
+        queue = load_queue(target)
+        log_options.after_import()
         consumer = Consumer(
-            load_queue(target),
+            queue,
             workers,
             worker_type,
             grace=grace,
@@ -133,6 +159,7 @@ def run(
             ready_file=ready_file,
             health=health,
             restart_from=target,
+            log_options=log_options,
         )
         if reload:
             restart_on_changes()
@@ -154,16 +181,16 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _configure_logging(level: int) -> None:
-    handler: logging.Handler = logging.StreamHandler()
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+def _log_options(
+    level: str | None, config: Path | None, line_format: str | None, *, verbose: bool, quiet: bool
+) -> LogOptions:
+    if quiet and (verbose or level is not None):
+        raise click.UsageError("give -q, or -v and --log-level, not both")
+    if config is not None and line_format is not None:
+        raise click.UsageError("give --log-config or --log-format, not both: the file has its formats")
+    name = "WARNING" if quiet else None if level is None else level.upper()
+    number = None if name is None else logging.getLevelNamesMapping()[name]
+    return LogOptions(number, verbose, line_format, None if config is None else config.absolute())
 
 
 def _exit_without_threads(grace: float) -> None:

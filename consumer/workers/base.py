@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from lifecycle.consumer.log_output import LogOptions
 from lifecycle.errors import StorageError
 from lifecycle.execution.registry import Hook
 from lifecycle.queue import TaskQueue
@@ -29,6 +30,8 @@ class WorkerOptions:
     start_method: str
     max_tasks: int | None = None
     max_memory_bytes: int | None = None
+    log_options: LogOptions | None = None
+    """``None``: those of the consumer's process, as far as another process can have them."""
 
 
 class WorkerContext:

@@ -13,6 +13,8 @@ from typing import Final, cast
 
 import attrs
 
+from lifecycle.consumer.import_errors import users_traceback
+from lifecycle.consumer.log_output import LogOptions, buffer_lines
 from lifecycle.consumer.os_signals import Handler, set_handler
 from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
@@ -41,7 +43,6 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 _DEFAULT_HANDLERS: Final[dict[int, Handler]] = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {
     signal.SIGINT: signal.default_int_handler
 }
-LOG_FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 @attrs.frozen
@@ -51,7 +52,7 @@ class QueueSource:
     module: str
     name: str
     log_level: int | None
-    """The level of the consumer's log; ``None``: it writes none."""
+    """The level of the log in the consumer's process; ``None``: the process writes none."""
 
     def load(self) -> TaskQueue:
         """Import the queue."""
@@ -127,17 +128,31 @@ class _SignalBackend(InterruptBackend):
             raise error
 
 
+def _load(source: QueueSource, options: WorkerOptions, name: str) -> TaskQueue:
+    """Import the queue, and configure the log as in the consumer's process; log a failure, and end the process."""
+    buffer_lines()
+    log_options = options.log_options
+    if log_options is None and source.log_level is not None:
+        log_options = LogOptions(source.log_level)
+    if log_options is not None:
+        log_options.before_import()
+    try:
+        return source.load()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever the user's module raises
+        text = "".join(users_traceback(error)).rstrip()
+    finally:
+        if log_options is not None:
+            log_options.after_import()
+    log.error("worker %s cannot import %s\n%s", name, source.module, text)
+    raise SystemExit(1)
+
+
 def work(
     source: QueueSource | TaskQueue, options: WorkerOptions, name: str, status: SharedStatus, requests: Connection
 ) -> None:
     """Run a worker until the consumer stops it, or is gone."""
     backend = _SignalBackend()
-    if isinstance(source, QueueSource):
-        if source.log_level is not None:
-            logging.basicConfig(level=source.log_level, format=LOG_FORMAT)
-        queue = source.load()
-    else:
-        queue = source
+    queue = _load(source, options, name) if isinstance(source, QueueSource) else source
     queue.engine.running.clear()  # of the consumer, if this process was forked
     context = WorkerContext(queue, options)
 

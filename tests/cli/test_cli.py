@@ -340,11 +340,17 @@ def test_run_works_until_stopped_and_logs(folder, queue):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("flag", "levels"), [("-q", set()), ("-v", {"INFO", "DEBUG"})])
-def test_run_log_level_follows_q_and_v(folder, flag, levels):
-    """With `-q` only warnings and errors are logged, with `-v` everything."""
+@pytest.mark.parametrize(
+    ("flag", "levels", "others"),
+    [("-q", set(), False), ("-v", {"INFO", "DEBUG"}, False), ("--log-level=debug", {"INFO", "DEBUG"}, True)],
+)
+def test_run_log_level_follows_its_options(folder, flag, levels, others):
+    """With `-q` only warnings and errors are logged, with `-v` all lines of the library, and of others by their level."""
     (folder / "talkative.py").write_text(
-        TASKS.format(url="sqlite:///talk.db") + "import logging\nqueue.on_startup()(lambda: logging.debug('up'))\n"
+        TASKS.format(url="sqlite:///talk.db")
+        + "import logging\nlogging.getLogger('lifecycle.own').debug('unseen')\n"
+        + "queue.on_startup()(lambda: logging.debug('of others'))\n"
+        + "queue.on_startup()(lambda: logging.getLogger('lifecycle.own').debug('up'))\n"
     )
     with (folder / "log").open("w") as log:
         consumer = subprocess.Popen(
@@ -358,3 +364,5 @@ def test_run_log_level_follows_q_and_v(folder, flag, levels):
     text = (folder / "log").read_text()
     assert {level for level in ("DEBUG", "INFO", "WARNING", "ERROR") if f" {level} " in text} == levels
     assert time.strftime("%Y") in text or not levels
+    assert ("of others" in text) is others
+    assert (" lifecycle.task: task complete: function=talkative.add task=" in text) is ("INFO" in levels)

@@ -63,12 +63,22 @@ def wrong_modules(folder):
 
 @pytest.mark.parametrize("name", sampled(MISTAKES, each=3))
 def test_wrong_queue_or_option_is_one_line_and_exit_code_2(wrong_modules, name):
-    """An error in the queue or in an option of `run` is one line that names it, and exit code 2; no file is changed."""
+    """An error in the queue or in an option of `run` is one line that names it, and exit code 2; no file is changed.
+
+    An error of a module has its traceback above the line, from the user's first line of code on.
+    """
     arguments, parts = MISTAKES[name]
     before = {file: file.read_bytes() for file in wrong_modules.rglob("*.*") if file.suffix != ".pyc"}
     code, out, err = process("run", *arguments, cwd=wrong_modules)
     assert (code, out) == (2, "")
-    assert is_one_line(err, *parts), err
+    *above, line = err.splitlines(keepends=True)
+    assert is_one_line(line, *parts), err
+    in_module = next((name for name in MODULES if f"'{name}' cannot be imported" in line), None)
+    assert bool(above) is (in_module is not None)
+    if in_module is not None:  # the traceback begins with the user's code
+        assert "importlib" not in err
+        first = next(text for text in above if "File" in text)
+        assert f"{in_module.replace('.', '/')}.py" in first
     assert {file: file.read_bytes() for file in wrong_modules.rglob("*.*") if file.suffix != ".pyc"} == before
 
 

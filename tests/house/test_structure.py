@@ -35,7 +35,7 @@ lifecycle.testing.simulation:    audit faults lease_audit stepping / world / que
 lifecycle.testing:               property_based
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
-lifecycle.consumer:              contact os_signals process_memory states / health stop_requests / health_server
+lifecycle.consumer:              contact import_errors log_output os_signals process_memory states / health stop_requests / health_server
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
 lifecycle.consumer:              loading new_code / consumer
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
@@ -102,7 +102,8 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
     },
     # Colours, on a terminal only.
     "lifecycle.consumer.cli.output": {"lifecycle.diagrams.palette"},
-    "lifecycle.consumer.cli.run": {"rich.console", "rich.logging", "lifecycle.consumer.workers.gevent_"},
+    "lifecycle.consumer.cli.run": {"lifecycle.consumer.workers.gevent_"},
+    "lifecycle.consumer.log_output": {"rich.console", "rich.logging", "logging.config", "tomllib"},
 }
 
 SLEEPERS = {  # (file, function): why it sleeps
@@ -163,6 +164,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.consumer.cli.inspect", "retry"): "a noun: one retry left",
     ("lifecycle.consumer.cli.listing", "error"): "the head of a column",
     ("lifecycle.consumer.cli.task_fields", "error"): "the name of a field that is printed",
+    ("lifecycle.consumer.cli.run", "error"): "the name of a level of logging",
     ("lifecycle.consumer.cli.main", "interrupted"): "what it says when somebody presses Ctrl-C",
 }
 
