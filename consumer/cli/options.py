@@ -158,11 +158,12 @@ def _with_queue(function: Callable[..., None], *, to_read: bool) -> Callable[...
 def find_queue(target: str | None, url: str | None, name: str, *, to_read: bool = False) -> "TaskQueue":
     """Return the queue that the command line names; `to_read`: nothing will be changed.
 
-    Raises `click.UsageError` if it names two, or a SQLite file that does not exist; `ConfigurationError`.
+    Raises `click.UsageError` if it names two, or a SQLite file that does not exist; `ConfigurationError`, for a queue
+    in memory.
     """
     from lifecycle.consumer.loading import load_queue
     from lifecycle.queue import DEFAULT_URL, URL_VARIABLE, TaskQueue
-    from lifecycle.storage import SQLiteStorage
+    from lifecycle.storage import MemoryStorage, SQLiteStorage
 
     if target is not None and url is not None:
         raise click.UsageError("give a queue (tasks:queue) or --url, not both")
@@ -175,6 +176,10 @@ def find_queue(target: str | None, url: str | None, name: str, *, to_read: bool 
             if not path.exists():  # a command that reads a queue must not create one
                 raise click.UsageError(f"there is no file {path}")
         queue = TaskQueue(url, name=name)
+    if isinstance(queue.storage, MemoryStorage):
+        raise ConfigurationError(
+            f"{target or url} is in the memory of each process: a command sees none of its tasks; name another store"
+        )
     if to_read and isinstance(queue.storage, SQLiteStorage):
         queue.storage.read_only_if_needed()
     return queue
