@@ -58,7 +58,7 @@ def restart_on_changes() -> None:
         while True:
             pause(LOOK_INTERVAL_SECONDS)
             if changed := watcher.changed():
-                log.info("restarting the consumer, its code has changed: files=%s", ", ".join(map(str, changed)))
+                log.info("code has changed: files=%s", ", ".join(map(str, changed)))
                 os.kill(os.getpid(), signal.SIGHUP)
 
     threading.Thread(target=watch, name="lifecycle-reload", daemon=True).start()

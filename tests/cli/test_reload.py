@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 from support.command_line import TASKS
-from support.processes import PATIENCE, environment
+from support.processes import PATIENCE, environment, until
 
 from lifecycle import ResultTimeout, TaskQueue
 from lifecycle.consumer.cli.reload import CodeWatcher
@@ -56,7 +56,7 @@ def test_installed_packages_are_not_watched(module, tmp_path):
 
 
 def test_run_reload_runs_the_new_code(folder):
-    """With `--reload` a consumer runs the code that was saved after its start."""
+    """With `--reload` a consumer runs the code that was saved after its start; code that cannot be imported is left alone."""
     (folder / "tasks.py").write_text(TASKS.format(url="sqlite:///tasks.db"))
     queue = TaskQueue(f"sqlite:///{folder}/tasks.db")
     add = queue.task(name="tasks.add")(lambda a, b: None)
@@ -67,8 +67,12 @@ def test_run_reload_runs_the_new_code(folder):
     try:
         assert add(1, 2).get(timeout=PATIENCE) == 3
         (folder / "tasks.py").write_text(TASKS.format(url="sqlite:///tasks.db").replace("a + b", "a * 100 + b"))
-        values = (value_of(add(1, 2)) for _ in range(10_000))
-        assert 102 in values
+        assert 102 in (value_of(add(1, 2)) for _ in range(10_000))
+        (folder / "tasks.py").write_text("this is no Python")
+        until(lambda: "SyntaxError" in (folder / "log").read_text(), "the refusal of the code")
+        assert value_of(add(1, 2)) == 102
+        (folder / "tasks.py").write_text(TASKS.format(url="sqlite:///tasks.db").replace("a + b", "a * 1000 + b"))
+        assert 1002 in (value_of(add(1, 2)) for _ in range(10_000))
     finally:
         consumer.send_signal(signal.SIGTERM)
         assert consumer.wait(PATIENCE) == 0
