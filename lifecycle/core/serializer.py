@@ -7,7 +7,7 @@ any value; it fits only queues where every writer is trusted to run code in ever
 
 import struct
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Final, Protocol
@@ -35,6 +35,7 @@ class Serializer(Protocol):
 
 
 _Unpack = Callable[[memoryview], object]
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def _struct_codec(kind: Any, layout: str, *names: str) -> tuple[Callable[[Any], bytes], _Unpack]:
@@ -44,26 +45,46 @@ def _struct_codec(kind: Any, layout: str, *names: str) -> tuple[Callable[[Any], 
 
 
 def _moment_codec(kind: Any, layout: str, *names: str) -> tuple[Callable[[Any], bytes], _Unpack]:
-    """Act as `_struct_codec`; then follow the fold (u8) and, unless naive, the UTC offset in microseconds (i64).
+    """Act as `_struct_codec`; the fold (u8) follows and, unless naive, the UTC offset in microseconds (i64).
 
-    ISO 8601 is not exact: it has no fold, and `fromisoformat` drops offsets of less than a second.
+    The key of a `ZoneInfo` comes last; a time has the offset 0 then.
+    ISO 8601 is not exact: it has no fold and no zone, and `fromisoformat` drops offsets of less than a second.
     """
     parts, offset, read = struct.Struct(layout + "B"), struct.Struct(">q"), attrgetter(*names, "fold")
 
     def pack(value: datetime | time) -> bytes:
-        delta = value.utcoffset()
-        if delta is None and value.tzinfo is not None:
-            raise Unserializable("the tzinfo has no offset for it: pass a naive value, or use a fixed offset")
-        return parts.pack(*read(value)) + (b"" if delta is None else offset.pack(delta // timedelta(microseconds=1)))
+        zone, delta = value.tzinfo, value.utcoffset()
+        packed = parts.pack(*read(value))
+        if zone is None:
+            return packed
+        if type(zone) is timezone and delta is not None:
+            return packed + offset.pack(delta // _MICROSECOND)
+        key = getattr(zone, "key", None) if type(zone).__module__ == "zoneinfo" else None
+        if not isinstance(key, str):
+            raise Unserializable(
+                f"the tzinfo {_short_repr(zone)} would not come back unchanged: use timezone or zoneinfo.ZoneInfo"
+            )
+        return packed + offset.pack((delta or timedelta(0)) // _MICROSECOND) + key.encode()
 
     def unpack(data: memoryview) -> object:
         raw = bytes(data)  # slices of the view are wrong in msgspec up to 0.19 (msgspec issue 835)
         *fields, fold = parts.unpack(raw[: parts.size])
         if rest := raw[parts.size :]:
-            fields.append(timezone(timedelta(microseconds=offset.unpack(rest)[0])))  # 0: timezone.utc itself
+            key = rest[offset.size :].decode()
+            fixed = timezone(timedelta(microseconds=offset.unpack(rest[: offset.size])[0]))  # 0: timezone.utc itself
+            fields.append(_zone(key) if key else fixed)
         return kind(*fields, fold=fold)
 
     return pack, unpack
+
+
+def _zone(key: str) -> tzinfo:
+    from zoneinfo import ZoneInfo  # only for programs that use it
+
+    try:
+        return ZoneInfo(key)
+    except OSError:  # a folder of zones, for example
+        raise ValueError(f"no time zone {key!r}") from None
 
 
 # Values that MessagePack or msgspec would change are written as extension types of MessagePack. Their codes and
@@ -175,8 +196,9 @@ class MsgpackSerializer:
 
     Supported: None, bool, int of any size, float, str (without lone surrogates), bytes, bytearray, list, tuple, dict
     (order is kept; keys are any hashable values of these types), set, frozenset, datetime, date, time, timedelta,
-    Decimal, UUID and complex; exactly these types, no subclasses; nested, but not in themselves. Only the name of a
-    time zone is lost: an aware datetime or time comes back with the same UTC offset, `timezone.utc` if that is 0.
+    Decimal, UUID and complex; exactly these types, no subclasses; nested, but not in themselves. An aware datetime or
+    time has a `datetime.timezone` (without its name: `timezone.utc` for the offset 0), or a `ZoneInfo`, which comes
+    back by its key, with the rules of the reading host. Any other tzinfo is refused.
 
     Not promised: that one object in two places comes back as one object (each place is written); that a payload changed
     into another valid payload is noticed (`PickleSerializer` notices); that equal values have equal bytes (sets have no

@@ -4,7 +4,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal, localcontext
+from pathlib import Path
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -154,14 +156,41 @@ class Zone(tzinfo):
         return "Zone"
 
 
-@often
-@given(st.datetimes(), st.sampled_from([0, 1]))
-@example(datetime.fromisoformat("2024-07-01"), 0)
-@example(datetime.fromisoformat("2024-07-01"), 1)
-def test_datetime_of_a_named_zone_keeps_its_offset(moment, fold):
-    """An aware datetime of a named zone comes back with the same offset and is unchanged otherwise."""
-    moment = moment.replace(tzinfo=Zone(), fold=fold)
-    assert exact(plain.loads(plain.dumps(moment))) == exact(moment.replace(tzinfo=timezone(moment.utcoffset())))
+def test_datetime_of_a_zone_comes_back_with_its_zone():
+    """A datetime or time with a `ZoneInfo` comes back with the same zone, so that it can be calculated with."""
+    berlin = ZoneInfo("Europe/Berlin")
+    for value in (
+        datetime(2024, 10, 26, 12, tzinfo=berlin),
+        datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=berlin),
+        time(9, tzinfo=berlin),
+    ):
+        back = plain.loads(plain.dumps(value))
+        assert (back.tzinfo is berlin, back, back.fold) == (True, value, value.fold)
+    next_day = plain.loads(plain.dumps(datetime(2024, 10, 26, 12, tzinfo=berlin))) + timedelta(days=1)
+    assert next_day.utcoffset() == timedelta(hours=1)
+
+
+def test_tzinfo_of_another_type_is_refused():
+    """A tzinfo that would come back as another one is refused, with the types that do not, also a zone without a key."""
+    with open(next(path for path in Path("/usr/share/zoneinfo").rglob("Berlin")), "rb") as file:  # noqa: PTH123
+        nameless = ZoneInfo.from_file(file)
+
+    class Mine(ZoneInfo):
+        """Subclass of a zone."""
+
+    for zone in (Zone(), nameless, Mine("Europe/Berlin")):
+        error = refused([datetime(2024, 7, 1, tzinfo=zone)])
+        assert "would not come back unchanged: use timezone or zoneinfo.ZoneInfo" in error.reason
+
+
+@pytest.mark.parametrize("key", ["No/Such_Zone", "Europe", "../localtime", "/etc/passwd", "\0"])
+def test_payload_with_an_unknown_zone_cannot_be_read(key):
+    """A payload with the key of a zone that the reading host does not have is no payload."""
+    payload = plain.dumps(datetime(2024, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")))
+    size = len(payload) - len("Europe/Berlin")
+    head = bytes([*payload[:1], payload[1] - len("Europe/Berlin") + len(key)]) + payload[2:size]
+    with pytest.raises(Undecodable):
+        plain.loads(head + key.encode())
 
 
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(0)), timezone(timedelta(0), "Zulu")], ids=repr)

@@ -5,13 +5,17 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import cache
 from uuid import UUID
+from zoneinfo import ZoneInfo, available_timezones
 
 from hypothesis import strategies as st
 
 _OFFSETS = st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59))
+_KEYS = sorted({"Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC", "Etc/Zulu"} & available_timezones())
+"""Keys of zones that this host knows; one has eight letters, as an offset has bytes."""
 _ZONES = (
     st.none() | st.just(UTC) | _OFFSETS.map(timezone) | st.integers(-14, 14).map(lambda h: timezone(timedelta(hours=h)))
-)
+    | st.sampled_from(_KEYS).map(ZoneInfo)
+)  # fmt: skip
 _EDGES = [
     sign * (1 << bits) + more for bits in (7, 8, 31, 32, 63, 64, 65, 71, 72) for more in (-1, 0, 1) for sign in (1, -1)
 ]
@@ -86,8 +90,10 @@ def exact(value):
         case complex():
             inner = struct.pack(">dd", value.real, value.imag).hex()
         case datetime() | time():
-            zone = value.tzinfo if value.tzinfo in (None, UTC) else timezone(value.utcoffset())
-            assert zone != UTC or value.tzinfo is UTC, f"{value!r} is UTC, but not by timezone.utc"
+            zone = value.tzinfo
+            if type(zone) is not ZoneInfo and zone is not None:
+                zone = UTC if zone is UTC else timezone(value.utcoffset())
+                assert zone != UTC or value.tzinfo is UTC, f"{value!r} is UTC, but not by timezone.utc"
             inner = f"{value.replace(tzinfo=None)!r} {zone!r}"
         case None | bool() | int() | str() | bytes() | bytearray() | date() | timedelta() | Decimal() | UUID():
             inner = hex(value) if kind is int else repr(value)  # hex has no limit of digits
