@@ -78,6 +78,7 @@ def _usable(connection: object) -> "psycopg.Connection[Any]":
         "it is closed": db.closed,
         "its transaction has failed: roll it back first": status == _IN_ERROR,
         "it is in the midst of something (a query, or a pipeline)": status == _ACTIVE or db.pgconn.pipeline_status,
+        "its client_encoding must be UTF8": not db.closed and db.pgconn.parameter_status(b"client_encoding") != b"UTF8",
     }
     for reason, applies in reasons.items():
         if applies:

@@ -28,7 +28,10 @@ SESSION_SETTINGS: Final = (
     # A client that is gone must not keep rows locked.
     " set idle_in_transaction_session_timeout = '60s'; set tcp_keepalives_idle = 30; set tcp_keepalives_interval = 10;"
     " set tcp_keepalives_count = 3; set default_transaction_isolation = 'read committed';"
-    " set client_min_messages = error"
+    " set client_min_messages = error;"
+    # A role, a database or a URL may have other settings: values must mean the same in each session.
+    " set client_encoding = 'UTF8'; set bytea_output = hex; set extra_float_digits = 1; set array_nulls = on;"
+    " set standard_conforming_strings = on; set default_transaction_read_only = off"
 )
 
 

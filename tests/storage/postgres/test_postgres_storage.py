@@ -6,7 +6,7 @@ from contextlib import closing
 import psycopg
 import pytest
 from hypothesis import settings
-from support.postgres import connected, open_store, unused_name
+from support.postgres import connected, open_store, temporary_database, unused_name
 from support.profiles import examples
 from support.stores import PRODUCER, settlement, start
 
@@ -14,9 +14,17 @@ from lifecycle import LIFECYCLE, Kind
 from lifecycle.core.policies import Revocation
 from lifecycle.core.table import FAIL
 from lifecycle.core.task import Task
-from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
+from lifecycle.errors import (
+    ConfigurationError,
+    StorageError,
+    StorageFull,
+    StorageRefused,
+    StorageUnavailable,
+    StorageUnusable,
+)
 from lifecycle.storage.base import Actor, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.postgres import session
+from lifecycle.storage.postgres.external_transaction import begun
 from lifecycle.storage.postgres.server import TRANSACTION_ATTEMPT_LIMIT
 from lifecycle.testing.storage_spec.spec import StorageSpec
 from lifecycle.testing.storage_spec.strategies import FUNCTIONS, IDS
@@ -286,3 +294,42 @@ def test_queues_with_any_names_are_separate(postgres, schema):
             assert storage.counts() == {}
             storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
             assert storage.counts() == {"queued": 1}
+
+
+# Settings of a session -------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "bytea_output": "escape", "extra_float_digits": "-15", "standard_conforming_strings": "off", "array_nulls": "off",
+    "default_transaction_read_only": "on", "default_transaction_isolation": "serializable", "datestyle": "German",
+    "timezone": "Asia/Kolkata", "intervalstyle": "iso_8601", "search_path": "nowhere", "client_encoding": "LATIN1",
+    "transform_null_equals": "on", "default_transaction_deferrable": "on",
+}  # fmt: skip
+"""Settings that a role or a database may have, other than the server's defaults."""
+
+
+@pytest.mark.parametrize("way", ["database", "url"])
+def test_settings_of_a_role_or_database_change_no_value(way):
+    """Whatever settings a role, a database or a URL has, each value comes back as it was stored."""
+    with temporary_database() as url:
+        options = {}
+        if way == "url":
+            options["options"] = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        else:
+            with connected(url) as db:
+                for name, value in SETTINGS.items():
+                    db.execute(f"alter database \"{url.rpartition('/')[2]}\" set {name} = '{value}'")
+        payload, eta = bytes(range(256)), 1234567890.123456789
+        with closing(open_store(url, "\u20ac", **options)) as store:
+            tasks = [Task("\\ \u20ac", "add", payload, eta=eta), Task("b", "add", expires=eta)]
+            store.enqueue(tasks, 1.0, PRODUCER)
+            (started,) = start(store, now=2e9, limit=1)
+            assert store.exchange([settlement(started, result=payload)], None)[0] == [True]
+            stored = store.get("\\ \u20ac")
+            assert (stored.payload, store.get("b").expires, store.get("b").eta) == (payload, eta, None)
+            assert store.status("\\ \u20ac").result == payload
+
+
+def test_connection_of_the_application_with_another_encoding_is_refused(postgres):
+    """A connection of the application that sends no UTF-8 is refused: ids and names would be stored as other texts."""
+    with psycopg.connect(postgres, client_encoding="LATIN1") as db, pytest.raises(ConfigurationError, match="UTF8"):
+        begun(db)
