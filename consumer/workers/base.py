@@ -12,12 +12,22 @@ from lifecycle.errors import StorageError
 from lifecycle.execution.registry import Hook
 from lifecycle.queue import TaskQueue
 
-__all__ = ["RETRY_STORE_SECONDS", "WorkerContext", "WorkerHandle", "WorkerOptions", "WorkerType", "call_hooks"]
+__all__ = [
+    "RETRY_STORE_SECONDS",
+    "START_METHODS",
+    "WorkerContext",
+    "WorkerHandle",
+    "WorkerOptions",
+    "WorkerType",
+    "call_hooks",
+]
 
 log = logging.getLogger("lifecycle.consumer")
 
 RETRY_STORE_SECONDS: Final = 0.2
 """How long to wait between two attempts to reach a store that cannot be used."""
+START_METHODS: Final = ("spawn", "fork")
+"""Ways to start a worker process."""
 
 
 @attrs.frozen

@@ -33,7 +33,6 @@ KILL_GRACE_SECONDS: Final = 1.0
 """How long a function has to notice its timeout or its cancellation, before its process is killed."""
 DEATH_SECONDS: Final = 5.0
 """How long a process that was killed is waited for."""
-START_METHODS: Final = ("spawn", "fork")
 _SIGNAL_NAMES: Final = {number.value: number.name for number in signal.Signals}
 
 
@@ -46,8 +45,6 @@ class ProcessType:
         """Raise `ConfigurationError` if other processes cannot see the queue, or cannot import it."""
         if isinstance(queue.storage, MemoryStorage):
             raise ConfigurationError("worker processes cannot see a queue in memory: take sqlite:///…, or threads")
-        if options.start_method not in START_METHODS:
-            raise ConfigurationError(f"start_method={options.start_method!r}: there are {', '.join(START_METHODS)}")
         if options.start_method != "fork":
             process_main.find_queue(queue)
 

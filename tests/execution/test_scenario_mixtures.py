@@ -84,9 +84,17 @@ class QueueMachine(RuleBasedStateMachine):
         if self.act(task) == ("die",):
             raise Killed
 
+    def expiry_of(self, task, default):
+        """Return the expiry of a running task as far as it is known: that of its first attempt, and of retries at once."""
+        if task.attempt == 1 or task.id not in self.expiry:
+            return self.expiry.get(task.id, default)
+        *_, before, waiting, _ = self.queue.history(task.id)
+        at_once = (before.state, waiting.state) == ("retrying", "queued")
+        return waiting.at + self.calls[task.id]["expires"] if at_once else default
+
     def function(self, task=None):
         now = self.clock.now()
-        if now < self.due.get(task.id, now) or now >= self.expiry.get(task.id, now + 1):
+        if now < self.due.get(task.id, now) or now >= self.expiry_of(task, now + 1):
             self.faults.append(f"{task} ran out of its time")
         if task.id in self.revoked or task.name in self.revoked:
             self.faults.append(f"{task} ran though revoked")
@@ -132,7 +140,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.scripts[result.id], self.calls[result.id] = call["script"], call
             self.due[result.id] = self.clock.now() + (call["delay"] or 0)
             if call["expires"] is not None:
-                self.expiry[result.id] = self.clock.now() + call["expires"]
+                self.expiry[result.id] = self.due[result.id] + call["expires"]
             self.forgotten[result.id] = self.shown[result.id] = 0
 
     @precondition(lambda self: self.results)

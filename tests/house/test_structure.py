@@ -70,8 +70,8 @@ COMMANDS = [
 LATE = {  # module: what it imports when that is used, and why most programs need not wait for it
     # `lifecycle --help` needs no task, and most programs only enqueue.
     "lifecycle": {"lifecycle.api", "lifecycle.consumer.consumer"},
-    # Only `PickleSerializer` needs them.
-    "lifecycle.core.serializer": {"hmac", "pickle"},
+    # Only `PickleSerializer` needs the first two, and only values with a zone the third.
+    "lifecycle.core.serializer": {"hmac", "pickle", "zoneinfo"},
     # For the name of a process that acts on tasks.
     "lifecycle.execution.environment": {"socket"},
     # For `async` functions.
