@@ -30,7 +30,7 @@ from lifecycle.consumer.states import (
     ConsumerState,
 )
 from lifecycle.consumer.stop_requests import StopRequests
-from lifecycle.consumer.workers.base import START_METHODS, WorkerContext, WorkerHandle, WorkerOptions
+from lifecycle.consumer.workers.base import WorkerContext, WorkerHandle, WorkerOptions
 from lifecycle.consumer.workers.loop import MIN_WAIT_SECONDS
 from lifecycle.consumer.workers.types import WORKER_TYPES, find_worker_type
 from lifecycle.errors import ConfigurationError, StorageError, StorageFull, StorageUnavailable
@@ -38,7 +38,7 @@ from lifecycle.escaping import printable
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
-from lifecycle.validation import duration, instance, refusal, text, whole_number
+from lifecycle.validation import instance, text
 
 if TYPE_CHECKING:
     from lifecycle.consumer.health_server import HealthServer
@@ -61,8 +61,6 @@ SIGNALS: Final = {
 }
 FORCE_GRACE_SECONDS: Final = 0.5
 """The grace period of interrupted tasks, at most, after a second request to stop. A third one leaves none."""
-WORKER_LIMIT: Final = 100_000
-"""The largest number of workers, for `asyncio` workers that mostly wait; a larger one is a mistake."""
 PRUNE_LIMIT: Final = 500
 """How many tasks are pruned at a time."""
 MAX_RESTART_DELAY_SECONDS: Final = 30.0
@@ -106,12 +104,6 @@ class Consumer:
         """
         instance(queue, TaskQueue, "queue", "must be a TaskQueue")
         self._type = find_worker_type(worker_type)
-        whole_number(workers, "workers", at_least=1, at_most=WORKER_LIMIT)
-        for name, limit in ("max_tasks", max_tasks), ("max_memory", max_memory):
-            if limit is not None:
-                whole_number(limit, name, at_least=1, at_most=2**62)
-        if start_method not in START_METHODS:
-            raise refusal(start_method, "start_method", None, f"there are {', '.join(START_METHODS)}")
         if ready_file is not None and not isinstance(ready_file, Path):
             text(ready_file, "ready_file", at_most=4096)
         for option, value in ("health", health), ("restart_from", restart_from):

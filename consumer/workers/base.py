@@ -26,6 +26,8 @@ log = logging.getLogger("lifecycle.consumer")
 
 RETRY_STORE_SECONDS: Final = 0.2
 """How long to wait between two attempts to reach a store that cannot be used."""
+WORKER_LIMIT: Final = 100_000
+"""Largest number of workers: `asyncio` workers, most of which wait."""
 START_METHODS: Final = ("spawn", "fork")
 """Ways to start a worker process."""
 
