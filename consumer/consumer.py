@@ -38,7 +38,7 @@ from lifecycle.escaping import printable
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
-from lifecycle.validation import instance, text
+from lifecycle.validation import duration, instance, text
 
 if TYPE_CHECKING:
     from lifecycle.consumer.health_server import HealthServer

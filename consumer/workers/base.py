@@ -45,6 +45,15 @@ class WorkerOptions:
     log_options: LogOptions | None = None
     """``None``: those of the consumer's process, as far as another process can have them."""
 
+    def __attrs_post_init__(self) -> None:
+        """Check the options. Raises `ConfigurationError`."""
+        whole_number(self.workers, "workers", at_least=1, at_most=WORKER_LIMIT)
+        if self.start_method not in START_METHODS:
+            raise refusal(self.start_method, "start_method", None, f"there are {', '.join(START_METHODS)}")
+        for name, limit in ("max_tasks", self.max_tasks), ("max_memory", self.max_memory_bytes):
+            if limit is not None:
+                whole_number(limit, name, at_least=1, at_most=2**62)
+
 
 class WorkerContext:
     """One run of a consumer, as its workers see it: the queue, and whether to go on."""
