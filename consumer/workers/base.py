@@ -11,6 +11,7 @@ from lifecycle.consumer.log_output import LogOptions
 from lifecycle.errors import StorageError
 from lifecycle.execution.registry import Hook
 from lifecycle.queue import TaskQueue
+from lifecycle.validation import refusal, whole_number
 
 __all__ = [
     "RETRY_STORE_SECONDS",
