@@ -15,7 +15,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import TaskCanceled, TaskInterrupted, TaskTimeout
 from lifecycle.execution.attempt import completed, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.forks import end_forked_child
+from lifecycle.execution.forks import OneProcess, end_forked_child
 from lifecycle.execution.registry import Function
 from lifecycle.execution.runner import Ended, TaskRunner
 
@@ -112,9 +112,10 @@ class AsyncRunner:
 
         async def called() -> None:
             try:
-                value = hook()
-                if inspect.isawaitable(value):
-                    await value
+                with OneProcess():
+                    value = hook()
+                    if inspect.isawaitable(value):
+                        await value
             except BaseException as error:  # noqa: BLE001 -- raised in the caller's thread
                 over.set_exception(error)
             else:

@@ -30,6 +30,7 @@ from lifecycle.errors import (
 )
 from lifecycle.execution.callables import note_task_attribute, refuse_unrun, unrun_kind
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.forks import OneProcess
 from lifecycle.execution.new_tasks import check_size
 from lifecycle.execution.registry import Function
 from lifecycle.execution.stored_result import pack_error, pack_value, users_frames
@@ -80,7 +81,8 @@ def end_attempt(engine: Engine, task: Task, value: object, error: BaseException 
     current_task.set(None)
     for hook in engine.hooks.post_execute:
         try:
-            refuse_unrun(hook.call(task.view(), value, error))
+            with OneProcess():
+                refuse_unrun(hook.call(task.view(), value, error))
         except Exception as failure:
             note_task_attribute(failure)
             log.exception("post-execute hook %s raised after %s; its outcome stands", hook.name, task)
@@ -123,7 +125,8 @@ def prepare(engine: Engine, task: Task) -> tuple[Function, tuple[object, ...], d
     args, kwargs = task.call
     for hook in engine.hooks.pre_execute:
         try:
-            refuse_unrun(hook.call(task.view()))
+            with OneProcess():
+                refuse_unrun(hook.call(task.view()))
         except CancelExecution as error:
             raise _CanceledByHook(error) from None
         except Exception as error:

@@ -1,15 +1,17 @@
 """The end of child processes that a user's function forks and does not end itself.
 
 Such a child returns from the function into a copy of the worker. It must not go on as a second worker of that name, and
-must not touch the worker's store: `end_forked_child` stands behind each call of a function.
+must not touch the worker's store: `end_forked_child` stands behind each call of a task's function, and `OneProcess`
+around each call of a hook and of a signal handler.
 """
 
 import os
 import sys
 import traceback
 from contextlib import suppress
+from types import TracebackType
 
-__all__ = ["end_forked_child"]
+__all__ = ["OneProcess", "end_forked_child"]
 
 
 def end_forked_child(pid: int, error: BaseException | None = None) -> None:
@@ -26,6 +28,18 @@ def end_forked_child(pid: int, error: BaseException | None = None) -> None:
         for stream in sys.stdout, sys.stderr:
             stream.flush()
     os._exit(code)
+
+
+class OneProcess:
+    """Context of a call: a child process that is forked within it ends with it, see `end_forked_child`."""
+
+    __slots__ = ("_pid",)
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+
+    def __exit__(self, kind: object, error: BaseException | None, frames: TracebackType | None) -> None:
+        end_forked_child(self._pid, error)
 
 
 def _exit_code(error: BaseException | None) -> int:

@@ -13,7 +13,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted, TaskTimeout
 from lifecycle.execution.attempt import completed, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.forks import end_forked_child
+from lifecycle.execution.forks import OneProcess, end_forked_child
 from lifecycle.execution.interruption import THREADS, InterruptBackend, Interrupter
 from lifecycle.execution.registry import Function
 
@@ -149,7 +149,8 @@ class TaskRunner:
 
     def call_hook(self, hook: Callable[[], object]) -> None:
         """Call a hook of the worker; if it is `async`, in the event loop of the `async` functions."""
-        value = hook()
+        with OneProcess():
+            value = hook()
         if inspect.iscoroutine(value):
             self._where_loops_run(lambda: self._event_loop().run(value))
 

@@ -21,6 +21,7 @@ from lifecycle.execution.callables import (
     origin_of,
     refuse_unrun,
 )
+from lifecycle.execution.forks import OneProcess
 
 __all__ = [
     "SIGNALS", "SIGNAL_CANCELED", "SIGNAL_COMPLETE", "SIGNAL_ENQUEUED", "SIGNAL_ERROR", "SIGNAL_EXECUTING",
@@ -144,7 +145,8 @@ class Signals:
         for handler in self.connected.get(signal, ()):
             began = monotonic()
             try:
-                returned = handler(signal, task, exc) if signal == SIGNAL_ERROR else handler(signal, task)
+                with OneProcess():
+                    returned = handler(signal, task, exc) if signal == SIGNAL_ERROR else handler(signal, task)
                 if returned is not None:
                     refuse_unrun(returned)
             except Exception as failure:

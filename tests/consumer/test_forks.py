@@ -37,9 +37,10 @@ def test_forked_child_is_no_worker_and_stops_no_consumer(tmp_path, worker_type):
     assert {act: {*codes} for act, codes in seen.items() if act in CODES} == {
         act: {code} for act, code in CODES.items()
     }
+    assert seen["hooks"] == ["after 3", "before 0", "complete 3", "executing 1"]
     assert (seen["program"], seen["after"], seen["state"]) == (5, [0, 1, 2], "running")
     assert seen.get("consumer of its own") == (6 if worker_type == "thread" else None)
-    assert complaints.count("RuntimeError: in the child\n") == len(seen["raises"])
+    assert complaints.count("RuntimeError: in the child\n") == len(seen["raises"]) + 1
     assert complaints.count("a reason\n") == len(seen["exits with a reason"])
     assert "AssertionError" not in complaints
 

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 if sys.argv[2:] == ["greenlet"]:
     from gevent import monkey
@@ -17,6 +18,7 @@ if sys.argv[2:] == ["greenlet"]:
 from lifecycle import Consumer, TaskQueue
 
 PATIENCE = 30
+CODES = Path("codes")
 
 queue = TaskQueue(sys.argv[1])
 
@@ -64,6 +66,32 @@ def after(number):
     return number
 
 
+@queue.task()
+def hooked():
+    return os.getpid()
+
+
+def forks_once(place, act):
+    """Return a handler or hook that forks for the task `hooked`, and notes the child's exit code by its place."""
+
+    def fork(*arguments):
+        if any(getattr(one, "name", None) == hooked.name for one in arguments):
+            parent, code = os.getpid(), in_child(ACTS[act])
+            if os.getpid() != parent:
+                return
+            with CODES.open("a") as file:
+                file.write(f"{place} {code}\n")
+
+    fork.__qualname__ = place
+    return fork
+
+
+queue.pre_execute("before")(lambda task: forks_once("before", "returns")(task))
+queue.post_execute("after")(lambda task, value, error: forks_once("after", "exits")(task))
+queue.signal("executing")(lambda signal, task: forks_once("executing", "raises")(task))
+queue.signal("complete")(lambda signal, task: forks_once("complete", "exits")(task))
+
+
 def stop_and_exit(consumer):
     """Look at the parent's consumer from a child, and exit; at its end the child calls `consumer.stop`."""
     assert consumer.state is None
@@ -85,6 +113,13 @@ def main():
     atexit.register(consumer.stop)
     functions = [plain] if sys.argv[2] == "greenlet" else [plain, asynchronous]  # gevent forks in the main thread only
     codes = {act: [function(act).get(timeout=60) for function in functions] for act in ACTS}
+    codes["hooks"] = []
+    CODES.touch()
+    assert hooked().get(timeout=60) is not None
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and len(codes["hooks"]) < 4:
+        time.sleep(0.01)
+        codes["hooks"] = sorted(CODES.read_text().splitlines())
     codes["program"] = in_child(lambda: stop_and_exit(consumer))
     if sys.argv[2] == "thread":
         codes["consumer of its own"] = in_child(lambda: start_again(consumer))
