@@ -72,10 +72,21 @@ parameters = st.lists(st.sampled_from(["signal", "task", "exc", "more"]), unique
     lambda names: st.tuples(st.just(names), st.integers(0, len(names)), st.booleans())
 )
 """Names of parameters, the number of them without a default, and whether `*args` follows."""
+some_signals = st.sampled_from([[], [SIGNAL_ERROR], [SIGNAL_COMPLETE]]) | st.lists(st.sampled_from(SIGNALS), max_size=3)
+
+
+@pytest.mark.parametrize("signals", [[SIGNAL_ERROR], [SIGNAL_ERROR, SIGNAL_COMPLETE], []])
+def test_handler_of_errors_alone_needs_no_default_for_the_exception(queue, signals):
+    """A handler that needs three arguments can be connected to `error`, and to no other signal."""
+    if signals == [SIGNAL_ERROR]:
+        queue.signal(*signals)(lambda signal, task, exc: None)
+    else:
+        with pytest.raises(ConfigurationError, match="must take"):
+            queue.signal(*signals)(lambda signal, task, exc: None)
 
 
 @patient
-@given(parameters, st.lists(st.sampled_from(SIGNALS), max_size=3), st.sampled_from([None, *HOOKS]))
+@given(parameters, some_signals, st.sampled_from([None, *HOOKS]))
 def test_handler_or_hook_is_refused_unless_it_takes_the_arguments(declared, signals, hook):
     """A handler or hook is refused at its registration exactly if one of its calls would raise `TypeError`."""
     names, required, more = declared
