@@ -273,7 +273,7 @@ def name_of(function: Callable[..., object]) -> str:
 def _refuse_method(function: Callable[..., object]) -> None:
     """Raise `ConfigurationError` for a method that is declared in its class: a worker has no object to call it on."""
     within = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if not within or within.endswith("<locals>") or inspect.ismethod(function) or isinstance(function, staticmethod):
+    if not within or within.endswith("<locals>") or inspect.ismethod(function):
         return
     first = next(iter(inspect.signature(function).parameters), None)  # the method's, if a decorator wraps it
     if first in ("self", "cls"):

@@ -154,7 +154,7 @@ class TaskLock:
 
 def _with_signature(wrapper: Callable[P, R], function: Callable[..., object]) -> Callable[P, R]:
     """Give a wrapper that passes its arguments on the signature of the function, and return the wrapper."""
-    wrapper.__signature__ = own_signature(function)  # type: ignore[attr-defined]
+    wrapper.__signature__ = own_signature(function).replace()  # type: ignore[attr-defined]
     return wrapper
 
 

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType, GeneratorType
 from typing import Any, Final
 
 import attrs
@@ -115,6 +115,15 @@ def own_signature(function: Callable[..., object]) -> inspect.Signature:
 
     Of a callable that tells none (some are written in C) the parameters of the wrapped function, or else any.
     """
+    wrapped = getattr(function, "__wrapped__", None)
+    told = getattr(function, "__signature__", None)
+    if isinstance(function, FunctionType) and told is not None and told is getattr(wrapped, "__signature__", None):
+        # `functools.wraps` has copied the signature of the wrapped function; the code has the wrapper's own.
+        bare = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        bare.__kwdefaults__ = function.__kwdefaults__
+        function = bare
     for follow in (False, True):
         try:
             return inspect.signature(function, follow_wrapped=follow)

@@ -49,15 +49,39 @@ def test_arguments_are_checked_against_the_function_that_is_called(queue):
     assert str(inspect.signature(store)) == "(row, extra=None, *, db)"
 
 
+def test_decorator_above_a_lock_has_parameters_of_its_own(queue):
+    """A decorator above a lock has its own parameters, also if it copies the attributes of the locked function."""
+
+    def with_db(function):
+        @functools.wraps(function)
+        def wrapper(row, *, more=2):
+            return function(row, db=more)
+
+        return wrapper
+
+    @queue.task()
+    @with_db
+    @queue.lock_task("lock")
+    def store(row, *, db):
+        return row, db
+
+    results = [store(1), store(1, more=3)]
+    drain(queue)
+    assert [result.get() for result in results] == [(1, 2), (1, 3)]
+    with pytest.raises(TypeError):
+        store(1, db=5)
+
+
 @pytest.mark.parametrize(
     "decorate",
     [
         lambda queue, function: queue.task()(queue.lock_task("lock")(function)),
+        lambda queue, function: queue.task()(queue.lock_task("one")(queue.lock_task("two")(function))),
         lambda queue, function: queue.task()(functools.lru_cache(function)),
         lambda queue, function: queue.context_task(nullcontext())(function),
         lambda queue, function: queue.context_task(nullcontext(), as_argument=True)(lambda c, a, *, b=1: None),
     ],
-    ids=["lock", "cache", "context", "context as argument"],
+    ids=["lock", "two locks", "cache", "context", "context as argument"],
 )
 def test_decorators_that_pass_arguments_on_keep_the_parameters(queue, decorate):
     """Below a lock, a cache or a context, the function's parameters are those of the task."""
@@ -187,6 +211,15 @@ def test_plain_wrapper_of_a_function_that_did_not_run_is_an_error_once(queue, fu
 
 
 @pytest.mark.parametrize("function", [coroutine_function, generator_function])
+def test_plain_function_that_did_not_run_is_an_error_of_its_lock(queue, function):
+    """A locked function that returns a coroutine or a generator raises: its code would run without the lock."""
+    locked = queue.lock_task("lock")(lambda: function())
+    with pytest.raises(ConfigurationError, match="its code has not run"):
+        locked()
+    assert queue.is_locked("lock") is False
+
+
+@pytest.mark.parametrize("function", [coroutine_function, generator_function])
 def test_plain_wrapper_of_a_handler_that_did_not_run_is_logged(queue, caplog, add, function):
     """A handler or hook that returns a coroutine or a generator is logged as one that raises."""
     queue.signal(SIGNAL_COMPLETE)(lambda *args: function())
@@ -214,6 +247,8 @@ def test_task_function_is_refused_as_a_function(queue, make):
         ):  # fmt: skip
             with pytest.raises(ConfigurationError, match="a task already"):
                 register(function)
+        with pytest.raises(ConfigurationError, match=r"lock_task\('lock'\).* put @queue\.lock_task below"):
+            queue.lock_task("lock")(function)
     with pytest.raises(ConfigurationError, match="a task already"):
         queue.task(add)
     assert queue.on_startup(add) is add  # a worker's start may enqueue a task
@@ -252,8 +287,8 @@ def test_method_is_refused_and_static_method_is_not(queue):
         def without(name):  # noqa: N805
             return name
 
-        def send(self, name):
-            self.sent.append(name)
+        def send(self, cls):
+            self.sent.append(cls)
 
     service = Service()
     results = [service.below("x"), Service.below("x"), service.above("x"), Service.above("x"), Service.without("x")]
