@@ -125,6 +125,31 @@ def test_tasks_that_another_process_was_faster_with_are_counted(command_line, fa
     assert re.fullmatch(r"3 tasks are queued again, 2 had changed meanwhile\n", out)
 
 
+def test_progress_is_shown_on_a_terminal(command_line, failed, monkeypatch):
+    """On a terminal the standard error stream shows how many tasks are done."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = command_line("retry", "tasks", "--task", "shop.send", "--yes")
+    assert (code, out) == (0, "5 tasks are queued again\n")
+    assert "100%" in err
+
+
+def test_an_interrupted_command_says_what_it_has_done(command_line, failed, monkeypatch):
+    """Ctrl-C ends the command between two tasks; the number of tasks that were changed is printed."""
+    retry, ids = Engine.retry, []
+
+    def interrupted(self, task_id):
+        if len(ids) == 2:
+            raise KeyboardInterrupt
+        ids.append(task_id)
+        retry(self, task_id)
+
+    monkeypatch.setattr(Engine, "retry", interrupted)
+    code, out, err = command_line("retry", "tasks", "--task", "shop.send", "--yes")
+    assert (code, out) == (130, "2 tasks are queued again\n")
+    assert is_one_line(err, "interrupted")
+    assert [failed.get(task_id).state for task_id in ids] == ["queued", "queued"]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),

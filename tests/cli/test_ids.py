@@ -82,4 +82,4 @@ def test_no_pattern_matches_in_an_id(command_line, queue, text):
     """An id is a text, no pattern: a text that no id begins or ends with is an unknown task."""
     code, out, err = command_line("show", text, "tasks")
     assert (code, out) == (2, "")
-    assert is_one_line(err, "no task")
+    assert is_one_line(err, "no task" if text else "must not be empty")

@@ -3,8 +3,10 @@
 import ctypes
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -161,9 +163,11 @@ def test_durations_are_short(seconds, text):
 
 
 @pytest.mark.parametrize("command", ["list", "show far", "history far", "list --json", "show far --json"])
-def test_tasks_due_after_the_calendar_are_shown(command_line, queue, command):
-    """A task that is due in a year for which Python has no date is shown like any other."""
-    queue.task(name="tasks.add_later")(lambda: 0).schedule(delay=1e12, id="far")
+def test_tasks_due_after_the_calendar_are_shown(command_line, folder, queue, command):
+    """A task that is due in a year for which Python has no date, by an edit of the store, is shown like any other."""
+    queue.task(name="tasks.add_later")(lambda: 0).schedule(delay=3600, id="far")
+    with closing(sqlite3.connect(folder / "tasks.db", isolation_level=None)) as db:
+        db.execute("update task set eta = 1e12 where id = 'far'")
     code, out, err = command_line(*command.split(), "tasks")
     assert (code, err) == (0, "")
     assert "queued" in out
