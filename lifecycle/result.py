@@ -1,5 +1,6 @@
 """The result handle of a task: reads the outcome, any number of times, and changes the task."""
 
+import logging
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar, cast
 
@@ -7,10 +8,11 @@ import attrs
 
 from lifecycle.clock import monotonic
 from lifecycle.core.policies import AT_REST, Revocation
-from lifecycle.core.table import COMPLETED, LIFECYCLE, LOCKED, RATE_LIMITED, Kind
+from lifecycle.core.table import COMPLETED, LIFECYCLE, LOCKED, QUEUED, RATE_LIMITED, Kind
 from lifecycle.core.task import Record, Task, new_id
 from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
 from lifecycle.escaping import printable
+from lifecycle.execution.attempt import current_task
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
@@ -23,6 +25,11 @@ R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a functio
 
 POLL_INTERVAL_SECONDS = 5.0
 """Longest wait for a notification of the store before a waiting caller reads the outcome anyway."""
+
+UNSTARTED_SECONDS = 1.0
+"""A task that waits so long for another task looks whether a worker has started it."""
+
+log = logging.getLogger("lifecycle")
 
 _POSTPONED = frozenset((LOCKED.name, RATE_LIMITED.name))
 """Ends of attempts that are no failure of the task while another attempt is to come: the function could not run yet."""
@@ -57,6 +64,7 @@ class Result(Generic[R]):
         longest = None if timeout is None else delay_seconds(timeout, "get(timeout)")
         deadline = None if longest is None else monotonic() + longest
         waits = blocking or longest is not None
+        look_at = monotonic() + UNSTARTED_SECONDS if waits and current_task.get() is not None else None
         while True:
             generation = engine.storage.generation(Channel.OUTCOME)
             has_outcome, value = self._read_outcome(waits)
@@ -71,8 +79,26 @@ class Result(Generic[R]):
                     f"{engine.environment.storage.location}; call get() again to wait longer"
                 )
             wait_seconds = min(remaining, POLL_INTERVAL_SECONDS)
+            if look_at is not None:
+                if monotonic() >= look_at:
+                    look_at = None
+                    self._warn_if_unstarted()
+                else:
+                    wait_seconds = min(wait_seconds, UNSTARTED_SECONDS)
             if not engine.storage.wait(Channel.OUTCOME, generation, wait_seconds) and deadline is not None:
                 deadline = min(deadline, monotonic() + remaining - wait_seconds)  # a frozen clock must not stop us
+
+    def _warn_if_unstarted(self) -> None:
+        """Log, once for each function, that a task waits for a task which no worker has started."""
+        engine, waiting = self._engine, current_task.get()
+        if waiting is not None and waiting.name not in engine.known_to_wait and self.state == QUEUED:
+            engine.known_to_wait.add(waiting.name)
+            log.warning(
+                "a task waits for a task that no worker has started yet: function=%s task=%s awaited=%s; a task that "
+                "waits keeps its worker, and if all workers wait, none is left to run the other tasks: start more "
+                "workers, or let the awaited task enqueue the work that follows",
+                printable(waiting.name), printable(waiting.id), printable(self.id),
+            )  # fmt: skip
 
     def __call__(self, blocking: bool = False, timeout: float | timedelta | None = None) -> R | None:
         """Return the value: the same as `get`."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from lifecycle.consumer.workers.base import RETRY_STORE_SECONDS, WorkerContext, call_hooks
 from lifecycle.errors import StorageError
+from lifecycle.escaping import printable
 from lifecycle.execution.runner import Runner
 from lifecycle.execution.worker import Worker
 from lifecycle.storage.base import Channel
@@ -18,6 +19,9 @@ MAX_WAIT_SECONDS: Final = 1.0
 """An idle worker looks for tasks after so long anyway, should the host's clock have been set."""
 MIN_WAIT_SECONDS: Final = 0.01
 """The shortest wait: a task that was due a moment ago may be held, or another worker's by now."""
+OVERDUE_SECONDS: Final = 2.0
+"""A function that goes on for so long after its timeout, or its cancellation, is logged."""
+FOREVER: Final = float("inf")
 STUCK_SECONDS: Final = 0.25
 """After so long within one task, a worker's other claims are handed back, and the store is asked whether the task was
 canceled."""
@@ -37,6 +41,10 @@ class WorkerLoop:
         """`is_spent`: asked between two tasks whether to end for good; `on_ready`: called when the work begins."""
         self.name = name
         self.worker = Worker(context.engine, name, self._wait_for_store, runner)
+        self._canceled_at: dict[str, float] = {}
+        """Id of a running task → when its function was interrupted because it was canceled (monotonic)."""
+        self._overdue: dict[str, float] = {}
+        """Id of a running task that was logged as overdue → the begin of the attempt."""
         self.ready = self.recycled = False
         """Whether it has begun to work; whether it has ended since it was spent."""
         self._context, self._is_spent, self._on_ready = context, is_spent, on_ready
@@ -68,17 +76,42 @@ class WorkerLoop:
     @property
     def busy(self) -> bool:
         """True while one task has been running for some time."""
-        return self.worker.busy_seconds > STUCK_SECONDS
+        now = self.worker.engine.monotonic()
+        return any(now - since > STUCK_SECONDS for since, _ in self.worker.running[:1])
 
     def check(self) -> None:
-        """If the worker is stuck in one task, hand back its other claims: they must not wait for it."""
+        """If the worker is stuck in one task, hand back its other claims: they must not wait for it.
+
+        Logs functions that should have ended long ago.
+        """
         worker = self.worker
+        self._warn_of_overdue()
         if worker.has_backlog and worker.engine.monotonic() - worker.last_begun > STUCK_SECONDS:
             worker.hand_back_claims()
 
     def cancel(self, task_id: str) -> None:
         """Cancel a task, if the worker runs it."""
-        self.worker.cancel(task_id)
+        if self.worker.cancel(task_id):
+            self._canceled_at.setdefault(task_id, self.worker.engine.monotonic())
+
+    def _warn_of_overdue(self) -> None:
+        """Log, once for each attempt, a function that goes on after its timeout or its cancellation."""
+        worker, running = self.worker, self.worker.running
+        now, ids = worker.engine.monotonic(), {task.id for _, task in running}
+        for known in self._canceled_at, self._overdue:
+            for task_id in known.keys() - ids:
+                del known[task_id]
+        for since, task in running:
+            ends = FOREVER if task.timeout is None else since + task.timeout
+            limit = min(ends, self._canceled_at.get(task.id, FOREVER))
+            if now > limit + OVERDUE_SECONDS and self._overdue.get(task.id) != since:
+                self._overdue[task.id] = since
+                log.warning(
+                    "cannot interrupt a function, which blocks a worker: function=%s task=%s timeout=%s canceled=%s "
+                    "seconds=%.1f worker=%s; it waits or computes outside of Python, or catches the exception. Worker "
+                    "processes (worker_type=process) can be killed",
+                    printable(task.name), printable(task.id), task.timeout, task.canceling, now - since, self.name,
+                )  # fmt: skip
 
     def interrupt(self) -> None:
         """Interrupt running tasks."""

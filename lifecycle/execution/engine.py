@@ -73,6 +73,8 @@ class Engine:
         self.unannounced: dict[int, list[tuple[Task, Move, float]]] = {}
         """Id of a connection whose transaction this process will end → the tasks, their moves, and the monotonic time
         of each call, to be announced then."""
+        self.known_to_wait: set[str] = set()
+        """Names of functions of which a log line has said that their tasks wait for tasks that no worker starts."""
         self._triggers = LIFECYCLE.machine().triggers
         self._heartbeat = Heartbeat(
             self.prolong_leases, lease / _HEARTBEATS_PER_LEASE, lambda: (self.clock.now(), self.monotonic())

@@ -170,11 +170,9 @@ class Worker:
         return bool(self._done or self._claimed)
 
     @property
-    def busy_seconds(self) -> float:
-        """How long the oldest running task has been running; 0 if none runs."""
-        for since, _ in list(self._running.values()):
-            return self.engine.monotonic() - since
-        return 0.0
+    def running(self) -> list[tuple[float, Task]]:
+        """The tasks in hand, the oldest first, each with the monotonic time since when."""
+        return list(self._running.values())
 
     def interrupt(self) -> None:
         """Interrupt running functions; tasks that are claimed do not begin."""

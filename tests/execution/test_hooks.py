@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import drain, states
+from support.task_endings import ENDINGS
 
 from lifecycle import CancelExecution
 
@@ -115,3 +116,29 @@ def test_cancel_execution_retries_as_its_retry_argument_says(queue, again, where
     assert states(result) == f"queued executing canceled{more}"
     assert ran == [1] * retried
     assert queue.get(result.id).retries == max(retries - retried, 0)
+
+
+@pytest.mark.parametrize("how", ["error", "timeout", "locked", "rate-limited", "canceled"])
+def test_hooks_and_handlers_see_the_retries_that_the_attempt_had(queue, clock, how):
+    """Hooks and the outcome's handlers see the attempt's own retries and no ETA; later handlers see those of the retry."""
+    seen = []
+    queue.pre_execute("before")(lambda task: seen.append(("before", task.attempt, task.retries, task.eta)))
+    queue.post_execute("after")(lambda task, value, exc: seen.append(("after", task.attempt, task.retries, task.eta)))
+    queue.signal()(lambda signal, task, exc=None: seen.append((signal, task.attempt, task.retries, task.eta)))
+
+    @queue.task(retries=1, retry_delay=10)
+    def ends():
+        raise ENDINGS[how]
+
+    result = ends()
+    drain(queue)
+    due = queue.get(result.id).eta
+    clock.advance(10)
+    drain(queue)
+    attempts = [
+        [(name, attempt, retries, None) for name in ("executing", "before", "after", how)]
+        for attempt, retries in ((1, 1), (2, 0))
+    ]
+    retry = [("retrying", 1, 0, None), ("scheduled", 1, 0, due)]
+    assert seen == [("enqueued", 0, 1, None), *attempts[0], *retry, *attempts[1]]
+    assert due > 0
