@@ -312,9 +312,7 @@ class Decorators:
 
     def _hook(self, kind: str, name: str | H | None) -> H | Callable[[H], H]:
         if name is None or isinstance(name, str):
-            if name == "":
-                raise ConfigurationError("name='': must not be empty")
-            return self._engine.hooks.register(kind, name)
+            return self._engine.hooks.register(kind, None if name is None else text(name, "name"))
         hook = name  # the decorator stands without parentheses
         return self._engine.hooks.register(kind, None)(hook)
 

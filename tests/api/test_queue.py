@@ -54,7 +54,7 @@ def test_store_is_given_by_the_url_or_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("LIFECYCLE_URL", "")
     assert "sqlite:" in repr(TaskQueue())
     monkeypatch.setenv("LIFECYCLE_URL", "memory://")
-    assert repr(TaskQueue(name="jobs")) == "<TaskQueue 'jobs' on MemoryStorage>"
+    assert repr(TaskQueue(name="jobs")) == "<TaskQueue 'jobs' on memory://>"
 
 
 def test_task_outlives_the_closed_queue(tmp_path):

@@ -353,7 +353,7 @@ def test_object_that_is_no_handler_or_hook_cannot_be_removed(queue, wrong):
 @pytest.mark.parametrize("hook_kind", HOOKS)
 def test_empty_name_of_a_hook_is_refused(queue, hook_kind):
     """An empty text is no name of a hook."""
-    with pytest.raises(ConfigurationError, match="must not be empty"):
+    with pytest.raises(ConfigurationError, match="name='': must not be empty"):
         getattr(queue, hook_kind)("")
 
 
