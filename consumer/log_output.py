@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from lifecycle.errors import ConfigurationError
+from lifecycle.escaping import printable_lines
 
 __all__ = ["FORMATS", "LogOptions", "buffer_lines", "enable_loggers"]
 
@@ -19,6 +20,8 @@ FORMATS: Final = ("text", "json")
 LINE: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LINE_ON_TERMINAL: Final = "%(name)s: %(message)s"
 """The handler for terminals adds time and level."""
+FURTHER_LINE: Final = "\n  "
+"""The beginning of each further line of a record."""
 _INI: Final = (".ini", ".cfg", ".conf")
 
 log = logging.getLogger("lifecycle.consumer")
@@ -81,11 +84,25 @@ def _handler(as_json: bool) -> logging.Handler:
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
-        handler.setFormatter(logging.Formatter(LINE_ON_TERMINAL))
+        handler.setFormatter(_LineFormatter(LINE_ON_TERMINAL))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(_JsonFormatter() if as_json else logging.Formatter(LINE))
+        handler.setFormatter(_JsonFormatter() if as_json else _LineFormatter(LINE))
     return handler
+
+
+class _LineFormatter(logging.Formatter):
+    """Formats records of this library so that no text of users in them commands a terminal, or looks like a record.
+
+    Control characters are escaped, and further lines, as those of a traceback, begin with spaces. Records of other
+    loggers are the program's own, and stay as they are.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if f"{record.name}.".startswith("lifecycle."):
+            text = printable_lines(text).replace("\n", FURTHER_LINE)
+        return text
 
 
 class _JsonFormatter(logging.Formatter):

@@ -7,10 +7,10 @@ import pty
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
-from support.processes import PATIENCE, environment, until
+from support.processes import PATIENCE, consumer_process, environment, stop_process, until, wait_for_log
 
 from lifecycle import ConfigurationError, Consumer, TaskQueue
 from lifecycle.consumer.log_output import LogOptions
@@ -229,3 +229,26 @@ def test_import_error_of_a_module_has_the_users_traceback(start, tmp_path, kind)
     frames = [line for line in text.splitlines() if line.strip().startswith("File")]
     assert str(tmp_path / "jobs.py") in frames[0]
     assert "importlib" not in text
+
+
+def test_text_of_users_forges_no_log_record(tmp_path):
+    """No text of a user begins a line of the log or commands a terminal; the program's own records stay as they are."""
+    (tmp_path / "app.py").write_text(
+        "import logging\nfrom lifecycle import TaskQueue\nqueue = TaskQueue('sqlite:///app.db')\n"
+        "EVIL = '\\x1b[2J\\x9b2J\\n2026-01-01 00:00:00,000 ERROR   lifecycle.consumer: forged'\n"
+        "@queue.task(name='work')\ndef work():\n    logging.getLogger('mine').warning('\\x1b[31mred')\n"
+        "    raise ValueError(EVIL)\n"
+        "@queue.signal('error')\ndef broken(signal, task, exc=None):\n    raise RuntimeError(EVIL)\n"
+    )
+    with closing(TaskQueue(f"sqlite:///{tmp_path}/app.db")) as queue, consumer_process(tmp_path, "app") as consumer:
+        queue.task(name="work")(lambda: None)()
+        wait_for_log(consumer, "signal handler failed")
+        wait_for_log(consumer, "RuntimeError: ")
+        assert stop_process(consumer) == 0
+        text = consumer.log.read_text()
+    assert text.count("\x1b") == text.count("\x1b[31mred") == 1
+    assert "\x9b" not in text
+    assert text.count("forged") > 2
+    records = [line for line in text.split("\n")[:-1] if not line.startswith("  ")]
+    assert [line for line in records if "forged" in line and line.startswith("2026-01-01")] == []
+    assert [line for line in records if not line[:4].isdigit()] == []
