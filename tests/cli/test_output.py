@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -58,6 +59,20 @@ def test_closed_streams_of_a_command_that_writes_are_not_the_store(folder, queue
     code, out, err = in_shell(f"lifecycle retry {result.id} tasks <&- >&- 2>&-", folder)
     assert (code, out, err) == (0, "", "")
     assert result.state == "queued"
+
+
+def test_run_works_without_stdout(folder, queue):
+    """A consumer whose standard output is closed runs tasks and stops like any other, also if a task prints."""
+    (folder / "talkative.py").write_text(
+        (folder / "tasks.py").read_text() + "@queue.task()\ndef talk():\n    print('hello')\n    return 5\n"
+    )
+    command = f"exec {sys.executable} -m lifecycle run talkative -q >&-"
+    consumer = subprocess.Popen(["sh", "-c", command], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert queue.task(name="talkative.talk")(lambda: 0)().get(timeout=PATIENCE) == 5
+    consumer.send_signal(signal.SIGTERM)
+    _, err = consumer.communicate(timeout=PATIENCE)
+    assert consumer.returncode == 0
+    assert "Traceback" not in err
 
 
 def test_closed_streams_lead_to_nowhere(folder):
