@@ -81,7 +81,8 @@ def start(tmp_path):
         for name, file in output.items():
             output[name] = files.enter_context((tmp_path / file).open("w")) if isinstance(file, str) else file
         command = [sys.executable, "-m", "lifecycle", "run", "jobs", *options]
-        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment(), **output))
+        without = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=without, **output))
         queues.append(TaskQueue(f"sqlite:///{tmp_path}/app.db"))
         work = queues[-1].task(name="jobs.work")(lambda fails=False: None)
         return started[-1], work
@@ -149,9 +150,10 @@ def test_printed_lines_leave_the_process_at_once(start, tmp_path, kind):
     process, work = start("-k", kind, stdout=writer)
     os.close(writer)
     with os.fdopen(reader) as output:
-        work()
-        assert output.readline() == "printed\n"
+        result = work()
+        until(lambda: result.state == "complete")
         process.kill()
+        assert output.readline() == "printed\n"
 
 
 def test_lines_on_a_terminal_have_their_level_once(start, tmp_path):
