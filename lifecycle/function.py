@@ -88,7 +88,7 @@ class TaskFunction(TaskCallable, Generic[P, R]):
 
         Raises `TypeError` if the arguments do not fit the function's parameters, and the errors of `TaskQueue.enqueue`.
         """
-        return self._enqueue(self._make(args, kwargs))
+        return self._enqueue(self._make(args, kwargs), checked=True)
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
@@ -170,7 +170,7 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         if isinstance(calls, str | bytes | Mapping) or not isinstance(calls, Iterable):
             raise refusal(calls, "calls", self.name, "must be an iterable of calls, as in [(1, 2), (3, 4)]")
         tasks = [self._make(call if isinstance(call, tuple) else (call,), {}) for call in calls]
-        self._engine.enqueue(tasks)
+        self._engine.enqueue(tasks, checked=True)
         return [Result(self._engine, task.id) for task in tasks]
 
     def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
@@ -204,8 +204,8 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def _short_name(self) -> str:
         return getattr(self._function, "__name__", self.name)
 
-    def _enqueue(self, task: Task) -> Result[R]:
-        self._engine.enqueue((task,))
+    def _enqueue(self, task: Task, *, checked: bool = False) -> Result[R]:
+        self._engine.enqueue((task,), checked=checked)
         return Result(self._engine, task.id)
 
     def _make(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:

@@ -22,7 +22,7 @@ from lifecycle.errors import StorageError, UnknownTask
 from lifecycle.execution.environment import Environment, LeaseKeeper
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import shield, shielded
-from lifecycle.execution.new_tasks import prepare
+from lifecycle.execution.new_tasks import check, prepare
 from lifecycle.execution.registry import Function, Hooks, UnknownFunctions
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
 from lifecycle.storage.base import Actor, RevocationTarget, Settlement, Storage
@@ -112,10 +112,13 @@ class Engine:
     # Tasks ---------------------------------------------------------------------------------------------------------
 
     @shielded
-    def enqueue(self, tasks: Sequence[Task]) -> None:
-        """Serialize, store and announce tasks, all or none; raises the errors of `TaskQueue.enqueue`."""
+    def enqueue(self, tasks: Sequence[Task], *, checked: bool = False) -> None:
+        """Serialize, store and announce tasks, all or none; raises the errors of `TaskQueue.enqueue`.
+
+        `checked`: no caller could change the tasks since they were made of checked options.
+        """
         now, requested_at = self.clock.now(), self.monotonic()
-        self.prepare(tasks, now)
+        self.prepare(tasks, now, checked=checked)
         # Held only if there is a handler: nobody else could see a later signal overtake `enqueued`.
         hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
         with self.keeping_leases(hold_until):
@@ -127,9 +130,11 @@ class Engine:
         if self.after_enqueue is not None:
             self.after_enqueue()
 
-    def prepare(self, tasks: Sequence[Task], now: float) -> None:
+    def prepare(self, tasks: Sequence[Task], now: float, *, checked: bool = False) -> None:
         """Check new tasks and serialize their arguments: see `lifecycle.execution.new_tasks`."""
         for task in tasks:
+            if not checked:
+                check(task, now)
             prepare(task, now, self.serializer, self.functions, self.max_bytes)
 
     def keeping_leases(self, hold_until: float | None) -> AbstractContextManager[None]:

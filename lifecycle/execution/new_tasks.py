@@ -22,7 +22,7 @@ from lifecycle.validation import (
     whole_number,
 )
 
-__all__ = ["check_size", "prepare"]
+__all__ = ["check", "check_size", "prepare"]
 
 _SET_BY_QUEUE: Final = ("attempt", "interruptions", "worker", "version", "lease", "canceling", "enqueued_at")
 """Fields that only the queue sets; equal in all new tasks."""
@@ -39,14 +39,8 @@ def check_size(what: str, data: bytes, max_bytes: int) -> None:
         )
 
 
-def prepare(
-    task: object, now: float, serializer: Serializer, functions: Mapping[str, Function], max_bytes: int
-) -> None:
-    """Check the fields that a caller may have set, set the expiry, and serialize the arguments.
-
-    Raises `ConfigurationError` or `Unserializable`, naming the task, the field or argument, and the rule; and
-    `StorageRefused` if the arguments are larger than `max_bytes`.
-    """
+def check(task: object, now: float) -> None:
+    """Check the fields that a caller may have set. Raises `ConfigurationError`, naming the task, field and rule."""
     if not isinstance(task, Task):
         raise refusal(task, "task", None, "is no task: enqueue a task made by function.s(…)")
     if not (is_plain_text(task.id) and is_plain_text(task.name)):
@@ -56,7 +50,29 @@ def prepare(
         raise ConfigurationError(f"{task} was enqueued before: make a new one, or retry that one by its id")
     if any(map(is_not, _set_by_queue(task), _UNSET)):
         raise ConfigurationError(f"{task}: only the queue sets {', '.join(_SET_BY_QUEUE)}: leave them as they are")
-    _check_options(task, now)
+    task.priority = checked_priority(task.priority, task)
+    task.retries = whole_number(task.retries, "retries", task)
+    if task.retry is not NO_DELAY:
+        _check_policy(task)
+    if task.timeout is not None:
+        task.timeout = time_limit(task.timeout, "timeout", task)
+    if task.eta is not None:
+        task.eta = utc_seconds(task.eta, "eta", task)
+    if task.expires is not None:
+        task.expires = utc_seconds(task.expires, "expires", task)
+        if task.eta is not None and task.eta > now and task.expires <= task.eta:
+            raise refusal(
+                task.expires, "expires", task, f"must be later than eta={task.eta}, or the task can never run"
+            )
+
+
+def prepare(task: Task, now: float, serializer: Serializer, functions: Mapping[str, Function], max_bytes: int) -> None:
+    """Set the expiry that counts from when the task is due, and serialize the arguments.
+
+    Raises `Unserializable`, naming the argument, and `StorageRefused` if the arguments are larger than `max_bytes`.
+    """
+    if task.expires is None and (after := task.retry.expires_after) is not None:
+        task.expires = (now if task.eta is None else max(now, task.eta)) + after
     try:
         task.payload = serializer.dumps(task.call)
     except Unserializable as error:
@@ -65,35 +81,15 @@ def prepare(
     check_size(f"the arguments of {task.name}", task.payload, max_bytes)
 
 
-def _check_options(task: Task, now: float) -> None:
-    """Check the options of a task, and convert them to the form used inside."""
-    task.priority = checked_priority(task.priority, task)
-    task.retries = whole_number(task.retries, "retries", task)
-    if task.eta is not None:
-        task.eta = utc_seconds(task.eta, "eta", task)
-    if task.retry is not NO_DELAY:
-        _apply_policy(task, now)
-    if task.expires is not None:
-        task.expires = utc_seconds(task.expires, "expires", task)
-        if task.eta is not None and task.eta > now and task.expires <= task.eta:
-            raise refusal(
-                task.expires, "expires", task, f"must be later than eta={task.eta}, or the task can never run"
-            )
-    if task.timeout is not None:
-        task.timeout = time_limit(task.timeout, "timeout", task)
-
-
-def _apply_policy(task: Task, now: float) -> None:
-    """Check the retry policy of a task, which a caller may have made, and set the expiry that the policy implies."""
+def _check_policy(task: Task) -> None:
+    """Check the retry policy of a task, which a caller may have made."""
     policy = instance(task.retry, RetryPolicy, f"{task}: retry", "must be a RetryPolicy")
     duration(policy.delay, "retry.delay", task)
     factor(policy.backoff, "retry.backoff", task)
     duration(policy.max_delay, "retry.max_delay", task)
     number(policy.jitter, "retry.jitter", task, at_most=1)
     if policy.expires_after is not None:
-        expires_after = duration(policy.expires_after, "retry.expires_after", task)
-        if task.expires is None:
-            task.expires = (now if task.eta is None else max(now, task.eta)) + expires_after
+        duration(policy.expires_after, "retry.expires_after", task)
 
 
 def _path_of_culprit(task: Task, serializer: Serializer) -> str:
