@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -135,11 +136,11 @@ class Consumers:
         return faults
 
     def tracebacks(self) -> list[str]:
-        """Return a sentence for each consumer that has logged a traceback."""
+        """Return a sentence for each consumer that has logged a traceback, other than that of a task."""
         return [
-            f"consumer {member.number} ({member.kind}) logged a traceback: {_excerpt(member.log)}"
+            f"consumer {member.number} ({member.kind}) logged a traceback: {excerpt}"
             for member in self.members
-            if member.count_in_log("Traceback")
+            if (excerpt := _excerpt(member.log))
         ]
 
     def close(self) -> None:
@@ -153,9 +154,13 @@ class Consumers:
 
 
 def _excerpt(log: Path) -> str:
-    """Return the last line of the first traceback in a log."""
-    rest = log.read_text(errors="replace").partition("Traceback")[2].splitlines()[1:]
-    return next((line.strip() for line in rest if line and not line.startswith((" ", "\t"))), "?")
+    """Return the last line of the first traceback in a log, without those of tasks; ``""`` if there is none."""
+    records = re.split(r"^(?=\d{4}-\d\d-\d\d )", log.read_text(errors="replace"), flags=re.MULTILINE)
+    text = "".join(record for record in records if " lifecycle.task: " not in record.partition("\n")[0])
+    _, found, rest = text.partition("Traceback")
+    if not found:
+        return ""
+    return next((line.strip() for line in rest.splitlines()[1:] if line and not line.startswith((" ", "\t"))), "?")
 
 
 def process_environment(setting: dict[str, object], shift: float | None = None) -> dict[str, str]:
