@@ -243,7 +243,8 @@ class Consumer:
             printable(", ".join(sorted(engine.functions))) or "none: was the module that declares them imported?"
         )
         log.info(
-            "consumer %s: %d workers on queue %r; tasks: %s", engine.process_name(), workers, self.queue.name, functions
+            "consumer %s: %d workers on queue %r in %s; tasks: %s",
+            *(engine.process_name(), workers, self.queue.name, printable(self.queue.storage.location), functions),
         )
         if isinstance(self.queue.storage, MemoryStorage):
             log.warning("the queue is in this process's memory: nothing that other processes enqueue will come here")

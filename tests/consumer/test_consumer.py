@@ -35,6 +35,13 @@ def test_consumer_runs_tasks_from_start_to_stop(queue):
     assert states(add(5, 6)) == "queued"
 
 
+def test_start_names_the_queue_and_its_store(queue, caplog):
+    """The log of a start has the name of the queue, and the place of its store without a password."""
+    caplog.set_level("INFO", "lifecycle.consumer")
+    with running(queue):
+        assert f"1 workers on queue 'default' in {queue.storage.location}; tasks: " in caplog.text
+
+
 def test_as_many_tasks_run_at_once_as_there_are_workers(queue):
     """A batch of tasks runs on all workers at once."""
     barrier = threading.Barrier(4)
@@ -244,6 +251,19 @@ def test_unknown_worker_type_is_refused(kind):
     """An unknown worker type is refused with the list of types."""
     with pytest.raises(ConfigurationError, match=r"worker_type=.*thread"):
         Consumer(TaskQueue("memory://"), 1, kind)
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("workers", 10**6), ("max_tasks", 2**63), ("ready_file", 5), ("ready_file", b"a"), ("ready_file", ""),
+        ("health", 8080), ("health", "1" * 501), ("restart_from", 5), ("start_method", "beam"), ("start_method", ["fork"]),
+    ],
+)  # fmt: skip
+def test_bad_option_of_a_consumer_is_refused(option, wrong):
+    """An option of a consumer of a wrong type, or out of all bounds, is refused, whatever the type of the workers."""
+    with pytest.raises(ConfigurationError, match=f"{option}="):
+        Consumer(TaskQueue("memory://"), **{option: wrong})
 
 
 @pytest.mark.parametrize("grace", [-1, float("nan"), "2", None])
