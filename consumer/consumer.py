@@ -423,6 +423,7 @@ class Consumer:
         engine.heartbeat.catch_up()
         if not self._contact.answered((engine.clock.now(), engine.monotonic())):
             return
+        engine.expire_ended_workers(now)
         engine.recover(now)
         for worker in dead:
             with suppress(ValueError):  # done by another thread meanwhile

@@ -20,6 +20,7 @@ from lifecycle.core.table import EXECUTING, INTERRUPT, LIFECYCLE
 from lifecycle.errors import ConfigurationError, TaskCanceled, TaskInterrupted, TaskTimeout, UnknownTask
 from lifecycle.escaping import printable
 from lifecycle.execution.attempt import outcome_of_error
+from lifecycle.execution.process_name import name_with_process
 from lifecycle.execution.stored_result import pack_error
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
@@ -94,6 +95,7 @@ class ProcessWorker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._requests.close()
+        self.name = self._proxy.name = name_with_process(self.name, self._process.pid)
         self._keep_leases(True)
         atexit.register(self.terminate)  # before multiprocessing waits for the process, in vain
 

@@ -22,6 +22,7 @@ from lifecycle.consumer.workers.loop import WorkerLoop
 from lifecycle.consumer.workers.shared_status import READY, RECYCLED, SharedStatus
 from lifecycle.errors import ConfigurationError, StorageError
 from lifecycle.execution.interruption import InterruptBackend
+from lifecycle.execution.process_name import name_with_process
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.queue import TaskQueue
 
@@ -154,7 +155,7 @@ def work(
     backend = _SignalBackend()
     queue = _load(source, options, name) if isinstance(source, QueueSource) else source
     queue.engine.running.clear()  # of the consumer, if this process was forked
-    context = WorkerContext(queue, options)
+    context, name = WorkerContext(queue, options), name_with_process(name, os.getpid())
 
     def is_spent() -> bool:
         if status.stop_requested or backend.terminated:  # whether or not the other thread has read the request

@@ -23,6 +23,7 @@ from lifecycle.execution.environment import Environment, LeaseKeeper
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import shield, shielded
 from lifecycle.execution.new_tasks import check, prepare
+from lifecycle.execution.process_name import has_ended
 from lifecycle.execution.registry import Function, Hooks, UnknownFunctions
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
 from lifecycle.storage.base import Actor, RevocationTarget, Settlement, Storage
@@ -34,6 +35,10 @@ log = logging.getLogger("lifecycle")
 _SIGNAL: Final = {state.name: state.signal for state in LIFECYCLE.states}
 _NO_LEASE: Final = nullcontext()
 _HEARTBEATS_PER_LEASE: Final = 3
+LOOK_FOR_ENDED_SECONDS: Final = 1.0
+"""The time between two looks for processes of this host that have ended."""
+_ENDED_LIMIT: Final = 1000
+"""How many running tasks are read to find the processes that have ended."""
 _RUNNING_LIMIT: Final = 10_000
 """How many running tasks are read to find those of one worker."""
 
@@ -76,6 +81,7 @@ class Engine:
         self.known_to_wait: set[str] = set()
         """Names of functions of which a log line has said that their tasks wait for tasks that no worker starts."""
         self._triggers = LIFECYCLE.machine().triggers
+        self._look_for_ended_at = float("-inf")
         self._heartbeat = Heartbeat(
             self.prolong_leases, lease / _HEARTBEATS_PER_LEASE, lambda: (self.clock.now(), self.monotonic())
         )
@@ -217,6 +223,19 @@ class Engine:
         """Return copies of the tasks that a worker holds to run them, the oldest first."""
         running = self.storage.tasks([EXECUTING.name], _RUNNING_LIMIT)
         return [self.attach_serializer(task) for task in reversed(running) if task.worker == worker]
+
+    def expire_ended_workers(self, now: float) -> None:
+        """Let the leases of workers lapse whose processes have ended on this host, for the next `recover`.
+
+        Looks at most once in `LOOK_FOR_ENDED_SECONDS`.
+        """
+        if self.monotonic() < self._look_for_ended_at:
+            return
+        own, self._look_for_ended_at = self.process_name(), self.monotonic() + LOOK_FOR_ENDED_SECONDS
+        running = {task.worker or "" for task in self.storage.tasks([EXECUTING.name], _ENDED_LIMIT)}
+        if ended := [worker for worker in running if worker.partition("/")[0] != own and has_ended(worker)]:
+            log.warning("end the leases of processes of this host that have ended: workers=%s", ",".join(sorted(ended)))
+            self.storage.extend([*ended, *{worker.partition("/")[0] for worker in ended}], now)
 
     def expire_leases(self, worker: str) -> None:
         """Let the leases of a worker that is certainly gone lapse now, for the next `recover`."""

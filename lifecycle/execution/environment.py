@@ -1,15 +1,15 @@
 """The environment of an engine: store, clocks, heartbeat, name of the process. Simulations replace it whole."""
 
-import os
 from collections.abc import Callable, MutableMapping
 from typing import Protocol
 
 import attrs
 
 from lifecycle.clock import Clock, monotonic
+from lifecycle.execution.process_name import ProcessName
 from lifecycle.storage.base import Storage
 
-__all__ = ["Environment", "LeaseKeeper", "ProcessName"]
+__all__ = ["Environment", "LeaseKeeper"]
 
 
 class LeaseKeeper(Protocol):
@@ -30,22 +30,6 @@ class LeaseKeeper(Protocol):
     def close(self) -> None:
         """End."""
         ...
-
-
-class ProcessName:
-    """The name of this process in histories and leases: host, process number, and six random digits."""
-
-    def __init__(self) -> None:
-        self._name, self._pid = "", 0
-
-    def __call__(self) -> str:
-        """Return the name; after a fork, the child has another one."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            import socket
-
-            self._name = f"{socket.gethostname()}:{self._pid}:{os.urandom(3).hex()}"
-        return self._name
 
 
 @attrs.frozen

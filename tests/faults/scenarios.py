@@ -54,6 +54,7 @@ class Scenario(NamedTuple):
 
 SCENARIOS = {
     "storm": Scenario(storm, "kills"),
+    "deaths": Scenario(storm, "kills", lease=600.0),
     "freeze": Scenario(freeze, "freezes", each_kind=True, kills=4),
     "restart": Scenario(outages.restart, "restarts", lease=5.0, stores=SERVERS, private=True),
     "cut": Scenario(outages.cut, "cuts", lease=5.0, stores=SERVERS),

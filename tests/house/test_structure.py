@@ -19,7 +19,7 @@ lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
-lifecycle.execution:             callables forks heartbeat interruption stored_result / registry signals
+lifecycle.execution:             callables forks heartbeat interruption process_name stored_result / registry signals
 lifecycle.storage:               base / claims memory_rows notifications / memory
 lifecycle.storage.sqlite:        errors schema statements watcher / database / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
@@ -73,7 +73,7 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
     # Only `PickleSerializer` needs the first two, and only values with a zone the third.
     "lifecycle.core.serializer": {"hmac", "pickle", "zoneinfo"},
     # For the name of a process that acts on tasks.
-    "lifecycle.execution.environment": {"socket"},
+    "lifecycle.execution.process_name": {"socket"},
     # For `async` functions.
     "lifecycle.execution.runner": {"asyncio", "concurrent.futures"},
     # A program uses one store.
