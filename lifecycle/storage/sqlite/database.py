@@ -9,11 +9,11 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 from urllib.parse import quote
 
 from lifecycle.clock import monotonic, pause
@@ -25,6 +25,7 @@ from lifecycle.storage.sqlite.watcher import ChangeWatcher
 
 __all__ = ["SYNCHRONOUS", "Database", "Transaction"]
 
+T = TypeVar("T")
 SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
 """Values of SQLite's ``pragma synchronous``. With `normal` (the default) no commit is lost when a process dies; a power
 failure can lose the last commits, and leaves the file intact. With `full` each commit waits for the disk."""
@@ -217,6 +218,26 @@ class Database:
                     continue
                 try:
                     return self._reader.execute(sql, parameters).fetchall()
+                except sqlite3.Error as error:
+                    raise translated(error, self.path) from error
+                finally:
+                    if self._is_frozen:
+                        self._reader.close()
+                        self._reader = self._writer = None
+
+    def read_together(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what a function returns that makes several queries, of the same moment."""
+        while True:
+            self.writer()
+            with self._reading:
+                if self._reader is None:  # closed by a fork in another thread
+                    continue
+                try:
+                    self._reader.execute("begin")
+                    try:
+                        return work(self._reader)
+                    finally:
+                        self._reader.execute("commit")
                 except sqlite3.Error as error:
                     raise translated(error, self.path) from error
                 finally:

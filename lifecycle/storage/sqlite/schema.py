@@ -93,7 +93,28 @@ alter table task add column enqueued real;
 update task set enqueued = cast(substr(history, instr(history, char(9)) + 1) as real);
 """
 
-_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD)
+# Summaries of blocks of 256 tasks, made by readers (`lifecycle.storage.sqlite.summary`). One that is there is right.
+_FOURTH: Final = """
+create table summary(
+  queue integer not null,
+  name text not null,   -- '=' and the name of a function; '': tasks of all functions
+  state text not null,  -- '' and no function: the block has a summary
+  block integer not null,
+  count integer not null,
+  latest real,          -- time of the latest enqueueing
+  primary key (queue, name, state, block)
+) strict, without rowid;
+
+create index summary_of_block on summary(queue, block);
+
+create trigger task_leaves_summary after update of state on task
+begin delete from summary where queue = new.queue and block = new.seq >> 8; end;
+
+create trigger task_gone_from_summary after delete on task
+begin delete from summary where queue = old.queue and block = old.seq >> 8; end;
+"""
+
+_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH)
 """Script n (from 0) turns version n into version n + 1. A released script never changes."""
 VERSION: Final = len(_MIGRATIONS)
 """Version of the schema. A file with a higher version was written by a newer release."""

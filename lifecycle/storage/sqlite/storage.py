@@ -39,6 +39,7 @@ from lifecycle.storage.sqlite.statements import (
     revocation_from,
     task_from,
 )
+from lifecycle.storage.sqlite.summary import Summary
 
 __all__ = ["SQLiteStorage"]
 
@@ -63,6 +64,7 @@ class SQLiteStorage:
         """
         self._database = Database(path, queue, synchronous, timeout, read_only=read_only)
         self.location = self._database.location
+        self._summary = Summary(self._database)
         watcher = self._database.watcher
         self.generation, self.wait, self.wake = watcher.generation, watcher.wait, watcher.wake
 
@@ -374,10 +376,7 @@ class SQLiteStorage:
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
-        rows = self._database.read(
-            "select state, count(*) from task where queue=? group by state", (self._database.queue_id,)
-        )
-        return dict(cast("list[tuple[str, int]]", rows))
+        return self._summary.counts()
 
     def tasks(
         self,
@@ -389,15 +388,7 @@ class SQLiteStorage:
         since: float | None = None,
     ) -> list[Task]:
         """Return tasks, the newest first."""
-        sql, parameters = TASK + " where queue=?", cast("list[object]", [self._database.queue_id])
-        for condition, value in ("seq<?", before), ("name=?", name), ("enqueued>=?", since):
-            if value is not None:
-                sql += f" and {condition}"
-                parameters.append(value)
-        if states is not None:
-            sql += f" and state in ({','.join('?' * len(states))})"
-            parameters += states
-        return [task_from(row) for row in self._database.read(sql + " order by seq desc limit ?", (*parameters, limit))]
+        return self._summary.tasks(states, limit, before, name, since)
 
     def find_ids(self, text: str, limit: int = 10) -> list[str]:
         """Return ids that begin or end with a text."""
@@ -426,6 +417,7 @@ class SQLiteStorage:
 
     def prune(self, before: float, limit: int = 1000) -> int:
         """Delete old tasks that are at rest."""
+        self._summary.make()  # regularly, so that look-ups find little to do
         old = " from task where queue=? and ended<? order by ended, seq limit ?"
         if not self._database.read("select 1" + old, (self._database.queue_id, before, 1)):
             return 0

@@ -213,7 +213,7 @@ def test_older_schema_is_migrated_at_the_first_use(path, monkeypatch):
         with monkeypatch.context() as then, closing(SQLiteStorage(older)) as storage:
             then.setattr(schema, "_MIGRATIONS", migrations[:there])
             then.setattr(schema, "VERSION", there)
-            assert storage.counts() == {}
+            assert storage.locks(1.0) == []
         with closing(sqlite3.connect(older)) as db:  # as the release of that version wrote it
             db.executemany(
                 "insert into task(queue, id, name, payload, state, priority, retries, attempt, interruptions, worker,"
@@ -230,7 +230,7 @@ def test_older_schema_is_migrated_at_the_first_use(path, monkeypatch):
             assert db.execute("select count(*) from sqlite_master where name = 'new'").fetchone() == (0,)
         with closing(SQLiteStorage(older)) as one, closing(SQLiteStorage(older)) as other:
             assert one.counts() == other.counts() == {"queued": 2}
-            assert [task.enqueued_at for task in one.tasks()] == [1700000000.25, 1.5]
+            assert [task.enqueued_at for task in one.tasks()] == ([1700000000.25, 1.5] if there < 3 else [None, None])
             start(other, "w")
             assert one.cancel("a")
             assert other.canceling(["w"]) == ["a"]
