@@ -211,33 +211,28 @@ class Database:
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Return the rows of a query, as last committed."""
-        while True:
-            self.writer()
-            with self._reading:
-                if self._reader is None:  # closed by a fork in another thread
-                    continue
-                try:
-                    return self._reader.execute(sql, parameters).fetchall()
-                except sqlite3.Error as error:
-                    raise translated(error, self.path) from error
-                finally:
-                    if self._is_frozen:
-                        self._reader.close()
-                        self._reader = self._writer = None
+        return self._read_with(lambda reader: reader.execute(sql, parameters).fetchall())
 
     def read_together(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what a function returns that makes several queries, of the same moment."""
+
+        def at_one_moment(reader: sqlite3.Connection) -> T:
+            reader.execute("begin")
+            try:
+                return work(reader)
+            finally:
+                reader.execute("commit")
+
+        return self._read_with(at_one_moment)
+
+    def _read_with(self, work: Callable[[sqlite3.Connection], T]) -> T:
         while True:
             self.writer()
             with self._reading:
                 if self._reader is None:  # closed by a fork in another thread
                     continue
                 try:
-                    self._reader.execute("begin")
-                    try:
-                        return work(self._reader)
-                    finally:
-                        self._reader.execute("commit")
+                    return work(self._reader)
                 except sqlite3.Error as error:
                     raise translated(error, self.path) from error
                 finally:

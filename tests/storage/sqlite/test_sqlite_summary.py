@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.profiles import examples
 from support.stores import PRODUCER, settlement, start
@@ -82,6 +82,8 @@ def act(storage, action, number):
     st.integers(0, 700),
     st.none() | st.integers(COUNT // 2, 2 * COUNT),
 )
+@example([], ["queued", "complete"], None, None, 700, 3 * COUNT // 2 + 7)
+@example([], None, "add", 700.0, 700, 3 * COUNT // 2 + 7)
 def test_counts_and_pages_are_those_of_all_rows(filled, actions, states, name, since, limit, before):
     """With summaries of old blocks, after any moves in them, counts and pages are what a look at all rows says."""
     filled._summary.make()
