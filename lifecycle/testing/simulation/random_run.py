@@ -178,7 +178,9 @@ class _RandomDriver:
         task.priority = rng.choice((0, 0, 1))
         now = self.world.clock.now()
         task.eta = now + rng.choice((1, 20, 100)) if rng.random() < 0.3 else None  # noqa: PLR2004
-        task.expires = now + rng.choice((0, 10, 200)) if rng.random() < 0.2 else None  # noqa: PLR2004
+        if rng.random() < 0.2:  # noqa: PLR2004
+            # A task that expires before its ETA is refused; at its ETA a busy worker may be too late.
+            task.expires = (now if task.eta is None else task.eta + 0.5) + rng.choice((0, 10, 200))
         return task
 
     # Events --------------------------------------------------------------------------------------------------------
