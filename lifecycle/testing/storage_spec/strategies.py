@@ -188,7 +188,13 @@ _etas: Final = st.sampled_from((None, None, None, 3.0, 10.0, 25.0, 0.0, -4.0))
 _expiries: Final = st.sampled_from((None, None, None, None, None, 2.0, 15.0, 0.0))
 _retries: Final = st.sampled_from((0, 0, 1, 2))
 _policies: Final = st.sampled_from(
-    (NO_DELAY, NO_DELAY, RetryPolicy(5.0), RetryPolicy(2.0, backoff=2.0, max_delay=7.0, jitter=0.5))
+    (
+        NO_DELAY,
+        NO_DELAY,
+        RetryPolicy(5.0),
+        RetryPolicy(2.0, backoff=2.0, max_delay=7.0, jitter=0.5),
+        RetryPolicy(1.0, expires_after=4.0),
+    )
 )
 _timeouts: Final = st.sampled_from((None, 1.5))
 
