@@ -93,7 +93,7 @@ def test_name_in_doubt_counts_as_alive(change):
     assert not has_ended(change(*name.split(":")))
 
 
-@pytest.mark.parametrize("broken", ["self", "sys", "stat"])
+@pytest.mark.parametrize("broken", ["self", "sys", "stat", "other"])
 def test_nothing_is_known_without_the_process_folder(broken, tmp_path, monkeypatch):
     """Where ``/proc`` is missing or shows other processes, nothing has ended, and names have random digits only."""
     with another_process() as (_, name):
@@ -102,8 +102,8 @@ def test_nothing_is_known_without_the_process_folder(broken, tmp_path, monkeypat
     proc = tmp_path / "proc"
     proc.mkdir()
     if broken != "self":
-        (proc / "self").symlink_to(str(os.getpid()))
-    if broken == "stat":
+        (proc / "self").symlink_to("1" if broken == "other" else str(os.getpid()))
+    if broken in ("stat", "other"):
         (proc / "sys").symlink_to("/proc/sys")
     monkeypatch.setattr(process_name, "_PROC", proc)
     try:

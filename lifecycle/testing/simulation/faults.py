@@ -14,15 +14,24 @@ class FaultyFunctions(dict[str, Function]):
     """A queue's functions, of which the next call may fail."""
 
     def __init__(
-        self, functions: dict[str, Function], next_failure: Callable[[], tuple[BaseException, bool] | None]
+        self,
+        functions: dict[str, Function],
+        next_failure: Callable[[], tuple[BaseException, bool] | None],
+        unknown: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        """`next_failure`: the exception of the next call, and whether it comes after the function or instead of it."""
+        """`next_failure`: the exception of the next call, and whether it comes after the function or instead of it.
+
+        `unknown`: returns the functions that the present process does not know.
+        """
         super().__init__(functions)
-        self._functions, self._next_failure = functions, next_failure
+        self._functions, self._next_failure, self._unknown = functions, next_failure, unknown
 
     def __setitem__(self, name: str, function: Function) -> None:
         self._functions[name] = function  # declared during the simulation, and kept after it
         super().__setitem__(name, function)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) and name not in self._unknown()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the function, for one call."""

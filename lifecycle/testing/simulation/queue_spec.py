@@ -165,6 +165,14 @@ class QueueSpec(RuleBasedStateMachine):
         if process is not None:
             self.world.freeze(process, not process.frozen)
 
+    @rule(number=_numbers, function=_numbers)
+    def a_process_has_another_version(self, number: int, function: int) -> None:
+        """A process does not know one of the functions, or knows all again: its tasks wait for another process."""
+        process = self._choose(number)
+        if process is not None:
+            names = sorted(self.queue.engine.functions)
+            process.unknown = frozenset() if process.unknown or not names else frozenset({names[function % len(names)]})
+
     @rule(failure=st.sampled_from(sorted(_FAILURES)), after=st.booleans(), at_once=st.booleans())
     def the_next_function_fails(self, failure: str, after: bool, at_once: bool) -> None:
         """The next function fails, instead of its work or after it; `at_once`: all processes run now."""

@@ -134,6 +134,7 @@ class _RandomDriver:
         self._start_replaceable(self._producer, "producer")
         self._event_weights: dict[Callable[[], None], int] = {
             self._pass_time: 12, self._revoke: 4, self._cancel: 2, self._restore: 3, self._retry: 3, self._step_back: 1,
+            self._deploy: 1,
         }  # fmt: skip
         if crashes:
             self._event_weights |= {self._crash: 5, self._oversleep: 3, self._return_late: 3, self._freeze: 3}
@@ -245,6 +246,10 @@ class _RandomDriver:
             self.world.queue.revoke_by_id(f"t{self.rng.randrange(50)}", until, once)
         else:
             self.world.queue.revoke_all(self.rng.choice(self._functions), timedelta(seconds=10), revoke_once=True)
+
+    def _deploy(self) -> None:
+        process = self.rng.choice(list(self.world.processes.values()))
+        process.unknown = frozenset() if process.unknown else frozenset({self.rng.choice(self._functions).name})
 
     def _cancel(self) -> None:
         # Workers here do not look for cancellations while a task runs: they see the request at the next attempt.

@@ -23,6 +23,8 @@ class SimulatedProcess:
         self.name = name
         self.idle = self.ended = self.crashed = self.frozen = self.stopping = self.terminated = False
         """`idle`: there is nothing to do. `ended`: `main` has returned or raised. `crashed`: never runs again."""
+        self.unknown: frozenset[str] = frozenset()
+        """The functions that its version of the program does not know."""
         self.call_started: float | None = None
         """Monotonic time at which its current call of the store began."""
         self.start_replacement: Callable[[], object] | None = None

@@ -18,6 +18,7 @@ from lifecycle.core.policies import WAITING
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.execution.environment import Environment
+from lifecycle.execution.registry import UnknownFunctions
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
@@ -64,7 +65,10 @@ class World:
         engine.replace_environment(
             Environment(pausing, self.clock, self._monotonic, self._process_name, self.heartbeat, _NoMemory())
         )
-        engine.after_enqueue, engine.functions = None, FaultyFunctions(engine.functions, self._next_failure)
+        engine.after_enqueue, engine.functions = (
+            None,
+            FaultyFunctions(engine.functions, self._next_failure, self._unknown_functions),
+        )
         # Before all other handlers: during a slow handler, other processes announce later signals.
         engine.signals.connect(self._receive_signal)
         engine.signals._handlers.insert(0, engine.signals._handlers.pop())
@@ -83,6 +87,7 @@ class World:
 
         def work(process: SimulatedProcess) -> None:
             worker = Worker(self.queue.engine, process.name)
+            worker.unknown = UnknownFunctions(lambda: self.queue.engine.functions)
             self.heartbeat.keep(worker.name)
             while not process.stopping:
                 worker.work(lambda: not process.stopping)
@@ -125,7 +130,7 @@ class World:
     def finish(self) -> None:
         """Let all tasks come to rest: run all processes, recover lapsed leases, advance the clock to due times."""
         for process in self.processes.values():
-            process.frozen = False
+            process.frozen, process.unknown = False, frozenset()
         for _ in range(ROUND_LIMIT):
             self.raise_faults()
             if not any(process.can_run and not process.stopping for process in self.workers()):
@@ -194,6 +199,10 @@ class World:
 
     def _next_failure(self) -> tuple[BaseException, bool] | None:
         return self.failures.pop(0) if self.failures and current_process() is not None else None
+
+    def _unknown_functions(self) -> frozenset[str]:
+        process = current_process()
+        return frozenset() if process is None else process.unknown
 
     def _process_name(self) -> str:
         process = current_process()
