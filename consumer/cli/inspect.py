@@ -25,6 +25,7 @@ from lifecycle.consumer.cli.task_ids import find_id
 from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import TaskException
+from lifecycle.escaping import printable
 from lifecycle.queue import TaskQueue
 
 __all__ = ["history", "show", "stats"]
@@ -134,6 +135,9 @@ def stats(queue: TaskQueue, watch: bool, as_json: bool) -> None:
     counts = queue.counts()
     if not watch:
         _print_counts(counts, counts, as_json=as_json)
+        if not as_json and queue.engine.functions:  # named by its program, not by a URL
+            for name, count in queue.unknown_functions().items():
+                write(f"{count} tasks wait for a consumer that knows {printable(name)}, which this program does not\n")
         return
     with suppress(KeyboardInterrupt):  # the usual end
         before = counts

@@ -11,7 +11,7 @@ import pytest
 from support.command_line import TASKS, is_one_line, process
 from support.processes import PATIENCE, environment, states
 
-from lifecycle import LIFECYCLE, Record, StorageUnavailable, TaskQueue
+from lifecycle import LIFECYCLE, Record, StorageUnavailable, Task, TaskQueue
 from lifecycle.consumer.cli.options import SUMMARIES
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -366,3 +366,13 @@ def test_run_log_level_follows_its_options(folder, flag, levels, others):
     assert time.strftime("%Y") in text or not levels
     assert ("of others" in text) is others
     assert (" lifecycle.task: task complete: function=talkative.add task=" in text) is ("INFO" in levels)
+
+
+def test_stats_name_functions_that_the_program_lacks(command_line, queue):
+    """`stats` of a program says how many tasks wait for functions that the program does not have; of a URL it cannot."""
+    queue.enqueue_many([Task("one", "shop.\x1bnew"), Task("two", "shop.\x1bnew")])
+    code, out, err = command_line("stats", "tasks")
+    assert (code, err) == (0, "")
+    assert "2 tasks wait for a consumer that knows shop.\\x1bnew, which this program does not" in out
+    assert "wait for" not in command_line("stats", "tasks", "--json")[1]
+    assert "wait for" not in command_line("stats", "--url", f"sqlite:///{queue.storage._database.path}")[1]
