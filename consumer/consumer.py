@@ -413,7 +413,7 @@ class Consumer:
         """Recover lapsed leases, and prune tasks at rest."""
         self._recover()
         if self.queue.retention is not None:
-            self._engine.storage.prune(self._engine.clock.now() - self.queue.retention, PRUNE_LIMIT)
+            self._engine.prune(self.queue.retention, PRUNE_LIMIT)
 
     def _recover(self) -> None:
         engine, dead = self._engine, list(self._dead)

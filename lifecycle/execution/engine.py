@@ -41,6 +41,8 @@ _ENDED_LIMIT: Final = 1000
 """How many running tasks are read to find the processes that have ended."""
 _RUNNING_LIMIT: Final = 10_000
 """How many running tasks are read to find those of one worker."""
+PRUNE_STEP_LIMIT: Final = 20
+"""Largest number of steps of one clean-up."""
 
 
 class Engine:
@@ -236,6 +238,16 @@ class Engine:
         if ended := [worker for worker in running if worker.partition("/")[0] != own and has_ended(worker)]:
             log.warning("end the leases of processes of this host that have ended: workers=%s", ",".join(sorted(ended)))
             self.storage.extend([*ended, *{worker.partition("/")[0] for worker in ended}], now)
+
+    def prune(self, retention: float, limit: int) -> None:
+        """Delete tasks that have rested longer than `retention` seconds, `limit` at a time, up to twenty times.
+
+        Tasks may come to rest faster than one step deletes tasks: then more steps follow at once.
+        """
+        before = self.clock.now() - retention
+        for _ in range(PRUNE_STEP_LIMIT):
+            if self.storage.prune(before, limit) < limit:
+                return
 
     def expire_leases(self, worker: str) -> None:
         """Let the leases of a worker that is certainly gone lapse now, for the next `recover`."""

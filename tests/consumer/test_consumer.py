@@ -197,6 +197,19 @@ def test_task_older_than_the_retention_is_deleted(make):
 
 
 @on_sqlite
+def test_clean_up_keeps_up_with_the_tasks_that_end(make):
+    """One clean-up deletes all old tasks, in steps, however many have ended since the last one."""
+    queue = make(clock=VirtualClock(), retention=10)
+    add = queue.task()(plus)
+    for n in range(7):
+        add(n, n)
+    while queue.run_next():
+        pass
+    queue.engine.clock.advance(11)
+    queue.engine.prune(10, 2)
+    assert queue.tasks() == []
+
+
 def test_retention_none_keeps_all_tasks(make, monkeypatch):
     """With `retention=None` no task is deleted."""
     clock = VirtualClock()
