@@ -95,7 +95,7 @@ def main() -> int:
         samples = []
         end = time.monotonic() + options.minutes * 60
         while (rest := end - time.monotonic()) > 0:
-            time.sleep(min(rest, options.minutes / 3))
+            stop.wait(min(rest, options.minutes / 3))
             samples.append(sample(folder))
         stop.set()
         producer.join()
