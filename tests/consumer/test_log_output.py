@@ -81,7 +81,7 @@ def start(tmp_path):
         for name, file in output.items():
             output[name] = files.enter_context((tmp_path / file).open("w")) if isinstance(file, str) else file
         command = [sys.executable, "-m", "lifecycle", "run", "jobs", *options]
-        without = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+        without = {name: value for name, value in environment(COLUMNS="200").items() if name != "PYTHONUNBUFFERED"}
         started.append(subprocess.Popen(command, cwd=tmp_path, env=without, **output))
         queues.append(TaskQueue(f"sqlite:///{tmp_path}/app.db"))
         work = queues[-1].task(name="jobs.work")(lambda fails=False: None)
@@ -164,13 +164,14 @@ def test_lines_on_a_terminal_have_their_level_once(start, tmp_path):
     text = ""
     with os.fdopen(ours, errors="replace") as terminal:
         result = work()
-        while f"task={result.id}"[:12] not in text and "task complete" not in text:
+        until(lambda: result.state == "complete")
+        while "task complete" not in text:
             text += terminal.readline()
         process.send_signal(signal.SIGTERM)
         line = next(line for line in text.splitlines() if "task complete" in line)
         assert line.count("INFO") == 1
         assert "lifecycle.task" in line
-    assert process.wait(PATIENCE) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(
