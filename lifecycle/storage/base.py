@@ -299,7 +299,7 @@ class Storage(Protocol):
         """Return the moment from which a claim may find a task: ``-inf`` for now, ``None`` if no task waits.
 
         A waiting task that is held counts as due at the end of its lease. `skip_names`: as in the claim. A task that
-        the claim would pass over counts as due when it expires.
+        the claim would pass over counts as due when it expires before its first attempt.
         """
         ...
 

@@ -38,9 +38,11 @@ def visibility_after(task: Task, move: Move, own: Revocation | None) -> Visibili
 def is_skipped(task: Task, rank: int | None, skip_names: frozenset[str], now: float) -> bool:
     """Return whether a claim with these `skip_names` passes over a task with this rank.
 
-    Not if the task has expired, or is revoked itself: such a task ends without its function, on any worker.
+    Not if the task has expired before its first attempt, or is revoked itself: such a task ends without its function,
+    on any worker. The expiry of a later attempt is not in a column of its own (`policies.expiry`): that task waits for
+    a worker that knows the function.
     """
-    has_expired = task.expires is not None and task.expires <= now
+    has_expired = task.attempt == 0 and task.expires is not None and task.expires <= now
     return task.name in skip_names and rank != REVOKED_RANK and not has_expired
 
 

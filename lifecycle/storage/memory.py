@@ -384,7 +384,7 @@ class MemoryStorage:
             ranked = [row for row in self._rows.values() if row.rank is not None] if skip_names else []
             if any(not is_skipped(row.task, row.rank, skip_names, _NOW) for row in ranked):
                 return _NOW
-            moments += [row.task.expires for row in ranked if row.task.expires is not None]
+            moments += [row.task.expires for row in ranked if row.task.attempt == 0 and row.task.expires is not None]
             if scheduled is not None:
                 moments.append(cast(float, scheduled.due))
             return min(moments, default=None)

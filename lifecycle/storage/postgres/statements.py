@@ -80,7 +80,7 @@ class Statements:
         self.lock_ready = statement(
             "lock_ready",
             "select seq from SCHEMA.task where queue = $1 and rank is not null"
-            f" and (name <> all($2::text[]) or rank = {REVOKED_RANK} or expires <= $3)"
+            f" and (name <> all($2::text[]) or rank = {REVOKED_RANK} or (attempt = 0 and expires <= $3))"
             " order by rank desc, seq limit $4 for update skip locked",
         )
         self.revocable = statement(
@@ -248,7 +248,7 @@ class Statements:
         )
         self.next_not_skipped = statement(
             "next_not_skipped",
-            f"select bool_or(name <> all($2::text[]) or rank = {REVOKED_RANK}), min(expires)"
+            f"select bool_or(name <> all($2::text[]) or rank = {REVOKED_RANK}), min(expires) filter (where attempt = 0)"
             " from SCHEMA.task where queue = $1 and rank is not null",
         )
 

@@ -60,9 +60,10 @@ NEXT_DUE: Final = (
     " (select due from task where queue=? and due is not null order by due limit 1)"
 )
 """Select whether a task has a rank, and the earliest due time."""
-_NOT_SKIPPED: Final = f"(t.name not in (NAMES) or t.rank={REVOKED_RANK} or t.expires<=?)"
+_NOT_SKIPPED: Final = f"(t.name not in (NAMES) or t.rank={REVOKED_RANK} or (t.attempt=0 and t.expires<=?))"
 _NEXT_NOT_SKIPPED: Final = (
-    f"select max(name not in (NAMES) or rank={REVOKED_RANK}), min(expires) from task where queue=? and rank is not null"
+    f"select max(name not in (NAMES) or rank={REVOKED_RANK}), min(case when attempt=0 then expires end)"
+    " from task where queue=? and rank is not null"
 )
 REVOCATION: Final = "select once, until from revocation where queue=? and function=? and key=?"
 DELETE_REVOCATION: Final = "delete from revocation where queue=? and function=? and key=?"

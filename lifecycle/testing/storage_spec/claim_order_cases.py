@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 from lifecycle.core import policies
 from lifecycle.core.policies import Outcome, Revocation
 from lifecycle.core.table import COMPLETE, EXPIRE, FAIL, REVOKE, SCHEDULED, START
-from lifecycle.core.task import Task
+from lifecycle.core.task import RetryPolicy, Task
 from lifecycle.storage.base import PROMOTE_LIMIT, Actor, ClaimRequest, RevocationTarget, Settlement, Storage
 from lifecycle.testing.storage_spec.agreement import AdapterAgreement
 from lifecycle.testing.storage_spec.invariants import require
@@ -114,6 +114,30 @@ class ClaimOrderCases(unittest.TestCase):
         _, claims = storage.exchange((), ClaimRequest("w", 11.0, 10.0, limit=9))
         found = [(task.id, *move.path) for task, move in claims]
         require(found == [("a", REVOKE), ("d", REVOKE)], f"a worker that skips nothing ends the others, not {found}")
+
+    def test_skipped_retry_waits_for_its_function(self) -> None:
+        """A claim passes over the later attempts of a function to skip, whether or not they have expired."""
+        storage, skip = self.opened(), frozenset(("new",))
+        policies_of = {
+            "a": RetryPolicy(),
+            "b": RetryPolicy(expires_after=4.0),
+            "c": RetryPolicy(3.0, expires_after=4.0),
+        }
+        tasks = [Task(one, "new", expires=5.0, retries=1, retry=retry) for one, retry in policies_of.items()]
+        storage.enqueue(tasks, 1.0, _ACTOR)
+        _, claims = storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=3))
+        for task, move in claims:
+            move.apply(task)
+        ends = [Settlement(task, policies.settle(task, Outcome(FAIL), 2.0, worker="w")) for task, _ in claims]
+        storage.exchange(ends, None)
+        for now in 4.0, 5.0, 6.0, 20.0:
+            _, claims = storage.exchange((), ClaimRequest("w", now, 10.0, limit=9, skip_names=skip))
+            require(not [move for _, move in claims if START in move.path], f"none starts at {now}")
+        due = storage.next_due(skip)
+        require(due is None, f"no claim is due, not at {due}")
+        _, claims = storage.exchange((), ClaimRequest("w", 20.0, 10.0, limit=9))
+        found = [(task.id, *move.path) for task, move in claims]
+        require(found == [("a", EXPIRE), ("b", EXPIRE), ("c", EXPIRE)], f"other workers end them, not {found}")
 
     def test_many_skipped_tasks_hide_no_other(self) -> None:
         """A task behind any number of tasks to skip is claimed, after a few claims at most."""

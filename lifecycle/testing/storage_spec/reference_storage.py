@@ -96,8 +96,8 @@ class Row:
 
 
 def _is_skipped(row: Row, skip_names: frozenset[str], now: float) -> bool:
-    """Return whether a claim passes over a ready row: of a skipped function, not expired, not revoked."""
-    expires = row.task.expires
+    """Return whether a claim passes over a ready row: of a skipped function, not revoked, not expired unbegun."""
+    expires = row.task.expires if row.task.attempt == 0 else None
     return row.task.name in skip_names and row.rank != REVOKED_RANK and (expires is None or expires > now)
 
 
@@ -405,7 +405,7 @@ class ReferenceStorage:
         if self._ready_rows(skip_names, _NOW):
             return _NOW
         held = [row.task.lease for row in self.rows if is_waiting(row.task)]
-        expiries = [row.task.expires for row in self.rows if row.rank is not None]
+        expiries = [row.task.expires for row in self.rows if row.rank is not None and row.task.attempt == 0]
         return min(
             (moment for moment in (*held, *expiries, *(row.due_at for row in self.rows)) if moment is not None),
             default=None,

@@ -84,7 +84,7 @@ end
 local function set_aside(row, entry)
   defer(zrems, ":ready", entry)
   defer(zadds, ":aside:" .. row.name, -row.priority, entry)
-  if row.expires then defer(zadds, ":due", row.expires, entry) end
+  if row.expires and row.attempt == 0 then defer(zadds, ":due", row.expires, entry) end
   call("SADD", prefix .. ":aside", row.name)
   any_aside = true
 end
@@ -111,7 +111,7 @@ local function claim()
         row.entry = entry
         local own, of_function = revocation("t" .. id), revocation("f" .. row.name)
         local trigger = admit(row, own, of_function, now)
-        local ends = trigger == "$EXPIRE" or (trigger == "$REVOKE" and revoked_when_due(row, own, now))
+        local ends = (trigger == "$EXPIRE" and row.attempt == 0) or revoked_when_due(row, own, now)
         if skipped and skipped[row.name] and not ends then
           set_aside(row, entry)
           aside_count = aside_count + 1

@@ -16,12 +16,14 @@ local function is_ready()
   if count == 0 or #args[1] == 0 or count > 1000 then return count > 0 end
   local entries = call("ZRANGE", ready, 0, -1, "WITHSCORES")
   for n = 1, #entries, 2 do
-    local packed = call("HGET", prefix .. ":task:" .. string.sub(entries[n], 17), "call")
-    local ok, values = pcall(cmsgpack.unpack, packed or "")
+    local packed = call("HMGET", prefix .. ":task:" .. string.sub(entries[n], 17), "call", "at")
+    local ok, values = pcall(cmsgpack.unpack, packed[1] or "")
+    local begun_ok, at = pcall(cmsgpack.unpack, packed[2] or "")
     if not ok or type(values) ~= "table" or not skipped[values[1]] or tonumber(entries[n + 1]) == -$REVOKED_RANK then
       return true
     end
-    if values[3] and (not due or values[3] < tonumber(due)) then due = string.format("%.17g", values[3]) end
+    local is_new = begun_ok and type(at) == "table" and at[5] == 0
+    if is_new and values[3] and (not due or values[3] < tonumber(due)) then due = string.format("%.17g", values[3]) end
   end
   return false
 end
