@@ -1,6 +1,7 @@
 """The PostgreSQL adapter on lost connections, with many threads, and after forks."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from unittest.mock import Mock
@@ -8,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from psycopg import sql
 from support.forks import check_forks_beside_threads, check_writes_after_fork, ignore_fork_warning
-from support.postgres import connected, postgres_store_url, unused_name
+from support.postgres import SERVER, connected, postgres_store_url, unused_name
 from support.stores import PATIENCE, PRODUCER, await_task, completed, disturbed, elsewhere, produce, settlement, start
 
 from lifecycle.core.policies import Revocation
@@ -74,7 +75,17 @@ class Cut:
         if self._after:
             self._run(session, *commands)
         session.close()
+        await_end(session.pid)
         raise self._error
+
+
+def await_end(pid):
+    """Wait until the server has noticed that a connection is lost, and has undone its transaction."""
+    with connected(SERVER) as db:
+        deadline = time.monotonic() + PATIENCE
+        while db.execute("select from pg_stat_activity where pid = %s", (pid,)).fetchone() is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
 
 
 cuts = pytest.mark.parametrize("after", [False, True], ids=["before it is sent", "after it has happened"])
