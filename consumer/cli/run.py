@@ -1,8 +1,10 @@
 """``lifecycle run``: a consumer as a process of its own."""
 
 import atexit
+import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,7 +14,7 @@ from typing import Final
 
 import click
 
-from lifecycle.clock import pause
+from lifecycle.clock import monotonic, pause
 from lifecycle.consumer.cli.options import Argument, command
 from lifecycle.consumer.cli.reload import restart_on_changes
 from lifecycle.consumer.consumer import Consumer
@@ -29,9 +31,8 @@ SIGINT (Ctrl-C) finishes the running tasks. SIGTERM interrupts and requeues them
 SIGHUP finishes the running tasks and starts again, with the code that is on the disk then.
 """
 STOP_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-GREENLET_END_SECONDS: Final = 0.1
-"""How long greenlets that were interrupted at the last moment may take to end, before the interpreter tears them down
-and prints a traceback for each."""
+GREENLET_PAUSE_SECONDS: Final = 0.01
+_WORKER_THREAD: Final = re.compile(r"lifecycle-\d+")
 EXIT_SECONDS: Final = 1.0
 """The least time that the end of the process may take, also without any grace."""
 
@@ -172,13 +173,26 @@ def run(
         restore_handlers(STOP_SIGNALS)
         raise
     if worker_type == GREENLET:
-        pause(GREENLET_END_SECONDS)
+        _wait_for_greenlets()
     _exit_without_threads(grace)
 
 
 def _ignore_signals() -> None:
+    # First behind the interpreter's back: it complains of a signal that comes while it forgets the handler.
+    ignore = ctypes.CDLL(None).signal
+    ignore.argtypes, ignore.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    for number in STOP_SIGNALS:
+        ignore(number, int(signal.SIG_IGN))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [])  # calls the handlers of signals that have come until now
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _wait_for_greenlets() -> None:
+    """Let workers end that were interrupted just before: else the interpreter prints a traceback for each at its end."""
+    deadline = monotonic() + EXIT_SECONDS
+    while monotonic() < deadline and any(_WORKER_THREAD.fullmatch(one.name) for one in threading.enumerate()):
+        pause(GREENLET_PAUSE_SECONDS)
 
 
 def _log_options(

@@ -28,7 +28,7 @@ def storm(consumer, *numbers):
 def assert_clean(log):
     """Fail if a consumer has logged a traceback, or the interpreter a failed write to its descriptor for signals."""
     for word in "Traceback", "Exception", "Error":
-        assert word not in log
+        assert word not in log, log
 
 
 @pytest.mark.parametrize("kind", ["thread", "process", "asyncio", "greenlet"])
