@@ -23,8 +23,9 @@ IMPORT_TIMEOUT_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 30.0
 """After a failed import, a restart that nobody has asked for is tried again after so long."""
 _PROGRAM: Final = """
-import json, os, sys, traceback
+import json, os, signal, sys, traceback
 target, sys.path[:] = sys.argv[1], json.loads(sys.argv[2])
+signal.setitimer(signal.ITIMER_REAL, float(sys.argv[3]))  # ends this process, also if its consumer has gone
 sys.argv[1:] = []
 code = 1
 try:
@@ -43,7 +44,7 @@ def failure_of_import(target: str) -> str | None:
 
     Returns ``None``, or the reason for which a consumer could not start with it: a traceback, or one line.
     """
-    program = [sys.executable, "-P", "-c", _PROGRAM, target, json.dumps(sys.path)]
+    program = [sys.executable, "-P", "-c", _PROGRAM, target, json.dumps(sys.path), f"{2 * IMPORT_TIMEOUT_SECONDS}"]
     try:
         done = subprocess.run(  # noqa: S603 -- the interpreter that runs already
             program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,

@@ -189,7 +189,7 @@ def _ignore_signals() -> None:
 
 
 def _wait_for_greenlets() -> None:
-    """Let workers end that were interrupted just before: else the interpreter prints a traceback for each at its end."""
+    """Let workers end that were interrupted just before: else the interpreter's end prints a traceback for each."""
     deadline = monotonic() + EXIT_SECONDS
     while monotonic() < deadline and any(_WORKER_THREAD.fullmatch(one.name) for one in threading.enumerate()):
         pause(GREENLET_PAUSE_SECONDS)

@@ -18,7 +18,7 @@ from support.processes import PATIENCE, consumer_process, stop_process, until, w
 from support.profiles import crossed, sampled
 
 from lifecycle import ConfigurationError, Consumer, StorageUnavailable, TaskQueue
-from lifecycle.consumer import health
+from lifecycle.consumer import health, new_code
 from lifecycle.consumer import health_server as http
 
 KINDS = ("thread", "process", "greenlet", "asyncio")
@@ -364,3 +364,14 @@ def test_limit_with_broken_code_does_not_try_again_at_once(tmp_path, write_modul
             wait_for_log(consumer, "no restart")
         assert stop_process(consumer) == 0
         assert consumer.log.read_text().count("no restart") == 1
+
+
+def test_import_of_new_code_ends_without_its_consumer(tmp_path, monkeypatch):
+    """An import that hangs is given up, and its process ends by itself, also if the consumer that waits has gone."""
+    (tmp_path / "hangs.py").write_text("import threading\nthreading.Event().wait()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(new_code, "IMPORT_TIMEOUT_SECONDS", 0.1)
+    assert "takes longer" in new_code.failure_of_import("hangs:queue")
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *args, timeout, **options: run(*args, timeout=PATIENCE, **options))
+    assert "exit code -14" in new_code.failure_of_import("hangs:queue")
