@@ -347,7 +347,13 @@ class Consumer:
             log.exception("consumer %s: a handler raised; the consumer goes on", self._engine.process_name())
 
     def _restart_dead_workers(self) -> None:
-        for worker in [worker for worker in self._workers if not worker.is_alive()]:
+        dead = [worker for worker in self._workers if not worker.is_alive()]
+        if dead:  # perhaps by a signal to all processes: then no other takes its place
+            for request in self._requests.wait(0.0):
+                self._handle_request(REQUESTS[request])
+            if self.state not in (RUNNING, DRAINING):
+                return
+        for worker in dead:
             self._workers.remove(worker)
             self._context.store_up(worker)
             worker.terminate()
