@@ -15,7 +15,6 @@ from lifecycle.clock import monotonic
 from lifecycle.consumer.contact import StoreContact
 from lifecycle.consumer.health import Health, ReadyFile, parse_address
 from lifecycle.consumer.log_output import LogOptions, buffer_lines, enable_loggers
-from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.states import (
     BEGIN,
     DRAIN,
@@ -275,20 +274,25 @@ class Consumer:
                 for report in self._health_reports:
                     report.report(self.health)
                 timeout = self._interval_seconds if self.state == RUNNING else MIN_WAIT_SECONDS
-                for request in self._requests.wait(timeout):
-                    if REQUESTS[request] == RESTART:
-                        self._check_new_code(requested=True)
-                    else:
-                        self._handle_request(REQUESTS[request])
+                self._handle_requests(timeout)
                 if self.state in (RUNNING, DRAINING):
                     self._restart_dead_workers()
-                if self.state == RUNNING and self._type.restarts_consumer and self._is_spent():
+                attempts = sum(worker.attempts for worker in self._workers)
+                if self.state == RUNNING and self._type.restarts_consumer and self._options.is_spent(attempts):
                     self._check_new_code(requested=False)
         finally:
             for worker in self._workers:
                 worker.terminate()
             self._close()
             log.info("consumer %s has stopped", self._engine.process_name())
+
+    def _handle_requests(self, timeout: float) -> None:
+        """Handle the requests of now; wait for one up to `timeout` seconds."""
+        for request in self._requests.wait(timeout):
+            if REQUESTS[request] == RESTART:
+                self._check_new_code(requested=True)
+            else:
+                self._handle_request(REQUESTS[request])
 
     def _check_new_code(self, *, requested: bool) -> None:
         """Ask for a restart once the code has been imported elsewhere; `requested`: by a person or a program."""
@@ -310,6 +314,9 @@ class Consumer:
             self._step(DRAIN if self._restart else request)
         else:
             self._step(FORCE)
+        if again:  # all has been said; now without any grace
+            self._deadline = monotonic()
+            return
         context.stopping.set()
         for worker in self._workers:
             worker.drain()
@@ -319,9 +326,7 @@ class Consumer:
             context.stop_now.set()
             self._stop_maintenance.set()
             grace = self._options.grace_seconds
-            self._deadline = monotonic() + (
-                grace if self.state == INTERRUPTING else 0.0 if again else min(grace, FORCE_GRACE_SECONDS)
-            )
+            self._deadline = monotonic() + (grace if self.state == INTERRUPTING else min(grace, FORCE_GRACE_SECONDS))
             for worker in self._workers:
                 worker.interrupt()
 
@@ -349,8 +354,7 @@ class Consumer:
     def _restart_dead_workers(self) -> None:
         dead = [worker for worker in self._workers if not worker.is_alive()]
         if dead:  # perhaps by a signal to all processes: then no other takes its place
-            for request in self._requests.wait(0.0):
-                self._handle_request(REQUESTS[request])
+            self._handle_requests(0.0)
             if self.state not in (RUNNING, DRAINING):
                 return
         for worker in dead:
@@ -369,22 +373,11 @@ class Consumer:
                 elif worker.ready:
                     log.error("worker %s has died; another takes its place: %s", worker.name, worker.end)
                 else:
-                    delay = self._restart_delay_seconds
-                    log.error(
-                        "worker %s could not begin; another one is started in %g s: %s", worker.name, delay, worker.end
-                    )
+                    text = "worker %s could not begin; another one is started in %g s: %s"
+                    log.error(text, worker.name, self._restart_delay_seconds, worker.end)
         missing = len(self._workers) < self._type.worker_count(self._options)
         if self.state == RUNNING and missing and monotonic() >= self._restart_at:
             self._start_worker()
-
-    def _is_spent(self) -> bool:
-        """Return whether to restart the consumer: its workers have run enough tasks, or use too much memory."""
-        options, attempts = self._options, sum(worker.attempts for worker in self._workers)
-        # Not before the first attempt: a limit that is too low would restart the consumer for ever.
-        return attempts > 0 and (
-            (options.max_tasks is not None and attempts >= options.max_tasks)
-            or (options.max_memory_bytes is not None and resident_bytes() >= options.max_memory_bytes)
-        )
 
     # Maintenance ---------------------------------------------------------------------------------------------------
 

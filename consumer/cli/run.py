@@ -184,8 +184,14 @@ def _ignore_signals() -> None:
     for number in STOP_SIGNALS:
         ignore(number, int(signal.SIG_IGN))
     signal.pthread_sigmask(signal.SIG_BLOCK, [])  # calls the handlers of signals that have come until now
+    sys.unraisablehook = _show_unraisable  # one may still be on its way through another thread
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _show_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    if not (args.exc_type is OSError and "ignored due to race condition" in str(args.exc_value)):
+        sys.__unraisablehook__(args)
 
 
 def _wait_for_greenlets() -> None:

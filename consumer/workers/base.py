@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import attrs
 
 from lifecycle.consumer.log_output import LogOptions
+from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.errors import StorageError
 from lifecycle.execution.registry import Hook
 from lifecycle.queue import TaskQueue
@@ -54,6 +55,14 @@ class WorkerOptions:
         for name, limit in ("max_tasks", self.max_tasks), ("max_memory", self.max_memory_bytes):
             if limit is not None:
                 whole_number(limit, name, at_least=1, at_most=2**62)
+
+    def is_spent(self, attempts: int) -> bool:
+        """Return whether a process has run enough tasks, or uses too much memory, and a new one takes its place."""
+        # Not before the first attempt: a limit that is too low would start processes again and again for nothing.
+        return attempts > 0 and (
+            (self.max_tasks is not None and attempts >= self.max_tasks)
+            or (self.max_memory_bytes is not None and resident_bytes() >= self.max_memory_bytes)
+        )
 
 
 class WorkerContext:

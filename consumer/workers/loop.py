@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from lifecycle.consumer.workers.base import RETRY_STORE_SECONDS, WorkerContext, call_hooks
-from lifecycle.errors import StorageError
+from lifecycle.errors import StorageError, TaskInterrupted
 from lifecycle.escaping import printable
 from lifecycle.execution.runner import Runner
 from lifecycle.execution.worker import Worker
@@ -65,8 +66,10 @@ class WorkerLoop:
         except BaseException:
             log.exception("worker %s failed", self.name)
         finally:
-            call_hooks(hooks.on_shutdown, "on_shutdown", runner.call_hook)
-            runner.close()
+            with suppress(TaskInterrupted):  # there is no time left for hooks
+                call_hooks(hooks.on_shutdown, "on_shutdown", runner.call_hook)
+            with suppress(TaskInterrupted):  # it may have been on its way to a greenlet
+                runner.close()
 
     @property
     def attempts(self) -> int:

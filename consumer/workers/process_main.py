@@ -16,7 +16,6 @@ import attrs
 from lifecycle.consumer.import_errors import users_traceback
 from lifecycle.consumer.log_output import LogOptions, buffer_lines
 from lifecycle.consumer.os_signals import Handler, set_handler
-from lifecycle.consumer.process_memory import resident_bytes
 from lifecycle.consumer.workers.base import WorkerContext, WorkerOptions
 from lifecycle.consumer.workers.loop import WorkerLoop
 from lifecycle.consumer.workers.shared_status import READY, RECYCLED, SharedStatus
@@ -161,12 +160,7 @@ def work(
         if status.stop_requested or backend.terminated:  # whether or not the other thread has read the request
             context.stopping.set()
             return False
-        # Not before the first attempt: a limit that is too low would start processes again and again for nothing.
-        attempts = loop.attempts
-        return attempts > 0 and (
-            (options.max_tasks is not None and attempts >= options.max_tasks)
-            or (options.max_memory_bytes is not None and resident_bytes() >= options.max_memory_bytes)
-        )
+        return options.is_spent(loop.attempts)
 
     runner = TaskRunner(queue.engine, backend)
     runner.on_change = status.set_task
