@@ -5,7 +5,7 @@ An audit knows the table, and nothing of the way in which the tasks ran. It repo
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
 import attrs
@@ -128,16 +128,23 @@ def _rest(result: Audit, task: Found, rests: frozenset[str]) -> None:
 def _history(result: Audit, task: Found) -> None:
     """Report a history that is no path of the table to the task's state, or is complete more than once."""
     states = [record.state for record in task.history]
+    first, *others = _parts(task.history) or [[]]
     try:
-        check(LIFECYCLE.state(name).signal for name in states)
+        check(LIFECYCLE.state(record.state).signal for record in first)
     except IllegalSequence as error:
         result.wrong["illegal"].append(f"task {task.id} ({task.name}): {error}")
+    for before, after in (pair for part in others for pair in pairwise(part)):
+        if LIFECYCLE.state(after.state) not in LIFECYCLE.targets(LIFECYCLE.state(before.state)):
+            result.wrong["illegal"].append(f"task {task.id} ({task.name}): {after.state} follows {before.state}")
     if states[-1:] != [task.state]:
         result.wrong["illegal"].append(f"task {task.id} is {task.state}, its history ends in {states[-1:]}")
-    if task.version != len(states):
-        result.wrong["illegal"].append(f"task {task.id} is at version {task.version} after {len(states)} transitions")
+    transitions = sum(1 + record.left_out for record in task.history)
+    if task.version != transitions:
+        result.wrong["illegal"].append(f"task {task.id} is at version {task.version} after {transitions} transitions")
     starts = [record.attempt for record in task.history if record.state == EXECUTING]
-    if starts != list(range(1, len(starts) + 1)):
+    unseen = _left_out_attempts(task.history)
+    seen = [attempt for attempt in range(1, len(starts) + len(unseen) + 1) if attempt not in unseen]
+    if starts != seen:
         result.wrong["illegal"].append(f"task {task.id}: its attempts are numbered {starts}")
     if states.count(COMPLETED) > 1:
         result.wrong["finished twice"].append(
@@ -152,16 +159,17 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
     ended = Counter(line.attempt for line in lines if line.what == END)
     result.executions += begun.total()
     wrong = result.wrong["unexplained"]
+    unseen = _left_out_attempts(task.history)
     for attempt in sorted(begun.keys() | ended.keys() | ends.keys()):
         what = f"attempt {attempt} of task {task.id} ({task.name})"
-        if attempt not in ends:
+        if attempt not in ends and attempt not in unseen:
             wrong.append(f"{what} ran, though it was never started")
             continue
         if begun[attempt] > 1:
             wrong.append(f"{what} ran {begun[attempt]} times")
         if ended[attempt] > begun[attempt]:
             wrong.append(f"{what} ended {ended[attempt]} times, and began {begun[attempt]} times")
-        end = ends[attempt]
+        end = ends.get(attempt)
         if end in RAN and not begun[attempt]:
             wrong.append(f"{what} is {end}, though its function never began")
         elif end == COMPLETED and not ended[attempt]:
@@ -176,6 +184,8 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
 
 def _signals(result: Audit, task: Found, received: Sequence[str]) -> None:
     """Report signals that do not follow the history's order, or came twice; those of a dead process may be missing."""
+    if any(record.left_out for record in task.history):
+        return  # nobody knows which signals the middle had
     sent = iter([LIFECYCLE.state(record.state).signal for record in task.history])
     if not all(signal in sent for signal in received):
         result.wrong["out of order"].append(
@@ -188,5 +198,24 @@ def _ends(history: Sequence[Record]) -> dict[int, str | None]:
     ends: dict[int, str | None] = {}
     for record, following in zip_longest(history, history[1:]):
         if record.state == EXECUTING:
-            ends[record.attempt] = following.state if following is not None else None
+            ends[record.attempt] = following.state if following is not None and not following.left_out else None
     return ends
+
+
+def _parts(history: Sequence[Record]) -> list[list[Record]]:
+    """Return the history cut at each gap, where records are left out."""
+    parts: list[list[Record]] = []
+    for record in history:
+        if record.left_out or not parts:
+            parts.append([])
+        parts[-1].append(record)
+    return parts
+
+
+def _left_out_attempts(history: Sequence[Record]) -> set[int]:
+    """Return the attempts whose starts a long history leaves out."""
+    unseen: set[int] = set()
+    for before, after in pairwise(history):
+        if after.left_out:
+            unseen |= set(range(before.attempt + 1, after.attempt + (after.state != EXECUTING)))
+    return unseen

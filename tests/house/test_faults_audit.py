@@ -169,3 +169,17 @@ def test_planted_fault_is_found_and_named(kind, what):
     assert result.count(kind) == 1
     assert len(result.faults) >= 1
     assert [sentence for sentence in result.faults if not sentence.startswith(kind)] == [] or kind == "finished twice"
+
+
+def test_history_without_its_middle_is_no_fault():
+    """A long history leaves out its middle: the attempts there are explained; the parts around it are checked as ever."""
+    states = [QUEUED, *[EXECUTING, RETRYING, QUEUED] * 40, EXECUTING, COMPLETED]
+    whole = history(states)
+    for gap in range(1, 7):
+        kept = [*whole[:20], attrs.evolve(whole[20 + 3 * gap + gap], left_out=3 * gap + gap), *whole[21 + 4 * gap :]]
+        task = Found("t", "add", COMPLETED, len(states), False, kept)
+        assert tried([task], noted(states)).faults == []
+        assert tried([task._replace(version=3)], noted(states)).count("illegal") == 1
+        wrong = task._replace(history=[*kept[:-2], kept[-1]], version=len(states) - 1)
+        assert tried([wrong], noted(states)).count("illegal") >= 1
+        assert tried([task], [*noted(states), line(BEGIN, 99)]).count("unexplained") == 1
