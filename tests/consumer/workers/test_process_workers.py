@@ -115,6 +115,7 @@ def test_task_that_kills_its_worker_rests_interrupted(group):
     consumer = group.start_consumer("-k", "process", "-w", "1", "--start", "fork")
     result, exits, add = group.tasks.poison(), group.tasks.dies(7), group.tasks.add(1, 2)
     assert settled(group.queue, result, exits, add) == ["interrupted", "interrupted", "complete"]
+    assert stop_process(consumer) == 0  # then the last line of its log is written, too
     for one, cause in (result, "killed by SIGKILL: out of memory?"), (exits, "ended with exit code 7"):
         assert one.task.interruptions == 2
         assert states(one) == f"{REQUEUED_STATES} executing interrupted"
@@ -123,7 +124,6 @@ def test_task_that_kills_its_worker_rests_interrupted(group):
         log = consumer.log.read_text()
         assert log.count(f"was interrupted: its process {'was ' if 'SIG' in cause else ''}{cause}; it is requeued") == 1
         assert log.count(f"{cause}; it rests interrupted (interruption 2, 1 are allowed)") == 1
-    assert stop_process(consumer) == 0
 
 
 def test_workers_of_killed_consumer_requeue_their_tasks_and_end(group, start_consumer):
