@@ -209,7 +209,9 @@ class _Column:
         }
         self.left = MARGIN_PX + beside[LEFT]
         self.right = self.left + state_width
-        self.width = self.right + beside[RIGHT] + MARGIN_PX
+        # The labels of the main path stand to the right of its line, in the middle.
+        longest = max((text_width(text) for edge in self.straight for text in _texts((edge,))), default=0.0)
+        self.width = max(self.right + beside[RIGHT], (self.left + self.right) / 2 + 9.0 + longest) + MARGIN_PX
 
     def track_x(self, track: _Track) -> float:
         """Return the horizontal position of a track."""
