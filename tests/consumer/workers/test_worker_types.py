@@ -98,6 +98,9 @@ SCENARIOS = {
 }
 VALUES = {"a call": 3, "an async call": 3, "for later": 3, "a retry": "OK", "an async retry": "OK"}
 
+HANDED_BACK = "executing interrupted enqueued "
+"""On a busy machine a worker may seem stuck: the tasks that it has claimed and not begun are given to other workers."""
+
 
 @pytest.mark.parametrize(("url", "kind"), crossed(STORES, [*KINDS], first=1), indirect=["url"])
 def test_worker_type_sends_the_signals_of_each_scenario(tmp_path, url, kind):
@@ -107,7 +110,8 @@ def test_worker_type_sends_the_signals_of_each_scenario(tmp_path, url, kind):
         results = {name: act(group) for name, (act, _) in SCENARIOS.items()}
         settled(group.queue, *results.values())
         expected = {name: promise for name, (_, promise) in SCENARIOS.items()}
-        assert {name: signals(result) for name, result in results.items()} == expected
+        sent = {name: signals(result).replace(HANDED_BACK, "") for name, result in results.items()}
+        assert sent == expected
         assert {name: results[name].get() for name in VALUES} == VALUES
         for name in "it gets its context", "an async one gets its context":
             assert results[name].get() == [results[name].id, 1, "executing"]
