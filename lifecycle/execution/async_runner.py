@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import logging
-import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -15,7 +14,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import TaskCanceled, TaskInterrupted, TaskTimeout
 from lifecycle.execution.attempt import completed, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.forks import OneProcess, end_forked_child
+from lifecycle.execution.forks import OneProcess, end_forked_child, this_process
 from lifecycle.execution.registry import Function
 from lifecycle.execution.runner import Ended, TaskRunner
 
@@ -154,7 +153,7 @@ class AsyncRunner:
         running.add_done_callback(self._background.discard)
 
     async def _attempt(self, task: Task, coroutine: _Coroutine, ended: Ended) -> None:
-        engine, pid = self._engine, os.getpid()
+        engine, pid = self._engine, this_process.pid
         value: object = None
         error: BaseException | None = None
         if self._interrupted:

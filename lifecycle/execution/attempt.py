@@ -31,7 +31,7 @@ from lifecycle.errors import (
 from lifecycle.execution.callables import note_task_attribute, refuse_unrun, unrun_kind
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.forks import OneProcess
-from lifecycle.execution.new_tasks import check_size
+from lifecycle.execution.new_tasks import too_large
 from lifecycle.execution.registry import Function
 from lifecycle.execution.stored_result import pack_error, pack_value, users_frames
 from lifecycle.validation import delay_seconds, moment
@@ -157,7 +157,8 @@ def completed(engine: Engine, task: Task, value: object) -> tuple[Outcome, BaseE
                 reason = f"the function returned {kind}, so that its code has not run; declare it with async def"
                 raise Unserializable(reason, task.name) from None
             raise Unserializable(failure.reason, f"the result of {task.name}{failure.path}") from None
-        check_size(f"the result of {task.name}", body, engine.max_bytes)
+        if len(body) > engine.max_bytes:
+            raise too_large(f"the result of {task.name}", body, engine.max_bytes)
     except (Unserializable, StorageRefused) as error:
         return unstorable(task, error), error
     return Outcome(COMPLETE, pack_value(task.attempt, body)), None

@@ -11,7 +11,22 @@ import traceback
 from contextlib import suppress
 from types import TracebackType
 
-__all__ = ["OneProcess", "end_forked_child"]
+__all__ = ["OneProcess", "end_forked_child", "this_process"]
+
+
+class _ThisProcess:
+    """The number of this process, kept: `os.getpid` would cost each task several calls of the system."""
+
+    def __init__(self) -> None:
+        self.read()
+
+    def read(self) -> None:
+        """Read the number from the system: at the start, and in each forked child."""
+        self.pid = os.getpid()
+
+
+this_process = _ThisProcess()
+os.register_at_fork(after_in_child=this_process.read)
 
 
 def end_forked_child(pid: int, error: BaseException | None = None) -> None:
@@ -20,7 +35,7 @@ def end_forked_child(pid: int, error: BaseException | None = None) -> None:
     The exit code is that of Python's own end: 0 if the function has returned, that of a `SystemExit`, and 1 for any
     other `error`, whose traceback is printed. Cleanup functions (`atexit`) are not called: they are the parent's.
     """
-    if os.getpid() == pid:
+    if this_process.pid == pid:
         return
     code = 1
     with suppress(BaseException):  # nothing may leave: the caller would go on
@@ -36,7 +51,7 @@ class OneProcess:
     __slots__ = ("_pid",)
 
     def __enter__(self) -> None:
-        self._pid = os.getpid()
+        self._pid = this_process.pid
 
     def __exit__(self, kind: object, error: BaseException | None, frames: TracebackType | None) -> None:
         end_forked_child(self._pid, error)

@@ -22,7 +22,7 @@ from lifecycle.validation import (
     whole_number,
 )
 
-__all__ = ["check", "check_size", "prepare"]
+__all__ = ["check", "prepare", "too_large"]
 
 _SET_BY_QUEUE: Final = ("attempt", "interruptions", "worker", "version", "lease", "canceling", "enqueued_at")
 """Fields that only the queue sets; equal in all new tasks."""
@@ -30,13 +30,12 @@ _set_by_queue: Final = attrgetter(*_SET_BY_QUEUE)
 _UNSET: Final = _set_by_queue(Task("", ""))
 
 
-def check_size(what: str, data: bytes, max_bytes: int) -> None:
-    """Raise `StorageRefused` if a serialized value is larger than the queue accepts. `what`: names the value."""
-    if len(data) > max_bytes:
-        raise StorageRefused(
-            f"{what}: {len(data):,} bytes when serialized, the queue accepts {max_bytes:,} (max_bytes): store the value"
-            " elsewhere, and pass its name"
-        )
+def too_large(what: str, data: bytes, max_bytes: int) -> StorageRefused:
+    """Return the error for a serialized value that is larger than the queue accepts. `what`: names the value."""
+    return StorageRefused(
+        f"{what}: {len(data):,} bytes when serialized, the queue accepts {max_bytes:,} (max_bytes): store the value"
+        " elsewhere, and pass its name"
+    )
 
 
 def check(task: object, now: float) -> None:
@@ -78,7 +77,8 @@ def prepare(task: Task, now: float, serializer: Serializer, functions: Mapping[s
     except Unserializable as error:
         path = error.path or _path_of_culprit(task, serializer)
         raise Unserializable(error.reason, _argument(task, path, functions)) from None
-    check_size(f"the arguments of {task.name}", task.payload, max_bytes)
+    if len(task.payload) > max_bytes:
+        raise too_large(f"the arguments of {task.name}", task.payload, max_bytes)
 
 
 def _check_policy(task: Task) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from lifecycle.execution.forks import this_process
+
 __all__ = ["ProcessName", "has_ended", "name_with_process"]
 
 _PLACE_DIGITS: Final = 8
@@ -29,8 +31,8 @@ class ProcessName:
 
     def __call__(self) -> str:
         """Return the name; after a fork, the child has another one."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
+        if self._pid != this_process.pid:
+            self._pid = this_process.pid
             place, start = _place(self._pid), _start(self._pid)
             known = f"{place}{start}" if place and start else ""
             self._name = f"{_host()}:{self._pid}:{known}{os.urandom(_RANDOM_DIGITS // 2).hex()}"

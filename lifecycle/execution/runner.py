@@ -1,7 +1,6 @@
 """Runners run attempts, and know nothing of claims and stores. Here: the runner in its worker's own thread."""
 
 import inspect
-import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -13,9 +12,8 @@ from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, TaskCanceled, TaskInterrupted, TaskTimeout
 from lifecycle.execution.attempt import completed, end_attempt, outcome_of_error, prepare
 from lifecycle.execution.engine import Engine
-from lifecycle.execution.forks import OneProcess, end_forked_child
+from lifecycle.execution.forks import OneProcess, end_forked_child, this_process
 from lifecycle.execution.interruption import THREADS, InterruptBackend, Interrupter
-from lifecycle.execution.registry import Function
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,7 +80,7 @@ class TaskRunner:
 
     def begin(self, task: Task, ended: Ended) -> None:
         """Run a task's attempt; `ended` is called before this returns."""
-        engine, context, pid = self._engine, copy_context(), os.getpid()
+        engine, context, pid = self._engine, copy_context(), this_process.pid
         value: object = None
         error: BaseException | None = None
         self._task = task
@@ -90,7 +88,9 @@ class TaskRunner:
             try:
                 if self.on_change is not None:
                     self.on_change(task)
-                value = self._call(context, *context.run(prepare, engine, task))
+                is_coroutine, value = context.run(self._call, task)
+                if is_coroutine:
+                    value = self._run_coroutine(context, value)
                 end_forked_child(pid)
                 outcome, error = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
@@ -117,17 +117,17 @@ class TaskRunner:
         self.begin(task, lambda _, outcome, error: ends.append((outcome, error)))
         return ends.pop()
 
-    def _call(
-        self, context: Context, function: Function, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> object:
-        if function.is_async:
-            return self._run_coroutine(context, context.run(function.call, *args, **kwargs))
-        return context.run(self._call_plain, function, args, kwargs)
+    def _call(self, task: Task) -> tuple[bool, object]:
+        """Call the function of a task, in the task's context; return whether a coroutine is left to run, and the value.
 
-    def _call_plain(self, function: Function, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        self.interrupter.arm(cast(Task, self._task).timeout, TaskTimeout)
+        One call in the context for all steps: to enter a context costs as much as two calls.
+        """
+        function, args, kwargs = prepare(self._engine, task)
+        if function.is_async:
+            return True, function.call(*args, **kwargs)
+        self.interrupter.arm(task.timeout, TaskTimeout)
         try:
-            return function.call(*args, **kwargs)
+            return False, function.call(*args, **kwargs)
         finally:
             self.interrupter.disarm()
 
@@ -219,7 +219,7 @@ class TaskRunner:
         import asyncio
 
         running, loop, interrupter = asyncio.current_task(), asyncio.get_running_loop(), self.interrupter
-        pid = os.getpid()  # a child ends here: in a thread beside greenlets it has no caller to return to
+        pid = this_process.pid  # a child ends here: in a thread beside greenlets it has no caller to return to
 
         def cancel() -> None:
             if running is not None and not interrupter.forced:  # else it is on its way out already

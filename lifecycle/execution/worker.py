@@ -413,13 +413,14 @@ class Worker:
     def _settlement(self, task: Task, outcome: Outcome) -> Settlement:
         engine = self.engine
         now = engine.clock.now() if self._now is None else self._now
+        interrupted = outcome.trigger == INTERRUPT  # spares all other outcomes the look-up of their limit
         move = policies.settle(
             task,
             outcome,
             now,
             worker=self.name,
             jitter=random.random() if task.retry.jitter else 0.0,  # noqa: S311 -- spreads retries, hides nothing
-            max_interruptions=engine.interruption_limit(task.name),
+            max_interruptions=engine.interruption_limit(task.name) if interrupted else engine.max_interruptions,
         )
         if move.states[-1].name in WAITING:  # the next attempt must not be announced before this one's outcome
             move.lease = move.hold_until = engine.hold_until(task.state, move.path, now)

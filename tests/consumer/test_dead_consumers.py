@@ -31,7 +31,9 @@ def test_tasks_of_a_killed_consumer_run_on_another_one_at_once(group):
     worker = result.task.worker
     assert not has_ended(worker)
     processes = [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]
-    for process in reversed(processes):  # the consumer first: it would settle the tasks of its processes
+    for process in processes:  # first all are stopped: whichever outlives the others would put the task back itself
+        process.suspend()
+    for process in processes:
         process.kill()
     killed.wait()
     assert settled(group.queue, result) == ["complete"]

@@ -54,8 +54,10 @@ def test_process_that_called_the_function_goes_on(exits):
 
 def test_child_that_leaves_a_call_ends(exits, monkeypatch):
     """A child that is forked within a call ends when it leaves the call."""
-    pids = iter([1, 2])
-    monkeypatch.setattr(forks.os, "getpid", lambda: next(pids))
-    with pytest.raises(Ended), OneProcess():
-        pass
+    monkeypatch.setattr(forks.this_process, "pid", 1)
+    call = OneProcess()
+    call.__enter__()
+    monkeypatch.setattr(forks.this_process, "pid", 2)
+    with pytest.raises(Ended):
+        call.__exit__(None, None, None)
     assert exits == [0]

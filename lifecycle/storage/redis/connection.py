@@ -5,6 +5,7 @@ Uses redis-py's connection class, not its client: the client costs more time for
 
 import importlib
 import re
+import weakref
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final
@@ -59,6 +60,8 @@ class RedisConnection:
             retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # `RedisServer` decides about repeated calls
         )
         self.is_open = False
+        # A queue that is dropped without `close` leaves no open socket to the garbage collector.
+        weakref.finalize(self, self.connection.disconnect).atexit = False
 
     def connect(self, host: str, port: int) -> None:
         """Open the connection. Raises `ConnectionLost`, or `CommandRefused` if the server rejects the login."""
