@@ -42,7 +42,7 @@ def test_half_requests_neither_block_the_health_port_nor_use_up_descriptors():
             if number % 50 == 49:
                 assert get(server.port, "/live")[0] == 200
         assert get(server.port, "/ready")[0] == 200
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads  # a thread of an earlier test may have ended meanwhile
         assert descriptors() - before - 300 <= http.CONNECTION_LIMIT
 
 
