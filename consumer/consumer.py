@@ -5,16 +5,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from lifecycle.clock import monotonic
-from lifecycle.consumer.contact import StoreContact
 from lifecycle.consumer.health import Health, ReadyFile, parse_address
 from lifecycle.consumer.log_output import LogOptions, buffer_lines, enable_loggers
+from lifecycle.consumer.maintenance import Maintenance
 from lifecycle.consumer.states import (
     BEGIN,
     DRAIN,
@@ -60,8 +59,6 @@ SIGNALS: Final = {
 }
 FORCE_GRACE_SECONDS: Final = 0.5
 """The grace period of interrupted tasks, at most, after a second request to stop. A third one leaves none."""
-PRUNE_LIMIT: Final = 500
-"""How many tasks are pruned at a time."""
 MAX_RESTART_DELAY_SECONDS: Final = 30.0
 """The longest time between two attempts to start a worker that never gets ready."""
 
@@ -129,13 +126,11 @@ class Consumer:
         self._context = WorkerContext(self.queue, self._options)
         self._health_reports: list[ReadyFile | HealthServer] = []
         self._workers: list[WorkerHandle] = []
-        self._dead: list[WorkerHandle] = []
+        self._maintenance = Maintenance(self.queue, self._context, self._workers)
         self._new_code: NewCode | None = None
-        self._contact = StoreContact(self._engine.lease)
         self._supervisor: threading.Thread | None = None
         self._deadline = 0.0
         self._restart_delay_seconds = self._restart_at = 0.0
-        self._stop_maintenance = threading.Event()
         self._ended = threading.Event()
 
     def _leave_parent(self) -> None:
@@ -223,7 +218,7 @@ class Consumer:
     def _close(self) -> None:
         ended = self._ended
         self._context.stopping.set()
-        self._stop_maintenance.set()
+        self._maintenance.stop()
         with self._mutex:  # no other run begins before this one is over
             self._requests.close()
             for report in self._health_reports:
@@ -250,9 +245,7 @@ class Consumer:
         try:
             for _ in range(self._type.worker_count(self._options)):
                 self._start_worker()
-            for job in self._check_stuck, self._deliver_cancellations, self._maintain:
-                # In threads of their own, since they call handlers: a slow one must not delay other jobs, or a stop.
-                threading.Thread(target=self._repeat, args=(job,), name="lifecycle-maintenance", daemon=True).start()
+            self._maintenance.start(self._interval_seconds)
         except BaseException:
             self._close()
             raise
@@ -324,7 +317,7 @@ class Consumer:
         self._engine.storage.wake()
         if self.state != DRAINING:
             context.stop_now.set()
-            self._stop_maintenance.set()
+            self._maintenance.stop()
             grace = self._options.grace_seconds
             self._deadline = monotonic() + (grace if self.state == INTERRUPTING else min(grace, FORCE_GRACE_SECONDS))
             for worker in self._workers:
@@ -339,8 +332,10 @@ class Consumer:
                 self._try_to(worker.requeue_running, f"tasks of {worker.name} are requeued when their lease lapses")
         elif alive:
             return False
-        self._dead.extend(worker for worker in self._workers if not worker.is_alive() and not worker.recycled)
-        self._try_to(self._recover, "tasks of dead workers are requeued when their lease lapses")
+        self._maintenance.dead.extend(
+            worker for worker in self._workers if not worker.is_alive() and not worker.recycled
+        )
+        self._try_to(self._maintenance.recover, "tasks of dead workers are requeued when their lease lapses")
         return True
 
     def _try_to(self, act: Callable[[], object], otherwise: str) -> None:
@@ -366,7 +361,7 @@ class Consumer:
             self._restart_delay_seconds = 0.0 if worker.ready else min(longer, MAX_RESTART_DELAY_SECONDS)
             self._restart_at = monotonic() + self._restart_delay_seconds
             if not worker.recycled:
-                self._dead.append(worker)
+                self._maintenance.dead.append(worker)
             if self.state == RUNNING:
                 if worker.recycled:
                     log.info("worker %s has run its number of tasks; another takes its place", worker.name)
@@ -378,55 +373,6 @@ class Consumer:
         missing = len(self._workers) < self._type.worker_count(self._options)
         if self.state == RUNNING and missing and monotonic() >= self._restart_at:
             self._start_worker()
-
-    # Maintenance ---------------------------------------------------------------------------------------------------
-
-    def _repeat(self, job: Callable[[], None]) -> None:
-        """Do a job regularly, until the consumer stops at once, or has stopped."""
-        stop, context = self._stop_maintenance, self._context
-        while not stop.is_set():
-            try:
-                job()
-            except StorageError as error:
-                context.store_down(job, error)
-            except BaseException:  # of a handler: it may end its worker, but not the maintenance
-                log.exception("consumer %s: a handler raised; the consumer goes on", self._engine.process_name())
-            else:
-                context.store_up(job)
-            stop.wait(self._interval_seconds)
-
-    def _check_stuck(self) -> None:
-        """Help workers that are stuck, so that no task waits for them."""
-        for worker in list(self._workers):
-            worker.check()
-
-    def _deliver_cancellations(self) -> None:
-        """Tell workers which of their tasks were canceled. Workers whose task has just begun are not asked about."""
-        busy = [worker for worker in self._workers if worker.busy]
-        if busy:
-            for task_id in self._engine.storage.canceling([worker.name for worker in busy]):
-                for worker in busy:
-                    worker.cancel(task_id)
-
-    def _maintain(self) -> None:
-        """Recover lapsed leases, and prune tasks at rest."""
-        self._recover()
-        if self.queue.retention is not None:
-            self._engine.prune(self.queue.retention, PRUNE_LIMIT)
-
-    def _recover(self) -> None:
-        engine, dead = self._engine, list(self._dead)
-        for worker in dead:
-            worker.expire_leases()
-        now = engine.clock.now()  # before the next call: if it hangs, own leases lapse, and are not recovered
-        engine.heartbeat.catch_up()
-        if not self._contact.answered((engine.clock.now(), engine.monotonic())):
-            return
-        engine.expire_ended_workers(now)
-        engine.recover(now)
-        for worker in dead:
-            with suppress(ValueError):  # done by another thread meanwhile
-                self._dead.remove(worker)
 
     def _wake_workers(self) -> None:
         self._engine.storage.wake()

@@ -305,9 +305,9 @@ def test_consumer_asks_only_for_cancellations_of_slow_tasks(queue, monkeypatch):
     now = queue.engine.monotonic()
     task = queue.task()(lambda: None).s()
     quick._running[task.id] = slow._running[task.id] = now + PATIENCE, task
-    consumer._deliver_cancellations()
+    consumer._maintenance._deliver_cancellations()
     assert asked == []
     slow._running[task.id] = now - STUCK_SECONDS - 0.01, task
-    consumer._deliver_cancellations()
+    consumer._maintenance._deliver_cancellations()
     assert asked == [["w2"]]
     assert idle.is_idle

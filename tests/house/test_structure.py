@@ -19,7 +19,7 @@ lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
-lifecycle.execution:             callables forks heartbeat interruption process_name stored_result / registry signals
+lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
 lifecycle.storage:               base / claims memory_rows notifications / memory
 lifecycle.storage.sqlite:        errors schema statements watcher / database / summary / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
@@ -37,7 +37,7 @@ lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              contact import_errors log_output os_signals process_memory states / health stop_requests / health_server
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
-lifecycle.consumer:              loading new_code / consumer
+lifecycle.consumer:              loading maintenance new_code / consumer
 lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
 lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate purge run verify workers / main
