@@ -1,5 +1,6 @@
 """Configuration of the site: ``sphinx-build -W docs site``. A warning is an error."""
 
+import re
 from importlib.metadata import version as version_of
 
 from sphinx.application import Sphinx
@@ -40,4 +41,4 @@ def setup(app: Sphinx) -> None:
 def _include_contributing(app: Sphinx, page: str, text: list[str]) -> None:
     if page == "contributing":
         text[0] = (app.srcdir.parent / "CONTRIBUTING.md").read_text()
-    text[0] = text[0].replace("../CONTRIBUTING.md", "contributing.md")
+    text[0] = re.sub(r"(?<=\()(?:\.\./)+CONTRIBUTING\.md", "/contributing.md", text[0])

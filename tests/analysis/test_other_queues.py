@@ -24,7 +24,7 @@ from lifecycle.testing import check as hold
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "recipes"
-PAGE = ROOT / "docs" / "other-queues.md"
+PAGE = ROOT / "docs" / "background" / "other-queues.md"
 PREFIX = f"{unused_prefix()}:"
 """Prefix of the keys of Celery's broker."""
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 __all__ = ["PAGE", "page_with", "table", "text"]
 
-PAGE = Path(__file__).parents[2] / "docs" / "guarantees.md"
+PAGE = Path(__file__).parents[2] / "docs" / "background" / "guarantees.md"
 MARKERS = r"(<!-- measured: faults -->\n\n).*(\n\n<!-- end of what was measured -->)"
 COLUMNS = (
     "scenario", "store", "workers", "tasks", "what was done", "seconds", "functions run", "interrupted", "done again",

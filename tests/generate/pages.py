@@ -106,11 +106,11 @@ def command_help(name, command):
 def generated():
     """For each page its generated parts, by the name of their markers."""
     return {
-        DOCS / "lifecycle.md": {"transitions": transitions()},
-        DOCS / "signals.md": {"states": states(), "scenarios": scenarios()},
-        DOCS / "sqlite.md": {"schema": schema()},
-        DOCS / "postgres.md": {"schema": postgres_tables()},
-        DOCS / "cli.md": {"commands": command_overview()}
+        DOCS / "background" / "lifecycle.md": {"transitions": transitions()},
+        DOCS / "reference" / "signals.md": {"states": states(), "scenarios": scenarios()},
+        DOCS / "stores" / "sqlite.md": {"schema": schema()},
+        DOCS / "stores" / "postgres.md": {"schema": postgres_tables()},
+        DOCS / "reference" / "cli.md": {"commands": command_overview()}
         | {name: command_help(name, command) for name, command in command_line().items()},
     }
 

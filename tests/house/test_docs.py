@@ -29,8 +29,9 @@ from lifecycle.consumer.cli.main import commands as main_commands
 from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.health_server import HealthServer
 
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*/*.md"))]
+DECISIONS = DOCS / "decisions"
+PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if page.parent != DECISIONS)]
+ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DECISIONS.glob("*.md"))]
 """With the pages that show no examples."""
 POSTGRES_URL = "postgresql://app@db.example.com/shop"
 """The URL on the page on PostgreSQL."""
@@ -176,7 +177,7 @@ def test_pages_that_teach_have_examples():
     known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid", *RECIPE_LANGUAGES}
     languages = {page.name: [block.language for block in blocks(page)] for page in PAGES}
     assert {language for found in languages.values() for language in found} <= known
-    for name, least in {"README.md": 2, "guide.md": 30, "signals.md": 10, "sqlite.md": 5, "huey.md": 3}.items():
+    for name, least in {"README.md": 2, "guide.md": 30, "signals.md": 10, "sqlite.md": 5, "from-huey.md": 3}.items():
         assert sum(language in ("python", "pycon") for language in languages[name]) >= least, name
 
 
@@ -231,7 +232,7 @@ def test_unknown_command_on_a_page_is_found():
 def test_recipes_use_options_and_paths_that_exist():
     """The recipes start consumers with options that exist, ask for paths that exist, and allow for the grace period."""
     unit, image, compose, probes = (
-        block.text for block in blocks(DOCS / "running.md") if block.language in RECIPE_LANGUAGES
+        block.text for block in blocks(DOCS / "operate" / "running.md") if block.language in RECIPE_LANGUAGES
     )
     start = shlex.split(re.search("^ExecStart=(.*)$", unit, re.MULTILINE)[1])
     base = json.loads(re.search("^ENTRYPOINT (.*)$", image, re.MULTILINE)[1])

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("redis_url")
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory):
-    """A server of our own, which can be told anything; `limited` may do what docs/redis.md asks for, and no more."""
+    """A server of our own, which can be told anything; `limited` may do what docs/stores/redis.md asks for, and no more."""
     folder = tmp_path_factory.mktemp("redis")
     rights = "~{test-* &{test-* -@all +@read +@write +@scripting +@pubsub +@connection +info +time"
     users = [("limited", rights), ("blind", rights.replace(" +info", ""))]
