@@ -314,11 +314,11 @@ def test_completion_prints_a_script_for_each_shell(command_line, folder, shell):
         ("lifecycle lists --st", []),
     ],
 )
-def test_shells_complete_commands_and_options(folder, words, offered):
+def test_shells_complete_commands_and_options(command_line, monkeypatch, words, offered):
     """The Tab key completes commands and options; nothing is printed for a command that does not exist."""
-    variables = {
-        "_LIFECYCLE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)
-    }  # fmt: skip
-    _, out, err = process(cwd=folder, env=environment(**variables))
-    assert err == ""
+    monkeypatch.setenv("_LIFECYCLE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    code, out, err = command_line()
+    assert (code, err) == (0 if offered else 1, "")
     assert [line.partition(",")[2] for line in out.splitlines()] == offered

@@ -5,7 +5,7 @@ from contextlib import closing
 import psycopg
 import pytest
 from psycopg import sql
-from support.command_line import is_one_line, process
+from support.command_line import process
 from support.postgres import SERVER, connected, open_store, postgres_store_url, unused_name
 from support.stores import PRODUCER, elsewhere, start
 
@@ -200,24 +200,3 @@ def test_user_without_rights_learns_what_is_missing(postgres, schema):
         finally:
             db.execute(f"drop owned by {user}")
             db.execute(f"drop role {user}")
-
-
-def test_migrate_command_refuses_other_stores_and_missing_urls(tmp_path):
-    """The command says so where there is nothing to migrate, or nothing named; each is the user's mistake."""
-    code, out, err = process("migrate", "--url", f"sqlite:///{tmp_path}/app.db")
-    assert (code, out) == (2, "")
-    assert is_one_line(err, "SQLiteStorage has nothing to migrate")
-    code, out, err = process("migrate")
-    assert code == 2
-    assert is_one_line(err, "--url", "LIFECYCLE_URL")
-    code, out, err = process("migrate", "tasks:queue", "--url", "memory://")
-    assert code == 2
-    assert is_one_line(err, "not both")
-
-
-def test_migrate_command_reports_an_unreachable_server_in_one_line():
-    """Where the server does not answer the command says so in one line."""
-    code, out, err = process("migrate", "--url", "postgresql://user:hunter2@127.0.0.1:1/app")
-    assert (code, out) == (2, "")
-    assert is_one_line(err, "PostgreSQL cannot be reached")
-    assert "hunter2" not in err
