@@ -130,6 +130,17 @@ def test_check_reads_standard_input(tmp_path):
         assert (done.returncode, done.stdout, done.stderr) == (0, "✓ 5 signals of 2 tasks: legal\n", "")
 
 
+def test_check_shows_its_progress_on_a_terminal(cli, tmp_path, monkeypatch):
+    """On a terminal a bar shows how much of a long trace is read; a fault is still a line of the output."""
+    monkeypatch.setattr("lifecycle.consumer.cli.check.PROGRESS_LINE_COUNT", 2)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    path = trace(tmp_path / "trace.jsonl", [*LEGAL, ("b", "executing")])
+    code, said, bar = cli("check", path)
+    assert code == 1
+    assert "line 6" in said
+    assert "6 lines" in bar
+
+
 def test_check_of_an_unreadable_file_is_bad_usage(cli, tmp_path):
     """A file that cannot be read is bad usage."""
     for path, why in ((tmp_path / "none.jsonl", "No such file or directory"), (tmp_path, "Is a directory")):

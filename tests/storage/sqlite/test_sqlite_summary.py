@@ -15,8 +15,6 @@ from lifecycle.core.task import Task
 from lifecycle.storage.base import Settlement
 from lifecycle.storage.sqlite.storage import SQLiteStorage
 
-pytestmark = pytest.mark.untraced
-
 COUNT = 3000
 FUNCTIONS = ("add", "mul", "")
 STATES = ("queued", "executing", "complete", "error", "revoked")
