@@ -17,6 +17,8 @@ from lifecycle.storage.sqlite import schema as sqlite_schema
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+EXAMPLES = DOCS / "examples"
+"""Programs that pages show: a folder for each page."""
 WRITE = "python tests/generate"
 WIDTH = 78
 """Columns of the help texts: in a terminal of 80, click leaves two free."""
@@ -103,9 +105,21 @@ def command_help(name, command):
     return f"```text\n{click.Context(command, group, name).get_help()}\n```"
 
 
+def example_folder(text):
+    """Return the name of the folder in `docs/examples` whose files a page shows, or `None`."""
+    found = re.search(r"^<!-- examples/(\w+)/", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def examples(page):
+    """Return the files of an example that a page shows, by their markers: each begins with its name."""
+    names = re.findall(r"^<!-- (examples/\w+/.+) -->$", page.read_text(), re.MULTILINE)
+    return {name: f"```python\n# {name.split('/', 2)[2]}\n{(DOCS / name).read_text()}```" for name in names}
+
+
 def generated():
     """For each page its generated parts, by the name of their markers."""
-    return {
+    return {page: examples(page) for page in sorted(DOCS.rglob("*.md")) if example_folder(page.read_text())} | {
         DOCS / "background" / "lifecycle.md": {"transitions": transitions()},
         DOCS / "reference" / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "stores" / "sqlite.md": {"schema": schema()},

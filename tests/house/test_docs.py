@@ -3,28 +3,23 @@
 ``python tests/generate`` brings the generated parts up to date.
 """
 
-import doctest
 import importlib
 import json
 import re
 import shlex
-import signal
-import subprocess
-import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
 
-import psycopg
 import pytest
 from generate.pages import DOCS, ROOT, WRITE, command_line, filled, generated, states
 from hypothesis import Phase
+from support.doc_pages import PageRunner, blocks, commands
 from support.postgres import temporary_database
 from support.profiles import hypothesis_options
 from support.redis_server import redis_store_url
 
 import lifecycle
-from lifecycle import LIFECYCLE, TaskQueue
+from lifecycle import LIFECYCLE
 from lifecycle.consumer.cli.main import commands as main_commands
 from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.health_server import HealthServer
@@ -37,8 +32,6 @@ POSTGRES_URL = "postgresql://app@db.example.com/shop"
 """The URL on the page on PostgreSQL."""
 REDIS_URL = "redis://redis.example.com/0"
 """The URL on the page on Redis."""
-STOP_TIMEOUT_SECONDS = 60.0
-"""For a consumer to stop, on a busy machine."""
 
 RECIPE_LANGUAGES = ("ini", "dockerfile", "yaml")
 """Languages of the files of systemd, Docker and Kubernetes: see `test_recipes_use_options_and_paths_that_exist`."""
@@ -53,101 +46,12 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 by_every_page = pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
 
 
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    language: str
-    text: str
-    line: int
-    """The number of its first line in the page."""
-
-
-def blocks(page):
-    """Yield the fenced blocks of a page, in order."""
-    text = page.read_text()
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield Block(found[1], found[2], text[: found.start(2)].count("\n") + 1)
-
-
 def prose(page):
     """Return a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 # Examples ----------------------------------------------------------------------------------------------------------
-
-
-class PageRunner:
-    """Runs the blocks of a page one after the other, in one namespace and a folder of its own."""
-
-    def __init__(self, page, folder, urls):
-        """`urls`: the URLs on the page, each with the URL of the server that the tests have."""
-        self.page, self.folder, self.urls = page, folder, urls
-        self.names = {"__name__": "tasks"}
-        self.files = set()
-        self.exits = ExitStack()
-
-    def run(self, block):
-        """Run one block."""
-        for shown, real in self.urls.items():
-            block = block._replace(text=block.text.replace(shown, real))
-        if block.language == "python":
-            named = re.match(r"# (\w+)\.py\n", block.text)
-            if named:
-                self.write(named[1], block.text)
-            else:
-                code = compile("\n" * (block.line - 1) + block.text, self.page, "exec")  # its lines are the page's
-                exec(code, self.names)  # noqa: S102 -- the page is ours
-        elif block.language == "pycon":
-            self.check_answers(block)
-        elif block.language == "console":
-            for words in commands(block.text):
-                self.start_consumer(words)
-
-    def write(self, name, text):
-        """Save and import a file whose name is the first line of its text."""
-        (self.folder / f"{name}.py").write_text(text)
-        self.files.add(name)
-        sys.modules.pop(name, None)
-        self.exits.callback(sys.modules.pop, name, None)
-        module = importlib.import_module(name)
-        self.names |= {key: value for key, value in vars(module).items() if not key.startswith("__")}
-        self.exits.callback(close_all, vars(module))
-
-    def check_answers(self, block):
-        """Run the statements of an interactive session, and compare the answers."""
-        example = doctest.DocTestParser().get_doctest(
-            block.text, self.names, self.page.name, str(self.page), block.line - 1
-        )
-        report = []
-        failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(
-            example, out=report.append, clear_globs=False
-        )
-        self.names.update(example.globs)
-        assert not failed, "".join(report)
-
-    def start_consumer(self, words):
-        """Start the consumer that a console block starts, if the page has written the file of its tasks."""
-        if words[:2] != ["lifecycle", "run"] or words[2].partition(":")[0] not in self.files:
-            return
-        consumer = subprocess.Popen([sys.executable, "-m", "lifecycle", *words[1:]], cwd=self.folder)
-        self.exits.callback(stop_consumer, consumer)
-
-    def close(self):
-        close_all(self.names)
-        self.exits.close()
-
-
-def close_all(names):
-    """Close the queues and the connections among the names of a page, also of a page that fails."""
-    for value in list(names.values()):
-        if isinstance(value, TaskQueue | psycopg.Connection):
-            value.close()
-
-
-def stop_consumer(consumer):
-    consumer.send_signal(signal.SIGTERM)
-    assert consumer.wait(STOP_TIMEOUT_SECONDS) == 0
 
 
 @by_page
@@ -177,19 +81,14 @@ def test_pages_that_teach_have_examples():
     known = {"python", "pycon", "console", "sh", "sql", "text", "mermaid", *RECIPE_LANGUAGES}
     languages = {page.name: [block.language for block in blocks(page)] for page in PAGES}
     assert {language for found in languages.values() for language in found} <= known
-    for name, least in {"README.md": 2, "guide.md": 30, "signals.md": 10, "sqlite.md": 5, "from-huey.md": 3}.items():
+    for page in PAGES:
+        if page.parent.name == "howto":
+            assert {"python", "pycon"} & set(languages[page.name]), page.name
+    for name, least in {"README.md": 2, "signals.md": 10, "sqlite.md": 5, "from-huey.md": 3}.items():
         assert sum(language in ("python", "pycon") for language in languages[name]) >= least, name
 
 
 # Commands ----------------------------------------------------------------------------------------------------------
-
-
-def commands(text):
-    """Yield the commands of a console block, each as its words, the program's name without its folder."""
-    for line in text.splitlines():
-        for part in re.split(r"&&|\|", line.removeprefix("$ ")) if line.startswith("$ ") else ():
-            first, *rest = shlex.split(part, comments=True)
-            yield [first.rpartition("/")[2], *rest]
 
 
 def command_lines(page):
@@ -218,7 +117,7 @@ def fault(words):
 def test_commands_on_pages_exist(page):
     """Every `lifecycle` command on a page exists, and so do its options."""
     calls = [words for words in command_lines(page) if words != ["--help"]]
-    assert calls or page.name not in ("README.md", "index.md", "guide.md", "cli.md")
+    assert calls or page.name not in ("README.md", "index.md", "running.md", "cli.md")
     assert [found for words in calls if (found := fault(words))] == []
 
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mutants.catalog import EXPLAINED, ROOT, SOURCE, Mutant, mutants
 from mutants.trials import Skipped, noticed_by
 
-PAGE = ROOT / "docs" / "howto" / "testing.md"
+PAGE = ROOT / "docs" / "background" / "specification.md"
 
 
 def _shown(mutant: Mutant) -> str:

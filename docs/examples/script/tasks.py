@@ -1,0 +1,11 @@
+import hashlib
+from pathlib import Path
+
+from lifecycle import TaskQueue
+
+queue = TaskQueue("sqlite:///queue.db")
+
+
+@queue.task(retries=2)
+def checksum(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

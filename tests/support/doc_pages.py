@@ -1,0 +1,168 @@
+"""Pages of the documentation: their blocks, and a runner of the examples in the blocks."""
+
+import contextlib
+import doctest
+import importlib
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import psycopg
+from generate.pages import EXAMPLES, example_folder
+from support.processes import environment, until
+
+from lifecycle import TaskQueue
+
+STOP_TIMEOUT_SECONDS = 60.0
+"""For a process to stop, on a busy machine."""
+PORT = "8000"
+"""The port of the servers on the pages; a test gives them a free one."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    line: int
+    """The number of its first line in the page."""
+
+
+def blocks(page):
+    """Yield the fenced blocks of a page, in order."""
+    text = page.read_text()
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(found[1], found[2], text[: found.start(2)].count("\n") + 1)
+
+
+def commands(text):
+    """Yield the commands of a console block, each as its words, the program's name without its folder."""
+    for line in text.splitlines():
+        for part in re.split(r"&&|\|", line.removeprefix("$ ")) if line.startswith("$ ") else ():
+            first, *rest = shlex.split(part, comments=True)
+            yield [first.rpartition("/")[2], *rest]
+
+
+class PageRunner:
+    """Runs the blocks of a page one after the other, in one namespace and a folder of its own."""
+
+    def __init__(self, page, folder, urls):
+        """`urls`: the URLs on the page, each with the URL of the server that the tests have."""
+        self.page, self.folder, self.urls = page, folder, urls
+        self.names = {"__name__": "tasks"}
+        self.files = set()
+        self.exits = ExitStack()
+        self.example = example_folder(page.read_text())
+        if self.example:
+            shutil.copytree(EXAMPLES / self.example, folder, dirs_exist_ok=True)
+            self.files |= {path.stem for path in folder.rglob("*.py")}
+            self.port = free_port()
+            for module in sorted(self.files):
+                sys.modules.pop(module, None)
+                self.exits.callback(sys.modules.pop, module, None)
+
+    def run(self, block):
+        """Run one block."""
+        for shown, real in self.urls.items():
+            block = block._replace(text=block.text.replace(shown, real))
+        if self.example:
+            block = block._replace(text=block.text.replace(PORT, str(self.port)))
+        if block.language == "python":
+            named = re.match(r"# ([\w/]+)\.py\n", block.text)
+            if named and self.example:
+                return  # a file of the example, which is in the folder
+            if named:
+                self.write(named[1], block.text)
+            else:
+                code = compile("\n" * (block.line - 1) + block.text, self.page, "exec")  # its lines are the page's
+                exec(code, self.names)  # noqa: S102 -- the page is ours
+        elif block.language == "pycon":
+            self.check_answers(block)
+        elif block.language == "console":
+            for words in commands(block.text):
+                self.start(words, block.text)
+
+    def write(self, name, text):
+        """Save and import a file whose name is the first line of its text."""
+        (self.folder / f"{name}.py").write_text(text)
+        self.files.add(name)
+        sys.modules.pop(name, None)
+        self.exits.callback(sys.modules.pop, name, None)
+        module = importlib.import_module(name)
+        self.names |= {key: value for key, value in vars(module).items() if not key.startswith("__")}
+        self.exits.callback(close_all, vars(module))
+
+    def check_answers(self, block):
+        """Run the statements of an interactive session, and compare the answers."""
+        example = doctest.DocTestParser().get_doctest(
+            block.text, self.names, self.page.name, str(self.page), block.line - 1
+        )
+        report = []
+        failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(
+            example, out=report.append, clear_globs=False
+        )
+        self.names.update(example.globs)
+        assert not failed, "".join(report)
+
+    def start(self, words, text):
+        """Start the consumer or the server of a command, or run its program, if the page has the files for that."""
+        program, *rest = words
+        if words[:2] == ["lifecycle", "run"]:
+            if words[2].partition(":")[0] in self.files:
+                self.exits.callback(stop_consumer, self.process("-m", *words))
+        elif self.example and (program in ("uvicorn", "flask") or "runserver" in rest):
+            server = self.process(*(rest if program == "python" else ("-m", *words)))
+            self.exits.callback(stop_server, server)
+            until(lambda: server.poll() is not None or answers(self.port), "the server of the page")
+            assert server.poll() is None, f"{words} has ended"
+        elif self.example and program == "python":
+            done = subprocess.run(
+                [sys.executable, *rest], cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
+            )
+            shown = "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("$ "))
+            assert done.returncode == 0, done.stderr
+            assert doctest.OutputChecker().check_output(shown, done.stdout, doctest.ELLIPSIS) or not shown, done.stdout
+
+    def process(self, *words):
+        """Start Python in the folder of the page."""
+        return subprocess.Popen([sys.executable, *words], cwd=self.folder, env=environment())
+
+    def close(self):
+        close_all(self.names)
+        self.exits.close()
+
+
+def close_all(names):
+    """Close the queues and the connections among the names of a page, also of a page that fails."""
+    for value in list(names.values()):
+        if isinstance(value, TaskQueue | psycopg.Connection):
+            value.close()
+
+
+def stop_consumer(consumer):
+    consumer.send_signal(signal.SIGTERM)
+    assert consumer.wait(STOP_TIMEOUT_SECONDS) == 0
+
+
+def stop_server(server):
+    server.terminate()
+    server.wait(STOP_TIMEOUT_SECONDS)
+
+
+def free_port():
+    """Return the number of a port of this host that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def answers(port):
+    """Return whether a server accepts connections at a port of this host."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False
