@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.demo.replay import STORAGE_PROTOCOL, record_scenario
+from lifecycle.consumer.demo.scenarios import SCENARIOS
 from lifecycle.consumer.states import CONSUMER_LIFECYCLE
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.diagrams import Graph, Sequence, dot, graph, mermaid, sequence_mermaid, sequence_svg, svg, svg_narrow

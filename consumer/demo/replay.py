@@ -10,7 +10,14 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
-from lifecycle.consumer.demo.demo import SCENARIOS, SIGNAL_TIMEOUT_SECONDS, DemoEnvironment, Scenario
+from lifecycle.consumer.demo.environment import (
+    SIGNAL_TIMEOUT_SECONDS,
+    DemoEnvironment,
+    Observer,
+    RefusalEvent,
+    RefusalHandler,
+    SignalEvent,
+)
 from lifecycle.consumer.demo.replay_processes import (
     DELAY_SECONDS,
     FOREVER,
@@ -19,8 +26,10 @@ from lifecycle.consumer.demo.replay_processes import (
     ReplayConsumer,
     ReplayProcess,
 )
+from lifecycle.consumer.demo.scenarios import SCENARIOS, Scenario
 from lifecycle.consumer.demo.storage_tracer import HANDLERS, STORE, StepLog
 from lifecycle.core.table import LIFECYCLE, Kind
+from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow, Participant, Sequence
 from lifecycle.errors import LifecycleError
 from lifecycle.result import Result
@@ -37,17 +46,36 @@ START_TIME: Final = 1_000_000_000.0
 class Replay:
     """A `DemoEnvironment` on a virtual clock, with the attributes and methods that scenarios use."""
 
-    def __init__(self, open_store: Callable[[], Storage] | None = None, *, full: bool = False) -> None:
-        """`open_store`: called by each process; default: one `MemoryStorage` for all. `full`: record reads, too."""
+    def __init__(
+        self,
+        open_store: Callable[[], Storage] | None = None,
+        *,
+        full: bool = False,
+        observer: Observer | None = None,
+        delay: float = DELAY_SECONDS,
+        lease: float = LEASE_SECONDS,
+        first_pid: int = 4711,
+    ) -> None:
+        """Make an empty queue and one consumer.
+
+        :param open_store: called by each process; default: one `MemoryStorage` for all.
+        :param full: record reads, too.
+        :param delay: seconds.
+        :param lease: seconds.
+        :param first_pid: the pid of the first consumer; the others have the next ones.
+        """
         memory = MemoryStorage()
         self._open = open_store or (lambda: memory)
         self.clock = VirtualClock(START_TIME)
         self.step_log = StepLog(self.clock.now, with_reads=full)
-        self.delay, self.lease = DELAY_SECONDS, LEASE_SECONDS
+        self.delay, self.lease = delay, lease
+        self.now, self.began_at = self.clock.now, self.clock.now()
+        self._observer, self._first_pid = observer, first_pid
         self.faults: list[str] = []
         self.consumers: list[ReplayConsumer] = []
         self._all_consumers: list[ReplayConsumer] = []
-        self._signals: list[tuple[str, str]] = []
+        self._events: list[SignalEvent] = []
+        self._refusals: list[RefusalEvent] = []
         self._producer = ReplayProcess(self, PRODUCER)
         self.tasks, self.queue = self._producer.tasks, self._producer.queue
         self._store = self.open()
@@ -61,8 +89,11 @@ class Replay:
 
     def start_consumer(self) -> ReplayConsumer:
         """Start another consumer."""
-        consumer = ReplayConsumer(self, f"consumer{len(self._all_consumers) + 1}")
+        count = len(self._all_consumers)
+        consumer = ReplayConsumer(self, f"consumer{count + 1}", self._first_pid + count)
         if self._all_consumers:
+            if self._observer is not None:
+                self._observer.on_action(consumer.pid, None, self.now())
             self.step_log.add_call(OPERATOR, consumer.name, "starts", Arrow.SEND)
         self._all_consumers.append(consumer)
         self.consumers.append(consumer)
@@ -71,8 +102,14 @@ class Replay:
     def stop_consumers(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End all consumers with a signal."""
         for consumer in self.consumers:
-            consumer.send_signal(number)
+            self.send_signal(consumer, number)
         self.consumers.clear()
+
+    def send_signal(self, consumer: ReplayConsumer, number: signal.Signals) -> None:
+        """Send a signal to a consumer."""
+        if self._observer is not None:
+            self._observer.on_action(consumer.pid, number, self.now())
+        consumer.send_signal(number)
 
     def expect(self, condition: bool, text: str) -> None:
         """Add a fault unless the condition, described by `text`, is true."""
@@ -87,13 +124,36 @@ class Replay:
                 return False
         return True
 
+    def wait_for_refusal(self, task_id: str) -> bool:
+        """Run until the store has refused an outcome of a task; return False if none is refused."""
+        while not any(event.id == task_id for event in self._refusals):
+            if not self.step(FOREVER):
+                return False
+        return True
+
+    def events(self, task_id: str) -> list[SignalEvent]:
+        """Return the signals of a task that handlers received, with their circumstances."""
+        return [event for event in self._events if event.id == task_id]
+
     def signals(self, task_id: str) -> tuple[str, ...]:
         """Return the signals of a task that handlers received."""
-        return tuple(signal for one, signal in self._signals if one == task_id)
+        return tuple(event.signal for event in self.events(task_id))
 
-    def record_signal(self, task_id: str, signal: str) -> None:
+    # For consumers ------------------------------------------------------------------------------------------------
+
+    def record_signal(self, event: SignalEvent) -> None:
         """Record a call of a handler."""
-        self._signals.append((task_id, signal))
+        self._events.append(event)
+        if self._observer is not None:
+            self._observer.on_signal(event)
+
+    def record_refusal(self, task: Task, text: str) -> None:
+        """Record the warning of a worker whose outcome the store has refused."""
+        consumer = next(one for one in self._all_consumers if one.worker.name == task.worker)
+        event = RefusalEvent(task.id, self.now(), consumer.pid, task.attempt, text)
+        self._refusals.append(event)
+        if self._observer is not None:
+            self._observer.on_refusal(event)
 
     # Running -------------------------------------------------------------------------------------------------------
 
@@ -156,6 +216,19 @@ class Replay:
         while self.step(FOREVER):
             pass
 
+    @contextlib.contextmanager
+    def log(self) -> Iterator[None]:
+        """Drop log lines, because scenarios fail on purpose; record the warnings of refused outcomes."""
+        logger = logging.getLogger("lifecycle")
+        before, logger.propagate = logger.propagate, False
+        handler = RefusalHandler(self.record_refusal)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = before
+
     def close(self) -> None:
         """End all consumers."""
         for consumer in self._all_consumers:
@@ -188,7 +261,7 @@ def record_scenario(
     """
     replay = Replay(open_store, full=full)
     try:
-        with _without_log():
+        with replay.log():
             result: Result[object] = scenario.run(
                 cast("DemoEnvironment", replay)
             )  # scenarios use only what a Replay has, too
@@ -202,20 +275,6 @@ def record_scenario(
         replay.close()
 
 
-@contextlib.contextmanager
-def _without_log() -> Iterator[None]:
-    """Drop log lines: the scenarios fail on purpose."""
-    logger = logging.getLogger("lifecycle")
-    before, logger.propagate = logger.propagate, False
-    null_handler = logging.NullHandler()
-    logger.addHandler(null_handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(null_handler)
-        logger.propagate = before
-
-
 def _storage_protocol(replay: DemoEnvironment) -> Result[object]:
     """Use the whole storage protocol for one task: hold, release, extend, recover, settle, read."""
     add_signal = cast("Replay", replay).step_log.add_signal
@@ -224,7 +283,7 @@ def _storage_protocol(replay: DemoEnvironment) -> Result[object]:
     replay.wait_for(result.id, 2, LEASE_SECONDS / 3)  # until the first heartbeat
     replay.stop_consumers(signal.SIGKILL)
     replay.start_consumer()
-    replay.expect(result.get(blocking=True) == "done", "the second attempt returns")
+    replay.expect(result.get(blocking=True) == "from attempt 2", "the second attempt returns")
     return result
 
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 
 import attrs
 
-from lifecycle.consumer.demo.demo import TASKS_MODULE, DemoSettings
+from lifecycle.consumer.demo.environment import TASKS_MODULE, DemoSettings, SignalEvent
 from lifecycle.consumer.demo.storage_tracer import StepLog, StorageTracer
 from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow
@@ -39,6 +39,10 @@ class ReplayWorld(Protocol):
     clock: VirtualClock
     step_log: StepLog
     faults: list[str]
+    delay: float
+    """Seconds."""
+    lease: float
+    """Seconds."""
 
     def open(self) -> Storage:
         """Open the store, as another process does."""
@@ -48,7 +52,7 @@ class ReplayWorld(Protocol):
         """Let one other process run, or time pass; return False if nothing is left to do."""
         ...
 
-    def record_signal(self, task_id: str, signal: str) -> None:
+    def record_signal(self, event: SignalEvent) -> None:
         """Record a call of a handler."""
         ...
 
@@ -81,7 +85,7 @@ class ReplayProcess:
 
     def __init__(self, replay: ReplayWorld, name: str) -> None:
         self.name, self._replay = name, replay
-        self.tasks = _import_tasks()
+        self.tasks = _import_tasks(replay.lease, replay.delay)
         self.queue: TaskQueue = self.tasks.queue
         self.engine = engine = self.queue.engine
         self.tracer = StorageTracer(replay.open(), replay.step_log, name, self._wait)
@@ -92,6 +96,7 @@ class ReplayProcess:
                 storage=cast("Storage", self.tracer),
                 clock=replay.clock,
                 monotonic=replay.clock.now,
+                process_name=lambda: name,
                 lease_keeper=self.heartbeat,
             )
         )
@@ -107,8 +112,10 @@ class ReplayProcess:
 class ReplayConsumer(ReplayProcess):
     """A consumer with one worker, in a simulated process."""
 
-    def __init__(self, replay: ReplayWorld, name: str) -> None:
+    def __init__(self, replay: ReplayWorld, name: str, pid: int) -> None:
+        """`pid`: its number in the demo's lines."""
         super().__init__(replay, name)
+        self.pid = pid
         self.tasks.monotonic, self.tasks.sleep = replay.clock.now, self.sleep  # type: ignore[attr-defined]
         runner = TaskRunner(self.engine)
         runner.interrupter = self._interrupter = _ReplayInterrupter(replay.clock)
@@ -149,8 +156,7 @@ class ReplayConsumer(ReplayProcess):
             raise pending[1]
 
     def _record_signal(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
-        del exc
-        self._replay.record_signal(task.id, signal)
+        self._replay.record_signal(self.tasks.signal_event(signal, task, exc, self.pid, self._replay.clock.now()))
         self._replay.step_log.add_signal(self.name, signal)
 
     def _traced(self, function: Function) -> Callable[..., object]:
@@ -205,9 +211,9 @@ class ReplayConsumer(ReplayProcess):
         self.worker.runner.close()
 
 
-def _import_tasks() -> ModuleType:
+def _import_tasks(lease: float, delay: float) -> ModuleType:
     """Import the demo's tasks once more, as another process does."""
-    settings = DemoSettings("memory://", LEASE_SECONDS, DELAY_SECONDS)
+    settings = DemoSettings("memory://", lease, delay)
     before = dict(os.environ)
     spec = importlib.util.find_spec(TASKS_MODULE)
     if spec is None or spec.loader is None:

@@ -1,15 +1,24 @@
 """The tasks of the demo, declared as in a user's program. The demo and its consumers import this module.
 
-In a consumer, each signal is written to the file descriptor that the demo has opened, as a line of JSON.
+In a consumer, each event is written to the file descriptor that the demo has opened, as a line of JSON.
 """
 
+import logging
 import os
 from time import sleep
 
 import msgspec
 
 from lifecycle.clock import monotonic
-from lifecycle.consumer.demo.demo import DemoSettings, SignalEvent
+from lifecycle.consumer.demo.environment import (
+    DemoSettings,
+    Event,
+    RefusalEvent,
+    RefusalHandler,
+    SignalEvent,
+    StartEvent,
+)
+from lifecycle.core.table import RETRYING, SCHEDULED
 from lifecycle.core.task import Task
 from lifecycle.errors import CancelExecution, RetryTask
 from lifecycle.queue import TaskQueue
@@ -61,11 +70,12 @@ def locked_task() -> None:
 
 @queue.task(context=True)
 def slow_task(seconds: float, task: Task | None = None) -> str:
-    """Take so many seconds at the first attempt, and none at a later one."""
-    until = monotonic() + (seconds if task is not None and task.attempt == 1 else 0.0)
+    """Take so many seconds at the first attempt, and none at a later one; return the attempt's number in words."""
+    attempt = task.attempt if task is not None else 1
+    until = monotonic() + (seconds if attempt == 1 else 0.0)
     while monotonic() < until:
         sleep(0.01)
-    return "done"
+    return f"from attempt {attempt}"
 
 
 @queue.task(timeout=0.2)
@@ -82,10 +92,44 @@ def cancel_before_execution(task: Task) -> None:
         raise CancelExecution("canceled by a hook")
 
 
+def describe(task: Task, exc: BaseException | None, now: float) -> str:
+    """Return a note for a signal: the error, the time until the task is due, or the retries that are left."""
+    if exc is not None:
+        return repr(exc)
+    if task.state == SCHEDULED and task.eta is not None:
+        return f"due in {task.eta - now:.2f} s"
+    if task.state == RETRYING and task.retries:
+        return f"retries left: {task.retries}"
+    return ""
+
+
+def signal_event(signal: str, task: Task, exc: BaseException | None, consumer: int, now: float) -> SignalEvent:
+    """Return the event of a signal that a handler has received in the consumer with this pid."""
+    process, _, number = (task.worker or "").partition("/")
+    own = process == queue.engine.process_name()
+    return SignalEvent(
+        task.id, signal, now, consumer, number if own and number else None, task.attempt, describe(task, exc, now)
+    )
+
+
+def send(event: Event) -> None:
+    """Write an event to the demo. One write for each line: the lines of several consumers do not mix."""
+    os.write(settings.pipe or 0, msgspec.json.encode(event) + b"\n")
+
+
 if settings.pipe is not None:  # only in a consumer
+    logging.getLogger("lifecycle.worker").addHandler(
+        RefusalHandler(
+            lambda task, text: send(RefusalEvent(task.id, queue.engine.clock.now(), os.getpid(), task.attempt, text))
+        )
+    )
+
+    @queue.on_startup()
+    def report_start() -> None:
+        """Report that a worker has started."""
+        send(StartEvent(os.getpid()))
 
     @queue.signal()
-    def report(signal: str, task: Task, exc: BaseException | None = None) -> None:  # noqa: ARG001
-        """Report a signal to the demo. One write for each line: the lines of several consumers do not mix."""
-        event = SignalEvent(task.id, signal, queue.engine.clock.now())
-        os.write(settings.pipe or 0, msgspec.json.encode(event) + b"\n")
+    def report(signal: str, task: Task, exc: BaseException | None = None) -> None:
+        """Report a signal."""
+        send(signal_event(signal, task, exc, os.getpid(), queue.engine.clock.now()))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,23 +77,50 @@ def runs(folder):
     started = {"for people": demo(), "for programs": demo("--json", "--folder", folder)}
     ends = {name: broken(name, title, "--json") for name, (title, _) in BREAKS.items()}
     ends["swap, for people"] = broken("swap", SWAPPED[0])
+    ends["colours"] = broken("", "add(1, 2)", FORCE_COLOR="1", TERM="xterm")
+    ends["no colours"] = broken("", "add(1, 2)", FORCE_COLOR="1", TERM="xterm", NO_COLOR="1")
     ends["drop"] = broken("drop", "RetryTask", "--json", SIGNAL_TIMEOUT_SECONDS="5")
     return ends | {name: ended(run) for name, run in started.items()}
 
 
 def test_demo_prints_the_signals_of_each_scenario(runs):
-    """The demo prints each signal, and after each scenario that it went as promised; exit code 0."""
+    """The demo prints the signals of each scenario between its promise and its proof, and a table; exit code 0."""
     code, out, err = runs["for people"]
     assert (code, err) == (0, "")
-    _, *parts, end = out.strip().split("\n\n")
+    head, *parts, table, end, steps = out.strip().split("\n\n")
+    assert re.search(r"Consumer \d+ has started in \d+\.\d\d s", head)
     blocks = [part.splitlines() for part in parts]
-    shown = {title: [line.split()[-1] for line in lines] for title, *lines, _ in blocks}
+    shown = {
+        title: [found[1] for line in lines if (found := re.match(r" +\d+\.\d\d s  (\w[\w-]*) +(?:attempt|consumer)", line))]
+        for title, *lines in blocks
+    }  # fmt: skip
     for title, promised in LAW.items():
         assert [lines for name, lines in shown.items() if title in name] == [promised.split()] or title == "add(1, 2)"
-    assert shown["add(1, 2)"] == LAW["add(1, 2)"].split()
-    assert {verdict.strip() for *_, verdict in blocks} == {"✓ as promised"}
+    assert shown[" 1  add(1, 2)"] == LAW["add(1, 2)"].split()
+    assert all(re.match(" +proof +✓ .", block[-1]) for block in blocks)
     count = sum(len(lines) for lines in shown.values())
-    assert end.startswith(f"✓ {len(blocks)} scenarios, {count} signals")
+    assert end == f"✓ {len(blocks)} promises kept, {count} signals in the order of the table."
+    assert table.count("✓") == len(blocks)
+    assert steps.startswith("Next:")
+
+
+def test_demo_shows_who_was_killed_and_whose_outcome_was_refused(runs):
+    """The demo shows the pid that is killed, and the frozen consumer's late outcome that the store refuses."""
+    _, out, _ = runs["for people"]
+    killed, terminated, frozen = (part.split("\n\n")[0] for part in re.split(r"\n1[234]  its consumer ", out)[1:])
+    first, second = re.search(r"☠ kill -9 (\d+)\n.*→ consumer (\d+) starts", killed).groups()
+    assert re.search(rf"attempt 1  consumer {first}, .*\n(?s:.*)attempt 2  consumer {second}, ", killed)
+    assert f"→ kill -TERM {second}" in terminated
+    refused = re.search(r"kill -STOP (\d+)(?s:.*)kill -CONT \1 (?s:.*)✗ refused +attempt 1  consumer \1\s", frozen)
+    assert refused, frozen
+    assert "too late" in frozen.partition("✗ refused")[2]
+
+
+def test_demo_is_plain_text_without_a_terminal(runs):
+    """Without a terminal, or with ``NO_COLOR``, the demo prints no escape sequences; else it prints colours."""
+    assert "\x1b" not in runs["for people"][1]
+    assert "\x1b" not in runs["no colours"][1]
+    assert "\x1b[32m" in runs["colours"][1]
 
 
 def test_demo_json_is_the_result_of_each_scenario(runs):
@@ -161,7 +189,7 @@ def test_fault_is_printed_for_people(runs):
     assert (code, err) == (1, "")
     text = " ".join(out.split())
     assert all(part in text for part in SWAPPED[1])
-    assert text.endswith("✗ 1 of 1 went wrong.")
+    assert text.endswith("✗ 1 of 1 promises broken.")
     assert "✓" not in text
 
 

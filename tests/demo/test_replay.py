@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lifecycle import LIFECYCLE, LifecycleError
-from lifecycle.consumer.demo.demo import SCENARIOS, Scenario
 from lifecycle.consumer.demo.gallery import draw
 from lifecycle.consumer.demo.replay import STORAGE_PROTOCOL, record_scenario
+from lifecycle.consumer.demo.scenarios import SCENARIOS, Scenario
 from lifecycle.consumer.demo.storage_tracer import REFUSED
 from lifecycle.diagrams import Sequence, sequence_mermaid
 from lifecycle.diagrams.sequence import Arrow, Message, Note, Participant

@@ -7,11 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import click
+from generate import screens
 
 from lifecycle import LIFECYCLE
 from lifecycle.consumer.cli.main import commands
 from lifecycle.consumer.cli.options import SUMMARIES
-from lifecycle.consumer.demo.demo import SCENARIOS
+from lifecycle.consumer.demo.scenarios import SCENARIOS
 from lifecycle.storage.postgres import schema as postgres_schema
 from lifecycle.storage.sqlite import schema as sqlite_schema
 
@@ -120,6 +121,7 @@ def examples(page):
 def generated():
     """For each page its generated parts, by the name of their markers."""
     return {page: examples(page) for page in sorted(DOCS.rglob("*.md")) if example_folder(page.read_text())} | {
+        DOCS / "index.md": {"demo": f"```text\n{screens.text()}\n```"},
         DOCS / "background" / "lifecycle.md": {"transitions": transitions()},
         DOCS / "reference" / "signals.md": {"states": states(), "scenarios": scenarios()},
         DOCS / "stores" / "sqlite.md": {"schema": schema()},

@@ -2,6 +2,7 @@
 
 import sys
 
+from generate import screens
 from generate.pages import ROOT, WRITE
 
 from lifecycle.consumer.demo.gallery import FILE_SUFFIXES, PICTURES, draw, formats
@@ -9,7 +10,7 @@ from lifecycle.diagrams.drawing.parts import for_theme
 
 FOLDER = ROOT / "diagrams"
 THEMES = ("light", "dark")
-"""The README shows the lifecycle in the colours of the page, not of the reader's system: a file for each."""
+"""The README shows the lifecycle and the demo in the colours of the page, not of the reader's system: a file for each."""
 README = """# Pictures
 
 This page lists the pictures of the tables and scenarios. One command makes them from the tables and from recorded runs,
@@ -24,6 +25,8 @@ and the tests compare them byte for byte:
 | picture | shows |
 | --- | --- |
 {rows}
+
+`demo.light.svg` and `demo.dark.svg` show the end of `lifecycle demo` in a terminal, with the pids of no real process.
 
 The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and
 a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg|svg-narrow` prints a picture,
@@ -46,6 +49,7 @@ def files():
         for theme in THEMES:
             file = f"lifecycle.{FILE_SUFFIXES[form].replace('svg', f'{theme}.svg')}"
             made[file] = for_theme(made[f"lifecycle.{FILE_SUFFIXES[form]}"], theme)
+    made |= {f"demo.{theme}.svg": screens.svg(theme) for theme in THEMES}
     made["README.md"] = README.format(write=WRITE, rows="\n".join(rows))
     return made
 

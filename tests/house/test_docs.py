@@ -21,7 +21,6 @@ from support.redis_server import redis_store_url
 import lifecycle
 from lifecycle import LIFECYCLE
 from lifecycle.consumer.cli.main import commands as main_commands
-from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.health_server import HealthServer
 
 DECISIONS = DOCS / "decisions"
@@ -157,20 +156,6 @@ def test_start_page_and_readme_have_the_same_first_command():
     readme = [block for block in blocks(ROOT / "README.md") if block.language == "sh"]
     assert index[0].text == readme[0].text
     assert command_lines(DOCS / "index.md")[0] == ["demo"]
-
-
-def test_start_page_shows_the_output_of_the_demo():
-    """The start page shows scenarios of the demo, in order, each with its promised signals."""
-    shown = next(block.text for block in blocks(DOCS / "index.md") if block.language == "text")
-    promised = {scenario.title: scenario.promised for scenario in SCENARIOS}
-    scenarios = re.findall(r"^(\S.*)\n((?:  +\d+\.\d\d s  \w{6}  \S+\n)+)  ✓ as promised$", shown, re.MULTILINE)
-    titles = [title for title, _ in scenarios]
-    assert len(titles) > 4
-    assert titles == [title for title in promised if title in titles]
-    for title, lines in scenarios:
-        assert tuple(line.split()[-1] for line in lines.splitlines()) == promised[title], title
-    count = sum(map(len, promised.values()))
-    assert f"✓ {len(promised)} scenarios, {count} signals:" in shown
 
 
 # Links -------------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              contact import_errors log_output os_signals process_memory states / health stop_requests / health_server
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
 lifecycle.consumer:              loading maintenance new_code / consumer
-lifecycle.consumer.demo:         demo storage_tracer / replay_processes tasks / replay / gallery
+lifecycle.consumer.demo:         environment storage_tracer / replay_processes scenarios tasks / replay story / demo gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
 lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate purge run verify workers / main
 lifecycle:                       __main__

@@ -6,7 +6,7 @@ The interpreter imports this module by itself, in the demo and in its consumers.
 import os
 import sys
 
-from lifecycle.consumer.demo import demo
+from lifecycle.consumer.demo import demo, environment
 from lifecycle.execution.signals import Signals
 from lifecycle.execution.worker import Worker
 from lifecycle.result import Result
@@ -39,7 +39,7 @@ def miscount(self, task, result, *rest):
     return outcome(self, task, result, *rest)
 
 
-demo.SIGNAL_TIMEOUT_SECONDS = float(os.environ.get("SIGNAL_TIMEOUT_SECONDS", demo.SIGNAL_TIMEOUT_SECONDS))
+environment.SIGNAL_TIMEOUT_SECONDS = float(os.environ.get("SIGNAL_TIMEOUT_SECONDS", environment.SIGNAL_TIMEOUT_SECONDS))
 demo.SCENARIOS = tuple(one for one in demo.SCENARIOS if os.environ.get("ONLY", "") in one.title)
 match os.environ.get("BREAK"):
     case "swap":
