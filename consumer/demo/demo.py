@@ -29,7 +29,7 @@ QUIET_SECONDS: Final = 0.1
 
 
 class ScenarioRunner:
-    """Runs scenarios in an environment, and compares what happens with what was promised."""
+    """Runs scenarios in an environment, and compares the signals and the stored facts with the promises."""
 
     def __init__(self, environment: DemoEnvironment, story: Story) -> None:
         self._environment, self._story = environment, story

@@ -1,4 +1,4 @@
-"""The scenarios of the lifecycle: what happens, which signals are promised, and what proves the promise.
+"""The scenarios of the lifecycle: each with its steps, its promised signals, and the proof of its promise.
 
 A scenario is a function that makes it happen with the public API, in a `DemoEnvironment` or in a replay.
 """
@@ -230,7 +230,7 @@ SCENARIOS: Final = (
         _reads(3, "add(1, 2)"),
     ),
     Scenario(
-        "add.schedule((2, 3), delay=…)", (SIGNAL_SCHEDULED, *_RUNS), _scheduled, "schedule",
+        "add.schedule((2, 3), delay=…)", (SIGNAL_SCHEDULED, *_RUNS), _scheduled, "delay",
         "A task does not start before its time.",
         "add.schedule((2, 3), delay={delay})  # @queue.task()",
         _starts_in_time,
@@ -257,7 +257,7 @@ SCENARIOS: Final = (
         _returns_at_second_attempt,
     ),
     Scenario(
-        "add.revoke(), then add(1, 2)", (SIGNAL_REVOKED,), _revoked, "revoked",
+        "add.revoke(), then add(1, 2)", (SIGNAL_REVOKED,), _revoked, "revocation",
         "A revoked function is not called.",
         "add.revoke(); add(1, 2)  # @queue.task()",
         _never_starts,

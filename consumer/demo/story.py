@@ -69,7 +69,7 @@ class Story:
     # Before and after a scenario ----------------------------------------------------------------------------------
 
     def open(self, where: str, consumer: int, seconds: float) -> None:
-        """Print what was there before the first scenario."""
+        """Print the circumstances of all scenarios."""
         self._print(Text(f"Real consumers, in processes of their own, run each scenario on {where}."))
         numbers = f" {consumer}/1 is its worker 1." if self._width < NARROW_COLUMNS else ""
         self._print(
@@ -150,7 +150,7 @@ class Story:
     # At the end ---------------------------------------------------------------------------------------------------
 
     def close(self, results: list[ScenarioResult], next_steps: list[tuple[str, str]]) -> None:
-        """Print the table of all scenarios, the sum, and, if all went well, what to run next.
+        """Print the table of all scenarios, the sum, and, if no promise is broken, the next commands.
 
         `next_steps`: commands, each with its purpose.
         """
