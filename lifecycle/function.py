@@ -88,7 +88,9 @@ class TaskFunction(TaskCallable, Generic[P, R]):
 
         Raises `TypeError` if the arguments do not fit the function's parameters, and the errors of `TaskQueue.enqueue`.
         """
-        return self._enqueue(self._make(args, kwargs), checked=True)
+        task = self._make(args, kwargs)
+        self._engine.enqueue((task,), checked=True)
+        return Result(self._engine, task.id)
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
@@ -160,7 +162,8 @@ class TaskFunction(TaskCallable, Generic[P, R]):
                 task.retry = attrs.evolve(task.retry, expires_after=expires_after)
         if timeout is not None:
             task.timeout = time_limit(timeout, "timeout", where)
-        return self._enqueue(task)
+        self._engine.enqueue((task,))
+        return Result(self._engine, task.id)
 
     def map(self, calls: Iterable[object]) -> list[Result[R]]:
         """Enqueue a call for each item in one transaction, all or none, and return the handles.
@@ -204,24 +207,14 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def _short_name(self) -> str:
         return getattr(self._function, "__name__", self.name)
 
-    def _enqueue(self, task: Task, *, checked: bool = False) -> Result[R]:
-        self._engine.enqueue((task,), checked=checked)
-        return Result(self._engine, task.id)
-
     def _make(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
         if kwargs or len(args) not in self._fitting_counts:
             self._check_arguments(args, kwargs)
         options = self.options
-        return Task(
-            task_id or new_id(self._engine.clock.now()),
-            self.name,
-            expires=options.expires,
-            priority=options.priority,
-            retries=options.retries,
-            retry=options.retry,
-            timeout=options.timeout,
-            call=(args, kwargs),
-        )
+        return Task(  # by position as far as possible: a keyword costs as much as two arguments
+            task_id or new_id(self._engine.clock.now()), self.name, b"", None, None, options.expires,
+            options.priority, options.retries, options.retry, options.timeout, call=(args, kwargs),
+        )  # fmt: skip
 
     def _check_arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Raise the `TypeError` of a plain call if the arguments do not fit: in the caller, not later in a worker."""

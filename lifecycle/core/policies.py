@@ -41,6 +41,8 @@ OUTCOMES: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCO
 AT_REST: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOME, Kind.FINAL))
 """Resting states: a task may stay in these for good."""
 
+_ENQUEUE: Final = (ENQUEUE,)
+_START: Final = (START,)
 _FREES_LOCKS: Final = frozenset((INTERRUPT, CANCEL))
 
 FOREVER: Final = float("inf")
@@ -64,7 +66,7 @@ class Revocation:
         return self.until is None or at < self.until
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # a slot of a frozen object costs more time to set
 class Outcome:
     """End of an attempt, in terms of the table."""
 
@@ -182,7 +184,11 @@ def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold_until
 
 def enqueued(task: Task, now: float, worker: str, hold_until: float | None = None) -> Move:
     """Return the move that creates a task."""
-    return _move(task, (ENQUEUE,), now, worker, hold_until)
+    states = LIFECYCLE.walk(task.state, _ENQUEUE)
+    return Move(
+        _ENQUEUE, states, now, worker, task.version + 1, task.attempt, task.retries, task.interruptions, task.eta,
+        hold_until, None, False, hold_until,
+    )  # fmt: skip
 
 
 def revoked_when_due(task: Task, own: Revocation | None, now: float) -> bool:
@@ -199,7 +205,7 @@ def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | No
     """
     if task.state not in WAITING:
         return None, None
-    if revoked_when_due(task, own, now):
+    if own is not None and revoked_when_due(task, own, now):
         return REVOKED_RANK, None
     if task.state == QUEUED:
         return task.priority, None
@@ -250,12 +256,13 @@ def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, 
 
     A start holds the task for `lease` seconds; with `hold_scheduled`, so does a move that only schedules the task.
     """
-    move = _move(task, (trigger,), now, worker, now + lease if hold_scheduled else None)
-    if trigger == START:
-        move.attempt += 1
-        move.lease = now + lease
-        move.eta = None  # it has come; a later wait sets a new ETA
-    return move
+    if trigger == START:  # the ETA has come; a later wait sets a new one
+        states = LIFECYCLE.walk(task.state, _START)
+        return Move(
+            _START, states, now, worker, task.version + 1, task.attempt + 1, task.retries, task.interruptions, None,
+            now + lease, None, False,
+        )  # fmt: skip
+    return _move(task, (trigger,), now, worker, now + lease if hold_scheduled else None)
 
 
 def backoff(policy: RetryPolicy, attempt: int, jitter: float = 0.0) -> float:

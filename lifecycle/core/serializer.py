@@ -89,7 +89,8 @@ def _zone(key: str) -> tzinfo:
 
 # Values that MessagePack or msgspec would change are written as extension types of MessagePack. Their codes and
 # payloads are a storage format, which outlives releases: a code never changes its meaning and is never reused.
-_COLLECTION_CODES: Final[dict[Any, int]] = {tuple: 1, set: 2, frozenset: 3}  # MessagePack array of the items
+_TUPLE_CODE: Final = 1  # MessagePack array of the items; so is the next line
+_COLLECTION_CODES: Final[dict[Any, int]] = {tuple: _TUPLE_CODE, set: 2, frozenset: 3}
 _DICT_CODE: Final = 4  # MessagePack array [keys, values]; only for a dict with an extension type among its keys
 _DATE_FIELDS: Final = ("year", "month", "day")
 _TIME_FIELDS: Final = ("hour", "minute", "second", "microsecond")
@@ -154,15 +155,14 @@ class _Packer:
         )
 
     def pack_call(self, value: object) -> object:
-        """Act as `pack`, faster for ``(args, kwargs)`` of plain values only, as most calls are."""
-        match value:
-            case (tuple() as args, dict() as kwargs) if (
-                type(value) is type(args) is tuple
-                and type(kwargs) is dict
-                and self.plain.issuperset(map(type, (*args, *kwargs, *kwargs.values())))
-            ):
-                tuples = _COLLECTION_CODES[tuple]
-                return Ext(tuples, self.encode((Ext(tuples, self.encode(args)), kwargs)))
+        """Act as `pack`, faster for a plain value and for ``(args, kwargs)`` of plain values, as most calls are."""
+        if type(value) in self.plain:
+            return value
+        if type(value) is tuple and len(value) == 2:  # noqa: PLR2004 -- a pair
+            args, kwargs = value
+            is_call = type(args) is tuple and type(kwargs) is dict and self.plain.issuperset(map(type, args))
+            if is_call and (not kwargs or self.plain.issuperset(map(type, (*kwargs, *kwargs.values())))):
+                return Ext(_TUPLE_CODE, self.encode((Ext(_TUPLE_CODE, self.encode(args)), kwargs)))
         return self.pack(value)
 
     def parts(self, parts: Any, parents: tuple[int, ...]) -> Any:

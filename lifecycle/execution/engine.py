@@ -22,7 +22,7 @@ from lifecycle.errors import StorageError, UnknownTask
 from lifecycle.execution.environment import Environment, LeaseKeeper
 from lifecycle.execution.heartbeat import Heartbeat
 from lifecycle.execution.interruption import shield, shielded
-from lifecycle.execution.new_tasks import check, prepare
+from lifecycle.execution.new_tasks import prepare
 from lifecycle.execution.process_name import has_ended
 from lifecycle.execution.registry import Function, Hooks, UnknownFunctions
 from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
@@ -119,15 +119,23 @@ class Engine:
 
     # Tasks ---------------------------------------------------------------------------------------------------------
 
-    @shielded
     def enqueue(self, tasks: Sequence[Task], *, checked: bool = False) -> None:
         """Serialize, store and announce tasks, all or none; raises the errors of `TaskQueue.enqueue`.
 
         `checked`: no caller could change the tasks since they were made of checked options.
         """
-        now, requested_at = self.clock.now(), self.monotonic()
-        self.prepare(tasks, now, checked=checked)
-        # Held only if there is a handler: nobody else could see a later signal overtake `enqueued`.
+        now = self.clock.now()
+        prepare(tasks, now, self.serializer, self.functions, self.max_bytes, checked=checked)
+        if SIGNAL_ENQUEUED in self.signals.connected or self.after_enqueue is not None:
+            self._enqueue_and_announce(tasks, now)
+            return
+        # Nothing is held: without a handler, nobody could see a later signal overtake `enqueued`.
+        for task, move in zip(tasks, self.storage.enqueue(tasks, now, Actor(self.process_name())), strict=True):
+            move.apply(task)
+
+    @shielded
+    def _enqueue_and_announce(self, tasks: Sequence[Task], now: float) -> None:
+        requested_at = self.monotonic()
         hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
         with self.keeping_leases(hold_until):
             moves = self.storage.enqueue(tasks, now, Actor(self.process_name(), hold_until))
@@ -138,19 +146,12 @@ class Engine:
         if self.after_enqueue is not None:
             self.after_enqueue()
 
-    def prepare(self, tasks: Sequence[Task], now: float, *, checked: bool = False) -> None:
-        """Check new tasks and serialize their arguments: see `lifecycle.execution.new_tasks`."""
-        for task in tasks:
-            if not checked:
-                check(task, now)
-            prepare(task, now, self.serializer, self.functions, self.max_bytes)
-
     def keeping_leases(self, hold_until: float | None) -> AbstractContextManager[None]:
         """Keep this process's leases alive while it announces tasks that it holds, however long the handlers take.
 
         `hold_until`: ``None`` says that nothing is held.
         """
-        return _NO_LEASE if hold_until is None else self._keeping()  # spares most calls a generator
+        return _NO_LEASE if hold_until is None else self._keeping()
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
+from lifecycle.execution.new_tasks import prepare
 from lifecycle.execution.signals import SIGNAL_ENQUEUED
 from lifecycle.storage.base import Actor
 
@@ -26,7 +27,7 @@ def enqueue(engine: Engine, tasks: Sequence[Task], connection: object) -> None:
     learn whether it was committed. Raises the errors of `TaskQueue.enqueue`.
     """
     storage, now, requested_at = _postgres_storage(engine), engine.clock.now(), engine.monotonic()
-    engine.prepare(tasks, now)
+    prepare(tasks, now, engine.serializer, engine.functions, engine.max_bytes)
     unannounced = engine.unannounced.get(id(connection))
     # Held only if this process learns of the commit, and then announces and releases the tasks.
     is_held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.connected

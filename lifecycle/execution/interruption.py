@@ -11,7 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar, cast
 
 from lifecycle.clock import monotonic, pause
 
@@ -50,12 +50,11 @@ def _call(function: Callable[[], object]) -> object:
 class _Threads(InterruptBackend):
     """Raises exceptions between two bytecodes of a thread."""
 
-    def here(self) -> object:
-        return ctypes.c_ulong(threading.get_ident())
+    here = staticmethod(threading.get_ident)
 
     def throw(self, place: object, error: type[BaseException]) -> None:
         # Never taken back: CPython 3.11 would go on looking for it at every call, and loop for ever under a tracer.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(place, ctypes.py_object(error))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(cast(int, place)), ctypes.py_object(error))
 
 
 THREADS: Final[InterruptBackend] = _Threads()

@@ -1,6 +1,6 @@
 """Checks of tasks that a caller has made, and the serialization of their arguments: before anything is stored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter, is_not
 from typing import Final
 
@@ -22,7 +22,7 @@ from lifecycle.validation import (
     whole_number,
 )
 
-__all__ = ["check", "prepare", "too_large"]
+__all__ = ["prepare", "too_large"]
 
 _SET_BY_QUEUE: Final = ("attempt", "interruptions", "worker", "version", "lease", "canceling", "enqueued_at")
 """Fields that only the queue sets; equal in all new tasks."""
@@ -38,7 +38,7 @@ def too_large(what: str, data: bytes, max_bytes: int) -> StorageRefused:
     )
 
 
-def check(task: object, now: float) -> None:
+def _check(task: object, now: float) -> None:
     """Check the fields that a caller may have set. Raises `ConfigurationError`, naming the task, field and rule."""
     if not isinstance(task, Task):
         raise refusal(task, "task", None, "is no task: enqueue a task made by function.s(…)")
@@ -65,20 +65,32 @@ def check(task: object, now: float) -> None:
             )
 
 
-def prepare(task: Task, now: float, serializer: Serializer, functions: Mapping[str, Function], max_bytes: int) -> None:
-    """Set the expiry that counts from when the task is due, and serialize the arguments.
+def prepare(
+    tasks: Iterable[Task],
+    now: float,
+    serializer: Serializer,
+    functions: Mapping[str, Function],
+    max_bytes: int,
+    *,
+    checked: bool = False,
+) -> None:
+    """Check new tasks, set each expiry that counts from when the task is due, and serialize the arguments.
 
-    Raises `Unserializable`, naming the argument, and `StorageRefused` if the arguments are larger than `max_bytes`.
+    `checked`: no caller could change the tasks since they were made of checked options. Raises `ConfigurationError`,
+    `Unserializable`, naming the argument, and `StorageRefused` if the arguments are larger than `max_bytes`.
     """
-    if task.expires is None and (after := task.retry.expires_after) is not None:
-        task.expires = (now if task.eta is None else max(now, task.eta)) + after
-    try:
-        task.payload = serializer.dumps(task.call)
-    except Unserializable as error:
-        path = error.path or _path_of_culprit(task, serializer)
-        raise Unserializable(error.reason, _argument(task, path, functions)) from None
-    if len(task.payload) > max_bytes:
-        raise too_large(f"the arguments of {task.name}", task.payload, max_bytes)
+    for task in tasks:
+        if not checked:
+            _check(task, now)
+        if task.expires is None and (after := task.retry.expires_after) is not None:
+            task.expires = (now if task.eta is None else max(now, task.eta)) + after
+        try:
+            task.payload = serializer.dumps(task.call)
+        except Unserializable as error:
+            path = error.path or _path_of_culprit(task, serializer)
+            raise Unserializable(error.reason, _argument(task, path, functions)) from None
+        if len(task.payload) > max_bytes:
+            raise too_large(f"the arguments of {task.name}", task.payload, max_bytes)
 
 
 def _check_policy(task: Task) -> None:

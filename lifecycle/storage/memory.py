@@ -20,7 +20,7 @@ from lifecycle.core.policies import (
     visibility,
 )
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
-from lifecycle.core.task import Record, Task, cut_history, read_history
+from lifecycle.core.task import HISTORY_STEP, Record, Task, cut_history, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
     NO_LIMITS,
@@ -75,7 +75,8 @@ class MemoryStorage:
                 if task.id in self._rows or task.id in new:
                     raise DuplicateTask(task.id)
                 new.add(task.id)
-            moves = [enqueued(task, now, *actor) for task in tasks]  # may raise: before the first write
+            worker, hold_until = actor
+            moves = [enqueued(task, now, worker, hold_until) for task in tasks]  # may raise: before the first write
             for task, move in zip(tasks, moves, strict=True):
                 self._insert(task, move)
             return moves
@@ -151,9 +152,8 @@ class MemoryStorage:
         return True
 
     def _insert(self, task: Task, move: Move) -> None:
-        self._seq += 1
-        task.seq = self._seq
-        stored = copy(task)
+        self._seq = task.seq = self._seq + 1
+        stored = task.__copy__()  # as `copy(task)`, without the search for this method
         stored.loads = stored.cancel_requested = stored._call = None
         stored.canceling = False
         row = self._rows[task.id] = Row(stored)
@@ -170,7 +170,7 @@ class MemoryStorage:
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
-        for _ in range(PROMOTE_LIMIT):
+        for _ in range(PROMOTE_LIMIT if self._later else 0):
             if (row := self._first_scheduled()) is None or cast(float, row.due) > request.now:
                 break
             self._set_rank(row, row.task.priority, None)
@@ -197,7 +197,7 @@ class MemoryStorage:
 
     def _commit_claim(self, row: Row, move: Move) -> Claim:
         """Commit a move that the store has decided on; return it with a copy of the task before the move."""
-        before = copy(row.task)
+        before = row.task.__copy__()
         self._commit(row, move)
         return Claim(before, move)
 
@@ -206,9 +206,11 @@ class MemoryStorage:
         task, before = row.task, row.task.state
         move.apply(task)
         self._rows.enter_state(row, before)
-        row.history += move.history
-        if move.cuts_history:
-            row.history = cut_history(row.history)
+        row.moves.append(move)
+        if len(move.path) > 1 or move.version > HISTORY_STEP:  # many attempts: write now, and drop the moves
+            history = row.history
+            if move.cuts_history:
+                row.history = cut_history(history)
         row.ended = move.ended
         if move.result is not None:
             row.result = move.result
@@ -220,7 +222,7 @@ class MemoryStorage:
             self._unhold(row, move.at)
         else:
             self._held[task.id] = row
-            self._set_rank(row, None, None)
+            row.rank = row.due = None
         if move.result is not None or move.ended is not None:
             self._changes.count(Channel.OUTCOME)
 
@@ -228,17 +230,21 @@ class MemoryStorage:
 
     def _unhold(self, row: Row, now: float) -> None:
         """End the hold of a row; if the task waits, rank the row for claims."""
-        row.task.lease = None
-        self._held.pop(row.task.id, None)
-        self._set_rank(row, *visibility(row.task, self._own_revocation(row.task), now))
+        task = row.task
+        task.lease = None
+        self._held.pop(task.id, None)
+        if task.state in WAITING:
+            self._set_rank(row, *visibility(task, self._own_revocation(task) if self._revocations else None, now))
+        else:
+            row.rank = row.due = None
 
     def _own_revocation(self, task: Task) -> Revocation | None:
         """Return the revocation of the task itself, if any."""
-        return self._revocations.get(RevocationTarget(function=False, key=task.id)) if self._revocations else None
+        return self._revocations.get(RevocationTarget(function=False, key=task.id))
 
     def _set_rank(self, row: Row, rank: int | None, due: float | None) -> None:
         row.rank, row.due = rank, due
-        seq = cast(int, row.task.seq)
+        seq: Any = row.task.seq
         if rank is not None:
             heappush(self._ready, (-rank, seq, row.task.id))
         elif due is not None:
@@ -337,7 +343,7 @@ class MemoryStorage:
         """Return a task's history."""
         with self._mutex:
             row = self._rows.get(task_id)
-        return read_history(row.history) if row is not None else None
+            return read_history(row.history) if row is not None else None
 
     def status(self, task_id: str) -> TaskStatus | None:
         """Return a task's state and result."""

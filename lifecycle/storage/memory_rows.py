@@ -8,6 +8,8 @@ from typing import Final, cast
 
 import attrs
 
+from lifecycle.core.policies import Move
+from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import Task
 
 __all__ = ["MemoryRows", "Row"]
@@ -29,7 +31,20 @@ class Row:
     ended: float | None = None
     """Time when the task came to rest (UTC seconds)."""
     result: bytes | None = None
-    history: str = ""
+    _history: str = ""
+    moves: list[Move] = attrs.field(factory=list)
+    """The last moves, not written into the history yet: the time as text would cost more than the rest of a move."""
+
+    @property
+    def history(self) -> str:
+        """The history as text: see `lifecycle.core.task.read_history`."""
+        if self.moves:
+            self.history = self._history + "".join([move.history for move in self.moves])
+        return self._history
+
+    @history.setter
+    def history(self, text: str) -> None:
+        self._history, self.moves = text, []
 
 
 class MemoryRows(dict[str, Row]):
@@ -37,14 +52,14 @@ class MemoryRows(dict[str, Row]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_state: dict[str | None, dict[str, Row]] = {}
+        self._by_state: dict[str | None, dict[str, Row]] = {state.name: {} for state in LIFECYCLE.states}
 
     def enter_state(self, row: Row, before: str | None) -> None:
         """Note that a row's task has left the state `before` (``None``: it is new) for its present state."""
         task = row.task
         if before is not None:
             del self._by_state[before][task.id]
-        self._by_state.setdefault(task.state, {})[task.id] = row
+        self._by_state[task.state][task.id] = row
 
     def __delitem__(self, task_id: str) -> None:
         """Delete a row."""

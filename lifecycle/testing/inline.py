@@ -12,6 +12,7 @@ from lifecycle.clock import Clock
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError
+from lifecycle.execution.new_tasks import prepare
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.execution.stored_result import unpack
 from lifecycle.function import TaskFunction
@@ -82,7 +83,7 @@ def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """
     engine = fn._engine
     new = fn.s(*args, **kwargs)
-    engine.prepare((new,), engine.clock.now())
+    prepare((new,), engine.clock.now(), engine.serializer, engine.functions, engine.max_bytes)
     task = engine.attach_serializer(attrs.evolve(new, call=None))  # its arguments are read from the payload
     task.state, task.attempt, task.worker = EXECUTING.name, 1, engine.process_name()
     runner = TaskRunner(engine)
