@@ -91,7 +91,8 @@ class TaskRunner:
                 is_coroutine, value = context.run(self._call, task)
                 if is_coroutine:
                     value = self._run_coroutine(context, value)
-                end_forked_child(pid)
+                if this_process.pid != pid:
+                    end_forked_child(pid)
                 outcome, error = completed(engine, task, value)
             except BaseException as failure:  # noqa: BLE001 -- whatever a task raises is its outcome, not ours
                 end_forked_child(pid, failure)

@@ -10,15 +10,16 @@ from typing import Final, TypeVar
 
 import attrs
 
-from lifecycle.clock import pause
 from lifecycle.core import policies
 from lifecycle.core.policies import WAITING, Move, Outcome
 from lifecycle.core.table import COMPLETE, EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageRefused
-from lifecycle.execution.attempt import current_task, unstorable
+from lifecycle.execution.attempt import unstorable
 from lifecycle.execution.attempt_log import log_end, log_of_tasks
+from lifecycle.execution.earlier_attempts import EarlierAttempts
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.pace import Pace
 from lifecycle.execution.runner import Runner, TaskRunner
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
 from lifecycle.storage.base import Channel, Claim, ClaimRequest, Settlement
@@ -27,6 +28,7 @@ __all__ = ["Worker", "give_up", "pop_all"]
 
 T = TypeVar("T")
 
+_START: Final = (START,)
 _Done = tuple[Settlement, BaseException | None, float | None]
 """Settlement of an attempt, the exception that its function raised, and its duration in seconds, if known."""
 
@@ -37,12 +39,8 @@ BATCH_LIMIT: Final = 16
 most of the cost of a commit; a killed worker has so many more tasks to run again."""
 CLAIM_LIMIT: Final = 64
 """How many tasks a worker with several slots claims at a time, at the most: other workers may be idle."""
-QUICK_SECONDS: Final = 0.0005
-"""A function is quick once its recent runs, handlers included, take less."""
 SETTLE_AFTER_SECONDS: Final = 0.002
 """A worker within a batch settles after so long what it has run, rather than at the batch's end."""
-RUNS_HERE_SECONDS: Final = 0.1
-"""Time between two looks whether a function has ended whose task this worker has claimed again."""
 SLOW_HANDLERS_SECONDS: Final = 0.001
 """A worker whose handlers last took longer claims its next task after they have run, for idle workers' sake."""
 
@@ -100,15 +98,13 @@ class Worker:
         # Deques, since another thread may take from them (`hand_back_claims`): each entry is taken by one of the two.
         self._claimed: deque[Claim] = deque()
         self._done: deque[_Done] = deque()
-        self._postponed: deque[Claim] = deque()
-        """Claims of tasks whose function still runs in this process."""
+        self._earlier = EarlierAttempts(engine)
         self._now: float | None = None
         self._ended = threading.Event()
         self._watching = False
         self._requested_at = self._exchanged_at = self._ended_at = 0.0
         self._handlers_took = 0.0
-        self._pace: dict[str, float] = {}
-        self._quick: set[str] = set()
+        self._pace = Pace()
 
     def work(self, may_claim: Callable[[], bool]) -> None:
         """Run due tasks until no more can begin: none is due, no slot is free, or `may_claim` says no.
@@ -129,7 +125,7 @@ class Worker:
                 return None
             self._claimed.extend(claims)
             task, move = claims[0]
-            is_unknown = move.path == (START,) and task.name not in self.engine.functions
+            is_unknown = move.path == _START and task.name not in self.engine.functions
             self._begin_next()
             error = self._done[-1][1] if self._done else None
             self._exchange(never)
@@ -176,7 +172,7 @@ class Worker:
 
     def interrupt(self) -> None:
         """Interrupt running functions; tasks that are claimed do not begin."""
-        self._interrupted = True
+        self._interrupted = self._earlier.interrupted = True
         self.runner.interrupt()
 
     def cancel(self, task_id: str) -> bool:
@@ -210,7 +206,7 @@ class Worker:
         """Settle the outcomes of a worker that is stuck, and requeue the tasks that it has claimed and not begun."""
         if done := pop_all(self._done):
             self._settle(done, never)
-        for task, move in pop_all(self._claimed) + pop_all(self._postponed):
+        for task, move in pop_all(self._claimed) + pop_all(self._earlier.postponed):
             if self._announce_claim(task, move):
                 self.settle_for(task, _NOT_BEGUN)
 
@@ -218,8 +214,8 @@ class Worker:
 
     def _turn(self, may_claim: Callable[[], bool]) -> bool:
         """Settle, claim, and begin the claims; return whether another turn may find more."""
-        if self._postponed:
-            self._resume_postponed()
+        if self._earlier.postponed:
+            self._earlier.resume(self._claimed)
         released = self._exchange(may_claim)
         begun = bool(self._claimed)
         while self._claimed:
@@ -229,20 +225,22 @@ class Worker:
         return begun or released  # a task that was just released may be due
 
     def _free_slots(self) -> int:
-        return BATCH_LIMIT if self._slots is None else self._slots - len(self._running) - len(self._postponed)
+        if self._slots is None:
+            return BATCH_LIMIT
+        return self._slots - len(self._running) - len(self._earlier.postponed)
 
     def _claim_request(self, limit: int = CLAIM_LIMIT) -> ClaimRequest:
         engine = self.engine
         now = engine.clock.now() if self._now is None else self._now
         hold = SIGNAL_SCHEDULED in engine.signals.connected
-        batchable = self._quick if self._slots is None else None
+        batchable = self._pace.quick if self._slots is None else None
         limit = min(self._free_slots(), limit)
         return ClaimRequest(self.name, now, engine.lease, hold, limit, batchable, self.unknown.skip_names)
 
     def _exchange(self, may_claim: Callable[[], bool]) -> bool:
         """Settle and announce outcomes, and claim tasks; return whether a task was released after the claim."""
         fused = self._handlers_took < SLOW_HANDLERS_SECONDS or not self._done
-        released = self._settle(pop_all(self._done), may_claim if fused else never)
+        released = self._settle(pop_all(self._done) if self._done else (), may_claim if fused else never)
         if not fused:
             released = self._settle((), may_claim)
         self._exchanged_at = self.engine.monotonic()
@@ -302,9 +300,7 @@ class Worker:
         Returns the monotonic time before the exchange, which settlements took, and the claims; ``None`` if there is
         nothing to settle and nothing to claim. Raises `StorageRefused` if the store will never take the outcomes.
         """
-        settlements = [settlement for settlement, _, _ in done]
-        # If the store refuses a refusal, too, no outcome is left to try: wait.
-        refusable = bool(done) and not any(isinstance(error, StorageRefused) for _, error, _ in done)
+        settlements = [settlement for settlement, _, _ in done] if done else []
         while True:
             request = self._claim_request() if may_claim() else None
             if request is not None and not request.limit:  # no slot is free
@@ -315,6 +311,8 @@ class Worker:
             try:
                 return requested_at, *self.engine.storage.exchange(settlements, request)
             except StorageError as failure:
+                # If the store refuses a refusal, too, no outcome is left to try: wait.
+                refusable = not any(isinstance(error, StorageRefused) for _, error, _ in done)
                 if not settlements or (refusable and isinstance(failure, StorageRefused)) or not self._wait(failure):
                     raise
 
@@ -325,8 +323,10 @@ class Worker:
         except IndexError:  # handed back by another thread
             return
         engine = self.engine
-        if task.id in engine.running and move.path == (START,) and self._must_wait(Claim(task, move)):
-            return
+        if task.id in engine.running and move.path == _START:
+            claim = Claim(task, move)
+            if self._earlier.has(claim) and self._earlier.postpone(claim, has_slots=self._slots is not None):
+                return
         began = self.last_begun = engine.monotonic()
         self._running[task.id] = began, task  # already now: the handlers may keep this worker busy
         starts = False
@@ -346,16 +346,17 @@ class Worker:
             engine.running[task.id] = self
             self.runner.begin(task, self._end)
         if self._slots is None:
-            self._update_quick(task.name, self._ended_at - began)
+            self._pace.note(task.name, self._ended_at - began)
 
     def _announce_claim(self, task: Task, move: Move) -> bool:
         """Announce a claim; return True if the task has started, and still belongs to this worker."""
         engine = self.engine
         if move.ended is not None:  # revoked or expired
             log_end(task, move)
-        if not engine.announce(engine.attach_serializer(task), move, self._requested_at):
+        task.loads = engine.serializer.loads
+        if not engine.announce(task, move, self._requested_at):
             return False
-        if move.path == (START,):
+        if move.path == _START:
             return True
         engine.release((task,))
         return False
@@ -385,55 +386,22 @@ class Worker:
         if self._watching:
             self.engine.storage.wake()
 
-    # A task that was recovered and claimed again, while its function still runs in this process -----------------------
-
-    def _must_wait(self, claim: Claim) -> bool:
-        """Wait for the end of the task's function; return True if the claim is postponed instead.
-
-        This worker's lease is prolonged meanwhile, so that no other worker runs the task beside the function.
-        """
-        if current_task.get() is not None:  # that function itself, or one like it, has called `run_next`
-            return False
-        log.warning(
-            "postponed a task: its function still runs here, from an attempt that was recovered task=%s", claim.task
-        )
-        if self._slots is not None:
-            self._postponed.append(claim)
-            return True
-        while claim.task.id in self.engine.running and not self._interrupted:
-            pause(RUNS_HERE_SECONDS)
-        return False
-
-    def _resume_postponed(self) -> None:
-        """Let the claims begin whose functions have ended."""
-        for claim in pop_all(self._postponed):
-            waits = claim.task.id in self.engine.running and not self._interrupted
-            (self._postponed if waits else self._claimed).append(claim)
-
     def _settlement(self, task: Task, outcome: Outcome) -> Settlement:
         engine = self.engine
         now = engine.clock.now() if self._now is None else self._now
-        interrupted = outcome.trigger == INTERRUPT  # spares all other outcomes the look-up of their limit
+        if outcome.trigger == COMPLETE:
+            return Settlement(task, policies.settle(task, outcome, now, worker=self.name))
         move = policies.settle(
             task,
             outcome,
             now,
             worker=self.name,
             jitter=random.random() if task.retry.jitter else 0.0,  # noqa: S311 -- spreads retries, hides nothing
-            max_interruptions=engine.interruption_limit(task.name) if interrupted else engine.max_interruptions,
+            max_interruptions=engine.interruption_limit(task.name),
         )
         if move.states[-1].name in WAITING:  # the next attempt must not be announced before this one's outcome
             move.lease = move.hold_until = engine.hold_until(task.state, move.path, now)
         return Settlement(task, move)
-
-    def _update_quick(self, function: str, seconds: float) -> None:
-        """Note how long a run took. One slow run makes a function slow; some 70 quick ones make it quick (again)."""
-        slowest = self._pace.get(function, 1.0)
-        self._pace[function] = pace = seconds if seconds > slowest else slowest * 0.9 + seconds * 0.1
-        if pace < QUICK_SECONDS:
-            self._quick.add(function)
-        else:
-            self._quick.discard(function)
 
 
 def pop_all(entries: deque[T]) -> list[T]:

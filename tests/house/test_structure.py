@@ -26,7 +26,8 @@ lifecycle.storage.postgres:      rows schema session / errors statements transac
 lifecycle.storage.postgres:      listener pool exchange / insertion server / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
-lifecycle.execution:             attempt_log environment new_tasks / engine / attempt external_transaction / runner / async_runner worker
+lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction / earlier_attempts runner
+lifecycle.execution:             async_runner worker
 lifecycle:                       locks result / function / decorators / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_storage strategies / invariants / machine / agreement
