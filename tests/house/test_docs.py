@@ -5,9 +5,11 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
 from contextlib import ExitStack, closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,8 @@ ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DE
 """With the pages that show no examples."""
 POSTGRES_URL = "postgresql://app@db.example.com/shop"
 """The URL on the page on PostgreSQL."""
+LIBRARIES = {"fastapi": ("fastapi", "uvicorn", "httpx"), "flask": ("flask", "httpx"), "django": ("django", "httpx")}
+"""For a page the libraries of its example: the page is skipped where one is missing, except in CI."""
 REDIS_URL = "redis://redis.example.com/0"
 """The URL on the page on Redis."""
 
@@ -59,6 +63,9 @@ def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("LIFECYCLE_URL", raising=False)
+    for library in LIBRARIES.get(page.stem, ()):
+        if not os.environ.get("CI") and find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
     urls, databases = {}, ExitStack()
     if POSTGRES_URL in page.read_text():
         urls[POSTGRES_URL] = databases.enter_context(temporary_database())
@@ -85,6 +92,18 @@ def test_pages_that_teach_have_examples():
             assert {"python", "pycon"} & set(languages[page.name]), page.name
     for name, least in {"README.md": 2, "signals.md": 10, "sqlite.md": 5, "from-huey.md": 3}.items():
         assert sum(language in ("python", "pycon") for language in languages[name]) >= least, name
+
+
+def test_page_of_errors_has_each_exception():
+    """The page of errors has each exception of the package, and no other."""
+    public = (getattr(lifecycle, name) for name in lifecycle.__all__)
+    exceptions = {one.__name__ for one in public if isinstance(one, type) and issubclass(one, BaseException)}
+    text = (DOCS / "reference" / "errors.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) | {"IllegalTransition"} == exceptions - {
+        "LifecycleError"
+    }
+    assert "`LifecycleError`" in text
+    assert "`IllegalTransition`" in text
 
 
 # Commands ----------------------------------------------------------------------------------------------------------
