@@ -18,7 +18,7 @@ from lifecycle.execution.stored_result import unpack
 from lifecycle.function import TaskFunction
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
-from lifecycle.validation import seconds, timestamp
+from lifecycle.validation import delay_seconds, timestamp
 from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["drain", "perform", "testing_mode"]
@@ -68,7 +68,13 @@ def drain(queue: TaskQueue, until: datetime | timedelta | float | None = None, l
 
 
 def _end(until: datetime | timedelta | float, now: float) -> float:
-    return timestamp(until) if isinstance(until, datetime) else now + seconds(until)
+    __tracebackhide__ = True
+    if isinstance(until, datetime):
+        return timestamp(until)
+    try:
+        return inf if until == inf else now + delay_seconds(until, "until")
+    except ConfigurationError as refused:
+        raise refused.with_traceback(None) from None  # the traceback ends in the line of the test
 
 
 def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -81,6 +87,7 @@ def perform(fn: TaskFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     Raises the function's exception (`RetryTask`, `CancelExecution` and `TaskTimeout` included), `Unserializable`, and
     `TypeError` if the arguments do not fit.
     """
+    __tracebackhide__ = True
     engine = fn._engine
     new = fn.s(*args, **kwargs)
     prepare((new,), engine.clock.now(), engine.serializer, engine.functions, engine.max_bytes)

@@ -1,36 +1,156 @@
 """The pytest plugin (pytest 8 or later), active in every environment with the package; ``-p no:lifecycle`` disables it.
 
+- `lifecycle`: the queue that the option ``lifecycle_queue`` of the pytest configuration names, for one test with an
+  empty store in memory and a virtual clock.
 - `lifecycle_clock`: a `VirtualClock`.
 - `lifecycle_queue`: an empty `TaskQueue` in memory on that clock.
 - `lifecycle_signals`: records a queue's signals, and fails the test at the first illegal signal.
 
 `lifecycle.testing.assertions` (`assert_enqueued`, `refute_enqueued`) and `lifecycle.testing.inline` (`drain`,
-`perform`, `testing_mode`) work with these queues and with a program's own::
+`perform`, `testing_mode`) work with these queues. With ``lifecycle_queue = "tasks:queue"``::
 
-    def test_a_reminder_goes_out_after_a_day(lifecycle_clock, lifecycle_signals):
-        with testing_mode(app.queue, lifecycle_clock):
-            signals = lifecycle_signals(app.queue)
-            app.sign_up("ann@example.org")
-            reminder = assert_enqueued(app.remind, "ann@example.org")
-            drain(app.queue, until=timedelta(days=1))
-            assert signals.of(reminder)[-1] == SIGNAL_COMPLETE
+    def test_a_reminder_goes_out_after_a_day(lifecycle):
+        sign_up("ann@example.org")
+        assert_enqueued(remind, to="ann@example.org", scheduled_in=timedelta(days=1))
+        lifecycle.travel(days=1)
+        (task,) = lifecycle.drain()
+        assert task.state == "complete"
 """
 
+import importlib
 from collections.abc import Callable, Generator, Iterator
+from datetime import datetime, timedelta
+from types import TracebackType
 from typing import Final, NoReturn
 
 import pytest
 
 from lifecycle.analysis.checker import IllegalSequence
+from lifecycle.core.task import Task
 from lifecycle.queue import TaskQueue
+from lifecycle.testing.inline import TASK_LIMIT, drain, testing_mode
 from lifecycle.testing.signal_log import SignalLog
 from lifecycle.virtual_clock import VirtualClock
 
-__all__ = ["lifecycle_clock", "lifecycle_queue", "lifecycle_signals"]
+__all__ = ["QueueInTest", "lifecycle", "lifecycle_clock", "lifecycle_queue", "lifecycle_signals"]
+
+QUEUE_OPTION: Final = "lifecycle_queue"
+UNITS: Final = ("weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds")
+"""The units of a `timedelta`."""
 
 _SIGNAL_LOGS: Final = pytest.StashKey[list[SignalLog]]()
 """The signal logs of a test."""
+_OWN_MODULES: Final = ("lifecycle.", "_pytest.outcomes")
 _MESSAGE: Final = "illegal sequence of signals: {}"
+
+
+# The program's own queue ---------------------------------------------------------------------------------------------
+
+
+class QueueInTest:
+    """The program's queue during one test: in memory, empty at first, on a clock that stands still."""
+
+    def __init__(self, queue: TaskQueue, clock: VirtualClock) -> None:
+        """`queue`: in `testing_mode` with that clock."""
+        self.queue = queue
+        self.clock = clock
+
+    @property
+    def enqueued(self) -> list[Task]:
+        """The tasks that the test has enqueued, in that order, each in its present state."""
+        return self.queue.tasks(limit=2**31)[::-1]
+
+    def drain(self, until: datetime | timedelta | float | None = None, limit: int = TASK_LIMIT) -> list[Task]:
+        """Run all due tasks in this thread and return them: see `lifecycle.testing.drain`."""
+        __tracebackhide__ = True
+        return drain(self.queue, until, limit)
+
+    def travel(self, **duration: float) -> None:
+        """Advance the clock by a duration, such as ``hours=1, minutes=30``; no task runs before the next `drain`."""
+        __tracebackhide__ = True
+        wrong = [unit for unit in duration if unit not in UNITS]
+        if wrong or not duration:
+            found = f"not {', '.join(wrong)}" if wrong else "as in travel(hours=1)"
+            raise TypeError(f"travel() needs a duration in {', '.join(UNITS)}, {found}")
+        length = timedelta(**duration)
+        if length < timedelta(0):
+            raise ValueError(f"travel() cannot go back: {length.total_seconds():g} s is less than 0")
+        self.clock.advance(length)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option of the configuration."""
+    parser.addini(QUEUE_OPTION, "the queue of the fixture lifecycle, as module:name, such as tasks:queue")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a name of another form; the module is imported when a test first needs the queue."""
+    named = config.getini(QUEUE_OPTION)
+    module, _, attribute = named.partition(":")
+    if named and not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        raise pytest.UsageError(f"{_setting(named)} does not name a queue: write module:name, such as tasks:queue")
+
+
+@pytest.fixture
+def lifecycle(pytestconfig: pytest.Config, lifecycle_clock: VirtualClock) -> Iterator[QueueInTest]:
+    """The program's queue for this test, empty and in memory on `lifecycle_clock`; its own store is not touched.
+
+    ``lifecycle_queue = "tasks:queue"`` in the pytest configuration names the queue. `enqueued` lists the test's tasks,
+    `drain()` runs those that are due, `travel(hours=1)` advances the clock.
+    """
+    __tracebackhide__ = True
+    with testing_mode(_named_queue(pytestconfig.getini(QUEUE_OPTION)), lifecycle_clock) as queue:
+        yield QueueInTest(queue, lifecycle_clock)
+
+
+def _named_queue(named: str) -> TaskQueue:
+    """Return the queue of the configuration; fail the test with one line if there is none."""
+    __tracebackhide__ = True
+    if not named:
+        _refuse(
+            f'the fixture lifecycle needs {QUEUE_OPTION} = "tasks:queue" in the pytest configuration: the module and '
+            "the name of the program's queue; for a queue of the test alone use the fixture lifecycle_queue"
+        )
+    module_name, _, attribute = named.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            _refuse(
+                f"{_setting(named)}: there is no module {error.name!r}; if it is in the folder of the pytest "
+                f'configuration, write pythonpath = ["."] there'
+            )
+        _refuse(f"{_setting(named)}: {module_name!r} cannot be imported: {_with_place(error)}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- of the user's module
+        _refuse(f"{_setting(named)}: {module_name!r} cannot be imported: {_with_place(error)}")
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            _refuse(f"{_setting(named)}: {module_name!r} has no {attribute!r}")
+        found = getattr(found, name)
+    if not isinstance(found, TaskQueue):
+        _refuse(f"{_setting(named)}: {attribute!r} is no TaskQueue but of the type {type(found).__name__!r}")
+    return found
+
+
+def _setting(named: str) -> str:
+    return f"{QUEUE_OPTION} = {named!r}"
+
+
+def _refuse(text: str) -> NoReturn:
+    __tracebackhide__ = True
+    pytest.fail(text, pytrace=False)
+
+
+def _with_place(error: BaseException) -> str:
+    """Return an error of the user's module with its file and line."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    place = "" if frames is None else f" ({frames.tb_frame.f_code.co_filename}:{frames.tb_lineno})"
+    return f"{type(error).__name__}: {error}{place}"
+
+
+# Queues and signals ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -77,6 +197,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         for log in logs:  # reported here, and not again in the teardown
             if log.fault is not None and str(log.fault) in str(failure):
                 log.fault = None
+                _end_in_users_line(failure)
         raise
     _fail_if_illegal(logs)
     return result
@@ -94,3 +215,15 @@ def _fail_at_once(fault: IllegalSequence) -> NoReturn:
     """Fail the test at once: `pytest.fail` raises no `Exception`, so handlers and workers do not catch it."""
     __tracebackhide__ = True
     pytest.fail(_MESSAGE.format(fault))
+
+
+def _end_in_users_line(failure: BaseException) -> None:
+    """Cut the frames of this package from the end of a traceback."""
+    last: TracebackType | None = None
+    frames = failure.__traceback__
+    while frames is not None:
+        if not frames.tb_frame.f_globals.get("__name__", "").startswith(_OWN_MODULES):
+            last = frames
+        frames = frames.tb_next
+    if last is not None:
+        last.tb_next = None

@@ -1,6 +1,6 @@
 """`assert_enqueued` and `refute_enqueued` find tasks by function and arguments, on any store."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from unittest.mock import ANY
 
 import pytest
@@ -48,17 +48,94 @@ def test_form_of_the_call_does_not_matter(app):
     result = app.add(1, b=2)
     for args, kwargs in ((1, 2), {}), ((1,), {"b": 2}), ((), {"a": 1, "b": 2}), ((1, 2), {"c": None}), ((ANY, 2), {}):
         assert assert_enqueued(app.add, *args, **kwargs).id == result.id
-    for args, kwargs in ((1,), {}), ((1, 2, 3), {}), ((2, 1), {}), ((1, 2), {"c": 0}), ((ANY, 3), {}):
+    for args, kwargs in ((1, 1), {}), ((1, 2, 3), {}), ((2, 1), {}), ((1, 2), {"c": 0}), ((ANY, 3), {}):
         refute_enqueued(app.add, *args, **kwargs)
 
 
-def test_ellipsis_means_any_arguments(app):
-    """Three dots as the only argument mean any arguments, not none."""
+def test_arguments_that_are_not_given_may_be_any(app, queue):
+    """Only given arguments are compared, also of ``*rest`` and ``**more``; a default has to be given to be compared."""
+    result = app.add(1, 2, 3, 4, c="x")
+    for args, kwargs in ((), {}), ((1,), {}), ((), {"c": "x"}), ((), {"b": 2}), ((1, 2, 3), {}), ((1, 2, 3, 4), {}):
+        assert assert_enqueued(app.add, *args, **kwargs).id == result.id
+    for args, kwargs in ((2,), {}), ((), {"c": None}), ((), {"b": 1}), ((1, 2, 4), {}), ((1, 2, 3, 4, 5), {}):
+        refute_enqueued(app.add, *args, **kwargs)
+    mail = queue.task(name="mail")(lambda to, **headers: None)
+    sent = mail("ann", cc="bob", reply="eve")
+    assert assert_enqueued(mail, cc="bob").id == sent.id
+    assert assert_enqueued(mail, to="ann", reply="eve").id == sent.id
+    refute_enqueued(mail, cc="eve")
+    refute_enqueued(mail, bcc="bob")
+
+
+def test_call_without_arguments_means_any_arguments(app):
+    """No argument, and three dots as the only argument, mean any arguments."""
+    refute_enqueued(app.other)
     refute_enqueued(app.other, ...)
     result = app.other(3)
-    assert assert_enqueued(app.other, ...).id == result.id
-    refute_enqueued(app.other)
-    assert "no task other(...) was expected" in refusal(refute_enqueued, app.other, ...)
+    assert assert_enqueued(app.other).id == assert_enqueued(app.other, ...).id == result.id
+    for args in (), (...,):
+        assert "no task other(...) was expected" in refusal(refute_enqueued, app.other, *args)
+
+
+# When it is due ----------------------------------------------------------------------------------------------------
+
+
+def test_task_is_found_by_the_time_until_it_is_due(app, queue, clock):
+    """`scheduled_in` is the time from the call to the due time, in seconds or as a timedelta, whatever the time is now."""
+    soon, later = app.add.schedule((1,), delay=60), app.add.schedule((1,), delay=timedelta(hours=1))
+    clock.advance(7)
+    now = app.add(1)
+    for delay, result in (60, soon), (timedelta(minutes=1), soon), (3600.0, later), (0, now):
+        assert assert_enqueued(app.add, 1, scheduled_in=delay).id == result.id
+    refute_enqueued(app.add, 1, scheduled_in=59.99)
+    queue.run_next()
+    refute_enqueued(app.add, scheduled_in=0)  # it has run
+    while queue.run_next():
+        pass
+    assert assert_enqueued(app.add, scheduled_in=60).state == "scheduled"
+
+
+def test_time_of_a_retry_counts_from_the_end_of_the_attempt(queue, clock):
+    """For a retry `scheduled_in` is the delay of the retry."""
+
+    @queue.task(retries=1, retry_delay=90, name="fail")
+    def fail():
+        raise OSError
+
+    result = fail.schedule(delay=5)
+    clock.advance(20)
+    queue.run_next()
+    clock.advance(1)
+    assert assert_enqueued(fail, scheduled_in=90).id == result.id
+    refute_enqueued(fail, scheduled_in=5)
+
+
+def test_time_until_due_is_in_messages(app, clock):
+    """A message has the time that was asked for, and the time of each task."""
+    app.add.schedule((1,), delay=0.25)
+    text = refusal(assert_enqueued, app.add, 1, scheduled_in=timedelta(seconds=2))
+    assert "no task add(1) with scheduled_in=2 was enqueued; tasks of that function:" in text
+    assert "add(1): queued, scheduled_in=0.25, not before 20" in text
+
+
+@pytest.mark.parametrize("value", [-1, "soon", True, float("nan"), timedelta(days=-1)])
+def test_time_until_due_must_be_a_duration(app, value):
+    """A `scheduled_in` that is no duration raises `ConfigurationError`."""
+    for call in assert_enqueued, refute_enqueued:
+        with pytest.raises(ConfigurationError, match=r"scheduled_in=.*: must be seconds or a timedelta, 0 or more"):
+            call(app.add, scheduled_in=value)
+
+
+@pytest.mark.parametrize("kind", ["memory"])
+def test_real_clock_has_a_second_of_slack(make):
+    """On a real clock, times that differ by less than a second are the same: the call itself takes time."""
+    app = functions(TaskQueue("memory://"))
+    app.add.schedule((1,), delay=3600)
+    assert_enqueued(app.add, scheduled_in=3600.5)
+    refute_enqueued(app.add, scheduled_in=3590)
+
+
+# Where it is looked for --------------------------------------------------------------------------------------------
 
 
 def test_task_is_found_in_any_state(app, queue, clock):
@@ -122,16 +199,17 @@ def test_message_lists_the_tasks_of_the_function(app, queue, clock):
         "no other of that function; the queue has 1 of other functions"
     )
     one = app.add(1, b=2)
-    assert refusal(assert_enqueued, app.add, 1).splitlines() == [
-        "no task add(1) was enqueued; tasks of that function:",
+    assert refusal(assert_enqueued, app.add, 2).splitlines() == [
+        "no task add(2) was enqueued; tasks of that function:",
         f"  add(1, b=2): queued, task {one.id}",
     ]
     queue.run_next()
     queue.run_next()
+    clock.set(datetime(2099, 12, 31, 23, tzinfo=UTC))
     two = app.add.schedule(("x",), eta=datetime(2100, 1, 1, tzinfo=UTC))
-    assert refusal(assert_enqueued, app.add, 1).splitlines() == [
-        "no task add(1) was enqueued; tasks of that function:",
-        f"  add('x'): queued, not before 2100-01-01T00:00:00+00:00, task {two.id}",
+    assert refusal(assert_enqueued, app.add, 2).splitlines() == [
+        "no task add(2) was enqueued; tasks of that function:",
+        f"  add('x'): queued, scheduled_in=3600, not before 2100-01-01T00:00:00+00:00, task {two.id}",
         f"  add(1, b=2): complete, task {one.id}",
     ]
     app.add.map(range(SHOWN_TASK_LIMIT))
@@ -157,11 +235,18 @@ def test_unreadable_task_matches_nothing(app, queue):
         assert "add(arguments that cannot be read): queued" in refusal(assert_enqueued, app.add, 1)
 
 
-def test_wrong_arguments_and_plain_functions_raise(app):
+def test_wrong_arguments_and_plain_functions_raise(app, queue):
     """Arguments that do not fit the function raise `TypeError`; a plain function raises `ConfigurationError`."""
+    one = queue.task(name="one")(lambda a: a)
     for call in assert_enqueued, refute_enqueued:
-        with pytest.raises(TypeError, match=r"add.*missing a required argument: 'a'"):
-            call(app.add)
+        with pytest.raises(TypeError, match=r"^one\(\): too many positional arguments$"):
+            call(one, 1, 2)
+        with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'd'$"):
+            call(app.add, d=1)
+        with pytest.raises(
+            TypeError, match=r"argument 'delay'; for the time until the task is due write scheduled_in=$"
+        ):
+            call(app.add, delay=1)
         with pytest.raises(
             ConfigurationError, match=r"is no task function: pass a function decorated with @queue\.task\(\)"
         ):

@@ -335,14 +335,14 @@ def test_failed_assertion_points_at_the_line_of_the_test(run):
         def test_enqueues():
             with testing_mode(app.queue):
                 app.add(1, 3)
-                assert_enqueued(app.add, 1)
+                assert_enqueued(app.add, 2)
         """
     )
     found.assert_outcomes(failed=1)
     found.stdout.fnmatch_lines(
         [
-            ">*assert_enqueued(app.add, 1)",
-            "E*AssertionError: no task app.add(1) was enqueued; tasks of that function:",
+            ">*assert_enqueued(app.add, 2)",
+            "E*AssertionError: no task app.add(2) was enqueued; tasks of that function:",
             "E*  app.add(1, 3): queued, task *",
             "test_app.py:8: AssertionError",
         ]
