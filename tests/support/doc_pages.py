@@ -3,6 +3,8 @@
 import contextlib
 import doctest
 import importlib
+import os
+import pty
 import re
 import shlex
 import shutil
@@ -21,6 +23,8 @@ from lifecycle import TaskQueue
 
 STOP_TIMEOUT_SECONDS = 60.0
 """For a process to stop, on a busy machine."""
+SHORT_ID = re.compile(r"[0-9a-f]{6}(?=  )")
+"""The id of a task as it is printed on a terminal, in the first column."""
 PORT = "8000"
 """The port of the servers on the pages; a test gives them a free one."""
 
@@ -49,6 +53,13 @@ def commands(text):
             yield [first.rpartition("/")[2], *rest]
 
 
+def sessions(text):
+    """Yield the commands of a console block, each with the output below it."""
+    for part in re.split(r"^(?=\$ )", text, flags=re.MULTILINE):
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
 class PageRunner:
     """Runs the blocks of a page one after the other, in one namespace and a folder of its own."""
 
@@ -56,7 +67,7 @@ class PageRunner:
         """`urls`: the URLs on the page, each with the URL of the server that the tests have."""
         self.page, self.folder, self.urls = page, folder, urls
         self.names = {"__name__": "tasks"}
-        self.files = set()
+        self.files, self.ids = set(), {}
         self.exits = ExitStack()
         self.example = example_folder(page.read_text())
         if self.example:
@@ -85,8 +96,9 @@ class PageRunner:
         elif block.language == "pycon":
             self.check_answers(block)
         elif block.language == "console":
-            for words in commands(block.text):
-                self.start(words, block.text)
+            for command, output in sessions(block.text):
+                for words in commands(command):
+                    self.start(words, output)
 
     def write(self, name, text):
         """Save and import a file whose name is the first line of its text."""
@@ -110,24 +122,53 @@ class PageRunner:
         self.names.update(example.globs)
         assert not failed, "".join(report)
 
-    def start(self, words, text):
-        """Start the consumer or the server of a command, or run its program, if the page has the files for that."""
+    def start(self, words, shown):
+        """Start the consumer or the server of a command, or run its program, if the page has the files for that.
+
+        A program that ends must print what is shown, if anything is.
+        """
         program, *rest = words
-        if words[:2] == ["lifecycle", "run"]:
-            if words[2].partition(":")[0] in self.files:
+        if program == "lifecycle":
+            if not {word.partition(":")[0] for word in rest} & self.files:
+                return
+            if rest[0] == "run":
                 self.exits.callback(stop_consumer, self.process("-m", *words))
+            else:
+                self.compare(shown, self.printed("-m", program, *(self.ids.get(word, word) for word in rest)))
         elif self.example and (program in ("uvicorn", "flask") or "runserver" in rest):
             server = self.process(*(rest if program == "python" else ("-m", *words)))
             self.exits.callback(stop_server, server)
             until(lambda: server.poll() is not None or answers(self.port), "the server of the page")
             assert server.poll() is None, f"{words} has ended"
         elif self.example and program == "python":
-            done = subprocess.run(
-                [sys.executable, *rest], cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
-            )
-            shown = "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("$ "))
-            assert done.returncode == 0, done.stderr
-            assert doctest.OutputChecker().check_output(shown, done.stdout, doctest.ELLIPSIS) or not shown, done.stdout
+            self.compare(shown, self.printed(*rest))
+
+    def compare(self, shown, printed):
+        """Compare the output of a command with the page, and note which ids stand for those on the page."""
+        for old, new in zip(
+            map(SHORT_ID.match, shown.splitlines()), map(SHORT_ID.match, printed.splitlines()), strict=False
+        ):
+            if old and new:
+                self.ids[old[0]] = new[0]
+        for old, new in self.ids.items():
+            shown = shown.replace(old, new)
+        assert not shown or doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS), printed
+
+    def printed(self, *words):
+        """Run Python in the folder of the page, and return what it prints on a terminal."""
+        terminal, end = pty.openpty()
+        with open(terminal, encoding="utf-8", errors="replace", closefd=False) as screen:
+            program = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=self.folder, env=environment(COLUMNS="100", TERM="xterm"), stdout=end,
+            )  # fmt: skip
+            os.close(end)
+            lines = []
+            with contextlib.suppress(OSError):  # so a terminal ends
+                lines.extend(screen)
+        os.close(terminal)
+        assert program.wait(STOP_TIMEOUT_SECONDS) == 0, "".join(lines)
+        return re.sub(r"\x1b\[[\d;]*m", "", "".join(lines))
 
     def process(self, *words):
         """Start Python in the folder of the page."""

@@ -6,6 +6,6 @@ from lifecycle import TaskQueue
 queue = TaskQueue("sqlite:///queue.db")
 
 
-@queue.task(retries=2)
+@queue.task()
 def checksum(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
