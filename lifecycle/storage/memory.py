@@ -8,7 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from functools import partial
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Any, Final, cast
+
+import attrs
 
 from lifecycle.core.policies import (
     MAX_INTERRUPTIONS,
@@ -41,6 +44,9 @@ from lifecycle.storage.notifications import ChangeCounter, ClosedMutex
 __all__ = ["MemoryStorage"]
 
 _NOW: Final = float("-inf")
+_FIELDS: Final = [field.name for field in attrs.fields(Task)]
+_values_to_store: Final = attrgetter(*_FIELDS[: _FIELDS.index("canceling")])
+"""The values of a new task's row. The fields behind them are set later, or belong to the caller's object."""
 
 
 class MemoryStorage:
@@ -69,17 +75,16 @@ class MemoryStorage:
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """Write new tasks."""
+        worker, hold_until = actor
         with self._mutex:
-            new: set[str] = set()
-            for task in tasks:
-                if task.id in self._rows or task.id in new:
+            moves: dict[str, Move] = {}
+            for task in tasks:  # any of them may raise: before the first write
+                if task.id in self._rows or task.id in moves:
                     raise DuplicateTask(task.id)
-                new.add(task.id)
-            worker, hold_until = actor
-            moves = [enqueued(task, now, worker, hold_until) for task in tasks]  # may raise: before the first write
-            for task, move in zip(tasks, moves, strict=True):
-                self._insert(task, move)
-            return moves
+                moves[task.id] = enqueued(task, now, worker, hold_until)
+            for task in tasks:
+                self._insert(task, moves[task.id])
+            return list(moves.values())
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """Commit outcomes and claim tasks in one transaction."""
@@ -153,10 +158,7 @@ class MemoryStorage:
 
     def _insert(self, task: Task, move: Move) -> None:
         self._seq = task.seq = self._seq + 1
-        stored = task.__copy__()  # as `copy(task)`, without the search for this method
-        stored.loads = stored.cancel_requested = stored._call = None
-        stored.canceling = False
-        row = self._rows[task.id] = Row(stored)
+        row = self._rows[task.id] = Row(Task(*_values_to_store(task)))
         self._commit(row, move)
 
     def _settle(self, task: Task, move: Move) -> bool:
