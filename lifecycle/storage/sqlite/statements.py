@@ -10,8 +10,8 @@ from lifecycle.core.policies import REVOKED_RANK, Revocation
 from lifecycle.core.task import FENCE, NO_DELAY, RetryPolicy, Task, policy_fields
 
 __all__ = [
-    "DELETE_REVOCATION", "HAS_FENCE", "INSERT", "MOVE", "NEXT_DUE", "PROMOTE", "REVOCATION", "TASK", "first_ready",
-    "marks", "next_not_skipped", "policy_text", "revocation_from", "task_from",
+    "DELETE_REVOCATION", "HAS_FENCE", "INSERT", "INSERT_ALONE", "MOVE", "NEXT_DUE", "PROMOTE", "REVOCATION", "TASK",
+    "first_ready", "marks", "next_not_skipped", "policy_text", "revocation_from", "task_from",
 ]  # fmt: skip
 
 log = logging.getLogger("lifecycle.storage")
@@ -31,6 +31,11 @@ INSERT: Final = (
     " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 """Insert a task."""
+INSERT_ALONE: Final = (
+    INSERT.replace(" values (", " select ").removesuffix(")")
+    + " where not exists(select 1 from revocation where queue=? and function=0 and key=?) on conflict do nothing"
+)
+"""Insert a task, unless its id is taken or was revoked in advance: one statement in the place of a transaction."""
 MOVE: Final = (
     "update task set state=?, eta=?, retries=?, attempt=?, interruptions=?, worker=?, version=version+?, lease=?,"
     " rank=?, due=?, ended=?, canceling=canceling and ? is null, result=ifnull(?, result), history=history||?"

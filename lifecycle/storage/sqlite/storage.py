@@ -14,19 +14,22 @@ from lifecycle.storage.base import (
     NO_LIMITS,
     PROMOTE_LIMIT,
     Actor,
+    Channel,
     Claim,
     ClaimRequest,
-    Lock,
     RevocationTarget,
     Settlement,
     TaskStatus,
 )
 from lifecycle.storage.claims import ClaimDecisions, visibility_after
 from lifecycle.storage.sqlite.database import Database, Transaction
+from lifecycle.storage.sqlite.errors import translated
+from lifecycle.storage.sqlite.locks import Locks
 from lifecycle.storage.sqlite.statements import (
     DELETE_REVOCATION,
     HAS_FENCE,
     INSERT,
+    INSERT_ALONE,
     MOVE,
     NEXT_DUE,
     PROMOTE,
@@ -64,7 +67,8 @@ class SQLiteStorage:
         """
         self._database = Database(path, queue, synchronous, timeout, read_only=read_only)
         self.location = self._database.location
-        self._summary = Summary(self._database)
+        self._summary, locks = Summary(self._database), Locks(self._database)
+        self.lock, self.unlock, self.locks, self.flush_locks = locks.lock, locks.unlock, locks.locks, locks.flush_locks
         watcher = self._database.watcher
         self.generation, self.wait, self.wake = watcher.generation, watcher.wait, watcher.wake
 
@@ -76,6 +80,8 @@ class SQLiteStorage:
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """Write new tasks."""
+        if len(tasks) == 1 and actor.hold_until is None and (move := self._insert_alone(tasks[0], now, actor.worker)):
+            return [move]
         with Transaction(self._database) as db:
             inserted = [self._insert(db, task, now, *actor) for task in tasks]
         for task, (seq, _) in zip(tasks, inserted, strict=True):
@@ -169,23 +175,40 @@ class SQLiteStorage:
         self, db: sqlite3.Connection, task: Task, now: float, worker: str, hold_until: float | None
     ) -> tuple[int, Move]:
         move = enqueued(task, now, worker, hold_until)
-        state = move.state.name
         own = self._own_revocation(db, task.id) if move.lease is None else None
-        rank, due = visibility_after(task, move, own)
-        policy = policy_text(task.retry)
         try:
-            cursor = db.execute(
-                INSERT,
-                (self._database.queue_id, task.id, task.name, task.payload, state, task.eta, task.expires,
-                 task.priority, task.retries, policy, task.timeout, 0, 0, worker, 1, move.lease, rank, due,
-                 move.history, move.at),
-            )  # fmt: skip
+            cursor = db.execute(INSERT, self._new_row(task, move, own))
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
                 raise DuplicateTask(task.id) from None
             raise
         self._database.work_changed = True
         return cast(int, cursor.lastrowid), move
+
+    def _insert_alone(self, task: Task, now: float, worker: str) -> Move | None:
+        """Insert a task by one statement; return ``None`` if that has not, or a transaction is open in this thread."""
+        database, move = self._database, enqueued(task, now, worker)
+        with database.mutex:
+            db = database.writer()
+            if db.in_transaction:  # a handler of the operating system's signals has interrupted it
+                return None
+            try:
+                cursor = db.execute(INSERT_ALONE, (*self._new_row(task, move, None), database.queue_id, task.id))
+            except (sqlite3.Error, OverflowError) as error:
+                raise translated(error, database.path) from error
+        if cursor.rowcount == 0:
+            return None
+        task.seq = cursor.lastrowid
+        database.watcher.notify(Channel.WORK)
+        return move
+
+    def _new_row(self, task: Task, move: Move, own: Revocation | None) -> tuple[object, ...]:
+        rank, due = visibility_after(task, move, own)
+        return (
+            self._database.queue_id, task.id, task.name, task.payload, move.states[-1].name, task.eta, task.expires,
+            task.priority, task.retries, policy_text(task.retry), task.timeout, 0, 0, move.worker, 1, move.lease, rank,
+            due, move.history, move.at,
+        )  # fmt: skip
 
     def _settle(self, db: sqlite3.Connection, task: Task, move: Move, inserted: list[tuple[Task, int]]) -> bool:
         if not self._commit(db, task, move):
@@ -274,7 +297,7 @@ class SQLiteStorage:
         row = db.execute(NEXT_DUE, (self._database.queue_id,) * 2).fetchone()
         return cast("float | None", row[1])
 
-    # Revocations and locks -----------------------------------------------------------------------------------------
+    # Revocations ------------------------------------------------------------------------------------------------
 
     def revoke(self, target: RevocationTarget, revocation: Revocation, now: float) -> None:
         """Store a revocation."""
@@ -311,40 +334,6 @@ class SQLiteStorage:
             ).fetchone()
             if row is not None and (task := task_from(row)).state in WAITING:
                 self._set_rank(db, task, *visibility(task, self._own_revocation(db, task.id), now))
-
-    def lock(self, lock: Lock, now: float) -> bool:
-        """Take a lock."""
-        with Transaction(self._database) as db:
-            return bool(
-                db.execute(
-                    "insert into lock(queue, name, owner, until, worker, task) values (?,?,?,?,?,?)"
-                    " on conflict do update set owner=excluded.owner, until=excluded.until, worker=excluded.worker,"
-                    " task=excluded.task where until<=?",
-                    (self._database.queue_id, *lock, now),
-                ).rowcount
-            )
-
-    def unlock(self, name: str, owner: str) -> bool:
-        """Free a lock."""
-        with Transaction(self._database) as db:
-            sql = "delete from lock where queue=? and name=? and owner=?"
-            return bool(db.execute(sql, (self._database.queue_id, name, owner)).rowcount)
-
-    def locks(self, now: float) -> list[Lock]:
-        """Return the taken locks."""
-        sql = "select name, owner, until, worker, task from lock where queue=? and until>? order by name"
-        return [
-            Lock(*cast("tuple[str, str, float, str, str]", row))
-            for row in self._database.read(sql, (self._database.queue_id, now))
-        ]
-
-    def flush_locks(self, names: Collection[str] | None = None) -> int:
-        """Free locks, whatever their owner."""
-        with Transaction(self._database) as db:
-            if names is None:
-                return db.execute("delete from lock where queue=?", (self._database.queue_id,)).rowcount
-            sql = "delete from lock where queue=? and name=?"
-            return sum(db.execute(sql, (self._database.queue_id, name)).rowcount for name in set(names))
 
     # Look-ups ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -22,6 +22,7 @@ from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageU
 from lifecycle.storage import SQLiteStorage
 from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.sqlite import schema
+from lifecycle.storage.sqlite.database import Transaction
 from lifecycle.testing.storage_spec.reference_storage import fields
 
 
@@ -433,3 +434,10 @@ def test_write_interrupted_at_any_statement_changes_nothing(storage, path, error
                 storage._database._writer = db
         assert 2 < statement < 99, name
         assert rows(path) != before, name
+
+
+def test_enqueue_within_an_open_transaction_is_refused(storage):
+    """An enqueue that a signal handler makes within another write of its thread is refused, not joined to that write."""
+    with suppress(StorageError), Transaction(storage._database), pytest.raises(StorageError):
+        storage.enqueue([Task("b", "add")], 1.0, PRODUCER)
+    assert storage.get("b") is None
