@@ -19,7 +19,6 @@ extensions = [
     "root_pages",
 ]
 exclude_patterns = ["recipes", "examples", "_extensions"]
-suppress_warnings = ["toc.empty_glob"]  # a section may have room for a page that is not there yet
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 # Prompts are not copied with the commands.
