@@ -23,6 +23,7 @@ from support.redis_server import redis_store_url
 import lifecycle
 from lifecycle import LIFECYCLE
 from lifecycle.consumer.cli.main import commands as main_commands
+from lifecycle.consumer.demo.demo import next_steps
 from lifecycle.consumer.health_server import HealthServer
 
 DECISIONS = DOCS / "decisions"
@@ -167,6 +168,16 @@ def test_recipes_use_options_and_paths_that_exist():
     for text, words in (unit, start), (compose, others[1]):
         seconds = re.search(r"^(?:TimeoutStopSec=|    stop_grace_period: )(\d+)", text, re.MULTILINE)[1]
         assert int(seconds) > int(words[words.index("--grace") + 1])
+
+
+def test_readme_says_what_it_is_and_runs_something_at_once():
+    """The README says in its first seven lines what this is, and has a command within ten; the demo names a heading of it."""
+    page = ROOT / "README.md"
+    first = page.read_text().splitlines()[:10]
+    assert len(" ".join(first[1:7]).split()) > 60
+    assert any(re.match("python3 -m venv .*lifecycle demo$", line) for line in first)
+    (place,) = [purpose for _, purpose in next_steps(None, "lifecycle") if "README.md, " in purpose]
+    assert place.partition("README.md, ")[2].lower().replace(" ", "-") in anchors(page)
 
 
 def test_start_page_and_readme_have_the_same_first_command():
