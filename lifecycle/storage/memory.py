@@ -119,12 +119,14 @@ class MemoryStorage:
     ) -> list[Claim]:
         """Recover running tasks and release waiting tasks whose leases have ended."""
         decide = partial(recover, worker=actor.worker, hold_until=actor.hold_until)
+        claims: list[Claim] = []
         with self._mutex:
+            if not self._held:
+                return claims
             lapsed = sorted(
                 (row for row in self._held.values() if cast(float, row.task.lease) <= now),
                 key=lambda row: (row.task.lease, row.task.seq),
             )
-            claims = []
             for row in lapsed[:limit]:
                 if row.task.state in WAITING:
                     self._unhold(row, now)
@@ -172,11 +174,11 @@ class MemoryStorage:
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
-        for _ in range(PROMOTE_LIMIT if self._later else 0):
-            if (row := self._first_scheduled()) is None or cast(float, row.due) > request.now:
-                break
-            self._set_rank(row, row.task.priority, None)
+        if self._later:
+            self._promote(request.now)
         claims: list[Claim] = []
+        if not self._ready:
+            return claims
         decisions, skip_names, skipped = ClaimDecisions(request), request.skip_names, []
         while len(claims) < request.limit and not decisions.over and (row := self._first_ready()) is not None:
             if skip_names and is_skipped(row.task, row.rank, skip_names, request.now):
@@ -196,6 +198,13 @@ class MemoryStorage:
         for entry in skipped:
             heappush(self._ready, entry)
         return claims
+
+    def _promote(self, now: float) -> None:
+        """Give due tasks a rank, the earliest first."""
+        for _ in range(PROMOTE_LIMIT):
+            if (row := self._first_scheduled()) is None or cast(float, row.due) > now:
+                break
+            self._set_rank(row, row.task.priority, None)
 
     def _commit_claim(self, row: Row, move: Move) -> Claim:
         """Commit a move that the store has decided on; return it with a copy of the task before the move."""
