@@ -45,6 +45,7 @@ AT_REST: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOM
 _ENQUEUE: Final = (ENQUEUE,)
 _START: Final = (START,)
 _COMPLETE: Final = (COMPLETE,)
+_COMPLETED: Final = LIFECYCLE.walk(EXECUTING, _COMPLETE)
 _FREES_LOCKS: Final = frozenset((INTERRUPT, CANCEL))
 
 FOREVER: Final = float("inf")
@@ -309,10 +310,9 @@ def settle(
     if task.state != EXECUTING:
         raise IllegalTransition(state=task.state, trigger=trigger, allowed=LIFECYCLE.allowed(task.state))
     if trigger == COMPLETE:
-        states = LIFECYCLE.walk(task.state, _COMPLETE)
         return Move(
-            _COMPLETE, states, now, worker, task.version + 1, task.attempt, task.retries, task.interruptions, task.eta,
-            None, now, False, hold_until, outcome.result, follow_ups,
+            _COMPLETE, _COMPLETED, now, worker, task.version + 1, task.attempt, task.retries, task.interruptions,
+            task.eta, None, now, False, hold_until, outcome.result, follow_ups,
         )  # fmt: skip
     if trigger == INTERRUPT:
         move = recover(

@@ -94,7 +94,7 @@ class SQLiteStorage:
             return [], []  # an idle worker only reads
         inserted: list[tuple[Task, int]] = []
         with Transaction(self._database) as db:
-            accepted = [self._settle(db, *settlement, inserted) for settlement in done]
+            accepted = [self._settle(db, task, move, inserted) for task, move in done]
             claims = self._claim(db, request) if request is not None else []
         for task, seq in inserted:
             task.seq = seq
@@ -237,7 +237,9 @@ class SQLiteStorage:
             more = len(rows) == wanted
             for row in rows:
                 task = task_from(row)
-                decision = decisions.decide(task, revocation_from(row[18:20]), revocation_from(row[20:22]))
+                own = revocation_from(row[18:20]) if row[18] is not None else None
+                of_function = revocation_from(row[20:22]) if row[20] is not None else None
+                decision = decisions.decide(task, own, of_function)
                 if isinstance(decision, Move):
                     self._commit(db, task, decision)
                     claims.append(Claim(task, decision))
@@ -253,7 +255,7 @@ class SQLiteStorage:
 
     def _commit(self, db: sqlite3.Connection, task: Task, move: Move) -> bool:
         """Commit a move, if the stored fence is the task's; return whether it was. No other method changes a state."""
-        state = move.state.name
+        state = move.states[-1].name
         rank = due = None
         if move.lease is None and state in WAITING:
             # By the stored row: the caller may have changed its copy.
