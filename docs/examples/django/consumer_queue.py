@@ -7,6 +7,4 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
 django.setup()
 
-from orders.tasks import queue  # noqa: E402
-
-__all__ = ["queue"]
+from orders.tasks import queue

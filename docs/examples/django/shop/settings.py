@@ -1,7 +1,7 @@
 from pathlib import Path
 
 BASE_DIR = Path(__file__).parents[1]
-SECRET_KEY = "for this example only"  # noqa: S105
+SECRET_KEY = "for this example only"
 ALLOWED_HOSTS = ["127.0.0.1"]
 ROOT_URLCONF = "shop.urls"
 INSTALLED_APPS = ["orders"]
