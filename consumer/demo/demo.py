@@ -122,13 +122,13 @@ def run_demo(console: Console, *, real: bool = False, folder: Path | None = None
 def next_steps(folder: Path | None, program: str) -> list[tuple[str, str]]:
     """Return commands to run next, each with its purpose. `program`: the words that start the command line."""
     if folder is None:
-        look = (f"{program} demo --folder .", "keep demo.db, to look at its tasks")
+        look = (f"{program} demo --folder .", "keep demo.db, and look at its tasks")
     else:
         url = f"sqlite:///{folder / 'demo.db'}"
         look = (f"{program} list --url {url}", "look at the tasks of this demo")
     return [
         look,
-        (f"{program} run tasks:queue", "run tasks of your own: README.md, Your first task"),
+        (f"{program} run tasks:queue", "your own tasks: README.md, Your first task"),
         (f"{program} --help", "all commands"),
     ]
 

@@ -26,7 +26,8 @@ and the tests compare them byte for byte:
 | --- | --- |
 {rows}
 
-`demo.light.svg` and `demo.dark.svg` show the end of `lifecycle demo` in a terminal, with the pids of no real process.
+`demo.light.svg`, `demo.dark.svg` and the narrow ones show the end of `lifecycle demo` in a terminal, with the pids of no
+real process.
 
 The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and
 a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg|svg-narrow` prints a picture,
@@ -49,7 +50,9 @@ def files():
         for theme in THEMES:
             file = f"lifecycle.{FILE_SUFFIXES[form].replace('svg', f'{theme}.svg')}"
             made[file] = for_theme(made[f"lifecycle.{FILE_SUFFIXES[form]}"], theme)
-    made |= {f"demo.{theme}.svg": screens.svg(theme) for theme in THEMES}
+    for theme in THEMES:
+        made[f"demo.{theme}.svg"] = screens.svg(theme)
+        made[f"demo.narrow.{theme}.svg"] = screens.svg(theme, screens.NARROW_COLUMNS)
     made["README.md"] = README.format(write=WRITE, rows="\n".join(rows))
     return made
 

@@ -23,8 +23,10 @@ THEMES = {"light": (LIGHT, "#f6f8fa", "#1f2328", "#59636e"), "dark": (DARK, "#0d
 """The tones, and the colours of the background, of text, and of faint text."""
 CHARACTER_WIDTH, LINE_HEIGHT, MARGIN, FONT_SIZE = 8, 18, 16, 13
 """Units of the drawing."""
-COLUMNS = 112
+COLUMNS = 118
 """So many that no cell of the table is folded."""
+NARROW_COLUMNS = 60
+"""For narrow pages."""
 LAST_SCREEN = {"freeze"}
 """The names of the scenarios in the pictures."""
 FIRST_PAGE = {"call", "retry later", "kill -9", "freeze"}
@@ -69,12 +71,12 @@ def style_of(style, theme):
     return f'fill="{fill}"' + ' font-weight="bold"' * bool(style.bold)
 
 
-def svg(theme):
+def svg(theme, columns=COLUMNS):
     """Return the last screen as an SVG of a terminal, in a light or a dark theme."""
     out = io.StringIO()
-    console = Console(file=out, width=COLUMNS, force_terminal=True, color_system="standard", legacy_windows=False)
+    console = Console(file=out, width=columns, force_terminal=True, color_system="standard", legacy_windows=False)
     play(console, LAST_SCREEN)
-    return drawn(out.getvalue(), COLUMNS, theme)
+    return drawn(out.getvalue(), columns, theme)
 
 
 def drawn(output, columns, theme):
