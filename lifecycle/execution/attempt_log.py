@@ -1,7 +1,8 @@
 """Log lines about tasks: one for each attempt that has ended, and one for each task that ends without an attempt.
 
-The logger is ``lifecycle.task``. The arguments of a line are a dict, so that a formatter can print them one by one. The
-texts of exceptions are limited, and can be written to any file.
+The logger is ``lifecycle.task``; outcomes that the store refuses are lines of ``lifecycle.worker``. The arguments of a
+line are a dict, so that a formatter can print them one by one. The texts of exceptions are limited, and can be written
+to any file.
 """
 
 import logging
@@ -12,13 +13,15 @@ from typing import Final
 from lifecycle.core.policies import Move
 from lifecycle.core.table import COMPLETED, ERROR, EXPIRED, INTERRUPTED, LOCKED, RATE_LIMITED, REVOKED, TIMEOUT
 from lifecycle.core.task import Task
-from lifecycle.errors import Undecodable
+from lifecycle.errors import StorageError, Undecodable
 from lifecycle.escaping import printable, printable_lines
 from lifecycle.execution.stored_result import describe, unpack, unpack_error
+from lifecycle.storage.base import Storage
 
-__all__ = ["log_end", "log_of_tasks"]
+__all__ = ["log_dropped", "log_end", "log_of_tasks"]
 
 log_of_tasks = logging.getLogger("lifecycle.task")
+log_of_workers = logging.getLogger("lifecycle.worker")
 
 REASON_LENGTH_LIMIT: Final = 200
 """Characters of an exception's repr in a line; the outcome in the store has more."""
@@ -57,6 +60,18 @@ def log_end(task: Task, move: Move, error: BaseException | None = None, seconds:
             else:
                 fields["reason"] = reason
                 _log(level, text + " reason=%(reason)s", fields)
+
+
+def log_dropped(task: Task, move: Move, storage: Storage) -> None:
+    """Log that the store has refused the outcome of an attempt: the task belongs to another worker, or is gone."""
+    is_gone = False
+    with suppress(StorageError):
+        is_gone = storage.get(task.id) is None
+    if is_gone:
+        state = move.states[0].name
+        log_of_workers.error("lost an outcome: the task is not in the store any more task=%s outcome=%s", task, state)
+    else:
+        log_of_workers.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
 
 
 def _line(task: Task, move: Move, seconds: float | None) -> tuple[str, dict[str, object]]:

@@ -16,7 +16,7 @@ from lifecycle.core.table import COMPLETE, EXECUTING, INTERRUPT, SCHEDULE, START
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, StorageRefused
 from lifecycle.execution.attempt import unstorable
-from lifecycle.execution.attempt_log import log_end, log_of_tasks
+from lifecycle.execution.attempt_log import log_dropped, log_end, log_of_tasks
 from lifecycle.execution.earlier_attempts import EarlierAttempts
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.pace import Pace
@@ -271,7 +271,7 @@ class Worker:
         for (settlement, error, seconds), taken in zip(done, took, strict=True):
             task, move = settlement
             if not taken:
-                log.warning("%s: its outcome came too late, another worker has taken it over; it is dropped", task)
+                log_dropped(task, move, engine.storage)
                 continue
             if informative or move.path != (COMPLETE,):
                 log_end(task, move, error, seconds)

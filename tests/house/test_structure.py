@@ -21,7 +21,8 @@ lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
 lifecycle.storage:               base / claims memory_rows notifications / memory
-lifecycle.storage.sqlite:        errors schema statements watcher / database / locks summary / storage
+lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log / database / transaction
+lifecycle.storage.sqlite:        locks summary / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / insertion server / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage

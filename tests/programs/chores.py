@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 
 from lifecycle import SIGNAL_COMPLETE, SIGNAL_ERROR, CancelExecution, RetryTask, TaskException, TaskQueue
+from lifecycle.storage.sqlite import database
 
 setting = json.loads(os.environ["PROGRAM"])
+if setting.get("looks"):  # at its file at each use
+    database.CHECK_INTERVAL_SECONDS = 0.0
 queue = TaskQueue(setting["url"], **setting["queue"])
 release = Path(setting["folder"], "release")
 events = None if setting["events"] is None else os.open(setting["events"], os.O_WRONLY)

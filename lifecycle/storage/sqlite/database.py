@@ -3,27 +3,36 @@
 All writes of a process go through one connection, since SQLite allows one writer at a time. Reads go through a second
 connection, so that a read never waits for a write that waits for another process. A third connection watches for
 changes of other processes (see `lifecycle.storage.sqlite.watcher`).
+
+If the file is removed or replaced while it is open, all connections of the process are closed, and the next use opens
+the file that is there, or creates one: see `lifecycle.storage.sqlite.file_identity`.
 """
 
+import logging
 import os
 import sqlite3
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
-from types import TracebackType
 from typing import Final, TypeVar, cast
 from urllib.parse import quote
 
 from lifecycle.clock import monotonic, pause
-from lifecycle.errors import ConfigurationError, StorageError, StorageUnusable
-from lifecycle.storage.base import Channel
+from lifecycle.errors import ConfigurationError, StorageError, StorageUnavailable, StorageUnusable
+from lifecycle.escaping import printable
 from lifecycle.storage.sqlite import schema
 from lifecycle.storage.sqlite.errors import translated
+from lifecycle.storage.sqlite.file_identity import CHECK_INTERVAL_SECONDS, ENDINGS, FileChange, FileIdentity
+from lifecycle.storage.sqlite.removed_log import save_log
 from lifecycle.storage.sqlite.watcher import ChangeWatcher
 
-__all__ = ["SYNCHRONOUS", "Database", "Transaction"]
+__all__ = ["SYNCHRONOUS", "Database"]
+
+log = logging.getLogger("lifecycle.storage")
 
 T = TypeVar("T")
 SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
@@ -31,6 +40,18 @@ SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
 failure can lose the last commits, and leaves the file intact. With `full` each commit waits for the disk."""
 LOCK_RETRY_SECONDS: Final = 0.005
 """Time between two attempts to switch a new file to WAL."""
+_REPORTS: Final = {
+    FileChange.REMOVED: "lost all tasks: the file was removed while in use, and the next use makes a new one; outcomes"
+    " of running tasks, and writes of the last %g s, are lost, too path=%s",
+    FileChange.REPLACED: "left a file: another one has replaced it while it was in use; outcomes of tasks that are not"
+    " in the other file, and writes of the last %g s, are lost path=%s",
+    FileChange.LOG_REMOVED: "saved the log of a file: the log or its index was removed while in use; nothing is lost,"
+    " unless another program has opened the file in the last %g s path=%s",
+    FileChange.LOG_REPLACED: "left the log of a file: the log or its index was replaced while in use; unless another"
+    " process says that it saved the log, writes of the last %g s may be lost, and the file may be damaged: check it"
+    " with pragma integrity_check path=%s",
+}
+"""Log line for each change, with the time between two looks and the path."""
 
 _open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
 
@@ -60,7 +81,11 @@ class Database:
         self._closed = False
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self.watcher = ChangeWatcher(self._connect_watcher)
+        self._files: FileIdentity | None = None
+        """The files that the connections have open."""
+        self.check_at = inf
+        """When to look at the files again (`monotonic`)."""
+        self.watcher = ChangeWatcher(self._connect_watcher, self._look)
         self._start()
         _open_databases.add(self)
 
@@ -70,19 +95,27 @@ class Database:
         A child with an inherited connection believes that it holds SQLite's file locks. The parent's next `close` would
         then delete the log that the child writes to.
         """
-        self.watcher.suspend()  # first: the thread may be waiting for the other locks
-        for lock in (self.mutex, self._opening, self._reading):
-            lock.acquire()
-        for db in (self._reader, self._writer):
-            if db is not None:
-                db.close()
-        self._reader = self._writer = None
+        self._suspend()
+        self._disconnect()
 
-    def resume_after_fork(self) -> None:
-        """Release the locks in the parent; the next use opens the file again."""
+    def resume(self) -> None:
+        """Release the locks; the next use opens the file again."""
         for lock in (self._reading, self._opening, self.mutex):
             lock.release()
         self.watcher.resume()
+
+    def _suspend(self) -> None:
+        """Take all locks, and close the connection of the watcher."""
+        self.watcher.suspend()  # first: the thread may be waiting for the other locks
+        for lock in (self.mutex, self._opening, self._reading):
+            lock.acquire()
+
+    def _disconnect(self) -> None:
+        for db in (self._reader, self._writer):
+            if db is not None:
+                db.close()
+        self._reader = self._writer = self._files = None
+        self.check_at = inf
 
     def reset_after_fork(self) -> None:
         """Start again in the child: the parent's threads, and the locks they hold, are not there."""
@@ -94,6 +127,8 @@ class Database:
         self._reading = threading.Lock()
         self._opening = threading.Lock()
         self._writer = self._reader = None
+        self._files = None
+        self.check_at = inf
         self._queue_id = 0
         self.work_changed = self.outcome_changed = False
         """Whether the transaction that holds the mutex has changed a channel."""
@@ -126,9 +161,23 @@ class Database:
 
     def _connect_watcher(self) -> sqlite3.Connection:
         self.writer()
+        if self.has_changed():  # a connection to another file would take the log of this one for its own
+            self.check_at = 0.0
+            raise StorageUnavailable(f"{self.path} was removed or replaced while in use: try again")
         return self._connect()
 
     def _open(self) -> None:
+        """Open the file, and note its identity."""
+        for _ in range(3):  # the file could be replaced just now, or be copied to be written, as container images are
+            before = FileIdentity.of(self.path)
+            self._open_file()
+            self._files = files = FileIdentity.of(self.path)
+            if before.file in (None, files.file):
+                break
+            self._disconnect()
+        self.check_at = monotonic() + CHECK_INTERVAL_SECONDS
+
+    def _open_file(self) -> None:
         if sqlite3.sqlite_version_info < (3, 37):
             raise StorageUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is required")
         path = Path(self.path)
@@ -181,13 +230,13 @@ class Database:
         at this moment. A reader must not create them: they would be the reader's own, and no consumer could write them.
         So the file alone is read, as if nobody could change it, and is opened again for the next read.
         """
-        path = Path(self.path).absolute()
+        path = Path(os.path.realpath(self.path))
         self._is_frozen = not any(beside.exists() for beside in _files_beside(path))
         return f"file:{quote(str(path))}?mode=ro{'&immutable=1' * self._is_frozen}"
 
     def can_write(self) -> bool:
         """Return whether this user may change the file, and create the files that SQLite needs beside it."""
-        path = Path(self.path)
+        path = Path(os.path.realpath(self.path))
         return all(os.access(one if one.exists() else path.parent, os.W_OK) for one in (path, *_files_beside(path)))
 
     @property
@@ -238,94 +287,100 @@ class Database:
         while True:
             self.writer()
             with self._reading:
-                if self._reader is None:  # closed by a fork in another thread
-                    continue
-                try:
-                    return work(self._reader)
-                except sqlite3.Error as error:
-                    raise translated(error, self.path) from error
-                finally:
-                    if self._is_frozen:
-                        self._reader.close()
-                        self._reader = self._writer = None
+                if monotonic() < self.check_at or not self.has_changed():
+                    if self._reader is None:  # closed in another thread, by a fork or since the file has changed
+                        continue
+                    try:
+                        return work(self._reader)
+                    except sqlite3.Error as error:
+                        self.check_at = 0.0
+                        raise translated(error, self.path) from error
+                    finally:
+                        if self._is_frozen:
+                            self._disconnect()
+            self.leave_changed()
 
     def close(self) -> None:
         """Close the connections and end all waits; later calls raise `StorageError`."""
         self._closed = True
         self.watcher.close()
         with self.mutex, self._opening, self._reading:  # in the same order as everywhere
-            for db in (self._reader, self._writer):
-                if db is not None:
-                    db.close()
-            self._reader = self._writer = None
+            change = None if self._files is None else self._files.change()
+            self._disconnect()
+        if change in (FileChange.REMOVED, FileChange.REPLACED):  # the last writes may have gone into the old file
+            self._report(change)
+
+    def has_changed(self) -> bool:
+        """Return whether the open files are not those of the path any more; note that this was looked at now."""
+        self.check_at = monotonic() + CHECK_INTERVAL_SECONDS
+        return self._files is not None and self._files.change() is not None
+
+    def leave_changed(self) -> bool:
+        """Close all connections of this process, and log that, if the open files are not those of the path any more.
+
+        Returns whether they are closed: the next use opens the file that is there. The caller holds no lock. Raises
+        `StorageUnavailable` if the log was removed, and other processes do not let its changes be saved now.
+        """
+        files = self._files
+        if files is None or not self.has_changed():
+            return False
+        with _all_together:
+            mine = [one for one in _open_databases if one._files is not None and one._files.file == files.file]
+            for one in mine:
+                one._suspend()
+            try:
+                self._leave(files, mine)
+            finally:
+                for one in mine:
+                    one.resume()
+        for one in mine:
+            one.watcher.wake()
+        return self._files is not files
+
+    def _look(self) -> None:
+        if monotonic() >= self.check_at:
+            self.leave_changed()
+
+    def _leave(self, files: FileIdentity, mine: "list[Database]") -> None:
+        """Close the connections of these databases, unless the files have come back. All locks are held."""
+        writers = [one._writer for one in mine if one._writer is not None and not one.read_only]
+        if self._files is not files or any(db.in_transaction for db in writers):
+            return  # a fork was faster; or a handler of an operating system's signal is inside a transaction
+        change = files.change()
+        if change is FileChange.LOG_REMOVED and writers:
+            change = save_log(writers[0], files, self._timeout)
+        elif change in (FileChange.REMOVED, FileChange.REPLACED) and writers:
+            with suppress(sqlite3.Error):  # so that the old file is whole, if it was only renamed
+                writers[0].execute("pragma wal_checkpoint(passive)")
+            files.discard_log()
+        if change is None:
+            return
+        if change is FileChange.LOG_REPLACED and sys.version_info >= (3, 12):
+            for db in writers:  # else the last `close` would write parts of one log and of the other into the file
+                db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        for one in mine:
+            one._disconnect()
+        self._report(change)
+
+    def _report(self, change: FileChange) -> None:
+        if self.read_only:
+            log.warning("left a file that was read: %s while in use path=%s", change, printable(self.path))
+        else:
+            log.error(_REPORTS[change], CHECK_INTERVAL_SECONDS, printable(self.path))
 
 
 def _files_beside(path: Path) -> list[Path]:
     """Return the paths of the log and of its index, which SQLite keeps beside a file while the file is used."""
-    return [path.with_name(path.name + ending) for ending in ("-wal", "-shm")]
-
-
-class Transaction:
-    """A transaction that writes; after the commit the changed channels are counted.
-
-    A class, since a generator-based context manager would cost 1 µs more.
-    """
-
-    __slots__ = ("_database", "_db")
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __enter__(self) -> sqlite3.Connection:
-        database = self._database
-        self._db: sqlite3.Connection | None = None
-        database.mutex.acquire()
-        try:
-            self._db = database.writer()
-            # Takes the write lock at once: a transaction that reads first could fail to get the lock later.
-            self._db.execute("begin immediate")
-        except BaseException as error:  # KeyboardInterrupt can come anywhere
-            if self._db is not None and self._db.in_transaction:
-                self._db.execute("rollback")
-            database.mutex.release()
-            if isinstance(error, sqlite3.Error):
-                raise translated(error, database.path) from error
-            raise
-        database.work_changed = database.outcome_changed = False
-        return self._db
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        database, db = self._database, cast(sqlite3.Connection, self._db)
-        try:
-            failure = error
-            if failure is None:
-                try:
-                    db.execute("commit")
-                except BaseException as fault:  # noqa: BLE001 -- as above
-                    failure = fault
-            if failure is not None:
-                if db.in_transaction:  # SQLite may have rolled back on its own, for example with a full disk
-                    db.execute("rollback")
-                if isinstance(failure, sqlite3.Error | OverflowError):
-                    raise translated(failure, database.path) from failure
-                if error is None:
-                    raise failure
-                return
-            work_changed, outcome_changed = database.work_changed, database.outcome_changed
-        finally:
-            database.mutex.release()
-        if work_changed:
-            database.watcher.notify(Channel.WORK)
-        if outcome_changed:
-            database.watcher.notify(Channel.OUTCOME)
+    return [path.with_name(path.name + ending) for ending in ENDINGS]
 
 
 _suspended: list[Database] = []
+_all_together = threading.Lock()
+"""Held while the connections of several databases are closed together: by a fork, or since a file has changed."""
 
 
 def _before_fork() -> None:
+    _all_together.acquire()
     for database in list(_open_databases):
         database.close_before_fork()
         _suspended.append(database)
@@ -337,7 +392,8 @@ def _after_fork(in_child: bool) -> None:
         if in_child:
             database.reset_after_fork()
         else:
-            database.resume_after_fork()
+            database.resume()
+    _all_together.release()
 
 
 os.register_at_fork(

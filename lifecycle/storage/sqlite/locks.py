@@ -4,7 +4,8 @@ from collections.abc import Collection
 from typing import cast
 
 from lifecycle.storage.base import Lock
-from lifecycle.storage.sqlite.database import Database, Transaction
+from lifecycle.storage.sqlite.database import Database
+from lifecycle.storage.sqlite.transaction import Transaction
 
 __all__ = ["Locks"]
 

@@ -22,7 +22,7 @@ from lifecycle.storage.base import (
     TaskStatus,
 )
 from lifecycle.storage.claims import ClaimDecisions, visibility_after
-from lifecycle.storage.sqlite.database import Database, Transaction
+from lifecycle.storage.sqlite.database import Database
 from lifecycle.storage.sqlite.errors import translated
 from lifecycle.storage.sqlite.locks import Locks
 from lifecycle.storage.sqlite.statements import (
@@ -43,6 +43,7 @@ from lifecycle.storage.sqlite.statements import (
     task_from,
 )
 from lifecycle.storage.sqlite.summary import Summary
+from lifecycle.storage.sqlite.transaction import Transaction
 
 __all__ = ["SQLiteStorage"]
 

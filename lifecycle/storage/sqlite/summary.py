@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, cast
 
 from lifecycle.core.task import Task
-from lifecycle.storage.sqlite.database import Database, Transaction
+from lifecycle.storage.sqlite.database import Database
 from lifecycle.storage.sqlite.statements import TASK, marks, task_from
+from lifecycle.storage.sqlite.transaction import Transaction
 
 __all__ = ["Summary"]
 

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from typing import Final
 
@@ -27,10 +28,10 @@ class ChangeWatcher(ChangeCounter):
     ``pragma data_version``. A thread reads the pragma every `POLL_INTERVAL_SECONDS`, only while a thread waits.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        """`connect`: opens a connection of the thread's own."""
+    def __init__(self, connect: Callable[[], sqlite3.Connection], look: Callable[[], object]) -> None:
+        """`connect`: opens a connection of the thread's own; `look`: called before each read, without a lock."""
         super().__init__()
-        self._connect = connect
+        self._connect, self._look = connect, look
         self._start()
 
     def _start(self) -> None:
@@ -79,6 +80,8 @@ class ChangeWatcher(ChangeCounter):
         """Read the number, again and again, while a thread waits; return the pause after that."""
         while self._waiting_count and not self._closed:
             pause(POLL_INTERVAL_SECONDS)
+            with suppress(StorageError):  # the threads that wait must find out for themselves
+                self._look()
             with self._polling:
                 if self._closed:
                     return None
