@@ -25,7 +25,7 @@ from lifecycle.clock import monotonic, pause
 from lifecycle.errors import ConfigurationError, StorageError, StorageUnavailable, StorageUnusable
 from lifecycle.escaping import printable
 from lifecycle.storage.sqlite import schema
-from lifecycle.storage.sqlite.errors import translated
+from lifecycle.storage.sqlite.errors import is_busy, translated
 from lifecycle.storage.sqlite.file_identity import CHECK_INTERVAL_SECONDS, ENDINGS, FileChange, FileIdentity
 from lifecycle.storage.sqlite.removed_log import save_log
 from lifecycle.storage.sqlite.watcher import ChangeWatcher
@@ -208,6 +208,7 @@ class Database:
             (self._queue_id,) = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
             db.execute("commit")
             self._reader = self._connect()
+            db.execute("pragma busy_timeout = 0")  # see `begin`
         self._writer = db
 
     def _open_to_read(self, db: sqlite3.Connection) -> None:
@@ -253,7 +254,7 @@ class Database:
             try:
                 db.execute("pragma journal_mode = wal")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
+                if not is_busy(error) or monotonic() >= deadline:
                     raise
                 pause(LOCK_RETRY_SECONDS)
             else:
@@ -266,6 +267,23 @@ class Database:
                 if self._writer is None:
                     self._open()
         return cast(sqlite3.Connection, self._writer)
+
+    def begin(self, db: sqlite3.Connection) -> None:
+        """Begin a transaction that writes; wait for the write of another process. The caller holds the mutex.
+
+        The connection for writes waits nowhere else. A write outside a transaction must not wait: when its turn comes,
+        the files may have changed, and the write could not look again.
+        """
+        try:
+            db.execute("begin immediate")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or self.read_only:
+                raise
+            try:
+                db.execute(f"pragma busy_timeout = {self._timeout * 1000:.0f}")
+                db.execute("begin immediate")
+            finally:
+                db.execute("pragma busy_timeout = 0")
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Return the rows of a query, as last committed."""
@@ -348,7 +366,7 @@ class Database:
             return  # a fork was faster; or a handler of an operating system's signal is inside a transaction
         change = files.change()
         if change is FileChange.LOG_REMOVED and writers:
-            change = save_log(writers[0], files, self._timeout)
+            change = save_log(writers[0], files)
         elif change in (FileChange.REMOVED, FileChange.REPLACED) and writers:
             with suppress(sqlite3.Error):  # so that the old file is whole, if it was only renamed
                 writers[0].execute("pragma wal_checkpoint(passive)")

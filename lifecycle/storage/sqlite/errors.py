@@ -6,7 +6,7 @@ from typing import Final
 
 from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageUnavailable, StorageUnusable
 
-__all__ = ["translated"]
+__all__ = ["is_busy", "translated"]
 
 _KINDS: Final[Sequence[tuple[frozenset[int], type[StorageError], str]]] = (
     (
@@ -44,12 +44,22 @@ _KINDS: Final[Sequence[tuple[frozenset[int], type[StorageError], str]]] = (
 """Primary result codes, the error to raise, and its text. SQLITE_ERROR: the tables are not as they were made."""
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether an error says that another process writes at this moment."""
+    return _primary_code(error) == sqlite3.SQLITE_BUSY
+
+
+def _primary_code(error: Exception) -> int:
+    """Return the code of SQLite without its details; 0: the error has none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def translated(error: sqlite3.Error | OverflowError, path: str) -> StorageError:
     """Return a `StorageError` for an error of SQLite: the file, the reason and the remedy.
 
     Python raises `OverflowError` for a value that is larger than any that SQLite takes.
     """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its details
+    code = _primary_code(error)
     if isinstance(error, OverflowError):
         code = sqlite3.SQLITE_TOOBIG
     for codes, kind, text in _KINDS:

@@ -5,6 +5,7 @@ from typing import Final
 
 from lifecycle.clock import pause
 from lifecycle.errors import StorageUnavailable
+from lifecycle.storage.sqlite.errors import is_busy
 from lifecycle.storage.sqlite.file_identity import CHECK_INTERVAL_SECONDS, FileChange, FileIdentity
 
 __all__ = ["save_log"]
@@ -13,10 +14,10 @@ SAVE_TIMEOUT_SECONDS: Final = 1.0
 """How long readers and writers of other processes may delay the saving, before it is given up for this time."""
 
 
-def save_log(db: sqlite3.Connection, files: FileIdentity, timeout: float) -> FileChange | None:
+def save_log(db: sqlite3.Connection, files: FileIdentity) -> FileChange | None:
     """Write all changes in a removed log into the file; return the change of the files.
 
-    `timeout`: of the connection, in seconds. Raises `StorageUnavailable` if other processes delay the saving.
+    `db`: the connection for writes. Raises `StorageUnavailable` if other processes delay the saving.
 
     The connections still have the log. All processes must leave it before one of them makes a new log: two logs of
     one file damage the file. Each process looks at the files after it has got the right to write, and before it
@@ -33,13 +34,13 @@ def save_log(db: sqlite3.Connection, files: FileIdentity, timeout: float) -> Fil
             return change
         ((busy, _, _),) = db.execute("pragma wal_checkpoint(truncate)").fetchall()
     except sqlite3.Error as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+        if not is_busy(error):
             return FileChange.LOG_REPLACED  # a process with another log has changed the file: nothing can be saved
         busy = True
     finally:
         if db.in_transaction:
             db.execute("rollback")
-        db.execute(f"pragma busy_timeout = {timeout * 1000:.0f}")
+        db.execute("pragma busy_timeout = 0")
     if busy:
         raise StorageUnavailable(
             f"{files.named}: its log was removed while in use, and cannot be saved while another program reads or"

@@ -6,6 +6,7 @@ from typing import cast
 
 import msgspec
 
+from lifecycle.clock import monotonic
 from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
 from lifecycle.core.task import Record, Task, cut_history, read_history
@@ -23,7 +24,7 @@ from lifecycle.storage.base import (
 )
 from lifecycle.storage.claims import ClaimDecisions, visibility_after
 from lifecycle.storage.sqlite.database import Database
-from lifecycle.storage.sqlite.errors import translated
+from lifecycle.storage.sqlite.errors import is_busy, translated
 from lifecycle.storage.sqlite.locks import Locks
 from lifecycle.storage.sqlite.statements import (
     DELETE_REVOCATION,
@@ -187,15 +188,21 @@ class SQLiteStorage:
         return cast(int, cursor.lastrowid), move
 
     def _insert_alone(self, task: Task, now: float, worker: str) -> Move | None:
-        """Insert a task by one statement; return ``None`` if that has not, or a transaction is open in this thread."""
+        """Insert a task by one statement; return ``None`` if this takes a transaction.
+
+        That is so if the statement would have to wait for another process, or if it is time to look at the files.
+        """
         database, move = self._database, enqueued(task, now, worker)
         with database.mutex:
             db = database.writer()
-            if db.in_transaction:  # a handler of the operating system's signals has interrupted it
+            # In a transaction: a handler of the operating system's signals has interrupted it.
+            if db.in_transaction or monotonic() >= database.check_at:
                 return None
             try:
                 cursor = db.execute(INSERT_ALONE, (*self._new_row(task, move, None), database.queue_id, task.id))
             except (sqlite3.Error, OverflowError) as error:
+                if isinstance(error, sqlite3.Error) and is_busy(error):
+                    return None
                 raise translated(error, database.path) from error
         if cursor.rowcount == 0:
             return None

@@ -31,7 +31,7 @@ class Transaction:
             try:
                 self._db = database.writer()
                 # Takes the write lock at once: a transaction that reads first could fail to get the lock later.
-                self._db.execute("begin immediate")
+                database.begin(self._db)
                 # Only now, with the lock: see `lifecycle.storage.sqlite.removed_log`.
                 if monotonic() < database.check_at or not database.has_changed():
                     break

@@ -11,7 +11,7 @@ from support.changed_files import ENDINGS, READS_AND_WRITES, ids, ids_in, look_i
 from support.processes import PATIENCE, until
 from support.stores import PRODUCER
 
-from lifecycle import StorageUnusable, Task, TaskQueue
+from lifecycle import StorageUnavailable, StorageUnusable, Task, TaskQueue
 from lifecycle.storage import SQLiteStorage
 from lifecycle.storage.base import Channel
 from lifecycle.storage.sqlite import database, file_identity, transaction
@@ -167,6 +167,14 @@ def test_waiting_thread_sees_the_new_file(storage, path, caplog):
 
     until(woken, "the look of a thread that waits")
     assert ids(storage) == {"x"}
+
+
+def test_no_connection_is_opened_to_another_file(storage, path):
+    """A connection that would be opened to another file than the others is not: it would use the wrong log."""
+    other_file(path, "x").rename(path)
+    with pytest.raises(StorageUnavailable, match="replaced while in use"):
+        storage._database._connect_watcher()
+    assert ids(storage) == ids_in(path) == {"x"}
 
 
 def test_end_of_a_queue_tells_of_a_removed_file(storage, path, caplog):

@@ -99,27 +99,57 @@ def test_two_processes_leave_a_removed_log(storage, path, endings):
     assert ids_in(path) == ids(storage)
 
 
+class Watched:
+    """A connection for writes that calls a function after each statement, or before it."""
+
+    def __init__(self, db, *, before=lambda sql: None, after=lambda sql: None):
+        self._db, self._before, self._after = db, before, after
+
+    def __getattr__(self, name):
+        return getattr(self._db, name)
+
+    def execute(self, sql, *parameters):
+        self._before(sql)
+        result = self._db.execute(sql, *parameters)
+        self._after(sql)
+        return result
+
+
 def test_write_looks_again_once_it_has_waited_for_its_turn(storage, path):
     """A write whose log is removed while the write waits for another process's write goes into the new log."""
 
-    class Waiting:
-        def __init__(self, db):
-            self._db = db
+    def after(sql):
+        if sql == "begin immediate" and path.with_name("q.db-wal").exists():
+            remove(path, "-wal")
+            look_is_due(storage)
 
-        def __getattr__(self, name):
-            return getattr(self._db, name)
+    storage._database._writer = Watched(storage._database.writer(), after=after)
+    storage.cancel("a")
+    storage._database.check_at = float("inf")
+    storage.enqueue([Task("c", "add")], 1.0, PRODUCER)
+    assert ids_in(path) == {"a", "b", "c"}
 
-        def execute(self, sql, *parameters):
-            result = self._db.execute(sql, *parameters)
-            if sql == "begin immediate" and Path(f"{path}-wal").exists():
+
+def test_single_enqueue_waits_in_a_transaction(path):
+    """A single enqueue that must wait for another process does so in a transaction, and looks when its turn comes."""
+    with (
+        closing(SQLiteStorage(str(path), timeout=1.0)) as storage,
+        closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other,
+    ):
+        storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+        other.execute("begin immediate")
+        statements = []
+
+        def before(sql):
+            if statements.append(sql) or statements.count("begin immediate") == 2:
+                other.close()
                 remove(path, "-wal")
                 look_is_due(storage)
-            return result
+                statements.clear()
 
-    storage._database._writer = Waiting(storage._database.writer())
-    storage.enqueue([Task("c", "add")], 1.0, PRODUCER)
-    storage._database.check_at = float("inf")
-    assert ids_in(path) == {"a", "b", "c"}
+        storage._database._writer = Watched(storage._database.writer(), before=before)
+        storage.enqueue([Task("b", "add")], 1.0, PRODUCER)
+        assert ids_in(path) == ids(storage) == {"a", "b"}
 
 
 def test_no_process_writes_while_others_may_not_have_looked(storage, path, monkeypatch):

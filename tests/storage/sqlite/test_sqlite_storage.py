@@ -22,7 +22,7 @@ from lifecycle.errors import StorageError, StorageFull, StorageRefused, StorageU
 from lifecycle.storage import SQLiteStorage
 from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget
 from lifecycle.storage.sqlite import schema
-from lifecycle.storage.sqlite.database import Transaction
+from lifecycle.storage.sqlite.transaction import Transaction
 from lifecycle.testing.storage_spec.reference_storage import fields
 
 
