@@ -147,7 +147,9 @@ def test_single_enqueue_waits_in_a_transaction(path):
                 look_is_due(storage)
                 statements.clear()
 
-        storage._database._writer = Watched(storage._database.writer(), before=before)
+        db = storage._database.writer()
+        assert db.execute("pragma busy_timeout").fetchone() == (0,)  # the single statement did not wait
+        storage._database._writer = Watched(db, before=before)
         storage.enqueue([Task("b", "add")], 1.0, PRODUCER)
         assert ids_in(path) == ids(storage) == {"a", "b"}
 
