@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import click
@@ -104,5 +105,7 @@ def test_variables_of_the_environment_are_on_the_page():
 
 def test_options_of_the_pytest_plugin_are_on_the_page():
     """The page has each option that the plugin adds to pytest."""
-    added = re.findall(r'add(?:ini|option)\(\s*"([^"]+)"', inspect.getsource(plugin))
+    parser = Mock()
+    plugin.pytest_addoption(parser)
+    added = {arguments[0] for name, arguments, _ in parser.mock_calls if name in ("addini", "addoption")}
     assert set(rows()["pytest"]) == {"-p no:lifecycle", *added}

@@ -84,7 +84,9 @@ class PageRunner:
             block = block._replace(text=block.text.replace(shown, real))
         if self.example:
             block = block._replace(text=block.text.replace(PORT, str(self.port)))
-        if block.language == "python":
+        if named := re.match(r"# (pyproject\.toml|test_\w+\.py)\n", block.text):
+            (self.folder / named[1]).write_text(block.text)
+        elif block.language == "python":
             named = re.match(r"# ([\w/]+)\.py\n", block.text)
             if named and self.example:
                 return  # a file of the example, which is in the folder
@@ -142,6 +144,8 @@ class PageRunner:
             assert server.poll() is None, f"{words} has ended"
         elif self.example and program == "python":
             self.compare(shown, self.printed(*rest))
+        elif program == "pytest" and (self.folder / "pyproject.toml").exists():
+            self.compare(shown, self.printed("-m", *words))
 
     def compare(self, shown, printed):
         """Compare the output of a command with the page, and note which ids stand for those on the page."""
