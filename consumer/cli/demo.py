@@ -1,9 +1,11 @@
 """``lifecycle demo``: every scenario of the lifecycle, run by real consumers."""
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 import click
 from click.exceptions import Exit
@@ -31,8 +33,15 @@ def demo(real: bool, folder: Path | None, as_json: bool) -> None:
     """Run the demo."""
     if folder is not None and not folder.is_dir():
         raise click.UsageError(f"there is no folder {folder}")
+    signal.signal(signal.SIGTERM, _exit)
     if not run_demo(_console(), real=real, folder=folder, as_json=as_json):
         raise Exit(FOUND_WRONG)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    """End the demo with its consumers."""
+    del frame
+    sys.exit(128 + number)
 
 
 def _console() -> Console:

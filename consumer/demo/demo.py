@@ -1,7 +1,7 @@
 """``lifecycle demo``: every scenario of the lifecycle, run by real consumers, each signal compared with the table."""
 
 import contextlib
-import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -124,7 +124,7 @@ def next_steps(folder: Path | None, program: str) -> list[tuple[str, str]]:
     if folder is None:
         look = (f"{program} demo --folder .", "keep demo.db, and look at its tasks")
     else:
-        url = f"sqlite:///{folder / 'demo.db'}"
+        url = shlex.quote(f"sqlite:///{folder / 'demo.db'}")
         look = (f"{program} list --url {url}", "look at the tasks of this demo")
     return [
         look,
@@ -137,10 +137,10 @@ def _program() -> str:
     """Return the words that start this program once more in the user's shell."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
-        return f"{Path(sys.executable).name} -m lifecycle"
+        return f"{shlex.quote(sys.orig_argv[0])} -m lifecycle"
     found = shutil.which(called.name)
     if found is not None and Path(found).resolve() == called.resolve():
         return called.name
     with contextlib.suppress(ValueError):
-        return str(called.absolute().relative_to(Path(os.getcwd())))  # noqa: PTH109 -- as the user sees it
-    return str(called)
+        return shlex.quote(str(called.absolute().relative_to(Path.cwd())))
+    return shlex.quote(str(called))

@@ -3,15 +3,19 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
 
+import psutil
 import pytest
 from support.processes import PATIENCE, PROGRAMS, environment, is_path, signals
 
 from lifecycle import SIGNALS, TaskQueue
+from lifecycle.consumer.demo.demo import next_steps
 
 # The law's table of scenarios, typed by hand: a part of the title, and the consumers' signals.
 LAW = {
@@ -158,6 +162,28 @@ def test_demo_can_run_again_in_its_folder(runs, folder, tmp_path):
     queue.close()
     code, out, err = broken("", "add", "--json", "--folder", folder)
     assert (code, err) == (0, ""), out
+
+
+def test_terminated_demo_ends_its_consumers():
+    """A demo that is terminated ends its consumers, also a frozen one, and exits as a terminated program does."""
+    run = demo(ONLY="freezes", PYTHONPATH=os.pathsep.join([str(PROGRAMS / "broken"), environment()["PYTHONPATH"]]))
+    for line in run.stdout:
+        if "kill -STOP" in line:
+            break
+    consumers = psutil.Process(run.pid).children()
+    run.terminate()
+    _, err = ended(run)[1:]
+    assert (run.returncode, err) == (128 + signal.SIGTERM, "")
+    assert consumers
+    _, alive = psutil.wait_procs(consumers, timeout=PATIENCE)
+    assert not alive
+
+
+def test_next_steps_name_the_program_as_it_was_called(runs, folder):
+    """The commands at the end begin with the words that started the demo, and name the file that it has kept."""
+    assert f"{sys.executable} -m lifecycle demo --folder ." in runs["for people"][1]
+    (look, _), *_ = next_steps(folder / "a b", "lifecycle")
+    assert shlex.split(look) == ["lifecycle", "list", "--url", f"sqlite:///{folder}/a b/demo.db"]
 
 
 # Faults ------------------------------------------------------------------------------------------------------------
