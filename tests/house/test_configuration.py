@@ -103,6 +103,14 @@ def test_variables_of_the_environment_are_on_the_page():
     assert {name for name in found if not name.startswith("_")} == {"URL_VARIABLE", "COMPLETION_VARIABLE"}
 
 
+def test_loggers_are_on_the_page_of_logging():
+    """The page of logging has each logger of the library, and no other."""
+    sources = [path for folder in ("lifecycle", "consumer") for path in Path(ROOT, folder).rglob("*.py")]
+    used = {name for path in sources for name in re.findall(r'getLogger\("(lifecycle[.\w]*)"\)', path.read_text())}
+    text = (DOCS / "reference" / "logging.md").read_text().partition("## ")[0]
+    assert set(re.findall(r"`(lifecycle[.\w]*)`", text)) == used
+
+
 def test_options_of_the_pytest_plugin_are_on_the_page():
     """The page has each option that the plugin adds to pytest."""
     parser = Mock()
