@@ -88,7 +88,7 @@ class Careful(Invoices):
     idempotent = True
 
 
-SHRINK_LIMIT = 10
+SHRINK_LIMIT = 30
 """How often a counterexample is made shorter: a number, since a busy machine gets less far in a given time."""
 
 
