@@ -21,6 +21,7 @@ RAN = {COMPLETED, ERROR, RETRYING}
 """Ends of an attempt whose function has surely begun; any other end may come before the function."""
 NOT_ENDED = {ERROR, RETRYING, LOCKED}
 """Ends of an attempt whose function has not reached its end; any other end may come even after the last line."""
+FINAL_SIGNALS = {state.signal for state in LIFECYCLE.of_kind(Kind.FINAL)}
 BEGIN, END, SIGNAL = "begin", "end", "signal "
 
 
@@ -183,14 +184,29 @@ def _executions(result: Audit, task: Found, lines: Sequence[Line]) -> None:
 
 
 def _signals(result: Audit, task: Found, received: Sequence[str]) -> None:
-    """Report signals that do not follow the history's order, or came twice; those of a dead process may be missing."""
-    if any(record.left_out for record in task.history):
-        return  # nobody knows which signals the middle had
-    sent = iter([LIFECYCLE.state(record.state).signal for record in task.history])
-    if not all(signal in sent for signal in received):
+    """Report signals that do not follow the history's order, or came twice; those of a dead process may be missing.
+
+    Of the middle that a long history leaves out only the number of transitions is known, and that none of them was into
+    a final state.
+    """
+    first, *others = [[LIFECYCLE.state(record.state).signal for record in part] for part in _parts(task.history)] or [
+        []
+    ]
+    rest = _without(received, first)
+    for part in others[-1:]:
+        rest = _without(rest[::-1], part[::-1])
+    known = sum(map(len, others[:-1])) + sum(record.left_out for record in task.history)
+    if len(rest) > known or not FINAL_SIGNALS.isdisjoint(rest):
         result.wrong["out of order"].append(
             f"task {task.id} ({task.name}): the signals sent were {', '.join(received)}"
         )
+
+
+def _without(received: Sequence[str], sent: Iterable[str]) -> Sequence[str]:
+    """Return the signals after the longest beginning that has been sent in this order."""
+    left = iter(sent)
+    count = next((number for number, signal in enumerate(received) if signal not in left), len(received))
+    return received[count:]
 
 
 def _ends(history: Sequence[Record]) -> dict[int, str | None]:

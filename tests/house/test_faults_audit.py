@@ -1,5 +1,7 @@
 """The audit after the faults: what is as it should be passes, and whatever is planted is found. An audit that cannot fail proves nothing."""
 
+from itertools import pairwise
+
 import attrs
 import pytest
 from faults.audit import BEGIN, END, SIGNAL, Found, Line, audit
@@ -16,7 +18,7 @@ from lifecycle.core.table import (
     RETRYING,
     Kind,
 )
-from lifecycle.core.task import Record
+from lifecycle.core.task import Record, cut_history, history_line, numbered, read_history
 from lifecycle.testing import illegal_histories, legal_histories
 
 STATE = {signal: LIFECYCLE.by_signal(signal).name for signal in LIFECYCLE.signals}
@@ -171,15 +173,113 @@ def test_planted_fault_is_found_and_named(kind, what):
     assert [sentence for sentence in result.faults if not sentence.startswith(kind)] == [] or kind == "finished twice"
 
 
-def test_history_without_its_middle_is_no_fault():
-    """A long history leaves out its middle: the attempts there are explained; the parts around it are checked as ever."""
-    states = [QUEUED, *[EXECUTING, RETRYING, QUEUED] * 40, EXECUTING, COMPLETED]
+def long_way(end=RETRYING, rounds=40):
+    """Return the states of a task whose attempts end so, before one completes."""
+    return [QUEUED, *[EXECUTING, end, QUEUED] * rounds, EXECUTING, COMPLETED]
+
+
+LONG = long_way()
+
+
+def cut(states):
+    """A task that has gone this way, with its history as a store keeps it: without the middle."""
     whole = history(states)
-    for gap in range(1, 7):
-        kept = [*whole[:20], attrs.evolve(whole[20 + 3 * gap + gap], left_out=3 * gap + gap), *whole[21 + 4 * gap :]]
-        task = Found("t", "add", COMPLETED, len(states), False, kept)
-        assert tried([task], noted(states)).faults == []
-        assert tried([task._replace(version=3)], noted(states)).count("illegal") == 1
-        wrong = task._replace(history=[*kept[:-2], kept[-1]], version=len(states) - 1)
-        assert tried([wrong], noted(states)).count("illegal") >= 1
+    text = "".join(history_line(record.state, record.at, record.attempt, record.worker) for record in whole)
+    return Found("t", "add", states[-1], len(states), False, read_history(cut_history(text)))
+
+
+def sent(states):
+    """The signals of these states, as handlers have noted them."""
+    return [line(SIGNAL + LIFECYCLE.state(state).signal) for state in states]
+
+
+def gap_of(task):
+    """The numbers of the last record before the gap, and of the first record after the gap, in the whole history."""
+    after = next(number for number, record in numbered(task.history) if record.left_out)
+    before = max(number for number, _ in numbered(task.history) if number < after)
+    return before, after
+
+
+@given(st.data(), st.builds(long_way, st.sampled_from([RETRYING, INTERRUPTED]), st.integers(26, 46)))
+def test_history_without_its_middle_is_no_fault(data, states):
+    """A long history leaves out its middle: what its task ran and announced is no fault, even if signals are missing."""
+    task = cut(states)
+    assert any(record.left_out for record in task.history)
+    missing = data.draw(st.sets(st.integers(0, len(states) - 1), max_size=9))
+    signals = sent(state for number, state in enumerate(states) if number not in missing)
+    lines = noted(states, lambda options: data.draw(st.sampled_from(options)))
+    assert tried([task], [*lines, *signals]).faults == []
+
+
+def without_record(task, place):
+    records = [*task.history]
+    del records[place]
+    return task._replace(history=records, version=task.version - 1)
+
+
+def test_parts_around_the_gap_are_checked_as_ever():
+    """In a long history a wrong version, a step that the table lacks, and a wrong attempt are found on both sides."""
+    task, lines = cut(LONG), noted(LONG)
+    assert tried([task], lines).faults == []
+    assert tried([task._replace(version=task.version + 1)], lines).count("illegal") == 1
+    assert tried([task._replace(version=len(task.history))], lines).count("illegal") == 1
+    for place in (5, -3):  # a `retrying` before the gap, and a `queued` after the gap
+        assert tried([without_record(task, place)], lines).count("illegal") == 1
+    first = next(place for place, record in enumerate(task.history) if record.left_out)
+    starts = [place for place, record in enumerate(task.history) if record.state == EXECUTING]
+    for place in (starts[1], next(place for place in starts if place > first)):
+        shifted = [*task.history]
+        shifted[place] = attrs.evolve(shifted[place], attempt=shifted[place].attempt + 100)
+        assert tried([task._replace(history=shifted)], lines).count("illegal") == 1
+
+
+def test_attempts_of_the_gap_are_explained_once():
+    """An attempt of the gap, or one whose end the gap hides, may have run, but once; an attempt after the last may not."""
+    for extra in range(3):
+        states = long_way(rounds=40 + extra)
+        task = cut(states)
+        before, after = gap_of(task)
+        hidden = {record.attempt for record in history(states)[before - 1 : after - 1] if record.attempt}
+        assert len(hidden) > 10
+        for attempt in hidden:
+            assert tried([task], [*noted(states), line(BEGIN, attempt)]).count("unexplained") == 1
+            without = [noted_line for noted_line in noted(states) if noted_line.attempt != attempt]
+            known = attempt in {
+                record.attempt
+                for record, following in pairwise(task.history)
+                if record.state == EXECUTING and not following.left_out
+            }
+            assert tried([task], without).count("unexplained") == known
         assert tried([task], [*noted(states), line(BEGIN, 99)]).count("unexplained") == 1
+
+
+def test_ends_that_the_gap_hides_are_not_taken_for_other_ends():
+    """The state after the gap is not the end of the attempt before the gap: the attempt counts as no interruption."""
+    for extra in range(3):
+        states = long_way(INTERRUPTED, 40 + extra)
+        task = cut(states)
+        result = tried([task], noted(states))
+        ends = [following for record, following in pairwise(task.history) if record.state == EXECUTING]
+        seen = [record for record in ends if record.state == INTERRUPTED and not record.left_out]
+        assert result.faults == []
+        assert result.interruptions == len(seen)
+
+
+def test_signals_around_the_gap_are_checked_as_ever():
+    """Signals in a wrong order, twice, too many for the gap, or of a final state in the middle are found."""
+    task = cut(LONG)
+    before, after = gap_of(task)
+    whole = sent(LONG)
+    assert tried([task], [*noted(LONG), *whole]).faults == []
+
+    def out_of_order(signals):
+        return tried([task], [*noted(LONG), *signals]).count("out of order")
+
+    assert out_of_order([whole[1], whole[0], *whole[1:]]) == 1
+    assert out_of_order([*whole, whole[-1]]) == 1
+    assert out_of_order([*whole[:-2], whole[-1], whole[-2]]) == 1
+    assert out_of_order([*whole[:before], *sent([COMPLETED]), *whole[before:]]) == 1
+    assert out_of_order([*whole[:before], *sent([COMPLETED]), *whole[after:]]) == 1
+    more = sent([ERROR] * (after - before))
+    assert out_of_order([*whole[:before], *more[:-1], *whole[after - 1 :]]) == 0
+    assert out_of_order([*whole[:before], *more, *whole[after - 1 :]]) == 1
