@@ -105,40 +105,40 @@ def lifecycle(pytestconfig: pytest.Config, lifecycle_clock: VirtualClock) -> Ite
 
 def _named_queue(named: str) -> TaskQueue:
     """Return the queue of the configuration; fail the test with one line if there is none."""
-    __tracebackhide__ = True
+    module_name, _, attribute = named.partition(":")
+    found, fault = _imported(module_name) if named else (None, "")
     if not named:
-        _refuse(
+        fault = (
             f'the fixture lifecycle needs {QUEUE_OPTION} = "tasks:queue" in the pytest configuration: the module and '
             "the name of the program's queue; for a queue of the test alone use the fixture lifecycle_queue"
         )
-    module_name, _, attribute = named.partition(":")
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            _refuse(
-                f"{_setting(named)}: there is no module {error.name!r}; if it is in the folder of the pytest "
-                f'configuration, write pythonpath = ["."] there'
-            )
-        _refuse(f"{_setting(named)}: {module_name!r} cannot be imported: {_with_place(error)}")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- of the user's module
-        _refuse(f"{_setting(named)}: {module_name!r} cannot be imported: {_with_place(error)}")
-    for name in attribute.split("."):
-        if not hasattr(found, name):
-            _refuse(f"{_setting(named)}: {module_name!r} has no {attribute!r}")
-        found = getattr(found, name)
+    elif not fault:
+        for name in attribute.split("."):
+            found = getattr(found, name, None)
+        if found is None:
+            fault = f"{module_name!r} has no {attribute!r}"
+        elif not isinstance(found, TaskQueue):
+            fault = f"{attribute!r} is no TaskQueue but of the type {type(found).__name__!r}"
     if not isinstance(found, TaskQueue):
-        _refuse(f"{_setting(named)}: {attribute!r} is no TaskQueue but of the type {type(found).__name__!r}")
+        pytest.fail(f"{_setting(named)}: {fault}" if named else fault, pytrace=False)
     return found
+
+
+def _imported(name: str) -> tuple[object, str]:
+    """Return a module, or the reason why it cannot be imported."""
+    try:
+        return importlib.import_module(name), ""
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            hint = 'if it is in the folder of the pytest configuration, write pythonpath = ["."] there'
+            return None, f"there is no module {error.name!r}; {hint}"
+        return None, f"{name!r} cannot be imported: {_with_place(error)}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- of the user's module
+        return None, f"{name!r} cannot be imported: {_with_place(error)}"
 
 
 def _setting(named: str) -> str:
     return f"{QUEUE_OPTION} = {named!r}"
-
-
-def _refuse(text: str) -> NoReturn:
-    __tracebackhide__ = True
-    pytest.fail(text, pytrace=False)
 
 
 def _with_place(error: BaseException) -> str:

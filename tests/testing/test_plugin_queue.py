@@ -166,6 +166,8 @@ def test_wrong_queue_is_one_line_without_a_traceback(run, named, text):
     found.assert_outcomes(passed=1, errors=1)
     lines = [line for line in found.outlines if line.startswith(("E ", ">"))]
     assert lines == []
+    found.stdout.no_fnmatch_line("*During handling*")
+    found.stdout.no_fnmatch_line("*traceback entries*")
     found.stdout.fnmatch_lines(["*ERROR at setup of test_it*", text])
 
 
