@@ -27,13 +27,13 @@ settings = DemoSettings.read()
 queue = TaskQueue(settings.url, lease=settings.lease)
 
 
-@queue.task()
+@queue.task(name="demo.add")
 def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
 
 
-@queue.task(retries=2, retry_delay=settings.delay, context=True)
+@queue.task(retries=2, retry_delay=settings.delay, context=True, name="demo.flaky_task")
 def flaky_task(task: Task | None = None) -> str:
     """Fail at the first attempt; retry after a delay."""
     if task is not None and task.attempt == 1:
@@ -41,7 +41,7 @@ def flaky_task(task: Task | None = None) -> str:
     return "OK"
 
 
-@queue.task(retries=1, context=True)
+@queue.task(retries=1, context=True, name="demo.retried_at_once")
 def retried_at_once(task: Task | None = None) -> str:
     """Fail at the first attempt; retry without a delay."""
     if task is not None and task.attempt == 1:
@@ -49,7 +49,7 @@ def retried_at_once(task: Task | None = None) -> str:
     return "OK"
 
 
-@queue.task(context=True)
+@queue.task(context=True, name="demo.raises_retry")
 def raises_retry(task: Task | None = None) -> str:
     """Raise `RetryTask` at the first attempt."""
     if task is not None and task.attempt == 1:
@@ -57,18 +57,18 @@ def raises_retry(task: Task | None = None) -> str:
     return "OK"
 
 
-@queue.task()
+@queue.task(name="demo.canceled_task")
 def canceled_task() -> None:
     """Do nothing: a hook cancels the task."""
 
 
-@queue.task()
+@queue.task(name="demo.locked_task")
 @queue.lock_task("demo-lock")
 def locked_task() -> None:
     """Do nothing, with a lock."""
 
 
-@queue.task(context=True)
+@queue.task(context=True, name="demo.slow_task")
 def slow_task(seconds: float, task: Task | None = None) -> str:
     """Take so many seconds at the first attempt, and none at a later one; return the attempt's number in words."""
     attempt = task.attempt if task is not None else 1
@@ -78,7 +78,7 @@ def slow_task(seconds: float, task: Task | None = None) -> str:
     return f"from attempt {attempt}"
 
 
-@queue.task(timeout=0.2)
+@queue.task(timeout=0.2, name="demo.endless_task")
 def endless_task() -> None:
     """Run until the timeout."""
     while True:

@@ -157,7 +157,7 @@ def test_demo_can_run_again_in_its_folder(runs, folder, tmp_path):
     """The demo can run again in the same folder, also after `add` was revoked there."""
     folder = shutil.copytree(folder, tmp_path / "again")  # what other tests read there stays as it was
     queue = TaskQueue(f"sqlite:///{folder}/demo.db")
-    add = queue.task(name="lifecycle.consumer.demo.tasks.add")(lambda a, b: a + b)
+    add = queue.task(name="demo.add")(lambda a, b: a + b)
     add.revoke()
     queue.close()
     code, out, err = broken("", "add", "--json", "--folder", folder)
