@@ -89,7 +89,7 @@ class MemoryStorage:
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """Commit outcomes and claim tasks in one transaction."""
         with self._mutex:
-            accepted = [self._settle(task, move) for task, move in done]
+            accepted = [self._settle(task, move) for task, move in done] if done else []
             return accepted, self._claim(request) if request is not None else []
 
     def release(self, tasks: Sequence[Task], now: float) -> list[bool]:

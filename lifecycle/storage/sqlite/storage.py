@@ -96,7 +96,7 @@ class SQLiteStorage:
             return [], []  # an idle worker only reads
         inserted: list[tuple[Task, int]] = []
         with Transaction(self._database) as db:
-            accepted = [self._settle(db, task, move, inserted) for task, move in done]
+            accepted = [self._settle(db, task, move, inserted) for task, move in done] if done else []
             claims = self._claim(db, request) if request is not None else []
         for task, seq in inserted:
             task.seq = seq
