@@ -1,4 +1,4 @@
-"""Regular jobs of a consumer: help stuck workers, deliver cancellations, recover lapsed leases, prune tasks at rest."""
+"""Regular jobs of a consumer: help stuck workers, deliver cancellations, recover, prune, make ticks."""
 
 import logging
 import threading
@@ -32,7 +32,7 @@ class Maintenance:
 
     def start(self, interval_seconds: float) -> None:
         """Repeat the jobs from now on, each `interval_seconds` after its last end."""
-        for job in self._check_stuck, self._deliver_cancellations, self._maintain:
+        for job in self._check_stuck, self._deliver_cancellations, self._maintain, self._make_ticks:
             # In threads of their own, since they call handlers: a slow one must not delay other jobs, or a stop.
             arguments = job, interval_seconds
             threading.Thread(target=self._repeat, args=arguments, name="lifecycle-maintenance", daemon=True).start()
@@ -56,18 +56,21 @@ class Maintenance:
             with suppress(ValueError):  # done by another thread meanwhile
                 self.dead.remove(worker)
 
-    def _repeat(self, job: Callable[[], None], interval_seconds: float) -> None:
+    def _repeat(self, job: Callable[[], float | None], interval_seconds: float) -> None:
+        """Do a job again and again; `job`: returns after how many seconds at the latest the job is due again."""
         context = self._context
         while not self._stopping.is_set():
+            pause_seconds = interval_seconds
             try:
-                job()
+                due_in = job()
             except StorageError as error:
                 context.store_down(job, error)
             except BaseException:  # of a handler: it may end its worker, but not the maintenance
                 log.exception("consumer %s: a handler raised; the consumer goes on", self._engine.process_name())
             else:
                 context.store_up(job)
-            self._stopping.wait(interval_seconds)
+                pause_seconds = interval_seconds if due_in is None else min(due_in, interval_seconds)
+            self._stopping.wait(pause_seconds)
 
     def _check_stuck(self) -> None:
         """Help workers that are stuck, so that no task waits for them."""
@@ -81,6 +84,11 @@ class Maintenance:
             for task_id in self._engine.storage.canceling([worker.name for worker in busy]):
                 for worker in busy:
                     worker.cancel(task_id)
+
+    def _make_ticks(self) -> float:
+        """Enqueue the tasks of periodic tasks that are due; return the seconds until the next tick."""
+        self._queue.enqueue_periodic()
+        return max(0.0, self._queue.next_tick_at() - self._engine.clock.now())
 
     def _maintain(self) -> None:
         """Recover lapsed leases, and prune tasks at rest."""

@@ -1,6 +1,7 @@
 """All public names of the package `lifecycle`, except `Consumer`. Programs import the names from `lifecycle`."""
 
 from lifecycle.core.machine import IllegalTransition
+from lifecycle.core.schedules import Crontab, crontab
 from lifecycle.core.serializer import MsgpackSerializer, PickleSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State, Transition
 from lifecycle.core.task import Record, Task
@@ -68,6 +69,7 @@ __all__ = [
     "SIGNAL_TIMEOUT",
     "CancelExecution",
     "ConfigurationError",
+    "Crontab",
     "DuplicateTask",
     "FaultyTable",
     "IllegalTransition",
@@ -103,4 +105,5 @@ __all__ = [
     "UnknownTask",
     "Unserializable",
     "check_canceled",
+    "crontab",
 ]

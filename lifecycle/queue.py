@@ -12,17 +12,18 @@ from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING
 from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
-from lifecycle.decorators import Decorators
 from lifecycle.errors import TaskException
 from lifecycle.execution import external_transaction
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.environment import Environment
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import read_error
+from lifecycle.execution.ticks import Ticker
 from lifecycle.execution.worker import Worker
 from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.locks import TaskLock
+from lifecycle.periodic import PeriodicTasks
 from lifecycle.result import Result, new_revocation
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import RevocationTarget, Storage
@@ -37,7 +38,7 @@ URL_VARIABLE = "LIFECYCLE_URL"
 DEFAULT_URL = "sqlite:///lifecycle.db"
 
 
-class TaskQueue(Decorators):
+class TaskQueue(PeriodicTasks):
     """A named queue of tasks in a store. Any number of threads and processes may use one store at the same time."""
 
     @refuses_unknown_options
@@ -94,6 +95,7 @@ class TaskQueue(Decorators):
             max_bytes=whole_number(max_bytes, "max_bytes", at_least=1, at_most=2**62),
             intermediate_errors=flag(intermediate_errors, "intermediate_errors"),
         )
+        self._ticker = Ticker(self._engine)
         self.immediate = self._immediate_at_first = immediate
         self._thread_local = threading.local()
 
@@ -358,7 +360,10 @@ class TaskQueue(Decorators):
         return handle
 
     def flush(self) -> None:
-        """Delete everything in this queue: tasks in all states, results, histories, revocations and locks."""
+        """Delete everything in this queue: tasks in all states, results, histories, revocations and locks.
+
+        Of periodic tasks the declaration stays, and ticks begin anew.
+        """
         self._engine.storage.flush()
 
     def close(self) -> None:

@@ -71,6 +71,8 @@ def _import_command(name: str) -> click.Command | None:  # noqa: C901, PLR0912 -
             from lifecycle.consumer.cli.inspect import history as found
         case "stats":
             from lifecycle.consumer.cli.inspect import stats as found
+        case "cron":
+            from lifecycle.consumer.cli.cron import cron as found
         case "workers":
             from lifecycle.consumer.cli.workers import workers as found
         case "call":

@@ -52,6 +52,7 @@ SUMMARIES: Final = {
     "history": "Show the states that a task entered, and when.",
     "stats": "Count the tasks in each state.",
     "workers": "Show the workers that run tasks now: which tasks, for how long, and whether the workers are alive.",
+    "cron": "Show periodic tasks, their next ticks and latest tasks; run, pause or resume one.",
     "call": "Enqueue a call of a task function, and wait for its result if asked to.",
     "retry": "Run a task that rests in an outcome (error, timeout, …) once more.",
     "cancel": "Cancel a task that waits, or that runs at this moment.",

@@ -46,10 +46,12 @@ __all__ = [
     "Claim",
     "ClaimRequest",
     "Lock",
+    "PeriodicState",
     "RevocationTarget",
     "Settlement",
     "Storage",
     "TaskStatus",
+    "Tick",
 ]
 
 PROMOTE_LIMIT: Final = 1000
@@ -139,6 +141,28 @@ class Lock(NamedTuple):
     """Id of the task whose attempt took the lock: freed when that attempt is interrupted or canceled."""
 
 
+class PeriodicState(NamedTuple):
+    """The stored state of a periodic task."""
+
+    name: str
+    ticked: float
+    """The moment (UTC seconds) up to which ticks have been made."""
+    paused: bool
+    """True: no ticks are made."""
+    task: str | None
+    """Id of the task of the latest tick; ``None``: no tick has been made yet."""
+
+
+class Tick(NamedTuple):
+    """A step of a periodic task: all ticks until a moment are made."""
+
+    name: str
+    before: float | None
+    """The stored `PeriodicState.ticked` as the caller knows it; ``None``: nothing is stored."""
+    until: float
+    """The new `PeriodicState.ticked`."""
+
+
 class TaskStatus(NamedTuple):
     """State and result of a task."""
 
@@ -165,6 +189,26 @@ class Storage(Protocol):
         """Write new tasks, all or none, in this order; set the `seq` of each. Return the first move of each.
 
         Raises `DuplicateTask` if an id is taken.
+        """
+        ...
+
+    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
+        """Make the ticks of a periodic task, and enqueue their tasks as `enqueue` does, in one transaction.
+
+        Returns ``None``, and changes nothing, if the stored moment is not `tick.before`, since another process has made
+        the ticks, or if the periodic task is paused. The last of `tasks` becomes `PeriodicState.task`. There may be
+        ticks without a task.
+        """
+        ...
+
+    def periodic_states(self) -> list[PeriodicState]:
+        """Return the stored states of all periodic tasks, by name."""
+        ...
+
+    def pause_periodic(self, name: str, *, paused: bool, now: float) -> bool:
+        """Pause a periodic task, or resume it; from then on all ticks until `now` count as made.
+
+        Returns False, and changes nothing, if it is paused already, or not paused; without a stored state it is not.
         """
         ...
 
@@ -308,7 +352,7 @@ class Storage(Protocol):
         ...
 
     def flush(self) -> None:
-        """Delete all tasks, revocations and locks of this queue."""
+        """Delete all tasks, revocations, locks and states of periodic tasks of this queue."""
         ...
 
     def generation(self, channel: Channel) -> int:

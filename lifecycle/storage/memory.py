@@ -33,9 +33,11 @@ from lifecycle.storage.base import (
     Claim,
     ClaimRequest,
     Lock,
+    PeriodicState,
     RevocationTarget,
     Settlement,
     TaskStatus,
+    Tick,
 )
 from lifecycle.storage.claims import ClaimDecisions, is_skipped
 from lifecycle.storage.memory_rows import MemoryRows, Row
@@ -70,6 +72,7 @@ class MemoryStorage:
         """The rows that have a lease, by id."""
         self._revocations: dict[RevocationTarget, Revocation] = {}
         self._locks: dict[str, Lock] = {}
+        self._periodic: dict[str, PeriodicState] = {}
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
@@ -85,6 +88,17 @@ class MemoryStorage:
             for task in tasks:
                 self._insert(task, moves[task.id])
             return list(moves.values())
+
+    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
+        """Make ticks of a periodic task."""
+        with self._mutex:
+            state = self._periodic.get(tick.name)
+            if (None if state is None else state.ticked) != tick.before or (state is not None and state.paused):
+                return None
+            moves = self.enqueue(tasks, now, actor)
+            latest = tasks[-1].id if tasks else None if state is None else state.task
+            self._periodic[tick.name] = PeriodicState(tick.name, tick.until, paused=False, task=latest)
+            return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """Commit outcomes and claim tasks in one transaction."""
@@ -342,6 +356,20 @@ class MemoryStorage:
                 del self._locks[name]
             return len(freed)
 
+    def periodic_states(self) -> list[PeriodicState]:
+        """Return the states of periodic tasks."""
+        with self._mutex:
+            return sorted(self._periodic.values())
+
+    def pause_periodic(self, name: str, *, paused: bool, now: float) -> bool:
+        """Pause or resume a periodic task."""
+        with self._mutex:
+            state = self._periodic.get(name, PeriodicState(name, now, paused=False, task=None))
+            if state.paused == paused:
+                return False
+            self._periodic[name] = state._replace(ticked=now, paused=paused)
+            return True
+
     # Look-ups ------------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
@@ -421,7 +449,7 @@ class MemoryStorage:
             return len(old)
 
     def flush(self) -> None:
-        """Delete all tasks, revocations and locks of this queue."""
+        """Delete everything of this queue."""
         with self._mutex:
             self._empty()
             self.wake()

@@ -260,7 +260,7 @@ def test_closed_output_pipe_prints_no_error(folder, queue):
 
 
 WITHOUT_QUEUE = ("demo", "verify", "check", "completion", "call")
-JSON = ("demo", "list", "show", "history", "stats", "verify", "check", "call", "workers")
+JSON = ("demo", "list", "show", "history", "stats", "verify", "check", "call", "workers", "cron")
 
 
 @pytest.mark.parametrize("command", SUMMARIES)

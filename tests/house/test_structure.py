@@ -14,7 +14,7 @@ pytestmark = pytest.mark.untraced
 
 LAYERS = """
 lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
-lifecycle.core:                  machine serializer / table / task / policies
+lifecycle.core:                  machine schedules serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
@@ -22,18 +22,18 @@ lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
 lifecycle.storage:               base / claims memory_rows notifications / memory
 lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log / database / transaction
-lifecycle.storage.sqlite:        locks summary / storage
+lifecycle.storage.sqlite:        locks periodic summary / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / insertion server / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
-lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction / earlier_attempts runner
+lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction / earlier_attempts runner ticks
 lifecycle.execution:             async_runner worker
-lifecycle:                       locks result / function / decorators / queue / api
+lifecycle:                       locks result / function / decorators / periodic / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
-lifecycle.testing.storage_spec:  reference_storage strategies / invariants / machine / agreement
-lifecycle.testing.storage_spec:  claim_order_cases operator_rules worker_rules / cases / spec
-lifecycle.testing.simulation:    audit faults lease_audit stepping / world / queue_spec random_run
+lifecycle.testing.storage_spec:  reference_periodic / reference_storage strategies / invariants / machine / agreement
+lifecycle.testing.storage_spec:  claim_order_cases operator_rules periodic_rules worker_rules / cases / spec
+lifecycle.testing.simulation:    audit faults lease_audit stepping tick_audit / world / queue_spec random_run
 lifecycle.testing:               property_based
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
@@ -42,7 +42,7 @@ lifecycle.consumer.workers:      base shared_status / loop / process_main thread
 lifecycle.consumer:              loading maintenance new_code / consumer
 lifecycle.consumer.demo:         environment storage_tracer / replay_processes scenarios tasks / replay story / demo gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
-lifecycle.consumer.cli:          act call check completion demo diagram inspect migrate purge run verify workers / main
+lifecycle.consumer.cli:          act call check completion cron demo diagram inspect migrate purge run verify workers / main
 lifecycle:                       __main__
 """
 """Low to high: the modules of a package, `/` between two layers. Modules of one layer do not import one another.
@@ -65,7 +65,7 @@ ADAPTERS = {  # library: the modules that may know it
 LONGEST = 450  # lines
 
 COMMANDS = [
-    "act", "call", "check", "completion", "demo", "diagram", "inspect", "listing", "migrate", "purge", "run", "verify",
+    "act", "call", "check", "completion", "cron", "demo", "diagram", "inspect", "listing", "migrate", "purge", "run", "verify",
     "workers",
 ]  # fmt: skip
 
@@ -74,6 +74,8 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
     "lifecycle": {"lifecycle.api", "lifecycle.consumer.consumer"},
     # Only `PickleSerializer` needs the first two, and only values with a zone the third.
     "lifecycle.core.serializer": {"hmac", "pickle", "zoneinfo"},
+    # Few periodic tasks have a zone.
+    "lifecycle.core.schedules": {"zoneinfo"},
     # For the name of a process that acts on tasks.
     "lifecycle.execution.process_name": {"socket"},
     # For `async` functions.
@@ -121,6 +123,7 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.testing.storage_spec.agreement", "revoke"): "the name of a method of Storage",
     ("lifecycle.testing.storage_spec.agreement", "cancel"): "the name of a method of Storage",
     ("lifecycle.testing.storage_spec.agreement", "recover"): "the name of a method of Storage",
+    ("lifecycle.consumer.cli.cron", "schedule"): "the head of a column: a rule",
     ("lifecycle.errors", "error"): "a key of TaskException.metadata",
     ("lifecycle.execution.attempt_log", "error"): "a key of TaskException.metadata",
     ("lifecycle.execution.stored_result", "error"): "a key of TaskException.metadata",

@@ -9,7 +9,7 @@ from support.profiles import examples
 from lifecycle import LIFECYCLE, TaskQueue
 from lifecycle.core.policies import Move
 from lifecycle.core.task import Task
-from lifecycle.execution import runner
+from lifecycle.execution import runner, ticks
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.signals import Signals
 from lifecycle.execution.worker import Worker
@@ -131,6 +131,26 @@ def deaf(original):
     return send
 
 
+def blind(original):
+    """A tick of a process that was frozen is accepted."""
+
+    def tick(self, tick, tasks, now, actor):
+        state = self._periodic.get(tick.name)
+        return original(self, tick if state is None else tick._replace(before=state.ticked), tasks, now, actor)
+
+    return tick
+
+
+def doubled(original):
+    """Ticks are made twice."""
+
+    def due_ticks(*arguments):
+        made, until = original(*arguments)
+        return made * 2, until
+
+    return due_ticks
+
+
 BUGS = {
     "a fence that does not look at the version": (
         Task, "fence", lambda original: property(lambda self: (self.id, self.state)),
@@ -143,6 +163,8 @@ BUGS = {
     "what was taken over is announced": (Engine, "_lost_lease", lambda original: lambda self, *held: False),
     "attempts are not counted": (Move, "apply", uncounted),
     "a signal that is not sent": (Signals, "send", deaf),
+    "a tick is accepted from a frozen process": (MemoryStorage, "tick", blind),
+    "each tick is made twice": (ticks, "due_ticks", doubled),
     "one history line for a whole path": (
         Move, "history", lambda original: property(lambda self: original.fget(self).splitlines(keepends=True)[-1]),
     ),

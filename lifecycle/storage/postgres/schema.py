@@ -158,6 +158,18 @@ update SCHEMA.task set enqueued = split_part(history, chr(9), 2)::float8;
 """
 
 
+# States of periodic tasks.
+_PERIODIC: Final = """
+create table SCHEMA.periodic(
+  queue int not null references SCHEMA.queue(id), name text collate "C" not null,
+  ticked float8 not null,                   -- moment up to which ticks have been made
+  paused boolean not null default false,
+  task text collate "C",                    -- id of the task of the latest tick
+  primary key (queue, name)
+);
+"""
+
+
 def _literals(*names: str) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
@@ -182,6 +194,7 @@ MIGRATIONS: list[str] = [
     _filled(_FIRST.replace("CLAIMABLE", _CLAIMABLE), _OLDEST_COLUMNS),
     _filled(_SECOND, _SECOND_COLUMNS),
     _filled(_THIRD, _COLUMNS),
+    _PERIODIC,
 ]
 """Script n makes version n + 1 from version n. A released script never changes. ``SCHEMA``: the quoted schema name."""
 

@@ -178,6 +178,28 @@ class Statements:
         self.extend_locks = statement(
             "extend_locks", "update SCHEMA.lock set until = $2 where queue = $1 and worker = any($3::text[])"
         )
+        # Periodic tasks
+        self.first_tick = statement(
+            "first_tick",
+            "insert into SCHEMA.periodic(queue, name, ticked, task) values ($1, $2, $3, $4) on conflict do nothing",
+        )
+        self.next_tick = statement(
+            "next_tick",
+            "update SCHEMA.periodic set ticked = $3, task = coalesce($4, task)"
+            " where queue = $1 and name = $2 and ticked = $5 and not paused",
+        )
+        self.pause_periodic = statement(
+            "pause_periodic",
+            "insert into SCHEMA.periodic as p (queue, name, ticked, paused) values ($1, $2, $3, true)"
+            " on conflict (queue, name) do update set ticked = $3, paused = true where not p.paused",
+        )
+        self.resume_periodic = statement(
+            "resume_periodic",
+            "update SCHEMA.periodic set ticked = $3, paused = false where queue = $1 and name = $2 and paused",
+        )
+        self.periodic_states = statement(
+            "periodic_states", "select name, ticked, paused, task from SCHEMA.periodic where queue = $1"
+        )
         self._add_queries(statement)
         # Maintenance
         self.prune = statement(
@@ -191,7 +213,7 @@ class Statements:
         )
         self.flush = [
             statement(f"flush_{table}", f"delete from SCHEMA.{table} where queue = $1")
-            for table in ("task", "revocation", "lock")
+            for table in ("task", "revocation", "lock", "periodic")
         ]
         # Notifications: the parameters are the queue, the channel, the channel's name for the server, and this process.
         self.notify = statement(

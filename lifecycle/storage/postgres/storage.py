@@ -17,9 +17,11 @@ from lifecycle.storage.base import (
     Claim,
     ClaimRequest,
     Lock,
+    PeriodicState,
     RevocationTarget,
     Settlement,
     TaskStatus,
+    Tick,
 )
 from lifecycle.storage.claims import Visibility, visibility_after
 from lifecycle.storage.postgres.errors import OutcomeUnknown
@@ -86,6 +88,29 @@ class PostgresStorage:
                     raise
         if len(numbers) < len(tasks):  # an id is taken, or was revoked in advance, or there are many tasks
             numbers = self._server.transact(work)
+        _set_numbers(tasks, numbers)
+        self._server.notifier.notify(Channel.WORK)
+        return moves
+
+    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
+        """Make ticks of a periodic task."""
+        moves = [enqueued(task, now, *actor) for task in tasks]
+        queue = self._server.queue_id
+        values = queue, tick.name, tick.until, tasks[-1].id if tasks else None
+        step: Command = (self._statements.first_tick, values)
+        if tick.before is not None:
+            step = (self._statements.next_tick, (*values, tick.before))
+
+        def work(transaction: Transaction) -> list[int] | None:
+            if not transaction.run(step)[0].row_count:
+                return None
+            numbers = insert(self._statements, transaction, queue, tasks, moves) if tasks else []
+            transaction.commit(*self._notifications(queue, {Channel.WORK}))
+            return numbers
+
+        numbers = self._server.transact(work)
+        if numbers is None:
+            return None
         _set_numbers(tasks, numbers)
         self._server.notifier.notify(Channel.WORK)
         return moves
@@ -347,6 +372,17 @@ class PostgresStorage:
         which = None if names is None else text_array(names)
         return self._server.write((self._statements.flush_locks, (self._server.queue_id, which)))[0].row_count
 
+    def periodic_states(self) -> list[PeriodicState]:
+        """Return the states of periodic tasks."""
+        return sorted(
+            PeriodicState(*row) for row in self._server.read(self._statements.periodic_states, self._server.queue_id)
+        )
+
+    def pause_periodic(self, name: str, *, paused: bool, now: float) -> bool:
+        """Pause or resume a periodic task."""
+        statement = self._statements.pause_periodic if paused else self._statements.resume_periodic
+        return bool(self._server.write((statement, (self._server.queue_id, name, now)))[0].row_count)
+
     # Queries -------------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
@@ -420,7 +456,7 @@ class PostgresStorage:
         return int(result.rows[0][0])
 
     def flush(self) -> None:
-        """Delete all tasks, revocations and locks of the queue."""
+        """Delete everything of the queue."""
         queue = self._server.queue_id
         self._server.write(
             *((one, (queue,)) for one in self._statements.flush), *self._notifications(queue, set(Channel))

@@ -10,12 +10,12 @@ from lifecycle.core.policies import Move, Revocation
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, history_line, policy_fields
 from lifecycle.errors import StorageError
-from lifecycle.storage.base import Lock
+from lifecycle.storage.base import Lock, PeriodicState
 
 __all__ = [
     "ScriptArgument", "grouped", "history_stamp", "lock_from_bytes", "move_argument", "new_task_argument",
-    "packed_lock", "packed_revocation", "readable_tasks", "revocation_from_bytes", "settlement_argument",
-    "state_from_bytes", "task_from_fields",
+    "packed_lock", "packed_revocation", "periodic_from_bytes", "readable_tasks", "revocation_from_bytes",
+    "settlement_argument", "state_from_bytes", "task_from_fields",
 ]  # fmt: skip
 
 ScriptArgument = tuple[object, ...]
@@ -132,6 +132,12 @@ def revocation_from_bytes(stored: bytes | None) -> Revocation | None:
 def packed_lock(lock: Lock) -> object:
     """Return a lock as it is stored under its name."""
     return _blob(_encode((lock.owner, lock.until, _false_for_none(lock.worker), _false_for_none(lock.task))))
+
+
+def periodic_from_bytes(name: bytes, stored: bytes) -> PeriodicState:
+    """Return a stored state of a periodic task."""
+    ticked, paused, task_id = _decode(stored)
+    return PeriodicState(name.decode(), float(ticked), bool(paused), _text(task_id))
 
 
 def _text(stored: str | bool) -> str | None:

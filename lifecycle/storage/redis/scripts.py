@@ -18,7 +18,7 @@ __all__ = ["STORED_STATES", "Script", "command_word", "filled", "key_prefix", "s
 _FOLDER: Final = Path(__file__).with_name("lua")
 _PARTS: Final = {
     **dict.fromkeys(("tasks", "counts", "next_due", "canceling", "resolve", "statuses"), ()),
-    **dict.fromkeys(("lock", "flush_locks"), ("base",)),
+    **dict.fromkeys(("lock", "flush_locks", "pause_periodic"), ("base",)),
     "enqueue": ("policies", "base", "rows"),
 }
 """Files that a script includes, by the name of the script; a script without an entry includes all."""

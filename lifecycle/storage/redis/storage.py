@@ -12,7 +12,18 @@ from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.escaping import printable
-from lifecycle.storage.base import NO_LIMITS, Actor, Claim, ClaimRequest, Lock, RevocationTarget, Settlement, TaskStatus
+from lifecycle.storage.base import (
+    NO_LIMITS,
+    Actor,
+    Claim,
+    ClaimRequest,
+    Lock,
+    PeriodicState,
+    RevocationTarget,
+    Settlement,
+    TaskStatus,
+    Tick,
+)
 from lifecycle.storage.redis.errors import OutcomeUnknown
 from lifecycle.storage.redis.in_doubt import ExchangesInDoubt
 from lifecycle.storage.redis.rows import (
@@ -22,6 +33,7 @@ from lifecycle.storage.redis.rows import (
     new_task_argument,
     packed_lock,
     packed_revocation,
+    periodic_from_bytes,
     readable_tasks,
     revocation_from_bytes,
     settlement_argument,
@@ -34,6 +46,8 @@ from lifecycle.storage.redis.url import ConnectionSettings
 
 __all__ = ["RedisStorage"]
 
+_TICKED: Final = 2
+"""The answer of the script that enqueues, if another process has made the tick."""
 _PAGE_SIZE: Final = 500
 """Number of tasks that one call reads: other clients of the server wait meanwhile."""
 _SCAN_PAGE_SIZE: Final = 5000
@@ -58,11 +72,17 @@ class RedisStorage:
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """Insert new tasks, all or none."""
         moves = [enqueued(task, now, *actor) for task in tasks]
-        inserted, answer = self._server.write("enqueue", list(map(new_task_argument, tasks, moves)))
-        if not inserted:
-            raise DuplicateTask(answer.decode())
-        for task, seq in zip(tasks, answer, strict=True):
-            task.seq = seq
+        _set_numbers(tasks, *self._server.write("enqueue", list(map(new_task_argument, tasks, moves))))
+        return moves
+
+    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
+        """Make ticks of a periodic task."""
+        moves = [enqueued(task, now, *actor) for task in tasks]
+        step = tick.name, tick.until, tick.before if tick.before is not None else False
+        kind, answer = self._server.write("enqueue", list(map(new_task_argument, tasks, moves)), step)
+        if kind == _TICKED:
+            return None
+        _set_numbers(tasks, kind, answer)
         return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
@@ -204,6 +224,15 @@ class RedisStorage:
         """Free locks, whatever their owner."""
         return int(self._server.write("flush_locks", None if names is None else [*names]))
 
+    def periodic_states(self) -> list[PeriodicState]:
+        """Return the states of periodic tasks."""
+        stored = self._server.command(b"HGETALL", self._key("periodic"))
+        return sorted(periodic_from_bytes(*pair) for pair in grouped(stored, 2))
+
+    def pause_periodic(self, name: str, *, paused: bool, now: float) -> bool:
+        """Pause or resume a periodic task."""
+        return bool(self._server.write("pause_periodic", name, paused, now))
+
     # Queries -------------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task | None:
@@ -299,7 +328,7 @@ class RedisStorage:
         return int(self._server.write("prune", before, limit))
 
     def flush(self) -> None:
-        """Delete all tasks, revocations and locks of the queue."""
+        """Delete everything of the queue."""
         self._server.write("flush")
 
     def clock(self) -> Clock:
@@ -315,6 +344,14 @@ class RedisStorage:
 
 
 _by_name: Final = attrgetter("name")
+
+
+def _set_numbers(tasks: Sequence[Task], inserted: int, answer: Any) -> None:
+    """Set the numbers of new tasks, or raise `DuplicateTask`, as the script answers."""
+    if not inserted:
+        raise DuplicateTask(answer.decode())
+    for task, seq in zip(tasks, answer, strict=True):
+        task.seq = seq
 
 
 def _field(target: RevocationTarget) -> str:

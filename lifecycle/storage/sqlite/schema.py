@@ -114,7 +114,19 @@ create trigger task_gone_from_summary after delete on task
 begin delete from summary where queue = old.queue and block = old.seq >> 8; end;
 """
 
-_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH)
+# States of periodic tasks.
+_FIFTH: Final = """
+create table periodic(
+  queue integer not null,
+  name text not null,
+  ticked real not null,  -- moment up to which ticks have been made
+  paused integer not null default 0,
+  task text,             -- id of the task of the latest tick
+  primary key (queue, name)
+) strict, without rowid;
+"""
+
+_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 """Script n (from 0) turns version n into version n + 1. A released script never changes."""
 VERSION: Final = len(_MIGRATIONS)
 """Version of the schema. A file with a higher version was written by a newer release."""

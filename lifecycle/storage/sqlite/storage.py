@@ -21,11 +21,13 @@ from lifecycle.storage.base import (
     RevocationTarget,
     Settlement,
     TaskStatus,
+    Tick,
 )
 from lifecycle.storage.claims import ClaimDecisions, visibility_after
 from lifecycle.storage.sqlite.database import Database
 from lifecycle.storage.sqlite.errors import is_busy, translated
 from lifecycle.storage.sqlite.locks import Locks
+from lifecycle.storage.sqlite.periodic import Periodic
 from lifecycle.storage.sqlite.statements import (
     DELETE_REVOCATION,
     HAS_FENCE,
@@ -71,6 +73,8 @@ class SQLiteStorage:
         self.location = self._database.location
         self._summary, locks = Summary(self._database), Locks(self._database)
         self.lock, self.unlock, self.locks, self.flush_locks = locks.lock, locks.unlock, locks.locks, locks.flush_locks
+        self._periodic = Periodic(self._database)
+        self.periodic_states, self.pause_periodic = self._periodic.states, self._periodic.pause
         watcher = self._database.watcher
         self.generation, self.wait, self.wake = watcher.generation, watcher.wait, watcher.wake
 
@@ -86,9 +90,15 @@ class SQLiteStorage:
             return [move]
         with Transaction(self._database) as db:
             inserted = [self._insert(db, task, now, *actor) for task in tasks]
-        for task, (seq, _) in zip(tasks, inserted, strict=True):
-            task.seq = seq
-        return [move for _, move in inserted]
+        return _numbered(tasks, inserted)
+
+    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
+        """Make ticks of a periodic task."""
+        with Transaction(self._database) as db:
+            if not self._periodic.step(db, tick, tasks[-1].id if tasks else None):
+                return None
+            inserted = [self._insert(db, task, now, *actor) for task in tasks]
+        return _numbered(tasks, inserted)
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """Commit outcomes and claim tasks in one transaction."""
@@ -427,9 +437,9 @@ class SQLiteStorage:
             return len(rows)
 
     def flush(self) -> None:
-        """Delete all tasks, revocations and locks of this queue."""
+        """Delete everything of this queue."""
         with Transaction(self._database) as db:
-            for table in ("task", "revocation", "lock"):
+            for table in ("task", "revocation", "lock", "periodic"):
                 db.execute(f"delete from {table} where queue=?", (self._database.queue_id,))
             self._database.work_changed = self._database.outcome_changed = True
 
@@ -439,3 +449,10 @@ class SQLiteStorage:
     def close(self) -> None:
         """Close the connections, end all waits, and refuse later calls."""
         self._database.close()
+
+
+def _numbered(tasks: Sequence[Task], inserted: Sequence[tuple[int, Move]]) -> list[Move]:
+    """Set the numbers of new tasks, once their transaction is committed; return their moves."""
+    for task, (seq, _) in zip(tasks, inserted, strict=True):
+        task.seq = seq
+    return [move for _, move in inserted]

@@ -60,10 +60,11 @@ class QueueSpec(RuleBasedStateMachine):
         TestInvoices = Invoices.TestCase
 
     The workers run the real code, one step at a time, on a store in memory and a virtual clock. The queue's own store
-    is not touched. Hypothesis decides which process takes how many steps, which one crashes or freezes, how the next
-    function fails (before its work, or after it), when time passes, and which task is revoked, restored, canceled or
-    retried. After each step the signals are compared with the table, and your invariants are checked. At the end all
-    tasks come to rest, and the world is audited (`World.audit`); then `at_rest` may check your final conditions.
+    is not touched. One more process makes the ticks of periodic tasks. Hypothesis decides which process takes how many
+    steps, which one crashes or freezes, how the next function fails (before its work, or after it), when time passes,
+    and which task is revoked, restored, canceled or retried. After each step the signals are compared with the table,
+    and your invariants are checked. At the end all tasks come to rest, and the world is audited (`World.audit`); then
+    `at_rest` may check your final conditions.
 
     Not simulated: real processes and stores (`StorageSpec` tests stores), two functions at the same time (a function
     runs in one step, unless it calls the queue), the duration of anything.
@@ -116,6 +117,13 @@ class QueueSpec(RuleBasedStateMachine):
         self.world.add_recoverer("recoverer").start_replacement = lambda: self.world.add_recoverer(
             self._name("recoverer")
         )
+
+        if self.queue.periodic_tasks():
+            self._add_ticker()
+
+    def _add_ticker(self) -> None:
+        ticker = self.world.add_ticker(self._name("ticker"), self.queue._ticker.tasks)
+        ticker.start_replacement = self._add_ticker
 
     def call(self, call: Callable[[], object]) -> None:
         """Make a call, such as ``tasks.add(1, 2)``, in a process of its own, which may freeze or crash meanwhile."""

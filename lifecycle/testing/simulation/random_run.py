@@ -17,6 +17,7 @@ import attrs
 
 from lifecycle.clock import monotonic
 from lifecycle.core.machine import IllegalTransition
+from lifecycle.core.schedules import IntervalSchedule, Misfire
 from lifecycle.core.table import EXECUTING, LIFECYCLE, Kind
 from lifecycle.core.task import Task
 from lifecycle.errors import (
@@ -38,6 +39,10 @@ __all__ = ["Run", "main", "simulate"]
 LEASE_SECONDS: Final = 30.0
 BRINK_SECONDS: Final = 0.5
 """Time before the end of a lease."""
+TICK_SECONDS: Final = 7.0
+"""Interval of the periodic task."""
+OTHER_TICK_SECONDS: Final = 10.0
+"""Interval of the same task in another version of the program."""
 BUSY_PROBABILITY: Final = 0.9
 """Probability that a process just takes its next steps."""
 
@@ -48,6 +53,9 @@ class Run:
 
     seed: int
     tasks: int
+    """Tasks of producers."""
+    ticks: int
+    """Tasks of ticks of a periodic task."""
     turns: int
     """Turns of processes."""
     events: Counter[str]
@@ -87,9 +95,18 @@ def simulate(
             driver.run()
             world.finish()
             world.audit()
+            driver.check_ticks()
         except Violation as fault:
             raise Violation(f"seed {seed}: {fault}") from None
-        return Run(seed, len(world.auditor.signals), driver.turns, driver.events, world.transition_counts())
+        ticks = {task_id for _, ids in world.tick_audit.made.get("tick", []) for task_id in ids}
+        return Run(
+            seed,
+            len({*world.auditor.signals} - ticks),
+            len(ticks),
+            driver.turns,
+            driver.events,
+            world.transition_counts(),
+        )
 
 
 @contextmanager
@@ -132,6 +149,15 @@ class _RandomDriver:
             self._start_replaceable(world.add_worker, "worker")
         self._start_replaceable(world.add_recoverer, "recoverer")
         self._start_replaceable(self._producer, "producer")
+        queue.periodic(every=TICK_SECONDS, misfire=Misfire.RUN_ALL, name="tick")(lambda: None)
+        periodic = queue._ticker.tasks
+        # Two consumers with different code: the second has another rule.
+        other = {
+            name: attrs.evolve(task, schedule=IntervalSchedule(OTHER_TICK_SECONDS)) for name, task in periodic.items()
+        }
+        self.mixed = rng.random() < 0.5  # noqa: PLR2004 -- in half of all worlds
+        self._start_replaceable(lambda name: world.add_ticker(name, periodic), "ticker")
+        self._start_replaceable(lambda name: world.add_ticker(name, other if self.mixed else periodic), "ticker")
         self._event_weights: dict[Callable[[], None], int] = {
             self._pass_time: 12, self._revoke: 4, self._cancel: 2, self._restore: 3, self._retry: 3, self._step_back: 1,
             self._deploy: 1,
@@ -157,6 +183,14 @@ class _RandomDriver:
                 (event,) = self.rng.choices(events, weights)
                 event()
                 self.events[event.__name__.strip("_")] += 1
+
+    def check_ticks(self) -> None:
+        """Check that each tick was made once; where the consumers have different rules, only that none came twice."""
+        for tick, tasks in self.world.tick_audit.made.get("tick", []):
+            if tick.before is not None and not self.mixed:
+                wanted = max(0, int(tick.until // TICK_SECONDS) - int(tick.before // TICK_SECONDS))
+                if len(tasks) != wanted:
+                    raise Violation(f"{tick} has made {len(tasks)} tasks, there are {wanted} ticks")
 
     def _start_replaceable(self, add: Callable[[str], SimulatedProcess], kind: str) -> None:
         self._number += 1

@@ -19,6 +19,7 @@ from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.execution.environment import Environment
 from lifecycle.execution.registry import UnknownFunctions
+from lifecycle.execution.ticks import PeriodicTask, Ticker
 from lifecycle.execution.worker import Worker
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
@@ -27,12 +28,13 @@ from lifecycle.testing.simulation.audit import Violation, WorldAudit
 from lifecycle.testing.simulation.faults import FaultyFunctions
 from lifecycle.testing.simulation.lease_audit import LeaseAudit
 from lifecycle.testing.simulation.stepping import ManualHeartbeat, SimulatedProcess, current_process
+from lifecycle.testing.simulation.tick_audit import TickAudit
 from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["World"]
 
 WRITES: Final = frozenset(
-    {"enqueue", "exchange", "release", "recover", "cancel", "revoke", "restore", "lock", "unlock"}
+    {"enqueue", "tick", "exchange", "release", "recover", "cancel", "revoke", "restore", "lock", "unlock"}
 )
 """The methods of a store before and after which a process pauses."""
 ROUND_LIMIT: Final = 10_000
@@ -52,6 +54,8 @@ class World:
         self.processes: dict[str, SimulatedProcess] = {}
         self.auditor = WorldAudit(self.storage)
         self.lease_audit = LeaseAudit(self.auditor.add_fault)
+        self.tick_audit = TickAudit(self.auditor.add_fault)
+        self._tickers: list[SimulatedProcess] = []
         self.failures: list[tuple[BaseException, bool]] = []
         """The failures of the next functions: an exception, and whether the function does its work before."""
         # Drawn in advance, and used again and again: the clock is read all the time.
@@ -105,6 +109,20 @@ class World:
 
         return self.add_process(name, recover)
 
+    def add_ticker(self, name: str, tasks: dict[str, PeriodicTask]) -> SimulatedProcess:
+        """Add a process that makes the ticks of periodic tasks, as its version of the program declares them."""
+
+        def make_ticks(process: SimulatedProcess) -> None:
+            ticker = Ticker(self.queue.engine)
+            ticker.tasks = tasks
+            while not process.stopping:
+                ticker.make_ticks(self.clock.now())
+                _pause_idle(process)
+
+        process = self.add_process(name, make_ticks)
+        self._tickers.append(process)
+        return process
+
     def crash(self, process: SimulatedProcess) -> None:
         """End a process at its current pause; its leases will lapse."""
         process.crashed = True
@@ -128,7 +146,12 @@ class World:
             self.auditor.disturbed.update(self.processes)
 
     def finish(self) -> None:
-        """Let all tasks come to rest: run all processes, recover lapsed leases, advance the clock to due times."""
+        """Let all tasks come to rest: run all processes, recover lapsed leases, advance the clock to due times.
+
+        No more ticks of periodic tasks are made.
+        """
+        for process in self._tickers:
+            process.stopping = True
         for process in self.processes.values():
             process.frozen, process.unknown = False, frozenset()
         for _ in range(ROUND_LIMIT):
@@ -265,6 +288,7 @@ class _PausingStorage:
 
     def _note(self, name: str, arguments: tuple[object, ...], answer: object) -> object:
         self._world.lease_audit.note(name, arguments, answer)
+        self._world.tick_audit.note(name, arguments, answer)
         if name == "cancel":
             self._world.auditor.note_cancel_request(cast(str, arguments[0]), accepted=bool(answer))
         return answer

@@ -14,7 +14,7 @@ from lifecycle.core.policies import Move, Revocation
 from lifecycle.core.table import EXECUTING, FAIL, INTERRUPT, RETRY, Kind
 from lifecycle.core.task import HISTORY_HEAD, HISTORY_STEP, HISTORY_TAIL, Record, Task
 from lifecycle.errors import DuplicateTask
-from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement
+from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement, Tick
 from lifecycle.testing.storage_spec.invariants import require
 from lifecycle.testing.storage_spec.machine import SpecMachine
 from lifecycle.testing.storage_spec.reference_storage import FIELDS, fields
@@ -104,10 +104,31 @@ class AdapterAgreement(SpecMachine):
         moves, expected = self.call_both(
             "enqueue", tasks, self.now, actor, model_arguments=(model_tasks, self.now, actor)
         )
-        assert_same("enqueue: the moves", moves, expected)
+        return self._new_copies("enqueue", tasks, model_tasks, moves, expected)
+
+    def make_tick(self, tick: Tick, tasks: list[Task], *, hold: bool) -> list[TaskCopy]:
+        """Make ticks of a periodic task, and announce the first moves of their tasks."""
+        model_tasks = [copied(task) for task in tasks]
+        actor = Actor("consumer", self.hold_until(hold))
+        moves, expected = self.call_both(
+            "tick", tick, tasks, self.now, actor, model_arguments=(tick, model_tasks, self.now, actor)
+        )
+        return self._new_copies("tick", tasks, model_tasks, moves, expected)
+
+    def _new_copies(
+        self,
+        call: str,
+        tasks: list[Task],
+        model_tasks: list[Task],
+        moves: Sequence[Move] | None,
+        expected: Sequence[Move] | None,
+    ) -> list[TaskCopy]:
+        assert_same(f"{call}: the moves", moves, expected)
+        if moves is None:  # refused
+            return []
         copies = []
-        for task, model_task, move in zip(tasks, model_tasks, moves or (), strict=moves is not None):
-            _assert_same_task("enqueue: the object", task, model_task)
+        for task, model_task, move in zip(tasks, model_tasks, moves, strict=True):
+            _assert_same_task(f"{call}: the object", task, model_task)
             copies.append(TaskCopy(task, model_task.seq or 0))
             self._apply(copies[-1], move)
         return [copy.snapshot() for copy in copies]
@@ -307,6 +328,7 @@ class AdapterAgreement(SpecMachine):
         assert_same(f"next_due({set(names)})", storage.next_due(names), model.next_due(names))
         workers = WORKERS[: 1 + self.call_count % len(WORKERS)]
         assert_same(f"canceling({workers})", sorted(storage.canceling(workers)), sorted(model.canceling(workers)))
+        assert_same("periodic_states()", storage.periodic_states(), model.periodic_states())
         assert_same("locks()", storage.locks(self.now), model.locks(self.now))
         for target in _TARGETS:
             assert_same(f"revocation({target})", storage.revocation(target), model.revocation(target))

@@ -51,7 +51,9 @@ from lifecycle.storage.base import (
     RevocationTarget,
     Settlement,
     TaskStatus,
+    Tick,
 )
+from lifecycle.testing.storage_spec.reference_periodic import ReferencePeriodic
 
 __all__ = ["FIELDS", "ReferenceStorage", "Row", "fields", "is_at_rest", "is_waiting"]
 
@@ -102,7 +104,7 @@ def _is_skipped(row: Row, skip_names: frozenset[str], now: float) -> bool:
 
 
 @attrs.define
-class ReferenceStorage:
+class ReferenceStorage(ReferencePeriodic):
     """A store. Its methods keep the promises of the methods of `Storage` that have the same names.
 
     `woken_channels` collects the channels whose waiters a call has to wake; clear it before a call.
@@ -135,6 +137,10 @@ class ReferenceStorage:
                 raise IllegalTransition(task.state, ENQUEUE, LIFECYCLE.allowed(task.state))
             ids.append(task.id)
         return [self._insert(task, now, actor) for task in tasks]
+
+    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
+        """Insert the tasks of ticks, if the ticks are the next ones."""
+        return self.enqueue(tasks, now, actor) if self.step(tick, tasks) else None
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
         """Settle in order, then claim: a claim may find a task that a settlement has made ready."""
@@ -428,6 +434,6 @@ class ReferenceStorage:
 
     def flush(self) -> None:
         """Delete everything, and wake all waiters."""
-        self.rows, self.held_locks = [], []
+        self.rows, self.held_locks, self.periodic = [], [], []
         self.revocations.clear()
         self.woken_channels.update(Channel)

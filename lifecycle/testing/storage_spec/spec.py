@@ -10,6 +10,7 @@ from lifecycle.storage.base import Storage
 from lifecycle.testing.storage_spec.cases import SpecTestCase
 from lifecycle.testing.storage_spec.machine import among
 from lifecycle.testing.storage_spec.operator_rules import OperatorRules
+from lifecycle.testing.storage_spec.periodic_rules import PeriodicRules
 from lifecycle.testing.storage_spec.worker_rules import WorkerRules
 
 __all__ = ["StorageSpec"]
@@ -18,7 +19,7 @@ _HANDLE_LIMIT: Final = 3
 """Processes that have the store open."""
 
 
-class StorageSpec(WorkerRules, OperatorRules):
+class StorageSpec(WorkerRules, OperatorRules, PeriodicRules):
     """Calls a storage adapter and a simple model in lockstep, and compares everything that can be read after each step.
 
     Subclass it, define how an empty store is opened, and pass its test case to pytest or unittest::

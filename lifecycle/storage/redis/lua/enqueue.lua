@@ -1,5 +1,6 @@
--- Insert new tasks, all or none: {1, sequence numbers}, or {0, an id that is taken}.
-local new_tasks = args[4]
+-- Insert new tasks, all or none: {1, sequence numbers}, or {0, an id that is taken}. With a tick {name, until, before} of
+-- a periodic task (before: false for none) its state is stored, too; {2} if that is not the next tick.
+local new_tasks, tick = args[4], args[5]
 
 for _, new_task in ipairs(new_tasks) do
   if not allowed("", new_task[4][1]) then
@@ -8,6 +9,9 @@ for _, new_task in ipairs(new_tasks) do
 end
 
 return once(function()
+  local state = tick and call("HGET", prefix .. ":periodic", tick[1])
+  state = state and cmsgpack.unpack(state)
+  if tick and ((state and state[1]) ~= tick[3] or (state and state[2])) then return {2, false} end
   local taken = {}
   for _, new_task in ipairs(new_tasks) do
     local id = new_task[1]
@@ -16,5 +20,9 @@ return once(function()
   end
   local numbers = {}
   for n, new_task in ipairs(new_tasks) do numbers[n] = insert_task(new_task) end
+  if tick then
+    local latest = #new_tasks > 0 and new_tasks[#new_tasks][1] or state and state[3]
+    call("HSET", prefix .. ":periodic", tick[1], cmsgpack.pack({tick[2], false, latest}))
+  end
   return {1, numbers}
 end)

@@ -15,7 +15,7 @@ return once(function()
     call("UNLINK", prefix .. ":state:" .. state)
   end
   for _, name in ipairs(call("SMEMBERS", prefix .. ":aside")) do call("UNLINK", prefix .. ":aside:" .. name) end
-  for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks"}) do
+  for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks", "periodic"}) do
     call("UNLINK", prefix .. ":" .. set)
   end
   changed.work, changed.outcome = true, true
