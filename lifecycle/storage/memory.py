@@ -96,8 +96,8 @@ class MemoryStorage:
             if (None if state is None else state.ticked) != tick.before or (state is not None and state.paused):
                 return None
             moves = self.enqueue(tasks, now, actor)
-            latest = tasks[-1].id if tasks else None if state is None else state.task
-            self._periodic[tick.name] = PeriodicState(tick.name, tick.until, paused=False, task=latest)
+            task = tasks[-1].id if tasks else None if state is None else state.task
+            self._periodic[tick.name] = PeriodicState(tick.name, tick.until, paused=False, task=task)
             return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
@@ -351,10 +351,9 @@ class MemoryStorage:
     def flush_locks(self, names: Collection[str] | None = None) -> int:
         """Free locks, whatever their owner."""
         with self._mutex:
-            freed = [name for name in self._locks if names is None or name in names]
-            for name in freed:
-                del self._locks[name]
-            return len(freed)
+            before, names = len(self._locks), self._locks.keys() if names is None else names
+            self._locks = {name: lock for name, lock in self._locks.items() if name not in names}
+            return before - len(self._locks)
 
     def periodic_states(self) -> list[PeriodicState]:
         """Return the states of periodic tasks."""
@@ -365,10 +364,9 @@ class MemoryStorage:
         """Pause or resume a periodic task."""
         with self._mutex:
             state = self._periodic.get(name, PeriodicState(name, now, paused=False, task=None))
-            if state.paused == paused:
-                return False
-            self._periodic[name] = state._replace(ticked=now, paused=paused)
-            return True
+            if state.paused != paused:
+                self._periodic[name] = state._replace(ticked=now, paused=paused)
+            return state.paused != paused
 
     # Look-ups ------------------------------------------------------------------------------------------------------
 
