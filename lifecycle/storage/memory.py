@@ -40,6 +40,7 @@ from lifecycle.storage.base import (
     Tick,
 )
 from lifecycle.storage.claims import ClaimDecisions, is_skipped
+from lifecycle.storage.memory_periodic import MemoryPeriodic
 from lifecycle.storage.memory_rows import MemoryRows, Row
 from lifecycle.storage.notifications import ChangeCounter, ClosedMutex
 
@@ -72,7 +73,7 @@ class MemoryStorage:
         """The rows that have a lease, by id."""
         self._revocations: dict[RevocationTarget, Revocation] = {}
         self._locks: dict[str, Lock] = {}
-        self._periodic: dict[str, PeriodicState] = {}
+        self._periodic = MemoryPeriodic()
 
     # Moves ---------------------------------------------------------------------------------------------------------
 
@@ -92,12 +93,10 @@ class MemoryStorage:
     def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
         """Make ticks of a periodic task."""
         with self._mutex:
-            state = self._periodic.get(tick.name)
-            if (None if state is None else state.ticked) != tick.before or (state is not None and state.paused):
+            if not self._periodic.may_step(tick):
                 return None
             moves = self.enqueue(tasks, now, actor)
-            task = tasks[-1].id if tasks else None if state is None else state.task
-            self._periodic[tick.name] = PeriodicState(tick.name, tick.until, paused=False, task=task)
+            self._periodic.step(tick, tasks[-1].id if tasks else None)
             return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
@@ -137,17 +136,14 @@ class MemoryStorage:
         with self._mutex:
             if not self._held:
                 return claims
-            lapsed = sorted(
-                (row for row in self._held.values() if cast(float, row.task.lease) <= now),
-                key=lambda row: (row.task.lease, row.task.seq),
-            )
+            lapsed = [row for row in self._held.values() if cast(float, row.task.lease) <= now]
+            lapsed.sort(key=lambda row: (row.task.lease, row.task.seq))
             for row in lapsed[:limit]:
                 if row.task.state in WAITING:
                     self._unhold(row, now)
                 else:
                     allowed = of_functions.get(row.task.name, max_interruptions)
-                    move = decide(row.task, now, max_interruptions=allowed)
-                    claims.append(self._commit_claim(row, move))
+                    claims.append(self._commit_claim(row, decide(row.task, now, max_interruptions=allowed)))
             return claims
 
     def cancel(self, task_id: str) -> bool:
@@ -358,15 +354,12 @@ class MemoryStorage:
     def periodic_states(self) -> list[PeriodicState]:
         """Return the states of periodic tasks."""
         with self._mutex:
-            return sorted(self._periodic.values())
+            return sorted(self._periodic.states.values())
 
     def pause_periodic(self, name: str, *, paused: bool, now: float) -> bool:
         """Pause or resume a periodic task."""
         with self._mutex:
-            state = self._periodic.get(name, PeriodicState(name, now, paused=False, task=None))
-            if state.paused != paused:
-                self._periodic[name] = state._replace(ticked=now, paused=paused)
-            return state.paused != paused
+            return self._periodic.pause(name, paused=paused, now=now)
 
     # Look-ups ------------------------------------------------------------------------------------------------------
 
@@ -391,8 +384,7 @@ class MemoryStorage:
     def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
         """Return state and result of many tasks."""
         with self._mutex:
-            found = {task_id: self.status(task_id) for task_id in task_ids}
-        return {task_id: status for task_id, status in found.items() if status is not None}
+            return {task_id: status for task_id in task_ids if (status := self.status(task_id)) is not None}
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
@@ -437,10 +429,7 @@ class MemoryStorage:
     def prune(self, before: float, limit: int = 1000) -> int:
         """Delete old tasks that are at rest."""
         with self._mutex:
-            ended = sorted(
-                (row.ended, row.task.seq, row.task.id) for row in self._rows.values() if row.ended is not None
-            )
-            old = [task_id for moment, _, task_id in ended if moment < before][:limit]
+            old = self._rows.ended_before(before, limit)
             for task_id in old:
                 del self._rows[task_id]
                 self._revocations.pop(RevocationTarget(function=False, key=task_id), None)

@@ -91,6 +91,11 @@ class MemoryRows(dict[str, Row]):
         )
         return [copy(task) for task in islice(found, limit)]
 
+    def ended_before(self, moment: float, limit: int) -> list[str]:
+        """Return the ids of tasks that came to rest before a moment, the oldest first."""
+        ended = [(row.ended, row.task.seq, row.task.id) for row in self.values() if row.ended is not None]
+        return [task_id for at, _, task_id in sorted(ended) if at < moment][:limit]
+
     def find_ids(self, text: str, limit: int) -> list[str]:
         """Return ids that begin or end with a text, the newest first."""
         found = (task_id for task_id in reversed(self) if task_id.startswith(text) or task_id.endswith(text))

@@ -20,7 +20,7 @@ lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid dr
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
-lifecycle.storage:               base / claims memory_rows notifications / memory
+lifecycle.storage:               base / claims memory_periodic memory_rows notifications / memory
 lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log / database / transaction
 lifecycle.storage.sqlite:        locks periodic summary / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt

@@ -135,7 +135,7 @@ def blind(original):
     """A tick of a process that was frozen is accepted."""
 
     def tick(self, tick, tasks, now, actor):
-        state = self._periodic.get(tick.name)
+        state = self._periodic.states.get(tick.name)
         return original(self, tick if state is None else tick._replace(before=state.ticked), tasks, now, actor)
 
     return tick
