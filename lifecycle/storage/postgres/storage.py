@@ -17,11 +17,9 @@ from lifecycle.storage.base import (
     Claim,
     ClaimRequest,
     Lock,
-    PeriodicState,
     RevocationTarget,
     Settlement,
     TaskStatus,
-    Tick,
 )
 from lifecycle.storage.claims import Visibility, visibility_after
 from lifecycle.storage.postgres.errors import OutcomeUnknown
@@ -30,6 +28,7 @@ from lifecycle.storage.postgres.external_transaction import OTHER_DATABASE, begu
 from lifecycle.storage.postgres.in_doubt import ExchangesInDoubt
 from lifecycle.storage.postgres.insertion import check_ids, fits_one_statement, insert
 from lifecycle.storage.postgres.listener import channel_name
+from lifecycle.storage.postgres.periodic import Periodic
 from lifecycle.storage.postgres.rows import revocation_from_columns, task_from_row
 from lifecycle.storage.postgres.server import PostgresServer
 from lifecycle.storage.postgres.session import Command, number_array, text_array
@@ -54,6 +53,8 @@ class PostgresStorage:
         self._name = queue
         self.location = settings.location
         self._in_doubt = ExchangesInDoubt(self._statements)
+        periodic = Periodic(self._server, self._statements, self._notifications)
+        self.tick, self.periodic_states, self.pause_periodic = periodic.tick, periodic.states, periodic.pause
         notifier = self._server.notifier
         self.generation, self.wait, self.wake = notifier.generation, notifier.wait, notifier.wake
 
@@ -88,29 +89,6 @@ class PostgresStorage:
                     raise
         if len(numbers) < len(tasks):  # an id is taken, or was revoked in advance, or there are many tasks
             numbers = self._server.transact(work)
-        _set_numbers(tasks, numbers)
-        self._server.notifier.notify(Channel.WORK)
-        return moves
-
-    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
-        """Make ticks of a periodic task."""
-        moves = [enqueued(task, now, *actor) for task in tasks]
-        queue = self._server.queue_id
-        values = queue, tick.name, tick.until, tasks[-1].id if tasks else None
-        step: Command = (self._statements.first_tick, values)
-        if tick.before is not None:
-            step = (self._statements.next_tick, (*values, tick.before))
-
-        def work(transaction: Transaction) -> list[int] | None:
-            if not transaction.run(step)[0].row_count:
-                return None
-            numbers = insert(self._statements, transaction, queue, tasks, moves) if tasks else []
-            transaction.commit(*self._notifications(queue, {Channel.WORK}))
-            return numbers
-
-        numbers = self._server.transact(work)
-        if numbers is None:
-            return None
         _set_numbers(tasks, numbers)
         self._server.notifier.notify(Channel.WORK)
         return moves
@@ -371,17 +349,6 @@ class PostgresStorage:
         """Free locks, whatever their owner."""
         which = None if names is None else text_array(names)
         return self._server.write((self._statements.flush_locks, (self._server.queue_id, which)))[0].row_count
-
-    def periodic_states(self) -> list[PeriodicState]:
-        """Return the states of periodic tasks."""
-        return sorted(
-            PeriodicState(*row) for row in self._server.read(self._statements.periodic_states, self._server.queue_id)
-        )
-
-    def pause_periodic(self, name: str, *, paused: bool, now: float) -> bool:
-        """Pause or resume a periodic task."""
-        statement = self._statements.pause_periodic if paused else self._statements.resume_periodic
-        return bool(self._server.write((statement, (self._server.queue_id, name, now)))[0].row_count)
 
     # Queries -------------------------------------------------------------------------------------------------------
 
