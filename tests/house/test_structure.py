@@ -22,7 +22,7 @@ lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
 lifecycle.storage:               base / claims memory_periodic memory_rows notifications / memory
 lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log / database / transaction
-lifecycle.storage.sqlite:        locks periodic summary / storage
+lifecycle.storage.sqlite:        locks lookups periodic summary / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / insertion server / periodic / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage

@@ -4,7 +4,8 @@ import sqlite3
 from typing import cast
 
 from lifecycle.storage.base import PeriodicState, Tick
-from lifecycle.storage.sqlite.database import Database, Transaction
+from lifecycle.storage.sqlite.database import Database
+from lifecycle.storage.sqlite.transaction import Transaction
 
 __all__ = ["Periodic"]
 

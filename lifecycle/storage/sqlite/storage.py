@@ -4,12 +4,10 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
-import msgspec
-
 from lifecycle.clock import monotonic
 from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, recover, visibility
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
-from lifecycle.core.task import Record, Task, cut_history, read_history
+from lifecycle.core.task import Task, cut_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import (
     NO_LIMITS,
@@ -20,13 +18,13 @@ from lifecycle.storage.base import (
     ClaimRequest,
     RevocationTarget,
     Settlement,
-    TaskStatus,
     Tick,
 )
 from lifecycle.storage.claims import ClaimDecisions, visibility_after
 from lifecycle.storage.sqlite.database import Database
 from lifecycle.storage.sqlite.errors import is_busy, translated
 from lifecycle.storage.sqlite.locks import Locks
+from lifecycle.storage.sqlite.lookups import Lookups
 from lifecycle.storage.sqlite.periodic import Periodic
 from lifecycle.storage.sqlite.statements import (
     DELETE_REVOCATION,
@@ -75,6 +73,9 @@ class SQLiteStorage:
         self.lock, self.unlock, self.locks, self.flush_locks = locks.lock, locks.unlock, locks.locks, locks.flush_locks
         self._periodic = Periodic(self._database)
         self.periodic_states, self.pause_periodic = self._periodic.states, self._periodic.pause
+        lookups = Lookups(self._database)
+        self.get, self.history, self.find_ids = lookups.get, lookups.history, lookups.find_ids
+        self.status, self.statuses = lookups.status, lookups.statuses
         watcher = self._database.watcher
         self.generation, self.wait, self.wake = watcher.generation, watcher.wait, watcher.wake
 
@@ -357,32 +358,6 @@ class SQLiteStorage:
 
     # Look-ups ------------------------------------------------------------------------------------------------------
 
-    def get(self, task_id: str) -> Task | None:
-        """Return a copy of a task."""
-        rows = self._database.read(TASK + " where queue=? and id=?", (self._database.queue_id, task_id))
-        return task_from(rows[0]) if rows else None
-
-    def history(self, task_id: str) -> list[Record] | None:
-        """Return a task's history."""
-        rows = self._database.read(
-            "select history from task where queue=? and id=?", (self._database.queue_id, task_id)
-        )
-        return read_history(cast(str, rows[0][0])) if rows else None
-
-    def status(self, task_id: str) -> TaskStatus | None:
-        """Return a task's state and result."""
-        rows = self._database.read(
-            "select state, result from task where queue=? and id=?", (self._database.queue_id, task_id)
-        )
-        return TaskStatus(*cast("tuple[str, bytes | None]", rows[0])) if rows else None
-
-    def statuses(self, task_ids: Collection[str]) -> dict[str, TaskStatus]:
-        """Return state and result of many tasks."""
-        sql = "select id, state, result from task where queue=? and id in (select value from json_each(?))"
-        rows = self._database.read(sql, (self._database.queue_id, msgspec.json.encode(list(task_ids)).decode()))
-        found = cast("list[tuple[str, str, bytes | None]]", rows)
-        return {task_id: TaskStatus(state, result) for task_id, state, result in found}
-
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
         return self._summary.counts()
@@ -398,14 +373,6 @@ class SQLiteStorage:
     ) -> list[Task]:
         """Return tasks, the newest first."""
         return self._summary.tasks(states, limit, before, name, since)
-
-    def find_ids(self, text: str, limit: int = 10) -> list[str]:
-        """Return ids that begin or end with a text."""
-        # The index of ids has all that is asked for.
-        size = len(text)
-        sql = "select id from task where queue=? and (substr(id,1,?)=? or substr(id,-?)=?) order by seq desc limit ?"
-        rows = self._database.read(sql, (self._database.queue_id, size, text, size, text, limit))
-        return [cast(str, task_id) for (task_id,) in rows]
 
     def next_due(self, skip_names: frozenset[str] = frozenset(), *, held: bool = True) -> float | None:
         """Return the time of the next claimable task."""

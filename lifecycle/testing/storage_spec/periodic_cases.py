@@ -18,7 +18,7 @@ class PeriodicCases(ClaimOrderCases):
     """The tests of the ticks that every adapter keeps."""
 
     def test_tick_is_accepted_from_one_process(self) -> None:
-        """Of the processes that have read the same moment, the first one makes the tick; the others change nothing."""
+        """The first of the processes that have read the same moment makes the tick; all others change nothing."""
         storage = self.opened()
         for before, until in (None, 5.5), (5.5, 1e9 + 0.1):
             for place in range(2):
