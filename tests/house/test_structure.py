@@ -24,7 +24,7 @@ lifecycle.storage:               base / claims memory_periodic memory_rows notif
 lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log / database / transaction
 lifecycle.storage.sqlite:        locks lookups periodic summary / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
-lifecycle.storage.postgres:      listener pool exchange / insertion server / periodic / storage
+lifecycle.storage.postgres:      listener pool exchange / holds insertion server / periodic summary / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
 lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction / earlier_attempts runner ticks

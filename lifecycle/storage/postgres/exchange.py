@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from lifecycle.core.policies import WAITING, Move, Revocation, enqueued
-from lifecycle.core.table import REVOKE
+from lifecycle.core.table import REVOKE, Kind
 from lifecycle.core.task import Task, cut_history
 from lifecycle.storage.base import PROMOTE_LIMIT, Channel, Claim, ClaimRequest, Settlement
 from lifecycle.storage.claims import ClaimDecisions, Visibility, visibility_after
@@ -117,7 +117,11 @@ class Exchange:
         )[-1].rows
         if not locked:
             return []
-        return self._transaction.run((statements.revocable, (queue, number_array([seq for (seq,) in locked]))))[0].rows
+        numbers = number_array([seq for (seq,) in locked])
+        rows, _ = self._transaction.run(
+            (statements.revocable, (queue, numbers)), (statements.forget_blocks, (queue, numbers))
+        )
+        return rows.rows
 
     def _claimable(self, now: float, promote_limit: int, limit: int) -> Command:
         return self._statements.claimable, (self._queue, now, promote_limit, limit)
@@ -128,6 +132,9 @@ class Exchange:
         moved = [(*done[number], places.get(number, _INVISIBLE)) for number in order]
         alone = request is None or any(move.follow_ups or move.frees_locks for _, move in done)
         alone = alone or bool(request and request.skip_names)
+        # Claims start tasks, but a settlement may do so.
+        if started := [known.seq for known, move in done if move.state.kind is Kind.RUNNING]:
+            self._transaction.run((self._statements.forget_blocks, (self._queue, number_array(started))))
         commands: list[Command] = [self._statements.move(self._queue, moved)]
         if request is not None and not alone:
             commands.append(self._claimable(request.now, PROMOTE_LIMIT, request.limit))

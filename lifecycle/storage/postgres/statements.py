@@ -92,6 +92,8 @@ class Statements:
             " where key = t.name and queue = $1 and function offset 0) f on true"
             " where t.seq = any($2::int8[]) order by t.rank desc, t.seq",
         )
+        # Claims forget the summaries of the blocks of their tasks (`lifecycle.storage.postgres.summary`).
+        self.forget_blocks = statement("forget_blocks", "select SCHEMA.forget_blocks($2::int8[]) where $1 > 0")
         self.spend_revocation = statement(
             "spend_revocation", "delete from SCHEMA.revocation where queue = $1 and function and key = $2 and once"
         )
@@ -249,13 +251,6 @@ class Statements:
             "statuses", "select id, state, result from SCHEMA.task where id = any($2::text[]) and queue + 0 = $1"
         )
         self.allow_seqscan = statement("allow_seqscan", "select set_config('enable_seqscan', 'on', true) where $1 > 0")
-        self.counts = statement("counts", "select state, count(*) from SCHEMA.task where queue = $1 group by state")
-        self.tasks = statement(
-            "tasks",
-            "select FIELDS from SCHEMA.task t where queue = $1 and seq < coalesce($2, 9223372036854775807)"
-            " and ($3::text[] is null or state = any($3::text[])) and ($5::text is null or name = $5)"
-            " and ($6::float8 is null or enqueued >= $6) order by seq desc limit $4",
-        )
         self.find_ids = statement(
             "find_ids",
             "select id from SCHEMA.task where queue = $1 and (starts_with(id, $2) or right(id, length($2)) = $2)"

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Final, cast
 
 from lifecycle.clock import Clock, RemoteClock
-from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, recover, visibility
+from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, visibility
 from lifecycle.core.table import REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import ConfigurationError, StorageError
@@ -23,16 +23,18 @@ from lifecycle.storage.base import (
 )
 from lifecycle.storage.claims import Visibility, visibility_after
 from lifecycle.storage.postgres.errors import OutcomeUnknown
-from lifecycle.storage.postgres.exchange import Exchange, Row, cut_histories, own_revocations
+from lifecycle.storage.postgres.exchange import Exchange, Row
 from lifecycle.storage.postgres.external_transaction import OTHER_DATABASE, begun, joined
+from lifecycle.storage.postgres.holds import Recovery, recover_lapsed, release_held
 from lifecycle.storage.postgres.in_doubt import ExchangesInDoubt
 from lifecycle.storage.postgres.insertion import check_ids, fits_one_statement, insert
 from lifecycle.storage.postgres.listener import channel_name
 from lifecycle.storage.postgres.periodic import Periodic
 from lifecycle.storage.postgres.rows import revocation_from_columns, task_from_row
 from lifecycle.storage.postgres.server import PostgresServer
-from lifecycle.storage.postgres.session import Command, number_array, text_array
+from lifecycle.storage.postgres.session import Command, text_array
 from lifecycle.storage.postgres.statements import Statements
+from lifecycle.storage.postgres.summary import Summary
 from lifecycle.storage.postgres.transaction import Transaction
 from lifecycle.storage.postgres.url import ConnectionSettings
 
@@ -52,6 +54,7 @@ class PostgresStorage:
         )
         self._name = queue
         self.location = settings.location
+        self._summary = Summary(self._server)
         self._in_doubt = ExchangesInDoubt(self._statements)
         periodic = Periodic(self._server, self._statements, self._notifications)
         self.tick, self.periodic_states, self.pause_periodic = periodic.tick, periodic.states, periodic.pause
@@ -163,20 +166,7 @@ class PostgresStorage:
         queue = self._server.queue_id
 
         def work(transaction: Transaction) -> list[bool]:
-            stored, own = self._locked(
-                transaction,
-                (self._statements.lock_rows, (queue, number_array([task.seq for task in tasks]))),
-                (self._statements.own_revocations, (queue, text_array([task.id for task in tasks]))),
-            )
-            held = {one.seq: one for one in stored if one.lease is not None and one.state in WAITING}
-            freed, places = [], []
-            for known in tasks:
-                one = held.get(known.seq)
-                free = one is not None and one.fence == known.fence
-                if one is not None and free:
-                    del held[known.seq]
-                    places.append((cast(int, one.seq), visibility(one, own.get(one.id), now)))
-                freed.append(free)
+            freed, places = release_held(self._statements, transaction, queue, tasks, now)
             self._rerank(transaction, queue, places)
             return freed
 
@@ -207,47 +197,22 @@ class PostgresStorage:
         if not self._server.read(self._statements.any_lapsed, queue, now):
             return []
 
-        def work(transaction: Transaction) -> tuple[list[Claim], set[Channel]]:
-            stored, own = self._locked(
+        def work(transaction: Transaction) -> Recovery:
+            found = recover_lapsed(
+                self._statements,
                 transaction,
-                (self._statements.lock_lapsed, (queue, now, limit)),
-                (self._statements.revocations_of_lapsed, (queue, now)),
+                queue,
+                now,
+                actor,
+                lambda name: of_functions.get(name, max_interruptions),
+                limit,
             )
-            claims, freed = [], []
-            rows: list[tuple[Task, Move, Visibility]] = []
-            changed: set[Channel] = set()
-            for known in stored:
-                if known.state in WAITING:
-                    freed.append((cast(int, known.seq), visibility(known, own.get(known.id), now)))
-                    continue
-                move = recover(
-                    known,
-                    now,
-                    worker=actor.worker,
-                    hold_until=actor.hold_until,
-                    max_interruptions=of_functions.get(known.name, max_interruptions),
-                )
-                rows.append((known, move, visibility_after(known, move, own.get(known.id))))
-                claims.append(Claim(known, move))
-                changed.add(Channel.OUTCOME if move.ended is not None else Channel.WORK)
-            commands: list[Command] = []
-            if rows:
-                rows.sort(key=lambda row: row[0].seq or 0)
-                commands = [
-                    self._statements.move(queue, rows),
-                    (self._statements.free_locks, (queue, text_array([known.id for known, _ in claims]))),
-                ]
-            if long := [known.seq or 0 for known, move in claims if move.cuts_history]:
-                commands = [cut_histories(self._statements, transaction, queue, long, commands)]
-            if freed:
-                changed.add(Channel.WORK)
-                commands.append(self._statements.rank(queue, freed))
-            transaction.commit(*commands, *self._notifications(queue, changed))
-            return claims, changed
+            transaction.commit(*found.commands, *self._notifications(queue, found.changed))
+            return found
 
-        claims, changed = self._server.transact(work)
-        self._server.notifier.notify(*changed)
-        return claims
+        recovery = self._server.transact(work)
+        self._server.notifier.notify(*recovery.changed)
+        return recovery.claims
 
     def cancel(self, task_id: str) -> bool:
         """Request cancellation of a running task."""
@@ -260,14 +225,6 @@ class PostgresStorage:
         return [
             row[0] for row in self._server.read(self._statements.canceling, self._server.queue_id, text_array(workers))
         ]
-
-    def _locked(
-        self, transaction: Transaction, lock: Command, select: Command
-    ) -> tuple[list[Task], dict[str, Revocation | None]]:
-        """Lock rows, then read the revocations of their tasks, so that none is missed."""
-        locked, revocations = transaction.run(lock, select)
-        own = own_revocations(revocations.rows)
-        return list(map(task_from_row, locked.rows)), own
 
     def _rerank(self, transaction: Transaction, queue: int, places: Sequence[tuple[int, Visibility]]) -> None:
         """Store when claims find tasks that no worker holds, and commit."""
@@ -374,12 +331,7 @@ class PostgresStorage:
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""
-        queue = self._server.queue_id
-        # Counts all rows, for which an index is no use.
-        _, counts = self._server.read_all(
-            (self._statements.allow_seqscan, (queue,)), (self._statements.counts, (queue,))
-        )
-        return dict(counts.rows)
+        return self._summary.counts()
 
     def tasks(
         self,
@@ -391,9 +343,7 @@ class PostgresStorage:
         since: float | None = None,
     ) -> list[Task]:
         """Return tasks, newest first."""
-        which = None if states is None else text_array(states)
-        found = self._server.read(self._statements.tasks, self._server.queue_id, before, which, limit, name, since)
-        return list(map(task_from_row, found))
+        return self._summary.tasks(None if states is None else list(states), limit, before, name, since)
 
     def find_ids(self, text: str, limit: int = 10) -> list[str]:
         """Return ids that begin or end with a text."""
@@ -419,6 +369,7 @@ class PostgresStorage:
 
     def prune(self, before: float, limit: int = 1000) -> int:
         """Delete tasks that came to rest before a moment."""
+        self._summary.make()  # regularly, so that look-ups find little to do
         (result,) = self._server.write((self._statements.prune, (self._server.queue_id, before, limit)))
         return int(result.rows[0][0])
 

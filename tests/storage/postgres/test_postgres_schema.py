@@ -76,7 +76,7 @@ def test_first_version_is_migrated_to_the_latest(postgres, schema, monkeypatch):
     """What a release of the first version has written goes on in the latest; what that release itself calls is left."""
     with monkeypatch.context() as then, closing(open_store(postgres, schema=schema)) as first:
         then.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
-        assert first.counts() == {}
+        assert first.status("a") is None
     with connected(postgres) as db, db.cursor() as cursor:
         cursor.executemany(
             f"insert into {schema}.task(queue, id, name, payload, state, priority, retries, attempt, interruptions,"
