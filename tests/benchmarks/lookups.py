@@ -87,8 +87,55 @@ def postgres_store(count: int, ended: int) -> Iterator[Storage]:
             db.execute(f"drop database if exists {DATABASE} with (force)")
 
 
+_FILL = """
+for n = tonumber(ARGV[2]), tonumber(ARGV[3]) do
+  local waits = n > tonumber(ARGV[4])
+  local state = waits and "$QUEUED" or n % 10000 == 0 and "$REVOKED_STATE" or n % 100 == 0 and "$ERROR" or "$COMPLETE"
+  local name = n % 10000 == 77 and "tasks.rare" or "tasks.f" .. n % 9
+  local history = string.format("%d\\t0\\tp\\n%d\\t1\\tw\\n", n, n)
+  insert_task({
+    string.format("%032d", n * 7919), "\\150" .. cmsgpack.pack(name) .. "\\0\\192\\192\\192" .. cmsgpack.pack(n), ARGV[5],
+    {state, 3, history, "worker", 1, 0, 0, false, false, n}, 0, nil, name,
+  })
+end
+flush()
+"""
+
+
+@contextmanager
+def redis_store(count: int, ended: int) -> Iterator[Storage]:
+    """Yield a store under keys of its own, which are deleted in the end."""
+    import redis
+
+    from lifecycle.storage.redis import scripts
+
+    states = {"$QUEUED": QUEUED, "$REVOKED_STATE": REVOKED, "$ERROR": ERROR, "$COMPLETE": COMPLETE}
+    fill = _FILL
+    for placeholder, state in states.items():
+        fill = fill.replace(placeholder, str(state))
+    parts = [
+        (Path(scripts.__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("policies", "base", "rows")
+    ]
+    head = "local prefix, args, call = KEYS[1], {}, redis.call"
+    text = "\n".join([head, *(scripts.filled(part) for part in parts), fill])
+    with (
+        redis.Redis.from_url(REDIS_URL) as db,
+        closing(open_storage(f"{REDIS_URL}?prefix={PREFIX}", "default")) as store,
+    ):
+        before = db.info("memory")["used_memory"]
+        script, key = db.register_script(text), scripts.key_prefix(PREFIX, "default")
+        try:
+            for first in range(1, count + 1, 2000):
+                script(keys=[key], args=[0, first, min(first + 1999, count), ended, PAYLOAD])
+            print(f"redis: {(db.info('memory')['used_memory'] - before) / count:.0f} bytes a task", flush=True)
+            yield store
+        finally:
+            for found in db.scan_iter(match=f"{{{PREFIX}:*", count=10_000):
+                db.unlink(found)
+
+
 STORES: dict[str, Callable[[int, int], "contextmanager[Storage]"]] = {
-    "sqlite": sqlite_store, "postgres": postgres_store,
+    "sqlite": sqlite_store, "postgres": postgres_store, "redis": redis_store,
 }  # fmt: skip
 
 

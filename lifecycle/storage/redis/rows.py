@@ -54,7 +54,7 @@ def new_task_argument(task: Task, move: Move) -> ScriptArgument:
     """Return a new task as the function `insert_task` in rows.lua takes it. `move`: its first move."""
     policy = None if task.retry is NO_DELAY else dict(policy_fields(task.retry))
     call = _encode((task.name, task.priority, task.expires, policy, task.timeout, move.at))
-    return task.id, _blob(call), _blob(task.payload), move_argument(move), task.priority, task.expires
+    return task.id, _blob(call), _blob(task.payload), move_argument(move), task.priority, task.expires, task.name
 
 
 def settlement_argument(task: Task, move: Move, follow_ups: Sequence[ScriptArgument]) -> ScriptArgument:
@@ -74,7 +74,7 @@ def history_stamp(now: float, worker: str) -> tuple[str, str]:
 def task_from_fields(task_id: bytes, at: bytes | None, call: bytes | None, payload: bytes | None) -> Task:
     """Return a stored task, from the fields of its hash. Raises `StorageError` if the fields are damaged."""
     try:
-        state, version, worker, seq, attempt, retries, interruptions, eta, lease, canceling = _decode(at or b"")
+        state, version, worker, seq, attempt, retries, interruptions, eta, lease, canceling = _decode(at or b"")[:10]
         name, priority, expires, policy, timeout, enqueued = (*_decode(call or b""), None)[:6]
         return Task(
             task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority,

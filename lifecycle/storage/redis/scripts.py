@@ -17,9 +17,9 @@ __all__ = ["STORED_STATES", "Script", "command_word", "filled", "key_prefix", "s
 
 _FOLDER: Final = Path(__file__).with_name("lua")
 _PARTS: Final = {
-    **dict.fromkeys(("tasks", "counts", "next_due", "canceling", "resolve", "statuses"), ()),
+    **dict.fromkeys(("tasks", "counts", "next_due", "canceling", "resolve", "state_sets", "statuses"), ()),
     **dict.fromkeys(("lock", "flush_locks", "pause_periodic"), ("base",)),
-    "enqueue": ("policies", "base", "rows"),
+    **dict.fromkeys(("enqueue", "sort_in"), ("policies", "base", "rows")),
 }
 """Files that a script includes, by the name of the script; a script without an entry includes all."""
 _ALL_PARTS: Final = ("policies", "base", "rows", "moves")

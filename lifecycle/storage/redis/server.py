@@ -47,7 +47,7 @@ class RedisServer:
         self.settings = settings
         self.prefix = key_prefix(settings.prefix, queue)
         self._key = command_word(b"1") + command_word(self.prefix.encode())
-        self._closed = self._policy_warned = self._connected_once = False
+        self._closed = self._policy_warned = self._connected_once = self._sorted_in = False
         self._configured_address = self._address = settings.parameters["host"], settings.parameters["port"]
         """The address in the URL, and the address of the queue: in a cluster another node may hold the queue."""
         self._command_limit_bytes = COMMAND_LIMIT_BYTES
@@ -225,9 +225,14 @@ class RedisServer:
         finally:
             self._release(connection)
 
-    def _run(self, connection: NamedConnection, script: Script, arguments: Sequence[object], *, writes: bool) -> Any:
+    def _run(self, connection: NamedConnection, which: Script, arguments: Sequence[object], *, writes: bool) -> Any:
+        if not self._sorted_in:
+            key = self._key + command_word(_encode(()))
+            while self._send(connection, script("sort_in").evalsha + key, script("sort_in").eval + key):
+                pass  # tasks that an older release has written
+            self._sorted_in = True
         rest = self._key + command_word(_encode(arguments))
-        return self._send(connection, script.evalsha + rest, script.eval + rest, writes=writes)
+        return self._send(connection, which.evalsha + rest, which.eval + rest, writes=writes)
 
     def _send(
         self, connection: NamedConnection, command: bytes, with_text: bytes = b"", *, writes: bool = False

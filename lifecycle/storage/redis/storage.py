@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from lifecycle.clock import Clock, RemoteClock
 from lifecycle.core.policies import MAX_INTERRUPTIONS, Move, Revocation, claimed, enqueued, recover
-from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import DuplicateTask
 from lifecycle.escaping import printable
@@ -283,8 +282,7 @@ class RedisStorage:
         more = True
         while more and len(found) < limit:
             wanted = limit - len(found)
-            page_size = min(wanted, _PAGE_SIZE) if name is None and since is None else _PAGE_SIZE
-            before, more, page = self._server.read("tasks", among, wanted, before, name, since, page_size)
+            before, more, page = self._server.read("tasks", among, wanted, before, name, since, _PAGE_SIZE)
             found += readable_tasks(page)
         return found
 
@@ -292,10 +290,10 @@ class RedisStorage:
         """Return ids that begin or end with a text."""
         escaped = _GLOB_CHARACTER.sub(r"\\\g<0>", text)
         found: dict[str, float] = {}
-        for state in STORED_STATES:
+        for key in self._key("running"), *self._server.read("state_sets"):
             # An entry of the running tasks begins with the sequence number.
-            runs = state == EXECUTING
-            key, head = (self._key("running"), "?" * 16) if runs else (self._key(f"state:{state}"), "")
+            runs = key == self._key("running")
+            head = "?" * 16 if runs else ""
             for pattern in f"{head}{escaped}*", f"*{escaped}":
                 for entry, score in self._scan(key, pattern.encode()):
                     task_id = entry[16:] if runs else entry

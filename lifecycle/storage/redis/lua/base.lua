@@ -8,6 +8,7 @@ end
 
 -- Changes of sets, collected so that the changes of many tasks are one command for each set.
 local zadds, zrems, sadds = {}, {}, {}
+local functions, ages = {}, {}
 
 local function defer(changes, key, a, b)
   local list = changes[key]
@@ -32,6 +33,11 @@ local function flush()
   if next(zadds) then write("ZADD", zadds) end
   if next(sadds) then write("SADD", sadds) end
   zrems, zadds, sadds = {}, {}, {}
+  for name in pairs(functions) do call("SADD", prefix .. ":functions", name) end
+  for block, latest in pairs(ages) do
+    call("ZADD", prefix .. ":ages", "GT", string.format("%.17g", latest), string.format("%d", block))
+  end
+  functions, ages = {}, {}
 end
 
 -- The channels on which subscribers are notified after this call.

@@ -14,7 +14,7 @@ local function parse_row(id, at, history)
   return {
     id = id, state = values[1], version = values[2], worker = values[3], seq = values[4], attempt = values[5],
     retries = values[6], interruptions = values[7], eta = values[8], lease = values[9], canceling = values[10],
-    history = history or "",
+    name = values[11] or nil, history = history or "",
   }
 end
 
@@ -29,11 +29,13 @@ local function parse_call(row, packed)
   return true
 end
 
--- Load the row of a task; nil if there is none, or if it is damaged. `without_call`: leave out the field `call`.
+-- Load the row of a task; nil if there is none, or if it is damaged. `without_call`: leave out the field `call`. A row
+-- that an older release has written has no name; if the field `call` is damaged, too, its name stays nil.
 local function load_row(id, without_call)
   local key = prefix .. ":task:" .. id
   local fields = without_call and call("HMGET", key, "at", "history") or call("HMGET", key, "at", "history", "call")
   local row = parse_row(id, fields[1], fields[2])
+  if row and without_call and not row.name then parse_call(row, call("HGET", key, "call")) end
   return row and (without_call or parse_call(row, fields[3])) and row or nil
 end
 
@@ -47,6 +49,17 @@ local function quarantine(set, entry)
     call("ZADD", prefix .. ":damaged", string.sub(entry, 1, 16), id)
   end
   damaged[#damaged + 1] = id
+end
+
+-- Remove a task that does not run from its set by state and function.
+local function remove_from_state_set(row)
+  if row.name then
+    defer(zrems, state_set(row), row.id)
+  else
+    for _, name in ipairs(call("SMEMBERS", prefix .. ":functions")) do
+      defer(zrems, ":state:" .. row.state .. ":" .. name, row.id)
+    end
+  end
 end
 
 -- Remove a task from the set of its next step. `was_ready`: the task is known to be in `ready`.
@@ -89,11 +102,14 @@ end
 -- attempt, retries, interruptions, eta, lease, time, result or nil, whether to free the locks of the attempt}.
 local function apply_move(row, move, was_ready)
   remove_from_sets(row, was_ready)
-  if KINDS[row.state] ~= "running" then defer(zrems, ":state:" .. row.state, row.id) end
+  if KINDS[row.state] ~= "running" then remove_from_state_set(row) end
   row.state, row.version, row.worker = move[1], row.version + move[2], move[4]
   row.attempt, row.retries, row.interruptions, row.eta, row.lease = move[5], move[6], move[7], move[8], move[9]
   local kind = KINDS[row.state]
-  if kind ~= "running" then defer(zadds, ":state:" .. row.state, row.seq, row.id) end
+  if kind ~= "running" then
+    defer(zadds, state_set(row), row.seq, row.id)
+    if not row.name then functions[""] = true end
+  end
   local rests = kind == "resting"
   if rests and row.canceling then
     row.canceling = false

@@ -1,16 +1,46 @@
 -- Delete tasks that came to rest before a moment, oldest first; return the number of tasks.
+local states = {}
+for state in string.gmatch("$STORED", "[^|]+") do states[#states + 1] = state end
+
+-- Forget functions of which no task is left, and the ages of blocks without tasks.
+local function tidy()
+  if call("ZCARD", prefix .. ":running") > 1000 then return end
+  local oldest, used = tonumber(call("GET", prefix .. ":seq") or 0), {}
+  for _, entry in ipairs(call("ZRANGE", prefix .. ":running", 0, -1)) do
+    oldest = math.min(oldest, tonumber(string.sub(entry, 1, 16)))
+    local row = load_row(string.sub(entry, 17), true)
+    if row then used[row.name or ""] = true end
+  end
+  for _, name in ipairs(call("SMEMBERS", prefix .. ":functions")) do
+    for _, state in ipairs(states) do
+      local first = call("ZRANGE", prefix .. ":state:" .. state .. ":" .. name, 0, 0, "WITHSCORES")
+      if #first > 0 then
+        used[name] = true
+        oldest = math.min(oldest, tonumber(first[2]))
+      end
+    end
+    if not used[name] then call("SREM", prefix .. ":functions", name) end
+  end
+  for _, block in ipairs(call("ZRANGE", prefix .. ":ages", 0, 99)) do
+    if tonumber(block) < math.floor(oldest / 256) then call("ZREM", prefix .. ":ages", block) end
+  end
+end
+
 return once(function()
   local before = "(" .. string.format("%.17g", args[4])
   local entries = call("ZRANGEBYSCORE", prefix .. ":ended", "-inf", before, "LIMIT", 0, args[5])
   for _, entry in ipairs(entries) do
     local id = string.sub(entry, 17)
-    local row = load_row(id, true)
-    for state in string.gmatch(row and "|" .. row.state .. "|" or "$STORED", "[^|]+") do
-      defer(zrems, ":state:" .. state, id)
+    local row = load_row(id, true) or {id = id}
+    for _, state in ipairs(row.state and {row.state} or states) do
+      row.state = state
+      remove_from_state_set(row)
     end
     defer(zrems, ":ended", entry)
     call("UNLINK", prefix .. ":task:" .. id)
     call("HDEL", prefix .. ":revocations", "t" .. id)
   end
+  flush()
+  if #entries > 0 then tidy() end
   return #entries
 end, true)

@@ -2,15 +2,30 @@
 --
 -- A task is a hash: `call` (name, priority, expiry, retry policy, timeout, time
 -- of the enqueueing; never changed), `at` (state, worker, lease,
--- …), `payload`, `history`, `result`. `call` and `at` are MessagePack arrays; a missing value is nil in `call` and
--- false in `at`. A task is in one set by its state, ordered by age, and in one set by its next step: ready, due, kept
--- (held while it waits) or ended. A running task is in the set `running` only. Entries of the second kind of set begin
--- with the sequence number, sixteen digits, so that entries with equal scores are ordered by age.
-
+-- …, and the name again), `payload`, `history`, `result`. `call` and `at` are MessagePack arrays; a missing value is nil in `call` and
+-- false in `at`. A task is in one set by its state and its function, ordered by age, and in one set by its next step:
+-- ready, due, kept (held while it waits) or ended. A running task is in the set `running` only. Entries of the second
+-- kind of set begin with the sequence number, sixteen digits, so that entries with equal scores are ordered by age.
+--
+-- The set `functions` has the names of the functions. The set `ages` has for each block of 256 sequence numbers the
+-- time of the latest enqueueing: pages by time look only at blocks with later tasks.
 --
 -- A task that a claim was told to skip is moved from `ready` to `aside:` and the name of its function, so that the next
 -- claim of such a worker does not look at it again. The set `aside` has those names. Claims of other workers take the
 -- foremost task of all these sets. If the task expires, it is in `due`, too: then any claim ends it.
+
+-- The set of a task by state and function. A task whose function cannot be read is in a set without a name.
+local function state_set(row)
+  return ":state:" .. row.state .. ":" .. (row.name or "")
+end
+
+-- Add a new task to the sets that look-ups begin with.
+local function add_to_look_ups(row, enqueued)
+  defer(zadds, state_set(row), row.seq, row.id)
+  functions[row.name or ""] = true
+  local block = math.floor(row.seq / 256)
+  if enqueued and enqueued > (ages[block] or -math.huge) then ages[block] = enqueued end
+end
 
 local any_revoked, any_aside
 
@@ -34,7 +49,7 @@ end
 local function pack_row(row)
   return cmsgpack.pack({
     row.state, row.version, row.worker, row.seq, row.attempt, row.retries, row.interruptions, row.eta, row.lease,
-    row.canceling,
+    row.canceling, row.name,
   })
 end
 
@@ -68,13 +83,13 @@ local function insert_task(new_task)
   local row = {
     id = new_task[1], state = move[1], version = move[2], worker = move[4], seq = call("INCR", prefix .. ":seq"),
     attempt = move[5], retries = move[6], interruptions = move[7], eta = move[8], lease = move[9], canceling = false,
-    priority = new_task[5], expires = new_task[6],
+    priority = new_task[5], expires = new_task[6], name = new_task[7],
   }
   call(
     "HSET", prefix .. ":task:" .. row.id, "call", new_task[2], "at", pack_row(row), "payload", new_task[3],
     "history", move[3]
   )
-  defer(zadds, ":state:" .. row.state, row.seq, row.id)
+  add_to_look_ups(row, move[10])
   add_to_sets(row, revocation("t" .. row.id), move[10])
   return row.seq
 end
