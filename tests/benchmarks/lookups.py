@@ -58,8 +58,11 @@ def sqlite_store(count: int, ended: int) -> Iterator[Storage]:
         with closing(sqlite3.connect(f"{folder}/q.db")) as db, db:
             db.execute("insert into queue(id, name) select 1, 'default' where not exists (select 1 from queue)")
             db.execute("create temp table numbers as " + numbers)
+            (born,) = db.execute("select sql from sqlite_master where name = 'task_born'").fetchone()
+            db.execute("drop trigger task_born")
             sql = insertion("task", "select n from numbers", ended, f"x'{PAYLOAD.hex()}'", "''")
             db.execute(sql.replace("as numbers(n)", "as numbers"))
+            db.execute(born)
         yield store
 
 

@@ -8,7 +8,7 @@ end
 
 -- Changes of sets, collected so that the changes of many tasks are one command for each set.
 local zadds, zrems, sadds = {}, {}, {}
-local functions, ages = {}, {}
+local index = {}
 
 local function defer(changes, key, a, b)
   local list = changes[key]
@@ -33,11 +33,17 @@ local function flush()
   if next(zadds) then write("ZADD", zadds) end
   if next(sadds) then write("SADD", sadds) end
   zrems, zadds, sadds = {}, {}, {}
-  for name in pairs(functions) do call("SADD", prefix .. ":functions", name) end
-  for block, latest in pairs(ages) do
-    call("ZADD", prefix .. ":ages", "GT", string.format("%.17g", latest), string.format("%d", block))
+  if next(index) then
+    local list = {}
+    for member, score in pairs(index) do
+      list[#list + 1] = score
+      list[#list + 1] = member
+    end
+    for from = 1, #list, 4000 do
+      call("ZADD", prefix .. ":index", "GT", unpack(list, from, math.min(from + 3999, #list)))
+    end
+    index = {}
   end
-  functions, ages = {}, {}
 end
 
 -- The channels on which subscribers are notified after this call.

@@ -8,9 +8,9 @@ return once(function()
     end
   end
   for _, id in ipairs(call("ZRANGE", prefix .. ":damaged", 0, -1)) do call("UNLINK", prefix .. ":task:" .. id) end
-  for _, function_name in ipairs(call("SMEMBERS", prefix .. ":functions")) do
+  for _, member in ipairs(call("ZRANGEBYSCORE", prefix .. ":index", "+inf", "+inf")) do
     for state in string.gmatch("$STORED", "[^|]+") do
-      local set = prefix .. ":state:" .. state .. ":" .. function_name
+      local set = prefix .. ":state:" .. state .. ":" .. string.sub(member, 2)
       local ids = call("ZRANGE", set, 0, -1)
       for n, id in ipairs(ids) do ids[n] = prefix .. ":task:" .. id end
       for from = 1, #ids, 4000 do call("UNLINK", unpack(ids, from, math.min(from + 3999, #ids))) end
@@ -18,7 +18,7 @@ return once(function()
     end
   end
   for _, name in ipairs(call("SMEMBERS", prefix .. ":aside")) do call("UNLINK", prefix .. ":aside:" .. name) end
-  for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks", "periodic", "functions", "ages"}) do
+  for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks", "periodic", "index"}) do
     call("UNLINK", prefix .. ":" .. set)
   end
   changed.work, changed.outcome = true, true

@@ -56,8 +56,8 @@ local function remove_from_state_set(row)
   if row.name then
     defer(zrems, state_set(row), row.id)
   else
-    for _, name in ipairs(call("SMEMBERS", prefix .. ":functions")) do
-      defer(zrems, ":state:" .. row.state .. ":" .. name, row.id)
+    for _, member in ipairs(call("ZRANGEBYSCORE", prefix .. ":index", "+inf", "+inf")) do
+      defer(zrems, ":state:" .. row.state .. ":" .. string.sub(member, 2), row.id)
     end
   end
 end
@@ -108,7 +108,7 @@ local function apply_move(row, move, was_ready)
   local kind = KINDS[row.state]
   if kind ~= "running" then
     defer(zadds, state_set(row), row.seq, row.id)
-    if not row.name then functions[""] = true end
+    if not row.name then index["="] = math.huge end
   end
   local rests = kind == "resting"
   if rests and row.canceling then

@@ -11,7 +11,8 @@ local function tidy()
     local row = load_row(string.sub(entry, 17), true)
     if row then used[row.name or ""] = true end
   end
-  for _, name in ipairs(call("SMEMBERS", prefix .. ":functions")) do
+  for _, member in ipairs(call("ZRANGEBYSCORE", prefix .. ":index", "+inf", "+inf")) do
+    local name = string.sub(member, 2)
     for _, state in ipairs(states) do
       local first = call("ZRANGE", prefix .. ":state:" .. state .. ":" .. name, 0, 0, "WITHSCORES")
       if #first > 0 then
@@ -19,10 +20,10 @@ local function tidy()
         oldest = math.min(oldest, tonumber(first[2]))
       end
     end
-    if not used[name] then call("SREM", prefix .. ":functions", name) end
+    if not used[name] then call("ZREM", prefix .. ":index", member) end
   end
-  for _, block in ipairs(call("ZRANGE", prefix .. ":ages", 0, 99)) do
-    if tonumber(block) < math.floor(oldest / 256) then call("ZREM", prefix .. ":ages", block) end
+  for _, block in ipairs(call("ZRANGEBYSCORE", prefix .. ":index", "-inf", "(+inf", "LIMIT", 0, 100)) do
+    if tonumber(block) < math.floor(oldest / 256) then call("ZREM", prefix .. ":index", block) end
   end
 end
 

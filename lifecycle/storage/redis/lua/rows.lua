@@ -7,8 +7,8 @@
 -- ready, due, kept (held while it waits) or ended. A running task is in the set `running` only. Entries of the second
 -- kind of set begin with the sequence number, sixteen digits, so that entries with equal scores are ordered by age.
 --
--- The set `functions` has the names of the functions. The set `ages` has for each block of 256 sequence numbers the
--- time of the latest enqueueing: pages by time look only at blocks with later tasks.
+-- The set `index` has the names of the functions after an equals sign, with an infinite score, and for each block of 256
+-- sequence numbers the time of the latest enqueueing: pages by time look only at blocks with later tasks.
 --
 -- A task that a claim was told to skip is moved from `ready` to `aside:` and the name of its function, so that the next
 -- claim of such a worker does not look at it again. The set `aside` has those names. Claims of other workers take the
@@ -22,9 +22,9 @@ end
 -- Add a new task to the sets that look-ups begin with.
 local function add_to_look_ups(row, enqueued)
   defer(zadds, state_set(row), row.seq, row.id)
-  functions[row.name or ""] = true
+  index["=" .. (row.name or "")] = math.huge
   local block = math.floor(row.seq / 256)
-  if enqueued and enqueued > (ages[block] or -math.huge) then ages[block] = enqueued end
+  if enqueued > (index[block] or -math.huge) then index[block] = enqueued end
 end
 
 local any_revoked, any_aside

@@ -5,7 +5,7 @@ local states, limit, before, wanted_name, since, page = unpack(args, 1, 6)
 -- Runs of sequence numbers in which tasks may be, the newest first: with `since`, blocks with later tasks.
 local runs = {{low = 0, high = before and before - 1 or 2 ^ 53}}
 if since then
-  local top, blocks = runs[1].high, call("ZRANGEBYSCORE", prefix .. ":ages", string.format("%.17g", since), "+inf")
+  local top, blocks = runs[1].high, call("ZRANGEBYSCORE", prefix .. ":index", string.format("%.17g", since), "(+inf")
   for n, block in ipairs(blocks) do blocks[n] = tonumber(block) end
   table.sort(blocks, function(a, b) return a > b end)
   runs = {}
@@ -41,7 +41,7 @@ local function add(source)
   if #source.tasks > 0 then sources[#sources + 1] = source end
 end
 
-local names = wanted_name and {wanted_name} or call("SMEMBERS", prefix .. ":functions")
+local names = wanted_name and {"=" .. wanted_name} or call("ZRANGEBYSCORE", prefix .. ":index", "+inf", "+inf")
 for _, state in ipairs(states) do
   if string.find("$RUNNING", "|" .. state .. "|", 1, true) then
     local running = {}
@@ -53,7 +53,7 @@ for _, state in ipairs(states) do
     add({tasks = running, place = 1, run = #runs + 1})
   else
     for _, name in ipairs(names) do
-      local source = {key = prefix .. ":state:" .. state .. ":" .. name, run = 1, below = 2 ^ 53}
+      local source = {key = prefix .. ":state:" .. state .. ":" .. string.sub(name, 2), run = 1, below = 2 ^ 53}
       fill(source)
       add(source)
     end
