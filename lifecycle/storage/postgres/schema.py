@@ -192,7 +192,7 @@ create table SCHEMA.summary_part(
 
 create index summary_part_block on SCHEMA.summary_part(block);
 
--- Users of the table of tasks may use this one, too.
+-- Users of the table of tasks may use the tables that have come since, too.
 do $$
 declare granted record;
 begin
@@ -203,7 +203,8 @@ begin
     where n.nspname = NAME_OF_SCHEMA and c.relname = 'task' and g.grantee <> c.relowner
   loop
     execute format(
-      'grant %1$s on %2$I.summary, %2$I.summary_part to %3$s', granted.privilege, granted.name, granted.grantee
+      'grant %1$s on %2$I.periodic, %2$I.summary, %2$I.summary_part to %3$s',
+      granted.privilege, granted.name, granted.grantee
     );
   end loop;
 end $$;

@@ -364,6 +364,10 @@ def test_migration_gives_the_users_of_the_tables_the_new_ones(postgres, monkeypa
                 assert storage.counts() == {"queued": COUNT}
                 assert made_blocks(storage) == [0, 1, 2]
                 assert start(storage)
+            can_tick = db.execute(
+                "select has_table_privilege(%s, %s, 'update')", [user, f"{schema}.periodic"]
+            ).fetchone()
+            assert can_tick == (True,)
         finally:
             db.execute(f"drop owned by {user}")
             db.execute(f"drop role {user}")
