@@ -12,6 +12,7 @@ import click
 from lifecycle.consumer.cli.columns import PAGE_LIMIT
 from lifecycle.consumer.cli.options import TEXT
 from lifecycle.consumer.cli.task_fields import call_text
+from lifecycle.core.policies import AT_REST
 from lifecycle.core.table import COMPLETED, LIFECYCLE
 from lifecycle.core.task import Task
 from lifecycle.errors import TaskException
@@ -80,28 +81,34 @@ class Selection:
     since: float | datetime | None = None
     worker: str | None = None
     text: str | None = None
+    ended_since: float | datetime | None = None
 
     @property
     def is_empty(self) -> bool:
         """True if there is no filter."""
-        return not any((self.states, self.name, self.since is not None, self.worker, self.text))
+        times = self.since is not None, self.ended_since is not None
+        return not any((self.states, self.name, *times, self.worker, self.text))
 
     def pages(self, queue: TaskQueue, limit: int | None = None) -> Iterator[list[Found]]:
         """Yield the newest tasks that pass all filters, at most `limit` (``None``: all), page by page."""
-        since = queue.engine.clock.now() - self.since if isinstance(self.since, float) else self.since
-        is_narrow = self.worker is not None or self.text is not None  # filters that the store does not have
+        now = queue.engine.clock.now()
+        since, ended = _moment(self.since, now), _moment(self.ended_since, now)
+        narrow = self.worker, self.text, ended  # filters that the store does not have
+        is_narrow = any(one is not None for one in narrow)
         last: Task | None = None
         while limit is None or limit > 0:
             size = PAGE_LIMIT if limit is None or is_narrow else min(limit, PAGE_LIMIT)
             tasks = queue.tasks(self.states or None, size, last, name=self.name, since=since)
             if not tasks:
                 return
-            last = tasks[-1]
+            last, is_last = tasks[-1], len(tasks) < size
+            if ended is not None:
+                tasks = [task for task in tasks if _ended_since(queue, task, ended)]
             errors = queue.errors([task.id for task in tasks if task.attempt and task.state != COMPLETED])
             page = [found for task in tasks if self._passes(found := Found(task, errors.get(task.id)))][:limit]
             if page:
                 yield page
-            if len(tasks) < size:
+            if is_last:
                 return
             limit = None if limit is None else limit - len(page)
 
@@ -110,6 +117,17 @@ class Selection:
         if self.worker is not None and self.worker not in (task.worker or ""):
             return False
         return text is None or any(text in one for one in (task.id, task.name, str(found.error or ""), call_text(task)))
+
+
+def _moment(time: float | datetime | None, now: float) -> float | None:
+    """Return a moment in UTC seconds; a number is a duration before now."""
+    return time.timestamp() if isinstance(time, datetime) else None if time is None else now - time
+
+
+def _ended_since(queue: TaskQueue, task: Task, moment: float) -> bool:
+    """Return whether a task is at rest since that moment, or came to rest later."""
+    records = queue.storage.history(task.id) if task.state in AT_REST else None
+    return records is not None and records[-1].at >= moment
 
 
 def _complete_state(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
@@ -131,7 +149,8 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
         shell_complete=_complete_state,
     )
     @click.option("-t", "--task", "function_name", type=TEXT, metavar="NAME", help="Only of this function.")
-    @click.option("--since", type=_Since(), metavar="TIME", help="Only enqueued since: 30m, 2h, 7d or a date.")
+    @click.option("--since", type=_Since(), metavar="TIME", help="Only enqueued since then: 30m, 2h, 7d or a date.")
+    @click.option("--ended-since", type=_Since(), metavar="TIME", help="Only at rest, and come to rest since then.")
     @click.option("--worker", type=TEXT, metavar="TEXT", help="Only with this in the last worker's name.")
     @click.option("--text", type=TEXT, metavar="TEXT", help="Only with this in id, call or error.")
     @functools.wraps(function)
@@ -140,6 +159,7 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
         states: tuple[str, ...],
         function_name: str | None,
         since: float | datetime | None,
+        ended_since: float | datetime | None,
         worker: str | None,
         text: str | None,
         **options: object,
@@ -147,6 +167,6 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
         for option, value in ("--task", function_name), ("--worker", worker), ("--text", text):
             if value == "":  # perhaps a variable of a shell that is not set: the filter must not vanish
                 raise click.UsageError(f"{option} is empty: leave it out, or name what you look for")
-        function(*queue, selection=Selection(states, function_name, since, worker, text), **options)
+        function(*queue, selection=Selection(states, function_name, since, worker, text, ended_since), **options)
 
     return filtered

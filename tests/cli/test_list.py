@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -170,6 +171,23 @@ def test_since_filters_by_the_time_of_enqueueing(command_line, aged):
         assert {*listed(command_line, "--since", moment.astimezone(zone).isoformat())} == {*aged[:2]}
     local = moment.astimezone().replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
     assert {*listed(command_line, "--since", local)} == {*aged[:2]}
+
+
+def test_ended_since_filters_by_the_time_of_coming_to_rest(command_line, folder, aged):
+    """`--ended-since` selects tasks that came to rest since then, however long ago they were enqueued."""
+    with closing(TaskQueue(f"sqlite:///{folder}/tasks.db")) as queue:
+        fails = queue.task(name="tasks.add")(lambda: 1 / 0)
+        while queue.run_next():
+            pass
+        fails.schedule(id="waits", delay=9)
+    assert {*listed(command_line, "--since", "1h")} == {"waits", *aged[:2]}
+    for text in "1h", "2w", "1970-01-01":
+        assert {*listed(command_line, "--ended-since", text)} == {*aged}
+    assert len(listed(command_line, "--ended-since", "1h", "-n", "3")) == 3
+    assert {*listed(command_line, "--ended-since", "1h", "--since", "1h")} == {*aged[:2]}
+    assert listed(command_line, "--ended-since", "1h", "-s", "complete") == []
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert listed(command_line, "--ended-since", later) == []
 
 
 def test_age_is_shown(command_line, aged):
