@@ -1,6 +1,5 @@
 """Workers that are greenlets: threads of a process that gevent has patched."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -26,10 +25,10 @@ class _Greenlets(InterruptBackend):
 
     def here(self) -> object:
         thread = _system_thread()
-        return ctypes.c_ulong(thread) if thread in self._loop_threads else _gevent().getcurrent()
+        return thread if thread in self._loop_threads else _gevent().getcurrent()
 
     def throw(self, place: object, error: type[BaseException]) -> None:
-        if isinstance(place, ctypes.c_ulong):
+        if isinstance(place, int):
             THREADS.throw(place, error)
         else:
             _gevent().kill(place, error)  # soon: the greenlet runs when others wait

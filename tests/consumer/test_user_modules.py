@@ -163,7 +163,7 @@ def test_demo_imports_no_user_module(folder, command, names):
     """`lifecycle demo` begins, its consumer runs the first scenario, and Ctrl-C ends both."""
     write(folder, **dict.fromkeys(names, NOT_IMPORTABLE))
     with started(folder, *command, "demo") as demo:
-        until(lambda: "as promised" in demo.log.read_text(), "the end of the first scenario")
+        until(lambda: "✓" in demo.log.read_text(), "the end of the first scenario")
         assert stop_process(demo) == 130
     assert "✗" not in demo.log.read_text()
 
