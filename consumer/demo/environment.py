@@ -41,6 +41,8 @@ class DemoSettings(msgspec.Struct, frozen=True):
     """Seconds."""
     pipe: int | None = None
     """The file descriptor that a consumer writes its events to; ``None`` in the demo's own process."""
+    end_pipe: int | None = None
+    """The file descriptor whose end tells a consumer that the demo has ended, in whatever way."""
 
     @classmethod
     def read(cls) -> Self:
@@ -129,8 +131,9 @@ class DemoEnvironment:
         """`delay`, `lease`: seconds."""
         reader, self._writer = os.pipe()
         path = str(folder.absolute() / "demo.db").lstrip("/")
-        self._settings = DemoSettings(f"sqlite:////{path}", lease, delay, self._writer)
-        os.environ |= msgspec.structs.replace(self._settings, pipe=None).environment()
+        self._end_reader, self._end_writer = os.pipe()
+        self._settings = DemoSettings(f"sqlite:////{path}", lease, delay, self._writer, self._end_reader)
+        os.environ |= msgspec.structs.replace(self._settings, pipe=None, end_pipe=None).environment()
         sys.modules.pop(TASKS_MODULE, None)  # imported with other settings
         self.tasks: ModuleType = importlib.import_module(TASKS_MODULE)
         self.queue: TaskQueue = self.tasks.queue
@@ -156,7 +159,7 @@ class DemoEnvironment:
             # -P: without the current folder, whose modules are the user's.
             [sys.executable, "-P", "-m", "lifecycle", "run", f"{TASKS_MODULE}:queue", "-w", "2", "-q"],
             env=os.environ | self._settings.environment(),
-            pass_fds=[self._writer],
+            pass_fds=[self._writer, self._end_reader],
             stderr=subprocess.DEVNULL,
         )
         self._observer.on_action(consumer.pid, None, self.now())
@@ -252,6 +255,7 @@ class DemoEnvironment:
                 consumer.send_signal(signal.SIGCONT)  # a fault in a scenario may leave a consumer frozen
         for consumer in self.consumers:
             consumer.wait()
-        os.close(self._writer)
+        for descriptor in (self._end_writer, self._end_reader, self._writer):
+            os.close(descriptor)
         self._listener.join()
         self.queue.close()

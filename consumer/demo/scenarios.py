@@ -124,7 +124,7 @@ def _consumer_terminated(environment: DemoEnvironment) -> Result[object]:
 def _consumer_frozen(environment: DemoEnvironment) -> Result[object]:
     result: Result[object] = environment.tasks.slow_task(environment.lease)
     environment.wait_for(result.id, 1)
-    (frozen,) = environment.consumers
+    frozen = environment.consumers[-1]
     environment.send_signal(frozen, signal.SIGSTOP)
     environment.start_consumer()
     environment.wait_for(result.id, 5, SIGNAL_TIMEOUT_SECONDS + environment.lease)

@@ -5,6 +5,8 @@ In a consumer, each event is written to the file descriptor that the demo has op
 
 import logging
 import os
+import threading
+from signal import SIGTERM
 from time import sleep
 
 import msgspec
@@ -112,12 +114,19 @@ def signal_event(signal: str, task: Task, exc: BaseException | None, consumer: i
     )
 
 
+def end_with_demo(pipe: int) -> None:
+    """Stop this consumer when the other end of a pipe is closed: the demo has ended, by `close` or otherwise."""
+    os.read(pipe, 1)
+    os.kill(os.getpid(), SIGTERM)
+
+
 def send(event: Event) -> None:
     """Write an event to the demo. One write for each line: the lines of several consumers do not mix."""
     os.write(settings.pipe or 0, msgspec.json.encode(event) + b"\n")
 
 
-if settings.pipe is not None:  # only in a consumer
+if settings.pipe is not None and settings.end_pipe is not None:  # only in a consumer
+    threading.Thread(target=end_with_demo, args=(settings.end_pipe,), name="demo-end", daemon=True).start()
     logging.getLogger("lifecycle.worker").addHandler(
         RefusalHandler(
             lambda task, text: send(RefusalEvent(task.id, queue.engine.clock.now(), os.getpid(), task.attempt, text))

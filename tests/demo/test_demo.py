@@ -164,18 +164,29 @@ def test_demo_can_run_again_in_its_folder(runs, folder, tmp_path):
     assert (code, err) == (0, ""), out
 
 
-def test_terminated_demo_ends_its_consumers():
-    """A demo that is terminated ends its consumers, also a frozen one, and exits as a terminated program does."""
+@pytest.mark.parametrize("line", ["kill -STOP", "kill -CONT"])
+def test_terminated_demo_ends_its_consumers(line):
+    """A demo that is terminated at any time ends its consumers, also a frozen one, and exits as a terminated program."""
     run = demo(ONLY="freezes", PYTHONPATH=os.pathsep.join([str(PROGRAMS / "broken"), environment()["PYTHONPATH"]]))
-    for line in run.stdout:
-        if "kill -STOP" in line:
-            break
+    next(shown for shown in run.stdout if line in shown)
     consumers = psutil.Process(run.pid).children()
     run.terminate()
     _, err = ended(run)[1:]
     assert (run.returncode, err) == (128 + signal.SIGTERM, "")
     assert consumers
     _, alive = psutil.wait_procs(consumers, timeout=PATIENCE)
+    assert not alive
+
+
+def test_killed_demo_ends_its_consumers():
+    """The consumers of a demo that is killed end by themselves."""
+    run = demo(ONLY="RetryTask", PYTHONPATH=os.pathsep.join([str(PROGRAMS / "broken"), environment()["PYTHONPATH"]]))
+    next(shown for shown in run.stdout if "executing" in shown)
+    consumers = psutil.Process(run.pid).children()
+    run.kill()
+    ended(run)
+    _, alive = psutil.wait_procs(consumers, timeout=PATIENCE)
+    assert consumers
     assert not alive
 
 
