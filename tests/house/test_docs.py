@@ -180,6 +180,26 @@ def test_readme_says_what_it_is_and_runs_something_at_once():
     assert place.partition("README.md, ")[2].lower().replace(" ", "-") in anchors(page)
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", DOCS / "background" / "comparison.md"], ids=lambda page: page.name
+)
+def test_comparison_says_what_is_missing_here(page):
+    """In the tables beside other queues, "not yet" stands where this queue has no such thing, and nowhere else."""
+    has = {
+        "periodic tasks": hasattr(lifecycle.TaskQueue, "periodic_task"),
+        "chains and groups": hasattr(lifecycle, "group"),
+        "web page for operators": hasattr(lifecycle.TaskQueue, "dashboard"),
+    }
+    missing = set()
+    for head, row in re.findall(
+        r"^\| \| (.*) \|\n\|[-|]+\n\| \*\*Lifecycle\*\* \| (.*) \|$", page.read_text(), re.MULTILINE
+    ):
+        cells = dict(zip(head.split(" | "), row.split(" | "), strict=True))
+        missing |= {name for name, cell in cells.items() if cell == "not yet"}
+        assert {name for name in has.keys() & cells.keys() if not has[name]} == {*cells} & missing
+    assert missing <= has.keys()
+
+
 def test_start_page_and_readme_have_the_same_first_command():
     """The start page begins with the README's command for the demo."""
     index = [block for block in blocks(DOCS / "index.md") if block.language == "sh"]
