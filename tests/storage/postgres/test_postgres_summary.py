@@ -22,8 +22,6 @@ from lifecycle.storage.base import RevocationTarget, Settlement
 from lifecycle.storage.postgres import schema as schema_module
 from lifecycle.storage.postgres import summary
 
-pytestmark = pytest.mark.untraced
-
 COUNT = 4000
 FUNCTIONS = ("add", "mul", "")
 STATES = ("queued", "executing", "complete", "error", "revoked")
@@ -286,6 +284,7 @@ def test_another_reader_may_begin_the_same_summaries(store, monkeypatch):
     assert made_blocks(store) == [0, 1, 2]
 
 
+@pytest.mark.untraced
 def test_workers_and_readers_at_once_see_right_counts(postgres):
     """While workers run tasks, and readers make summaries, each count adds up to all tasks, and the last one is right."""
     url = postgres_store_url(postgres, schema=unused_name())
