@@ -142,7 +142,14 @@ def _history(result: Audit, task: Found) -> None:
     transitions = sum(1 + record.left_out for record in task.history)
     if task.version != transitions:
         result.wrong["illegal"].append(f"task {task.id} is at version {task.version} after {transitions} transitions")
-    starts = [record.attempt for record in task.history if record.state == EXECUTING]
+    following = zip_longest(task.history, task.history[1:], task.history[2:])
+    starts = [
+        record.attempt
+        for record, *after in following
+        # A claim that was handed back before its function began does not count.
+        if record.state == EXECUTING
+        and not any(one and not one.left_out and one.attempt < record.attempt for one in after)
+    ]
     unseen = _left_out_attempts(task.history)
     seen = [attempt for attempt in range(1, len(starts) + len(unseen) + 1) if attempt not in unseen]
     if starts != seen:

@@ -12,7 +12,7 @@ from support.processes import until
 
 from lifecycle import StorageFull, TaskQueue
 
-__all__ = ["cut", "disk", "lost_answers", "restart"]
+__all__ = ["cut", "disk", "lost_answers", "restart", "start_consumers", "stop_and_check_logs", "under_load"]
 
 REFUSALS = 3
 """Count of refused enqueues in a row after which the disk counts as full."""
@@ -40,8 +40,15 @@ class Interference:
             self._trial.add_problem(f"only {self._trial.disturbances} of {self._trial.options.kills} were made")
 
 
-def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
-    """Run consumers and a producer, and call `act` at random moments."""
+def start_consumers(trial: Trial) -> None:
+    """Start the consumers, and wait until they run: a consumer without a store at its start ends with an error."""
+    for kind in trial.consumer_kinds():
+        trial.consumers.start(kind, trial.options.workers)
+    until(lambda: all(member.up for member in trial.consumers.members), "the consumers")
+
+
+def under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
+    """Enqueue tasks, and call `act` at random moments while consumers run them."""
     options = trial.options
     interference = Interference(trial)
 
@@ -49,10 +56,6 @@ def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
         if interference.due():
             act()
 
-    for kind in trial.consumer_kinds():
-        trial.consumers.start(kind, options.workers)
-    # A consumer without a store at its start ends with an error.
-    until(lambda: all(member.up for member in trial.consumers.members), "the consumers")
     rest = trial.mix(options.tasks)
     while rest:
         size = trial.rng.randint(1, 40)
@@ -67,7 +70,7 @@ def _under_load(trial: Trial, act, queue: TaskQueue | None = None) -> None:
     interference.check()
 
 
-def _stop_and_check_logs(trial: Trial, outages: int | None) -> None:
+def stop_and_check_logs(trial: Trial, outages: int | None) -> None:
     """Stop the consumers, and compare the outages in their logs with the real ones (None: not known)."""
     members = trial.consumers.members
     try:
@@ -99,14 +102,16 @@ def restart(trial: Trial) -> None:
         trial.place.restart(way)
         trial.count(f"restarts ({way})")
 
-    _under_load(trial, act)
-    _stop_and_check_logs(trial, trial.disturbances)
+    start_consumers(trial)
+    under_load(trial, act)
+    stop_and_check_logs(trial, trial.disturbances)
 
 
 def cut(trial: Trial) -> None:
     """End all connections to the server at once, under load."""
-    _under_load(trial, lambda: trial.count("connections cut", trial.place.cut()))
-    _stop_and_check_logs(trial, None)
+    start_consumers(trial)
+    under_load(trial, lambda: trial.count("connections cut", trial.place.cut()))
+    stop_and_check_logs(trial, None)
 
 
 def lost_answers(trial: Trial) -> None:
@@ -123,8 +128,9 @@ def lost_answers(trial: Trial) -> None:
     trial.setting["url"] = url
     queue = TaskQueue(url, name=trial.queue.name, lease=trial.lease)
     try:
-        _under_load(trial, lambda: proxy.cut_next(trial.rng.choice(MANNERS), trial.rng.random() < 0.7), queue)
-        _stop_and_check_logs(trial, None)
+        start_consumers(trial)
+        under_load(trial, lambda: proxy.cut_next(trial.rng.choice(MANNERS), trial.rng.random() < 0.7), queue)
+        stop_and_check_logs(trial, None)
     finally:
         queue.close()
         proxy.close()
@@ -160,7 +166,7 @@ def disk(trial: Trial) -> None:
         _without_room(trial, folder / "ballast")
         trial.enqueue(trial.mix(options.tasks // (2 * options.kills)))
         trial.settle()
-    _stop_and_check_logs(trial, options.kills)
+    stop_and_check_logs(trial, options.kills)
 
 
 def _without_room(trial: Trial, ballast: Path) -> None:

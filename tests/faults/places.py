@@ -8,8 +8,9 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from sqlite3 import connect
 from urllib.parse import urlsplit
 
 import attrs
@@ -37,6 +38,10 @@ class Place:
     restart: Callable[[str], None] | None = None
     """Function that restarts the server in one of the `ways`."""
     ways: tuple[str, ...] = ()
+    away: Callable[[], AbstractContextManager[None]] | None = None
+    """Function that makes the store unusable within a context."""
+    limit_memory: Callable[[int], None] | None = None
+    """Function that sets the server's limit of memory in bytes, and lets it refuse what takes more; 0: no limit."""
 
 
 def free_port() -> int:
@@ -54,9 +59,19 @@ def answers(port: int) -> bool:
 
 @contextmanager
 def sqlite(folder: Path, *, private: bool) -> Iterator[Place]:
-    """Open an SQLite file."""
+    """Open an SQLite file. The store is away while another program holds the file's lock."""
     del private
-    yield Place("sqlite", f"sqlite:///{folder}/queue.db")
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        db = connect(folder / "queue.db", timeout=60, isolation_level=None)
+        try:
+            db.execute("begin immediate")
+            yield
+        finally:
+            db.close()
+
+    yield Place("sqlite", f"sqlite:///{folder}/queue.db", away=away)
 
 
 # PostgreSQL ----------------------------------------------------------------------------------------------------------
@@ -66,8 +81,8 @@ def sqlite(folder: Path, *, private: bool) -> Iterator[Place]:
 def postgres(folder: Path, *, private: bool) -> Iterator[Place]:
     """Open a new database on the server of the tests or, if `private`, on a new server."""
     if private:
-        with _postgres_server() as (server, restart), _database(server) as url:
-            yield Place("postgres", url, lambda: _terminate(server, url), restart, ("fast", "immediate"))
+        with _postgres_server() as (server, restart, away), _database(server) as url:
+            yield Place("postgres", url, lambda: _terminate(server, url), restart, ("fast", "immediate"), away)
     else:
         if reason := unavailable_reason():
             raise Missing(reason)
@@ -95,8 +110,8 @@ def _terminate(server: str, url: str) -> int:
 
 
 @contextmanager
-def _postgres_server() -> Iterator[tuple[str, Callable[[str], None]]]:
-    """Start a new server; yield its URL and a function that restarts it."""
+def _postgres_server() -> Iterator[tuple[str, Callable[[str], None], Callable[[], AbstractContextManager[None]]]]:
+    """Start a new server; yield its URL, a function that restarts it, and one that stops it within a context."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if shutil.which("pg_ctl") is None else [Path()]
     if not programs:
         raise Missing("there is no pg_ctl: install PostgreSQL")
@@ -117,6 +132,12 @@ def _postgres_server() -> Iterator[tuple[str, Callable[[str], None]]]:
     def control(*what: str) -> None:
         call("pg_ctl", "-D", f"{folder}/data", "-w", "-s", "-l", f"{folder}/log", *what)
 
+    @contextmanager
+    def away() -> Iterator[None]:
+        control("stop", "-m", "immediate")
+        yield
+        control("start", "-o", options)
+
     try:
         call("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
         control("start", "-o", options)
@@ -124,6 +145,7 @@ def _postgres_server() -> Iterator[tuple[str, Callable[[str], None]]]:
             yield (
                 f"postgresql://postgres@127.0.0.1:{port}/postgres",
                 lambda mode: control("restart", "-o", options, "-m", mode),
+                away,
             )
         finally:
             control("stop", "-m", "immediate")
@@ -150,19 +172,36 @@ def redis(folder: Path, *, private: bool) -> Iterator[Place]:
             server.append(subprocess.Popen(command, stdout=log, stderr=log))
         until(lambda: answers(port), "the Redis server")
 
-    def restart(way: str) -> None:
+    def stop(way: str) -> None:
         server[-1].send_signal(signal.SIGKILL if way == "kill" else signal.SIGTERM)
         server[-1].wait()
+
+    def restart(way: str) -> None:
+        stop(way)
         start()
 
-    def cut() -> int:
+    @contextmanager
+    def away() -> Iterator[None]:
+        stop("kill")
+        yield
+        start()
+
+    def call(*commands: str) -> str:
         with socket.create_connection(("127.0.0.1", port)) as line:
-            line.sendall(b"CLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub\r\n")
-            return sum(int(number) for number in line.recv(100).decode().replace(":", " ").split())
+            line.sendall("".join(f"{command}\r\n" for command in commands).encode())
+            return line.recv(100).decode()
+
+    def cut() -> int:
+        answers = call("CLIENT KILL TYPE normal", "CLIENT KILL TYPE pubsub")
+        return sum(int(number) for number in answers.replace(":", " ").split())
+
+    def limit_memory(size: int) -> None:
+        call("CONFIG SET maxmemory-policy noeviction")
+        call(f"CONFIG SET maxmemory {size}")
 
     start()
     try:
-        yield Place("redis", f"redis://127.0.0.1:{port}/0", cut, restart, ("term", "kill"))
+        yield Place("redis", f"redis://127.0.0.1:{port}/0", cut, restart, ("term", "kill"), away, limit_memory)
     finally:
         server[-1].kill()
         server[-1].wait()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import attrs
-from faults import outages
+from faults import changed_files, outages, silences
 from faults.audit import Audit
 from faults.clocks import clocks
+from faults.forks import forks
 from faults.freeze import freeze
 from faults.places import Place, place
 from faults.poison import poison
@@ -63,6 +64,20 @@ SCENARIOS = {
     "disk": Scenario(
         outages.disk, "times without room", lease=5.0, stores=frozenset({"sqlite"}), disk=16, tasks=400, kills=4
     ),
+    "silence": Scenario(
+        silences.silence, "outages longer than the lease", lease=2.0, private=True, each_kind=True, kills=2
+    ),
+    "forks": Scenario(forks, "forks", lease=5.0, each_kind=True, tasks=400),
+    "files": Scenario(
+        changed_files.files,
+        "files removed or replaced",
+        lease=5.0,
+        stores=frozenset({"sqlite"}),
+        each_kind=True,
+        tasks=400,
+        kills=4,
+    ),
+    "logs": Scenario(changed_files.logs, "logs removed", lease=5.0, stores=frozenset({"sqlite"})),
     "poison": Scenario(poison, "worker deaths", each_kind=True, tasks=400, kills=3, few=True),
 }
 

@@ -12,9 +12,10 @@ from types import ModuleType
 from unittest.mock import patch
 
 import attrs
-from faults.audit import Audit, Found, Line, audit
+from faults.audit import BEGIN, Audit, Found, Line, audit
 from faults.consumer_processes import PROGRAMS, REFUSED, Consumers
 from faults.places import Place
+from support.processes import until
 
 from lifecycle import DuplicateTask, StorageError, StorageUnavailable, Task, TaskQueue
 from lifecycle.core.table import LIFECYCLE, Kind
@@ -76,6 +77,8 @@ class Trial:
         self.problems: list[str] = []
         """Deviations from the scenario, each a sentence."""
         self.disturbances = 0
+        self.gone: set[str] = set()
+        """Ids of tasks whose store was removed with them: the audit knows nothing of them."""
 
     def _load(self) -> ModuleType:
         """Import the module with the tasks as a producer does; each trial has a module of its own."""
@@ -165,6 +168,17 @@ class Trial:
                 self.add_problem(f"{left} tasks have not come to rest: {counts}")
                 return
 
+    def begin_lingering(self, queue: TaskQueue | None = None) -> list[str]:
+        """Enqueue tasks that wait for the release file, one for each slot of all consumers; return their begun ids."""
+        self.release_file.unlink(missing_ok=True)
+        tasks = [self.work.linger.s() for _ in range(self.options.workers * len(self.consumers.alive))]
+        self.enqueue(tasks, queue)
+        ids = {task.id for task in tasks}
+        until(
+            lambda: ids <= {line.task for line in self.lines() if line.what == BEGIN}, "the begin of the waiting tasks"
+        )
+        return sorted(ids)
+
     # The end ---------------------------------------------------------------------------------------------------------
 
     def audit(self) -> Audit:
@@ -180,7 +194,8 @@ class Trial:
                 break
         rests = {f"work.{name}": frozenset(states) for name, states in self.work.RESTS.items()}
         locks = [lock.name for lock in store.locks(self.queue.engine.clock.now())]
-        result = audit(self.wanted, found, self.lines(), rests, locks)
+        lines = [line for line in self.lines() if line.task not in self.gone]
+        result = audit(self.wanted, found, lines, rests, locks)
         if refused := self.consumers.count_in_log(*REFUSED):
             self.figures["outcomes refused"] = refused
         if refused > result.interruptions:

@@ -10,7 +10,9 @@ from lifecycle.storage.sqlite.file_identity import CHECK_INTERVAL_SECONDS, FileC
 
 __all__ = ["save_log"]
 
-SAVE_TIMEOUT_SECONDS: Final = 1.0
+HOLD_SECONDS: Final = 8 * CHECK_INTERVAL_SECONDS
+"""How long nobody may write before the saving. A busy machine may stop a thread between its look and its write."""
+SAVE_TIMEOUT_SECONDS: Final = 8.0
 """How long readers and writers of other processes may delay the saving, before it is given up for this time."""
 
 
@@ -21,13 +23,13 @@ def save_log(db: sqlite3.Connection, files: FileIdentity) -> FileChange | None:
 
     The connections still have the log. All processes must leave it before one of them makes a new log: two logs of
     one file damage the file. Each process looks at the files after it has got the right to write, and before it
-    reads, if its last look is `CHECK_INTERVAL_SECONDS` ago. So this process keeps the right to write for that time.
+    reads, if its last look is `CHECK_INTERVAL_SECONDS` ago. So this process keeps the right to write for longer.
     """
     try:
         db.execute(f"pragma busy_timeout = {SAVE_TIMEOUT_SECONDS * 1000:.0f}")
         db.execute("begin immediate")
         if files.change() is FileChange.LOG_REMOVED:  # still
-            pause(CHECK_INTERVAL_SECONDS)
+            pause(HOLD_SECONDS)
         change = files.change()
         db.execute("rollback")
         if change is not FileChange.LOG_REMOVED:

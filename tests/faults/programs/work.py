@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -125,6 +126,21 @@ def poison(task=None):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@queue.task(context=True)
+def forking(code, task=None):
+    """Fork a child that returns from the function (code 0), or exits with a code of its own."""
+    begin(task)
+    child = os.fork()
+    if child == 0:
+        if code:
+            sys.exit(code)
+        return
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) != code:
+        raise ValueError(f"the child ended with {status}")
+    end(task)
+
+
 RESTS = {
     "quick": ["complete"],
     "steady": ["complete"],
@@ -137,6 +153,7 @@ RESTS = {
     "linger": ["complete"],
     "unwanted": ["canceled", "revoked"],
     "poison": ["interrupted"],
+    "forking": ["complete"],
 }
 """States in which the tasks of each function may rest."""
 

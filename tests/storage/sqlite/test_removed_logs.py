@@ -17,7 +17,7 @@ from support.stores import PRODUCER
 from lifecycle import StorageUnavailable, Task
 from lifecycle.storage import SQLiteStorage
 from lifecycle.storage.base import Channel
-from lifecycle.storage.sqlite import file_identity, removed_log, transaction
+from lifecycle.storage.sqlite import removed_log, transaction
 
 
 @pytest.fixture
@@ -163,14 +163,14 @@ def test_no_process_writes_while_others_may_not_have_looked(storage, path, monke
         def pause(seconds):
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("begin immediate")
-            tried.append((seconds, Path(path).stat().st_size))
+            tried.append((seconds, size))
 
         monkeypatch.setattr(removed_log, "pause", pause)
         size = path.stat().st_size
         remove(path, "-wal")
         look_is_due(storage)
         assert ids(storage) == {"a", "b"}
-        assert tried == [(file_identity.CHECK_INTERVAL_SECONDS, size)]
+        assert tried == [(removed_log.HOLD_SECONDS, size)]
         assert path.stat().st_size > size
 
 
