@@ -1,7 +1,6 @@
 """Task: the call of a function, its retry policy, its state and its history. Data only, without decisions."""
 
 import os
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final, Self
@@ -17,9 +16,6 @@ __all__ = ["FENCE", "Record", "RetryPolicy", "Task", "new_id"]
 Call = tuple[tuple[object, ...], dict[str, object]]
 """Positional and keyword arguments."""
 
-# Not the generator of `random` itself, which programs seed. Ids need not be secret, and `os.urandom` costs more.
-_random: Final = random.Random()  # noqa: S311
-os.register_at_fork(after_in_child=_random.seed)
 _RANDOM_BITS: Final = (1 << 76) - 1 ^ (0b11 << 62)
 _VERSION_AND_VARIANT: Final = 7 << 76 | 0b10 << 62
 
@@ -34,9 +30,10 @@ backup may hand out a version twice.
 def new_id(now: float) -> str:
     """Return a new task id: a UUID of version 7 (RFC 9562) without dashes, 32 hexadecimal digits.
 
-    Later ids sort after earlier ids, to the millisecond, so that an index stays cheap with a million ids.
+    Later ids sort after earlier ids, to the millisecond, so that an index stays cheap with a million ids. The digits
+    after the time are the system's random numbers: nobody can guess an id from others.
     """
-    return f"{int(now * 1000) << 80 | _VERSION_AND_VARIANT | _random.getrandbits(76) & _RANDOM_BITS:032x}"
+    return f"{int(now * 1000) << 80 | _VERSION_AND_VARIANT | int.from_bytes(os.urandom(10)) & _RANDOM_BITS:032x}"
 
 
 @attrs.frozen
