@@ -67,6 +67,15 @@ SCENARIOS = {
     "silence": Scenario(
         silences.silence, "outages longer than the lease", lease=2.0, private=True, each_kind=True, kills=2
     ),
+    "full": Scenario(
+        silences.full,
+        "times without memory",
+        lease=2.0,
+        stores=frozenset({"redis"}),
+        private=True,
+        each_kind=True,
+        kills=2,
+    ),
     "forks": Scenario(forks, "forks", lease=5.0, each_kind=True, tasks=400),
     "files": Scenario(
         changed_files.files,

@@ -1,17 +1,20 @@
-"""Scenario: the store is away for longer than the lease, while tasks run."""
+"""Scenarios: the store is away, or has no memory, for longer than the lease, while tasks run."""
 
 from faults.audit import BEGIN
 from faults.outages import start_consumers, stop_and_check_logs
 from faults.trial import LOOK, Trial, pause
+from support.processes import until
 
+from lifecycle import StorageFull
 from lifecycle.core.table import INTERRUPTED
 
-__all__ = ["silence"]
+__all__ = ["full", "silence"]
 
 LONGER = 2.0
 """Length of an outage, in leases."""
 IMPATIENT = {"sqlite": "?timeout=0.5", "postgres": "?patience=0.5", "redis": "?patience=0.5"}
 """Options of the URL with which callers soon learn of an outage."""
+FULL = "Redis is full"
 
 
 def silence(trial: Trial) -> None:
@@ -35,9 +38,45 @@ def silence(trial: Trial) -> None:
     stop_and_check_logs(trial, trial.disturbances)
 
 
+def full(trial: Trial) -> None:
+    """Leave Redis no memory for longer than the lease: callers and workers are told so, and all leases stay."""
+    _start(trial)
+    for _ in range(trial.options.kills):
+        ids = trial.begin_lingering()
+        waiting = trial.mix(trial.options.workers)
+        trial.enqueue(waiting)
+        before = trial.consumers.count_in_log(FULL)
+        trial.disturbances += 1
+        trial.place.limit_memory(1)
+        try:
+            _check_refusal(trial)
+            pause(LONGER * trial.lease)
+            trial.release_file.touch()  # the tasks end without room for their outcomes
+            until(lambda before=before: trial.consumers.count_in_log(FULL) > before, "the log line of a full Redis")
+        finally:
+            trial.place.limit_memory(0)
+        trial.settle()
+        _check_only_attempts(trial, ids)
+    stop_and_check_logs(trial, trial.disturbances)
+
+
 def _start(trial: Trial) -> None:
     trial.setting["url"] = trial.place.url + IMPATIENT[trial.place.kind]
     start_consumers(trial)
+
+
+def _check_refusal(trial: Trial) -> None:
+    """Report a problem unless an enqueue is refused, with the reason."""
+    task = trial.work.steady.s(0.0)
+    try:
+        trial.queue.enqueue(task)
+    except StorageFull as error:
+        trial.count("enqueues refused")
+        if FULL not in str(error):
+            trial.add_problem(f"an enqueue was refused without the reason: {error}")
+    else:
+        trial.wanted[task.id] = task.name
+        trial.add_problem("an enqueue was taken, though Redis has no memory")
 
 
 def _check_only_attempts(trial: Trial, ids: list[str]) -> None:
