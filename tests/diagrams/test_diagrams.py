@@ -216,6 +216,18 @@ def crowded(drawing):
 DRAWINGS = pytest.mark.parametrize("make", [svg, svg_narrow])
 
 
+def test_line_from_a_box_to_its_own_column_leaves_the_box():
+    """States of a kind may share a line to a state in their own column: the line leaves the box of the kind."""
+    kinds = {"0": Kind.WAITING, "1": Kind.OUTCOME, "00": Kind.OUTCOME, "000": Kind.FINAL}
+    states = {name: State(name, f"signal {name}", kind, "a note") for name, kind in kinds.items()}
+    steps = [(None, "a", "0"), ("0", "a", "1"), ("0", "b", "00"), ("0", "c", "000"), ("0", "d", "1")]
+    steps += [("1", "a", "000"), ("00", "a", "000")]
+    rows = [Transition(trigger, states.get(source), states[target], "a reason") for source, trigger, target in steps]
+    table = Lifecycle(states.values(), rows)
+    assert READERS["svg"][1](svg(graph(table, "any"))) == content(table)
+    assert crowded(svg(graph(table, "any"))) == []
+
+
 @pytest.mark.untraced
 @DRAWINGS
 @patient

@@ -12,7 +12,7 @@ __all__ = ["full", "silence"]
 
 LONGER = 2.0
 """Length of an outage, in leases."""
-IMPATIENT = {"sqlite": "?timeout=0.5", "postgres": "?patience=0.5", "redis": "?patience=0.5"}
+IMPATIENT = {"sqlite": "?timeout=0.5", "postgres": "?connect_timeout=1", "redis": "?patience=0.5"}
 """Options of the URL with which callers soon learn of an outage."""
 FULL = "Redis is full"
 

@@ -75,8 +75,14 @@ class PageRunner:
             self.files |= {path.stem for path in folder.rglob("*.py")}
             self.port = free_port()
             for module in sorted(self.files):
-                sys.modules.pop(module, None)
-                self.exits.callback(sys.modules.pop, module, None)
+                self.set_aside(module)
+
+    def set_aside(self, name):
+        """Let a module of the page have this name; at the end the module of that name before is back, `tests`, say."""
+        before = sys.modules.pop(name, None)
+        if before is not None:
+            self.exits.callback(sys.modules.__setitem__, name, before)
+        self.exits.callback(sys.modules.pop, name, None)
 
     def run(self, block):
         """Run one block."""
@@ -106,8 +112,7 @@ class PageRunner:
         """Save and import a file whose name is the first line of its text."""
         (self.folder / f"{name}.py").write_text(text)
         self.files.add(name)
-        sys.modules.pop(name, None)
-        self.exits.callback(sys.modules.pop, name, None)
+        self.set_aside(name)
         module = importlib.import_module(name)
         self.names |= {key: value for key, value in vars(module).items() if not key.startswith("__")}
         self.exits.callback(close_all, vars(module))

@@ -119,12 +119,13 @@ def _turn(placement: Placement, line: Line) -> Drawn:
     x, edge = placement.right[source.rank], placement.left[label.rank]
     alike = [other.label for other in placement.lines if other.turns and other.label in placement.ranks[label.rank]]
     far = edge - 3.0 - 6.0 * (alike.index(label) % 5)
-    out, back = placement.port(source, label), placement.port(target, label)
+    begin, out = placement.box_port(line) if line.from_box else (x, placement.port(source, label))
+    back = placement.port(target, label)
     if source is target:
         out, back = out - 5.0, back + 5.0
     peak = min(max(label.y, min(out, back) + 2.0), max(out, back) - 2.0)
     ways = [
-        f"M{px(x)} {px(out)} C{px(far)} {px(out)} {px(far)} {px(out)} {px(far)} {px(peak)}",
+        f"M{px(begin)} {px(out)} C{px(far)} {px(out)} {px(far)} {px(out)} {px(far)} {px(peak)}",
         f"C{px(far)} {px(back)} {px(far)} {px(back)} {px(x + HEAD_LENGTH_PX - 1)} {px(back)}",
         f"M{px(far)} {px(peak)} L{px(edge)} {px(label.y)}",
     ]
