@@ -169,7 +169,8 @@ class PageRunner:
         with open(terminal, encoding="utf-8", errors="replace", closefd=False) as screen:
             program = subprocess.Popen(
                 [sys.executable, *words],
-                cwd=self.folder, env=environment(COLUMNS="100", TERM="xterm"), stdout=end,
+                # Options of the run of these tests are not those of the page.
+                cwd=self.folder, env=environment(COLUMNS="100", TERM="xterm", PYTEST_ADDOPTS=""), stdout=end,
             )  # fmt: skip
             os.close(end)
             lines = []
@@ -181,7 +182,7 @@ class PageRunner:
 
     def process(self, *words):
         """Start Python in the folder of the page."""
-        return subprocess.Popen([sys.executable, *words], cwd=self.folder, env=environment())
+        return subprocess.Popen([sys.executable, *words], cwd=self.folder, env=environment(PYTEST_ADDOPTS=""))
 
     def close(self):
         close_all(self.names)
