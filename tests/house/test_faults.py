@@ -25,8 +25,9 @@ from support.profiles import thorough
 
 OPTIONS = Options(tasks=40, kills=1, seed=7, consumers=2, workers=2, interruptions=1)
 
-LEFT_OUT = {("poison", "postgres"), ("clocks", "redis")}
-"""What takes its time, and is decided as on another store: the program tries it."""
+LEFT_OUT = {("poison", "postgres"), ("clocks", "redis"), ("logs", "sqlite")}
+"""What takes its time, and is decided as on another store; and removed logs, which a process that is stopped for longer
+than the others wait can lose. The program tries them."""
 
 
 def trials():
