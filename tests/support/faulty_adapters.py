@@ -150,8 +150,12 @@ class YoungestFirst(MemoryStorage):
     """Orders tasks of one priority by id, not by age."""
 
     def _first_ready(self):
-        ready = [row for row in self._rows.values() if row.rank is not None]
-        return min(ready, key=lambda row: (-row.rank, row.task.id), default=None)
+        entries = {task_id for _, _, task_id in self._ready}  # without those that the claim has passed over
+        ready = [row for row in self._rows.values() if row.rank is not None and row.task.id in entries]
+        first = min(ready, key=lambda row: (-row.rank, row.task.id), default=None)
+        if first is not None:
+            self._ready.sort(key=lambda entry: entry[2] != first.task.id)  # a claim takes the entry off
+        return first
 
 
 # Leases ------------------------------------------------------------------------------------------------------------
