@@ -95,6 +95,13 @@ def test_pages_that_teach_have_examples():
         assert sum(language in ("python", "pycon") for language in languages[name]) >= least, name
 
 
+def test_reference_has_each_public_name():
+    """Each public name of the package has an entry in the API reference; signals are on a page of their own."""
+    text = (DOCS / "reference" / "api.rst").read_text()
+    names = [name for name in lifecycle.__all__ if not name.startswith("SIGNAL")]
+    assert [name for name in names if not re.search(rf"^\.\. \w+:: ([\w.]+\.)?{name}$", text, re.MULTILINE)] == []
+
+
 def test_page_of_errors_has_each_exception():
     """The page of errors has each exception of the package, and no other."""
     public = (getattr(lifecycle, name) for name in lifecycle.__all__)
