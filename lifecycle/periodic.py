@@ -1,5 +1,6 @@
 """The part of `TaskQueue` that concerns periodic tasks: the decorators, the ticks, and the calls of operators."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import ParamSpec, Protocol, TypeVar, cast, overload
@@ -18,6 +19,7 @@ from lifecycle.core.schedules import (
 )
 from lifecycle.decorators import Decorators
 from lifecycle.errors import ConfigurationError, UnknownTask
+from lifecycle.execution.callables import check_call, check_callable
 from lifecycle.execution.ticks import PeriodicTask, Ticker
 from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
@@ -28,6 +30,8 @@ __all__ = ["PeriodicStatus", "PeriodicTasks"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+log = logging.getLogger("lifecycle.consumer")
 
 
 class _PeriodicDecorator(Protocol):
@@ -96,6 +100,8 @@ class PeriodicTasks(Decorators):
         if isinstance(validate_datetime, Crontab):
             schedule = attrs.evolve(validate_datetime, zone=zone)
         elif callable(validate_datetime) and not isinstance(validate_datetime, TaskFunction):
+            check_callable(validate_datetime, "rule")
+            check_call(validate_datetime, "rule", "moment")
             schedule = CallableSchedule(validate_datetime, zone)
         else:
             rule = "must be a rule, as in periodic_task(crontab(minute='*/5')); periodic() takes a cron expression"
@@ -240,10 +246,19 @@ class PeriodicTasks(Decorators):
                     name,
                     schedule=None if task is None else str(task.schedule),
                     misfire=None if task is None else str(task.misfire),
-                    next_at=None if task is None or paused else task.schedule.after(begin),
+                    next_at=None if task is None or paused else _next_at(task, begin),
                     ticked=None if state is None else state.ticked,
                     paused=paused,
                     last_task=None if state is None else state.task,
                 )
             )
         return found
+
+
+def _next_at(task: PeriodicTask, begin: float) -> float | None:
+    """Return the first tick after a moment; ``None``, with a log line, if the user's rule raises."""
+    try:
+        return task.schedule.after(begin)
+    except Exception as error:  # noqa: BLE001 -- of a user's function
+        log.error("the schedule of a periodic task raised: task=%s error=%r", task.name, error)  # noqa: TRY400 -- one line
+        return None

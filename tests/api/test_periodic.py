@@ -270,6 +270,18 @@ def test_immediate_queue_runs_ticks_in_the_caller(make, clock, ran):
     assert ran == [1]
 
 
+async def awaited_rule(moment):
+    """A rule that nobody awaits."""
+    return True
+
+
+def test_status_of_a_rule_that_raises_has_no_next_tick(queue, caplog):
+    """Where a rule raises, the status of the task has no next tick, and the log has the error."""
+    queue.periodic_task(lambda moment: moment.minute / 0, name="odd")(lambda: None)
+    assert queue.periodic_tasks()[0].next_at is None
+    assert "task=odd error=ZeroDivisionError" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("declare", "reason"),
     [
@@ -282,6 +294,8 @@ def test_immediate_queue_runs_ticks_in_the_caller(make, clock, ran):
         (lambda queue: queue.periodic("* * * * *", misfire="later"), "misfire='later'.*'skip', 'run_once', 'run_all'"),
         (lambda queue: queue.periodic("* * * * *", retries=-1), "retries=-1"),
         (lambda queue: queue.periodic("* * * * *", contxt=True), "contxt"),
+        (lambda queue: queue.periodic_task(awaited_rule), "rule.*async|async.*rule"),
+        (lambda queue: queue.periodic_task(lambda: True), "rule"),
         (lambda queue: queue.periodic_task("*/5 * * * *"), "validate_datetime=.*crontab"),
         (lambda queue: queue.periodic_task(queue.task(name="t")(lambda: 1)), "validate_datetime="),
         (lambda queue: queue.periodic("* * * * *")(lambda needed: None), "called without arguments"),
