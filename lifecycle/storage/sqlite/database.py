@@ -26,7 +26,13 @@ from lifecycle.errors import ConfigurationError, StorageError, StorageUnavailabl
 from lifecycle.escaping import printable
 from lifecycle.storage.sqlite import schema
 from lifecycle.storage.sqlite.errors import is_busy, translated
-from lifecycle.storage.sqlite.file_identity import CHECK_INTERVAL_SECONDS, ENDINGS, FileChange, FileIdentity
+from lifecycle.storage.sqlite.file_identity import (
+    CHECK_INTERVAL_SECONDS,
+    ENDINGS,
+    FileChange,
+    FileIdentity,
+    create_if_missing,
+)
 from lifecycle.storage.sqlite.removed_log import save_log
 from lifecycle.storage.sqlite.watcher import ChangeWatcher
 
@@ -83,6 +89,8 @@ class Database:
         self._reader: sqlite3.Connection | None = None
         self._files: FileIdentity | None = None
         """The files that the connections have open."""
+        self._files_left: FileIdentity | None = None
+        """The files of before a fork, or of an opening that has failed, until the path is open again."""
         self.check_at = inf
         """When to look at the files again (`monotonic`)."""
         self.watcher = ChangeWatcher(self._connect_watcher, self._look)
@@ -96,6 +104,7 @@ class Database:
         then delete the log that the child writes to.
         """
         self._suspend()
+        self._files_left = self._files or self._files_left
         self._disconnect()
 
     def resume(self) -> None:
@@ -133,16 +142,19 @@ class Database:
         self.work_changed = self.outcome_changed = False
         """Whether the transaction that holds the mutex has changed a channel."""
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, *, creates: bool = False) -> sqlite3.Connection:
+        """Return a new connection; `creates`: SQLite may create the file. `StorageUnavailable`: no file."""
         if self._closed:
             raise StorageError(f"the queue on {self.path} was closed")
         try:
             db = sqlite3.connect(
-                self._url_to_read() if self.read_only else self.path, timeout=self._timeout, isolation_level=None,
-                check_same_thread=False, cached_statements=64, uri=self.read_only,
+                self._url_to_read() if self.read_only else self._url_to_write(creates),
+                timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=64, uri=True,
                 factory=_Connection,
             )  # fmt: skip
         except sqlite3.Error as error:
+            if not creates and not self.read_only and not Path(self.path).exists():
+                raise self._unavailable() from error
             raise translated(error, self.path) from error
         with self._or_closed(db):
             db.execute(f"pragma synchronous = {self._synchronous}")
@@ -163,18 +175,32 @@ class Database:
         self.writer()
         if self.has_changed():  # a connection to another file would take the log of this one for its own
             self.check_at = 0.0
-            raise StorageUnavailable(f"{self.path} was removed or replaced while in use: try again")
+            raise self._unavailable()
         return self._connect()
+
+    def _unavailable(self) -> StorageUnavailable:
+        return StorageUnavailable(f"{self.path} was removed or replaced while in use: try again")
 
     def _open(self) -> None:
         """Open the file, and note its identity."""
+        left = self._files_left
+        if left is not None and left.change() is FileChange.REPLACED:
+            self._report(FileChange.REPLACED)
+            self._files_left = None
         for _ in range(3):  # the file could be replaced just now, or be copied to be written, as container images are
             before = FileIdentity.of(self.path)
+            if self._files_left is None and before.file is not None:
+                self._files_left = before
+            is_new = not self._closed and not self.read_only and create_if_missing(self.path)
+            if is_new and self._files_left is not None:
+                self._report(FileChange.REMOVED)
+                self._files_left = None
             self._open_file()
             self._files = files = FileIdentity.of(self.path)
             if before.file in (None, files.file):
                 break
             self._disconnect()
+        self._files_left = None
         self.check_at = monotonic() + CHECK_INTERVAL_SECONDS
 
     def _open_file(self) -> None:
@@ -189,10 +215,10 @@ class Database:
             raise StorageUnusable(f"{path} is a folder: name a file in it")
         if not parent:
             raise StorageUnusable(f"there is no folder {path.parent}: create the folder, or name another file")
-        db = self._connect()
         if self.read_only:
-            self._open_to_read(db)
+            self._open_to_read(self._connect())
             return
+        db = self._connect(creates=True)
         with self._or_closed(db):
             db.execute("begin")  # one snapshot for all reads: another process may be creating the file
             there = schema.version(db, self.path)
@@ -224,6 +250,9 @@ class Database:
         self._queue_id = found[0] if found is not None else 0  # ids begin with 1
         self._reader = self._writer = db
 
+    def _url_to_write(self, creates: bool) -> str:
+        return f"file://{quote(str(Path(self.path).absolute()))}?mode=rw{'c' * creates}"
+
     def _url_to_read(self) -> str:
         """Return the URL with which SQLite opens the file for reading only.
 
@@ -233,7 +262,7 @@ class Database:
         """
         path = Path(os.path.realpath(self.path))
         self._is_frozen = not any(beside.exists() for beside in _files_beside(path))
-        return f"file:{quote(str(path))}?mode=ro{'&immutable=1' * self._is_frozen}"
+        return f"file://{quote(str(path))}?mode=ro{'&immutable=1' * self._is_frozen}"
 
     def can_write(self) -> bool:
         """Return whether this user may change the file, and create the files that SQLite needs beside it."""

@@ -6,12 +6,13 @@ which has no name any more, and SQLite says nothing.
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["CHECK_INTERVAL_SECONDS", "ENDINGS", "FileChange", "FileIdentity", "inode"]
+__all__ = ["CHECK_INTERVAL_SECONDS", "ENDINGS", "FileChange", "FileIdentity", "create_if_missing", "inode"]
 
 CHECK_INTERVAL_SECONDS: Final = 0.05
 """Time between two looks at the files: for so long, writes can go into a file that was removed."""
@@ -80,15 +81,42 @@ class FileIdentity(NamedTuple):
 
         One process at a time: a second one must not remove the new log of the first one.
         """
-        with suppress(OSError):
-            folder = os.open(Path(self.path).parent, os.O_RDONLY)
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX)
-                for was, ending in zip(self.beside, ENDINGS, strict=True):
-                    if was is not None and inode(self.path + ending) == was:
-                        Path(self.path + ending).unlink()
-            finally:
-                os.close(folder)
+        with suppress(OSError), _alone_in_folder(self.path):
+            for was, ending in zip(self.beside, ENDINGS, strict=True):
+                if was is not None and inode(self.path + ending) == was:
+                    Path(self.path + ending).unlink()
+
+
+def create_if_missing(path: str) -> bool:
+    """Create an empty file if there is none, without the log and the index that a removed file has left.
+
+    Returns whether this call has created the file.
+
+    SQLite would take the old index for the new file's, while other processes still use the index for the removed file.
+    A file that cannot be created is left to SQLite, which says why.
+    """
+    real = os.path.realpath(path)
+    with suppress(OSError):
+        if inode(real) is not None:
+            return False
+        with _alone_in_folder(real):
+            if inode(real) is None:
+                for ending in ENDINGS:
+                    Path(real + ending).unlink(missing_ok=True)
+                os.close(os.open(real, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644))
+                return True
+    return False
+
+
+@contextmanager
+def _alone_in_folder(path: str) -> Iterator[None]:
+    """Keep the other processes out of the same block for files of the same folder."""
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def inode(path: str) -> Inode | None:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,16 @@ def other_file(path, *ids, queue="default", others=0):
     return other
 
 
+@contextmanager
+def closed_for_a_fork(storage):
+    """Close the connections during the block, as a fork does."""
+    storage._database.close_before_fork()
+    try:
+        yield
+    finally:
+        storage._database.resume()
+
+
 # The file ----------------------------------------------------------------------------------------------------------
 
 
@@ -68,6 +78,55 @@ def test_replaced_file_is_opened_with_its_own_queue_number(storage, path, caplog
     assert ids(storage) == {"x", "y", "later"} | ({"new"} if use is READS_AND_WRITES["write"] else set())
     assert len(ids_in(path)) == 3 + len(ids(storage))
     assert len(reported(caplog, "left a file")) == len(caplog.records) == 1
+
+
+def test_file_removed_during_a_fork_is_told_as_lost(storage, path, caplog):
+    """A file that is removed between a fork and the next use is told as lost: not only open files are compared."""
+    with closed_for_a_fork(storage):
+        path.unlink()
+    assert ids(storage) == set()
+    assert len(reported(caplog, "lost all tasks")) == len(caplog.records) == 1
+
+
+def test_file_replaced_during_a_fork_is_told(storage, path, caplog):
+    """A file that is replaced between a fork and the next use is told as left, once."""
+    other = other_file(path, "x")
+    with closed_for_a_fork(storage):
+        other.rename(path)
+    assert ids(storage) == {"x"}
+    assert len(reported(caplog, "left a file")) == len(caplog.records) == 1
+
+
+def test_file_removed_during_its_opening_is_told_as_lost(path, caplog, monkeypatch):
+    """A file that is removed between two connections of one opening is told as lost by the next one."""
+    other_file(path, "x").rename(path)
+    with closing(SQLiteStorage(str(path))) as storage:
+        connect = storage._database._connect
+
+        def removing(*, creates=False):
+            if not creates:
+                path.unlink()
+            return connect(creates=creates)
+
+        monkeypatch.setattr(storage._database, "_connect", removing)
+        with pytest.raises(StorageUnavailable, match="was removed or replaced while in use: try again"):
+            storage.counts()
+        assert not path.exists()
+        monkeypatch.undo()
+        assert ids(storage) == set()
+    assert len(reported(caplog, "lost all tasks")) == 1
+
+
+def test_new_file_has_nothing_of_the_removed_one(storage, path):
+    """A file that is created while another program still has the removed one open shares no log and no index."""
+    was = {ending: file_identity.inode(f"{path}{ending}") for ending in ENDINGS}
+    path.unlink()
+    with closing(SQLiteStorage(str(path))) as later:
+        later.enqueue([Task("later", "add")], 2.0, PRODUCER)
+        assert None not in was.values()
+        assert all(file_identity.inode(f"{path}{ending}") not in (None, was[ending]) for ending in ENDINGS)
+        look_is_due(storage)
+        assert ids(storage) == ids(later) == {"later"}
 
 
 def test_log_that_came_with_the_other_file_is_kept(storage, path):
