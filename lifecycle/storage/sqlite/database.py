@@ -189,10 +189,8 @@ class Database:
             self._files_left = None
         for _ in range(3):  # the file could be replaced just now, or be copied to be written, as container images are
             before = FileIdentity.of(self.path)
-            if self._files_left is None and before.file is not None:
-                self._files_left = before
             is_new = not self._closed and not self.read_only and create_if_missing(self.path)
-            if is_new and self._files_left is not None:
+            if is_new and (self._files_left or before.file) is not None:
                 self._report(FileChange.REMOVED)
                 self._files_left = None
             self._open_file()
@@ -233,6 +231,7 @@ class Database:
             db.execute("insert into queue(name) values (?) on conflict do nothing", (self._queue,))
             (self._queue_id,) = db.execute("select id from queue where name = ?", (self._queue,)).fetchone()
             db.execute("commit")
+            self._files_left = self._files_left or FileIdentity.of(self.path)  # a queue's file from here on
             self._reader = self._connect()
             db.execute("pragma busy_timeout = 0")  # see `begin`
         self._writer = db

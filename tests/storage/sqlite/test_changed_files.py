@@ -152,8 +152,11 @@ def test_renamed_file_is_whole(storage, path):
     assert ids_in(kept) == {"a", "b"}
 
 
-def test_other_programs_file_is_refused_until_a_queue_is_back(storage, path):
-    """A file of another program in place of the queue's is refused, unchanged; a queue's file is used again later."""
+def test_other_programs_file_is_refused_until_a_queue_is_back(storage, path, caplog):
+    """A file of another program in place of the queue's is refused, unchanged; a queue's file is used again later.
+
+    The log tells that the queue's own file was left, and not that the refused one was.
+    """
     path.rename(path.with_name("kept.db"))
     with closing(sqlite3.connect(path)) as db:
         db.execute("create table orders(id)")
@@ -165,6 +168,7 @@ def test_other_programs_file_is_refused_until_a_queue_is_back(storage, path):
     assert path.read_bytes() == content
     path.with_name("kept.db").rename(path)
     assert ids(storage) == {"a", "b"}
+    assert len(reported(caplog, "left a file")) == len(caplog.records) == 1
 
 
 def test_link_to_another_file_is_followed(tmp_path, path):
