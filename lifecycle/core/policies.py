@@ -15,16 +15,20 @@ from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.table import (
     CANCEL,
     COMPLETE,
+    DEFER,
     ENQUEUE,
     EXECUTING,
     EXPIRE,
     INTERRUPT,
     LIFECYCLE,
+    PENDING,
     QUEUED,
     RECOVER,
     RETRY,
     REVOKE,
     SCHEDULE,
+    SCHEDULED,
+    SKIP,
     START,
     Kind,
     State,
@@ -43,9 +47,12 @@ AT_REST: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.OUTCOM
 
 # The most frequent paths. Their moves are written out in `enqueued`, `claimed` and `settle`: `_move` costs more.
 _ENQUEUE: Final = (ENQUEUE,)
+_DEFER: Final = (DEFER,)
 _START: Final = (START,)
+_ENQUEUE_AND_START: Final = (ENQUEUE, START)
 _COMPLETE: Final = (COMPLETE,)
 _COMPLETED: Final = LIFECYCLE.walk(EXECUTING, _COMPLETE)
+_BIRTHS: Final = frozenset((trigger,) for trigger in LIFECYCLE.allowed(None))
 _FREES_LOCKS: Final = frozenset((INTERRUPT, CANCEL))
 
 FOREVER: Final = float("inf")
@@ -144,7 +151,7 @@ class Move:
             task.canceling = False
         task.attempt, task.retries, task.interruptions = self.attempt, self.retries, self.interruptions
         task.eta, task.lease, task.worker = self.eta, self.lease, self.worker
-        if self.path[0] == ENQUEUE:  # only a new task's path begins so
+        if self.path in _BIRTHS:
             task.enqueued_at = self.at
 
     def enter(self, task: Task, step: int) -> None:
@@ -186,17 +193,29 @@ def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold_until
 
 
 def enqueued(task: Task, now: float, worker: str, hold_until: float | None = None) -> Move:
-    """Return the move that creates a task."""
-    states = LIFECYCLE.walk(task.state, _ENQUEUE)
+    """Return the move that creates a task; a task that waits for others is born `pending`."""
+    path = _ENQUEUE if task.step is None or not task.step.awaits else _DEFER
+    states = LIFECYCLE.walk(task.state, path)
     return Move(
-        _ENQUEUE, states, now, worker, task.version + 1, task.attempt, task.retries, task.interruptions, task.eta,
+        path, states, now, worker, task.version + 1, task.attempt, task.retries, task.interruptions, task.eta,
         hold_until, None, False, hold_until,
     )  # fmt: skip
 
 
 def revoked_when_due(task: Task, own: Revocation | None, now: float) -> bool:
-    """Return whether a waiting task's own revocation (`own`) will still hold when the task is due."""
-    return own is not None and own.holds(now if task.eta is None else max(now, task.eta))
+    """Return whether a waiting task's own revocation (`own`) will still hold when the task is due.
+
+    Nobody knows when a task is due that waits for others: only a revocation for good counts there.
+    """
+    if own is None:
+        return False
+    if _is_undecided(task):
+        return own.until is None
+    return own.holds(now if task.eta is None else max(now, task.eta))
+
+
+def _is_undecided(task: Task) -> bool:
+    return task.state == PENDING and (task.step is None or task.step.verdict is None)
 
 
 def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | None, float | None]:
@@ -212,15 +231,24 @@ def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | No
         return REVOKED_RANK, None
     if task.state == QUEUED:
         return task.priority, None
-    # A task that expires before its ETA is due at its expiry.
-    return None, min(moment for moment in (task.eta, expiry(task), FOREVER) if moment is not None)
+    if task.state == PENDING and task.step is not None and task.step.verdict is not None:
+        return (REVOKED_RANK if task.step.verdict.trigger == SKIP else task.priority), None
+    # A task that waits for others has no due time of its own, except for its expiry. A scheduled task
+    # that expires before its ETA is due at its expiry.
+    eta = None if task.state == PENDING else task.eta
+    return None, min(moment for moment in (eta, expiry(task), FOREVER) if moment is not None)
 
 
 def expiry(task: Task) -> float | None:
     """Return the moment from which a waiting task is not started any more; ``None``: there is none.
 
-    With `RetryPolicy.expires_after` a later attempt expires that long after its ETA, whatever the first expiry was.
+    With `RetryPolicy.expires_after` a later attempt expires that long after its ETA, whatever the first expiry was. A
+    task that waits for others expires that long after the last of these has ended, or after its ETA if that is later.
     """
+    if task.step is not None and task.step.awaits and task.attempt == 0 and task.retry.expires_after is not None:
+        if task.step.verdict is None:
+            return None
+        return max(task.step.verdict.at, task.eta or 0.0) + task.retry.expires_after
     if task.attempt == 0 or task.expires is None or task.retry.expires_after is None:
         return task.expires
     return None if task.eta is None else task.eta + task.retry.expires_after
@@ -232,12 +260,18 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
     `own` and `of_function`: revocations of the task and of its function, if any. The order of the guards is part of the
     law.
     """
-    if task.expires is not None and (expires := expiry(task)) is not None and expires <= now:
+    if (task.expires is not None or task.step is not None) and (expires := expiry(task)) is not None and expires <= now:
         return EXPIRE
     if own is not None and revoked_when_due(task, own, now):
         return REVOKE
+    if (
+        task.step is not None
+        and task.state == PENDING
+        and (task.step.verdict is None or task.step.verdict.trigger == SKIP)
+    ):
+        return task.step.verdict and SKIP
     if task.eta is not None and task.eta > now:
-        return SCHEDULE if task.state == QUEUED else None
+        return None if task.state == SCHEDULED else SCHEDULE
     if of_function is not None and of_function.holds(now):
         return REVOKE
     return START
@@ -246,9 +280,10 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
 def revokes(task: Task, own: Revocation | None, of_function: Revocation | None, now: float) -> bool:
     """Return whether a revocation holds for a task: a waiting task would be revoked at its turn, at the latest.
 
-    The turn of a waiting task is now, or at its ETA. A task that runs or rests has a turn if it is retried.
+    The turn of a waiting task is now, or at its ETA. A task that runs or rests has a turn if it is retried. A task that
+    waits for others has a turn that nobody knows.
     """
-    if task.state not in WAITING:
+    if task.state not in WAITING or _is_undecided(task):
         return any(revocation is not None and revocation.holds(now) for revocation in (own, of_function))
     turn = now if task.eta is None else max(now, task.eta)
     return REVOKE in (admit(task, own, None, now), admit(task, None, of_function, turn))
@@ -257,13 +292,15 @@ def revokes(task: Task, own: Revocation | None, of_function: Revocation | None, 
 def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, hold_scheduled: bool = False) -> Move:
     """Return the move of a claim with the trigger that `admit` returned.
 
-    A start holds the task for `lease` seconds; with `hold_scheduled`, so does a move that only schedules the task.
+    A pending task is enqueued and started in one move. A start holds the task for `lease` seconds; with
+    `hold_scheduled`, so does a move that only schedules the task.
     """
     if trigger == START:  # the ETA has come; a later wait sets a new one
-        states = LIFECYCLE.walk(task.state, _START)
+        path = _START if task.state != PENDING else _ENQUEUE_AND_START
+        states = LIFECYCLE.walk(task.state, path)
         return Move(
-            _START, states, now, worker, task.version + 1, task.attempt + 1, task.retries, task.interruptions, None,
-            now + lease, None, False,
+            path, states, now, worker, task.version + len(states), task.attempt + 1, task.retries, task.interruptions,
+            None, now + lease, None, False,
         )  # fmt: skip
     return _move(task, (trigger,), now, worker, now + lease if hold_scheduled else None)
 

@@ -77,14 +77,14 @@ class Lifecycle:
     """Checked, immutable table of states and transitions; tables compare by identity.
 
     Raises `FaultyTable`, which lists every fault, unless: names and signals are unique; each pair of state and trigger
-    has one target; exactly one row creates a task; every state can be reached; no row leaves a final state, and at
+    has one target; at least one row creates a task; every state can be reached; no row leaves a final state, and at
     least one row leaves every other state; a final state can be reached from each state.
     """
 
     states: tuple[State, ...]
     transitions: tuple[Transition, ...]
     initial: State
-    """State of a new task."""
+    """State of a new task; if there are several, the state of the first row that creates a task."""
 
     def __init__(self, states: Iterable[State], transitions: Iterable[Transition]) -> None:
         """`states` and `transitions` keep their order in documentation and diagrams."""
@@ -97,7 +97,7 @@ class Lifecycle:
         self._rows: dict[str | None, dict[str, State]] = {name: {} for name in (None, *self._by_name)}
         for row in self.transitions:
             self._rows[None if row.source is None else row.source.name][row.trigger] = row.target
-        (self.initial,) = self._rows[None].values()
+        self.initial = next(iter(self._rows[None].values()))
         self._walks: dict[tuple[str | None, tuple[str, ...]], tuple[State, ...]] = {}
 
     def state(self, name: str) -> State:
@@ -168,20 +168,22 @@ class Lifecycle:
         """Map of each stored state (``None``: no task yet) to the states in which one commit may leave the task.
 
         A commit writes a whole path at once, for example `fail`, `retry`, `schedule`, so that a store sees only the two
-        ends of the path. Only outcomes and passing states can lie between the ends, and no task stays in a passing
-        state. Stores derive their guards from this map.
+        ends of the path. Only outcomes and passing states can lie between the ends, and the state in which a waiting
+        task is enqueued: a claim may start the task in the same commit. No task stays in a passing state. Stores derive
+        their guards from this map.
         """
         steps: dict[str | None, frozenset[State]] = {}
-        for start in (None, *(state.name for state in self.states)):
+        for start in (None, *self.states):
+            waits = start is not None and start.kind is Kind.WAITING
             ends: set[State] = set()
-            todo = list(self._rows[start].values())
+            todo = list(self._rows[start and start.name].items())
             while todo:
-                state = todo.pop()
+                trigger, state = todo.pop()
                 if state not in ends:
                     ends.add(state)
-                    if state.kind in (Kind.OUTCOME, Kind.PASSING):
-                        todo.extend(self._rows[state.name].values())
-            steps[start] = frozenset(state for state in ends if state.kind is not Kind.PASSING)
+                    if state.kind in (Kind.OUTCOME, Kind.PASSING) or (waits and trigger == ENQUEUE):
+                        todo.extend(self._rows[state.name].items())
+            steps[start and start.name] = frozenset(state for state in ends if state.kind is not Kind.PASSING)
         return MappingProxyType(steps)
 
     def machine(self, model: object = None) -> CompiledMachine:
@@ -224,8 +226,8 @@ def _find_faults(states: tuple[State, ...], rows: tuple[Transition, ...]) -> lis
         pairs.add((start, trigger))
         targets[start].add(str(target))
     creations = [source for _, source, _, _ in rows].count(None)
-    if creations != 1:
-        faults.append(f"{creations} rows create a task: must be exactly 1")
+    if not creations:
+        faults.append("no row creates a task: must be at least 1")
     faults += [f"{state} cannot be reached" for state in states if state.name not in _reachable(targets, None)]
     for state in states:
         if state.kind is Kind.FINAL and targets[state.name]:
@@ -259,6 +261,9 @@ _NOBODY: Final = "nobody"
 
 QUEUED: Final = State("queued", "enqueued", Kind.WAITING, _CLAIMER)
 SCHEDULED: Final = State("scheduled", "scheduled", Kind.WAITING, "a worker, once its ETA has come")
+PENDING: Final = State(
+    "pending", "pending", Kind.WAITING, "a worker, once the tasks before it in a workflow have ended"
+)
 EXECUTING: Final = State(
     "executing",
     "executing",
@@ -268,6 +273,7 @@ EXECUTING: Final = State(
 COMPLETED: Final = State("complete", "complete", Kind.FINAL, _NOBODY)
 REVOKED: Final = State("revoked", "revoked", Kind.FINAL, _NOBODY)
 EXPIRED: Final = State("expired", "expired", Kind.FINAL, _NOBODY)
+SKIPPED: Final = State("skipped", "skipped", Kind.FINAL, _NOBODY)
 ERROR: Final = State("error", "error", Kind.OUTCOME, _RETRIER)
 TIMEOUT: Final = State("timeout", "timeout", Kind.OUTCOME, _RETRIER)
 LOCKED: Final = State("locked", "locked", Kind.OUTCOME, _RETRIER)
@@ -285,9 +291,11 @@ RETRYING: Final = State("retrying", "retrying", Kind.PASSING, "the same commit t
 
 ENQUEUE: Final = "enqueue"
 SCHEDULE: Final = "schedule"
+DEFER: Final = "defer"
 START: Final = "start"
 REVOKE: Final = "revoke"
 EXPIRE: Final = "expire"
+SKIP: Final = "skip"
 COMPLETE: Final = "complete"
 FAIL: Final = "fail"
 TIME_OUT: Final = "time_out"
@@ -302,20 +310,26 @@ RECOVER: Final = "recover"
 
 LIFECYCLE: Final = Lifecycle(
     states=(
-        QUEUED, SCHEDULED, EXECUTING, COMPLETED, REVOKED, EXPIRED,
+        QUEUED, SCHEDULED, PENDING, EXECUTING, COMPLETED, REVOKED, EXPIRED, SKIPPED,
         ERROR, TIMEOUT, LOCKED, RATE_LIMITED, CANCELED, INTERRUPTED, RETRYING,
     ),
     transitions=(
         Transition(ENQUEUE, None, QUEUED, "its function is called"),
+        Transition(DEFER, None, PENDING, "it is a step of a workflow, and other steps come first"),
+        Transition(ENQUEUE, PENDING, QUEUED, "the steps before it have ended as it needs"),
         Transition(ENQUEUE, RETRYING, QUEUED, "a retry without a delay waits for the next free worker"),
         Transition(SCHEDULE, QUEUED, SCHEDULED, "a worker claimed it before its ETA"),
+        Transition(SCHEDULE, PENDING, SCHEDULED, "the steps before it have ended before its ETA"),
         Transition(SCHEDULE, RETRYING, SCHEDULED, "a retry with a delay waits for its ETA"),
         Transition(START, QUEUED, EXECUTING, "a worker claimed it: due, not expired, not revoked"),
         Transition(START, SCHEDULED, EXECUTING, "its ETA has come and a worker claimed it"),
         Transition(REVOKE, QUEUED, REVOKED, "it, or its function, is revoked"),
         Transition(REVOKE, SCHEDULED, REVOKED, "it is revoked, or its function is when its ETA comes"),
+        Transition(REVOKE, PENDING, REVOKED, "it is revoked before its turn, or its function is at its turn"),
+        Transition(SKIP, PENDING, SKIPPED, "the steps before it have ended so that it never runs"),
         Transition(EXPIRE, QUEUED, EXPIRED, "no worker claimed it before its expiry"),
         Transition(EXPIRE, SCHEDULED, EXPIRED, "its expiry came before its ETA, or before a worker"),
+        Transition(EXPIRE, PENDING, EXPIRED, "its expiry came before its turn"),
         Transition(COMPLETE, EXECUTING, COMPLETED, "its function returned"),
         Transition(FAIL, EXECUTING, ERROR, "its function raised, or its arguments cannot be read"),
         Transition(TIME_OUT, EXECUTING, TIMEOUT, "it ran longer than its timeout"),

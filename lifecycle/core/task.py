@@ -7,6 +7,7 @@ from typing import Final, Self
 
 import attrs
 
+from lifecycle.core.step import Step
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.errors import TaskCanceled, Undecodable
 from lifecycle.escaping import printable
@@ -99,6 +100,8 @@ class Task:
     """True if cancellation was requested while the task ran; False again once the task is in a resting state."""
     enqueued_at: float | None = attrs.field(default=None, repr=False)
     """Time when the task was enqueued (UTC seconds); ``None`` before that."""
+    step: Step | None = attrs.field(default=None, repr=False)
+    """Place of the task in a workflow; ``None`` for a task of its own."""
     loads: Callable[[bytes], object] | None = attrs.field(default=None, repr=False)
     """Decoder of `payload`, set by the task's queue."""
     cancel_requested: Callable[[], bool] | None = attrs.field(default=None, repr=False)

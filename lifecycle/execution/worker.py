@@ -28,7 +28,6 @@ __all__ = ["Worker", "give_up", "pop_all"]
 
 T = TypeVar("T")
 
-_START: Final = (START,)
 _Done = tuple[Settlement, BaseException | None, float | None]
 """Settlement of an attempt, the exception that its function raised, and its duration in seconds, if known."""
 
@@ -125,7 +124,7 @@ class Worker:
                 return None
             self._claimed.extend(claims)
             task, move = claims[0]
-            is_unknown = move.path == _START and task.name not in self.engine.functions
+            is_unknown = move.path[-1] == START and task.name not in self.engine.functions
             self._begin_next()
             error = self._done[-1][1] if self._done else None
             self._exchange(never)
@@ -323,7 +322,7 @@ class Worker:
         except IndexError:  # handed back by another thread
             return
         engine = self.engine
-        if task.id in engine.running and move.path == _START:
+        if task.id in engine.running and move.path[-1] == START:
             claim = Claim(task, move)
             if self._earlier.has(claim) and self._earlier.postpone(claim, has_slots=self._slots is not None):
                 return
@@ -356,7 +355,7 @@ class Worker:
         task.loads = engine.serializer.loads
         if not engine.announce(task, move, self._requested_at):
             return False
-        if move.path == _START:
+        if move.path[-1] == START:
             return True
         engine.release((task,))
         return False

@@ -10,7 +10,7 @@ from lifecycle.core.policies import (
     revoked_when_due,
     visibility,
 )
-from lifecycle.core.table import EXPIRE, QUEUED, REVOKE, START
+from lifecycle.core.table import EXPIRE, QUEUED, REVOKE, SKIP, START
 from lifecycle.core.task import Task
 from lifecycle.storage.base import ClaimRequest
 
@@ -38,9 +38,9 @@ def visibility_after(task: Task, move: Move, own: Revocation | None) -> Visibili
 def is_skipped(task: Task, rank: int | None, skip_names: frozenset[str], now: float) -> bool:
     """Return whether a claim with these `skip_names` passes over a task with this rank.
 
-    Not if the task has expired before its first attempt, or is revoked itself: such a task ends without its function,
-    on any worker. The expiry of a later attempt is not in a column of its own (`policies.expiry`): that task waits for
-    a worker that knows the function.
+    Not if the task has expired before its first attempt, is revoked itself, or is a step to skip: such a task ends
+    without its function, on any worker. The expiry of a later attempt is not in a column of its own
+    (`policies.expiry`): that task waits for a worker that knows the function.
     """
     has_expired = task.attempt == 0 and task.expires is not None and task.expires <= now
     return task.name in skip_names and rank != REVOKED_RANK and not has_expired
@@ -88,4 +88,4 @@ class ClaimDecisions:
 
     def _ends(self, trigger: str, task: Task, own: Revocation | None) -> bool:
         """Return whether a task ends here even if its function is to be skipped."""
-        return trigger == EXPIRE or (trigger == REVOKE and revoked_when_due(task, own, self.now))
+        return trigger in (EXPIRE, SKIP) or (trigger == REVOKE and revoked_when_due(task, own, self.now))

@@ -22,6 +22,7 @@ from lifecycle.core.policies import (
     recover,
     visibility,
 )
+from lifecycle.core.step import reports
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
 from lifecycle.core.task import HISTORY_STEP, Record, Task, cut_history, read_history
 from lifecycle.errors import DuplicateTask
@@ -64,11 +65,6 @@ class MemoryStorage:
 
     def _empty(self) -> None:
         self._rows = MemoryRows()
-        # An entry stays in its heap when the row changes. The entry counts only while the row has the same rank or due.
-        self._ready: list[tuple[int, int, str]] = []
-        """Heap of (-rank, seq, id)."""
-        self._later: list[tuple[float, int, str]] = []
-        """Heap of (due, seq, id)."""
         self._held: dict[str, Row] = {}
         """The rows that have a lease, by id."""
         self._revocations: dict[RevocationTarget, Revocation] = {}
@@ -171,6 +167,10 @@ class MemoryStorage:
     def _insert(self, task: Task, move: Move) -> None:
         self._seq = task.seq = self._seq + 1
         row = self._rows[task.id] = Row(Task(*_values_to_store(task)))
+        if task.step is not None:
+            row.task.step = task.step
+            if task.step.awaits:
+                self._rows.awaits[task.id] = task.step.awaits
         self._commit(row, move)
 
     def _settle(self, task: Task, move: Move) -> bool:
@@ -184,15 +184,15 @@ class MemoryStorage:
         return True
 
     def _claim(self, request: ClaimRequest) -> list[Claim]:
-        if self._later:
+        if self._rows.later:
             self._promote(request.now)
         claims: list[Claim] = []
-        if not self._ready:
+        if not self._rows.ready:
             return claims
         decisions, skip_names, skipped = ClaimDecisions(request), request.skip_names, []
-        while len(claims) < request.limit and not decisions.over and (row := self._first_ready()) is not None:
+        while len(claims) < request.limit and not decisions.over and (row := self._rows.first_ready()) is not None:
             if skip_names and is_skipped(row.task, row.rank, skip_names, request.now):
-                skipped.append(heappop(self._ready))
+                skipped.append(heappop(self._rows.ready))
                 continue
             own = of_function = None
             if self._revocations:  # seldom: saves two look-ups for each task
@@ -206,13 +206,13 @@ class MemoryStorage:
             elif decision is not None:
                 self._set_rank(row, *decision)
         for entry in skipped:
-            heappush(self._ready, entry)
+            heappush(self._rows.ready, entry)
         return claims
 
     def _promote(self, now: float) -> None:
         """Give due tasks a rank, the earliest first."""
         for _ in range(PROMOTE_LIMIT):
-            if (row := self._first_scheduled()) is None or cast(float, row.due) > now:
+            if (row := self._rows.first_scheduled()) is None or cast(float, row.due) > now:
                 break
             self._set_rank(row, row.task.priority, None)
 
@@ -246,6 +246,15 @@ class MemoryStorage:
             row.rank = row.due = None
         if move.result is not None or move.ended is not None:
             self._changes.count(Channel.OUTCOME)
+        if task.step is not None:
+            self._report(task, move)
+
+    def _report(self, task: Task, move: Move) -> None:
+        """Report the end of a task to the tasks that wait for it."""
+        for report in reports(task.id, task.step, move.state, move.ended):
+            dependent = self._rows.hear(report)
+            if dependent is not None and dependent.task.lease is None:
+                self._unhold(dependent, move.at)
 
     # Readiness -----------------------------------------------------------------------------------------------------
 
@@ -264,35 +273,8 @@ class MemoryStorage:
         return self._revocations.get(RevocationTarget(function=False, key=task.id))
 
     def _set_rank(self, row: Row, rank: int | None, due: float | None) -> None:
-        row.rank, row.due = rank, due
-        seq: Any = row.task.seq
-        if rank is not None:
-            heappush(self._ready, (-rank, seq, row.task.id))
-        elif due is not None:
-            heappush(self._later, (due, seq, row.task.id))
-        else:
-            return
-        self._changes.count(Channel.WORK)
-
-    def _first_ready(self) -> Row | None:
-        """Return the row that a claim considers first."""
-        while self._ready:
-            rank, seq, task_id = self._ready[0]
-            row = self._rows.get(task_id)
-            if row is not None and row.rank == -rank and row.task.seq == seq:
-                return row
-            heappop(self._ready)
-        return None
-
-    def _first_scheduled(self) -> Row | None:
-        """Return the row that becomes due first."""
-        while self._later:
-            due, seq, task_id = self._later[0]
-            row = self._rows.get(task_id)
-            if row is not None and row.due == due and row.task.seq == seq:
-                return row
-            heappop(self._later)
-        return None
+        if self._rows.set_rank(row, rank, due):
+            self._changes.count(Channel.WORK)
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 
@@ -412,9 +394,9 @@ class MemoryStorage:
     def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
         """Return the time of the next claimable task."""
         with self._mutex:
-            if not skip_names and self._first_ready() is not None:
+            if not skip_names and self._rows.first_ready() is not None:
                 return _NOW
-            scheduled = self._first_scheduled()
+            scheduled = self._rows.first_scheduled()
             moments = [cast(float, row.task.lease) for row in self._held.values() if row.task.state in WAITING]
             ranked = [row for row in self._rows.values() if row.rank is not None] if skip_names else []
             if any(not is_skipped(row.task, row.rank, skip_names, _NOW) for row in ranked):

@@ -2,14 +2,15 @@
 
 from collections.abc import Collection, Iterable
 from copy import copy
-from heapq import nlargest
+from heapq import heappop, heappush, nlargest
 from itertools import chain, islice
 from typing import Final, cast
 
 import attrs
 
 from lifecycle.core.policies import Move
-from lifecycle.core.table import LIFECYCLE
+from lifecycle.core.step import Report, Step, decided
+from lifecycle.core.table import LIFECYCLE, PENDING
 from lifecycle.core.task import Task
 
 __all__ = ["MemoryRows", "Row"]
@@ -53,6 +54,13 @@ class MemoryRows(dict[str, Row]):
     def __init__(self) -> None:
         super().__init__()
         self._by_state: dict[str | None, dict[str, Row]] = {state.name: {} for state in LIFECYCLE.states}
+        # An entry stays in its heap when the row changes. The entry counts only while the row has the same rank or due.
+        self.ready: list[tuple[int, int, str]] = []
+        """Heap of (-rank, seq, id)."""
+        self.later: list[tuple[float, int, str]] = []
+        """Heap of (due, seq, id)."""
+        self.awaits: dict[str, int] = {}
+        """How many ends each task still waits for, by its id, until its verdict."""
 
     def enter_state(self, row: Row, before: str | None) -> None:
         """Note that a row's task has left the state `before` (``None``: it is new) for its present state."""
@@ -66,6 +74,52 @@ class MemoryRows(dict[str, Row]):
         row = self[task_id]
         super().__delitem__(task_id)
         del self._by_state[row.task.state][task_id]
+
+    def set_rank(self, row: Row, rank: int | None, due: float | None) -> bool:
+        """Set when claims consider a row's task; return whether they ever do."""
+        row.rank, row.due = rank, due
+        if rank is not None:
+            heappush(self.ready, (-rank, _age(row), row.task.id))
+        elif due is not None:
+            heappush(self.later, (due, _age(row), row.task.id))
+        else:
+            return False
+        return True
+
+    def first_ready(self) -> Row | None:
+        """Return the row that a claim considers first."""
+        while self.ready:
+            rank, seq, task_id = self.ready[0]
+            row = self.get(task_id)
+            if row is not None and row.rank == -rank and row.task.seq == seq:
+                return row
+            heappop(self.ready)
+        return None
+
+    def first_scheduled(self) -> Row | None:
+        """Return the row that becomes due first."""
+        while self.later:
+            due, seq, task_id = self.later[0]
+            row = self.get(task_id)
+            if row is not None and row.due == due and row.task.seq == seq:
+                return row
+            heappop(self.later)
+        return None
+
+    def hear(self, report: Report) -> Row | None:
+        """Count a report; return the row of the task that waits for it if the report decides, with its verdict."""
+        awaits = self.awaits.get(report.dependent)
+        if awaits is None:  # decided before
+            return None
+        if report.completed and awaits > 1:
+            self.awaits[report.dependent] = awaits - 1
+            return None
+        del self.awaits[report.dependent]
+        row = self.get(report.dependent)
+        if row is None or row.task.state != PENDING:
+            return None
+        row.task.step = decided(cast(Step, row.task.step), report)
+        return row
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state."""

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.untraced
 
 LAYERS = """
 lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
-lifecycle.core:                  machine schedules serializer / table / task / policies
+lifecycle.core:                  machine schedules serializer / table / step / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
