@@ -1,6 +1,7 @@
 """All public names of the package `lifecycle`, except `Consumer`. Programs import the names from `lifecycle`."""
 
 from lifecycle.core.machine import IllegalTransition
+from lifecycle.core.nodes import Chord, Group, Pipeline, chord, group
 from lifecycle.core.schedules import Crontab, crontab
 from lifecycle.core.serializer import MsgpackSerializer, PickleSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State, Transition
@@ -40,16 +41,19 @@ from lifecycle.execution.signals import (
     SIGNAL_EXPIRED,
     SIGNAL_INTERRUPTED,
     SIGNAL_LOCKED,
+    SIGNAL_PENDING,
     SIGNAL_RATE_LIMITED,
     SIGNAL_RETRYING,
     SIGNAL_REVOKED,
     SIGNAL_SCHEDULED,
+    SIGNAL_SKIPPED,
     SIGNAL_TIMEOUT,
     SIGNALS,
 )
 from lifecycle.function import TaskFunction
 from lifecycle.queue import TaskQueue
 from lifecycle.result import Result
+from lifecycle.workflows.results import ChordResult, Progress, ResultGroup, WorkflowRecord
 
 __all__ = [
     "LIFECYCLE",
@@ -62,25 +66,33 @@ __all__ = [
     "SIGNAL_EXPIRED",
     "SIGNAL_INTERRUPTED",
     "SIGNAL_LOCKED",
+    "SIGNAL_PENDING",
     "SIGNAL_RATE_LIMITED",
     "SIGNAL_RETRYING",
     "SIGNAL_REVOKED",
     "SIGNAL_SCHEDULED",
+    "SIGNAL_SKIPPED",
     "SIGNAL_TIMEOUT",
     "CancelExecution",
+    "Chord",
+    "ChordResult",
     "ConfigurationError",
     "Crontab",
     "DuplicateTask",
     "FaultyTable",
+    "Group",
     "IllegalTransition",
     "Kind",
     "Lifecycle",
     "LifecycleError",
     "MsgpackSerializer",
     "PickleSerializer",
+    "Pipeline",
+    "Progress",
     "RateLimitExceeded",
     "Record",
     "Result",
+    "ResultGroup",
     "ResultTimeout",
     "RetryTask",
     "Serializer",
@@ -104,6 +116,9 @@ __all__ = [
     "UnknownSignal",
     "UnknownTask",
     "Unserializable",
+    "WorkflowRecord",
     "check_canceled",
+    "chord",
     "crontab",
+    "group",
 ]

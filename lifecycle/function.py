@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
 
 import attrs
 
+from lifecycle.core.nodes import Place
 from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
 from lifecycle.escaping import printable
@@ -76,7 +77,9 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         positional_only = all(p in positional for p in required)
         self._fitting_counts = range(len(required), len(positional) + 1) if positional_only else range(0)
         names = tuple(p.name for p in positional)
-        new = Function(name, function, context, is_async(function), names, task_position, origin, options.retries)
+        new = Function(
+            name, function, context, is_async(function), names, task_position, origin, self._signature, options.retries
+        )
         register(engine.functions, new)
         if options.max_interruptions is None:
             engine.interruption_limits.pop(name, None)
@@ -95,9 +98,13 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
 
-        Its fields may be changed until `TaskQueue.enqueue`. Raises `TypeError` if the arguments do not fit.
+        Its fields may be changed until `TaskQueue.enqueue`. Arguments may be missing, which a step of a workflow gets
+        from the step before: `TaskQueue.enqueue` checks them. Raises `TypeError` if there are too many, or unknown ones.
         """
-        return self._make(args, kwargs)
+        is_partial = (kwargs or len(args) not in self._fitting_counts) and self._is_partial(args, kwargs)
+        task = self._new(args, kwargs)
+        task.place = Place(self._engine, is_partial=is_partial)
+        return task
 
     @refuses_unknown_options
     def schedule(  # noqa: C901, PLR0912 -- one line for each option
@@ -210,16 +217,30 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def _make(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
         if kwargs or len(args) not in self._fitting_counts:
             self._check_arguments(args, kwargs)
+        return self._new(args, kwargs, task_id)
+
+    def _new(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
         options = self.options
         return Task(  # by position as far as possible: a keyword costs as much as two arguments
             task_id or new_id(self._engine.clock.now()), self.name, b"", None, None, options.expires,
             options.priority, options.retries, options.retry, options.timeout, call=(args, kwargs),
         )  # fmt: skip
 
-    def _check_arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        """Raise the `TypeError` of a plain call if the arguments do not fit: in the caller, not later in a worker."""
+    def _is_partial(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+        """Return whether arguments are missing. Raises `TypeError` if there are too many, or unknown ones."""
         try:
             self._signature.bind(*args, **kwargs)
+        except TypeError:
+            self._check_arguments(args, kwargs, self._signature.bind_partial)
+            return True
+        return False
+
+    def _check_arguments(
+        self, args: tuple[object, ...], kwargs: dict[str, object], bind: Callable[..., object] | None = None
+    ) -> None:
+        """Raise the `TypeError` of a plain call if the arguments do not fit: in the caller, not later in a worker."""
+        try:
+            (bind or self._signature.bind)(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}(): {error}{self._hint(kwargs)}") from None
 

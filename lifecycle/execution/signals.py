@@ -25,16 +25,18 @@ from lifecycle.execution.forks import OneProcess
 
 __all__ = [
     "SIGNALS", "SIGNAL_CANCELED", "SIGNAL_COMPLETE", "SIGNAL_ENQUEUED", "SIGNAL_ERROR", "SIGNAL_EXECUTING",
-    "SIGNAL_EXPIRED", "SIGNAL_INTERRUPTED", "SIGNAL_LOCKED", "SIGNAL_RATE_LIMITED", "SIGNAL_RETRYING",
-    "SIGNAL_REVOKED", "SIGNAL_SCHEDULED", "SIGNAL_TIMEOUT", "Handler", "Signals", "check_signals",
+    "SIGNAL_EXPIRED", "SIGNAL_INTERRUPTED", "SIGNAL_LOCKED", "SIGNAL_PENDING", "SIGNAL_RATE_LIMITED", "SIGNAL_RETRYING",
+    "SIGNAL_REVOKED", "SIGNAL_SCHEDULED", "SIGNAL_SKIPPED", "SIGNAL_TIMEOUT", "Handler", "Signals", "check_signals",
 ]  # fmt: skip
 
 SIGNAL_ENQUEUED: Final = table.QUEUED.signal
 SIGNAL_SCHEDULED: Final = table.SCHEDULED.signal
+SIGNAL_PENDING: Final = table.PENDING.signal
 SIGNAL_EXECUTING: Final = table.EXECUTING.signal
 SIGNAL_COMPLETE: Final = table.COMPLETED.signal
 SIGNAL_REVOKED: Final = table.REVOKED.signal
 SIGNAL_EXPIRED: Final = table.EXPIRED.signal
+SIGNAL_SKIPPED: Final = table.SKIPPED.signal
 SIGNAL_ERROR: Final = table.ERROR.signal
 SIGNAL_TIMEOUT: Final = table.TIMEOUT.signal
 SIGNAL_LOCKED: Final = table.LOCKED.signal
@@ -45,6 +47,8 @@ SIGNAL_RETRYING: Final = table.RETRYING.signal
 
 SIGNALS: Final = LIFECYCLE.signals
 """The names of all signals, in the table's order."""
+
+_OF_BIRTHS: Final = frozenset(state.signal for state in LIFECYCLE.targets(None))
 
 Handler = Callable[..., object]
 """Called as ``handler(signal, task)``, for `SIGNAL_ERROR` as ``handler(signal, task, exc)``. The result is ignored."""
@@ -73,6 +77,8 @@ class Signals:
         """The handlers whose slowness was logged."""
         self.connected: dict[str, tuple[Handler, ...]] = {}
         """Signal → its handlers in the order of registration. A signal without a handler is no key."""
+        self.announces_births = False
+        """True if a signal has a handler that new tasks send."""
 
     def connect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
         """Connect a handler to these signals, or to all signals if none is named.
@@ -120,6 +126,7 @@ class Signals:
         connected = {name: tuple(one.call for one in self._handlers if name in one.signals) for name in SIGNALS}
         # Replaced, never changed: a thread that delivers a signal meanwhile goes on with the old dictionary.
         self.connected = {name: handlers for name, handlers in connected.items() if handlers}
+        self.announces_births = not _OF_BIRTHS.isdisjoint(self.connected)
 
     def send(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
         """Call the handlers of a signal in the order of registration.
