@@ -98,8 +98,8 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
 
-        Its fields may be changed until `TaskQueue.enqueue`. Arguments may be missing, which a step of a workflow gets
-        from the step before: `TaskQueue.enqueue` checks them. Raises `TypeError` if there are too many, or unknown ones.
+        Its fields may be changed until `TaskQueue.enqueue`. Arguments may be missing that a step of a workflow gets
+        from the step before: `TaskQueue.enqueue` checks that. Raises `TypeError` for too many or unknown arguments.
         """
         is_partial = (kwargs or len(args) not in self._fitting_counts) and self._is_partial(args, kwargs)
         task = self._new(args, kwargs)

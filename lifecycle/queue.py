@@ -139,9 +139,9 @@ class TaskQueue(PeriodicTasks):
         `ChordResult` of its callback. A task that begins a pipeline enqueues the pipeline, and returns its
         `ResultGroup`.
 
-        Raises `Unserializable` (naming the argument), `ConfigurationError` (naming the field), `TypeError` for a missing
-        argument (in a workflow a `ConfigurationError`), `DuplicateTask` or `StorageError`, among them `StorageRefused`
-        if the arguments are too large. Then nothing was enqueued and no signal is sent.
+        Raises `Unserializable` (naming the argument), `ConfigurationError` (naming the field), `TypeError` for a
+        missing argument (in a workflow a `ConfigurationError`), `DuplicateTask` or `StorageError`, among them
+        `StorageRefused` if the arguments are too large. Then nothing was enqueued and no signal is sent.
 
         :param connection: enqueue within the open transaction of this connection: see `transaction`.
         """
@@ -150,9 +150,7 @@ class TaskQueue(PeriodicTasks):
             return Result(self._engine, task.id)
         return self._enqueue_workflows((task,), connection)[0]
 
-    def enqueue_many(
-        self, tasks: Iterable[Node], connection: object = None
-    ) -> "list[Result[object] | ResultGroup]":
+    def enqueue_many(self, tasks: Iterable[Node], connection: object = None) -> "list[Result[object] | ResultGroup]":
         """Enqueue tasks and workflows in one transaction, all or none; return the handle of each.
 
         Raises the errors of `enqueue`.
@@ -164,9 +162,7 @@ class TaskQueue(PeriodicTasks):
             return [Result(self._engine, task.id) for task in alone]
         return self._enqueue_workflows(tasks, connection)
 
-    def _enqueue_workflows(
-        self, nodes: Sequence[Node], connection: object
-    ) -> "list[Result[object] | ResultGroup]":
+    def _enqueue_workflows(self, nodes: Sequence[Node], connection: object) -> "list[Result[object] | ResultGroup]":
         planned = [planned_workflow(self._engine, node) for node in nodes]
         self._enqueue([task for one in planned for task in (*one.tasks, *one.callbacks)], connection)
         return [result_of(self._engine, one) for one in planned]

@@ -1,8 +1,8 @@
 """Nodes of workflows as a program writes them: pipelines, groups and chords. A task is a node, too.
 
-This module stands below the task, which is a subclass of `Chained`: so a task has `then`, `error` and `|` without a late
-import. The module knows nothing of functions, except that a function makes a task by its method `s`; and nothing of
-stores: `lifecycle.workflows.plan` makes the tasks of a workflow out of its nodes.
+This module stands below the task, which is a subclass of `Chained`: so a task has `then`, `error` and `|` without a
+late import. The module knows nothing of functions, except that a function makes a task by its method `s`; and nothing
+of stores: `lifecycle.workflows.plan` makes the tasks of a workflow out of its nodes.
 
 A node stands at one place of one workflow. This rule excludes cycles.
 """
@@ -50,9 +50,9 @@ class Place:
 class Node:
     """A part of a workflow: a task, a pipeline, a group or a chord."""
 
-    __slots__ = ()
+    __slots__ = ("place",)
     place: Place | None
-    """``None``: as a new place."""
+    """``None``: a place of its own."""
 
     def error(self, callback: "Node | Callee", /, *args: object, **kwargs: object) -> Self:
         """Add an error callback, and return this node.
@@ -103,10 +103,10 @@ class Chained(Node):
 class Pipeline(Chained):
     """Steps, one after the other: each step gets the value of the step before.
 
-    The value of a task is passed as Huey passes values: a tuple as further positional arguments, a dict as those keyword
-    arguments that are not given yet, any other value as one more positional argument; ``None`` and ``()`` add nothing.
-    The value of a group is the list of its members' values. If a step does not complete, the steps after it end
-    `skipped`.
+    The value of a task is passed as Huey passes values: a tuple as further positional arguments, a dict as those
+    keyword arguments that are not given yet, any other value as one more positional argument; ``None`` and ``()`` add
+    nothing. The value of a group is the list of its members' values, which is passed as one argument. If a step does
+    not complete, the steps after it end `skipped`.
     """
 
     def __init__(self, *steps: Node | Callee) -> None:
@@ -203,7 +203,9 @@ def group(members: Iterable[Node | Callee]) -> Group:
     return Group(members)
 
 
-def chord(header: Group | Iterable[Node | Callee], callback: Node | Callee, /, *args: object, **kwargs: object) -> Chord:
+def chord(
+    header: Group | Iterable[Node | Callee], callback: Node | Callee, /, *args: object, **kwargs: object
+) -> Chord:
     """Return a chord: a group, and a callback that runs once after all members have completed.
 
     The callback gets the list of the members' values as one more positional argument. If a member does not complete,
@@ -248,9 +250,7 @@ def _place(node: Node) -> Place:
     return node.place
 
 
-def _join(
-    parent: Node, part: Node | Callee, args: tuple[object, ...], kwargs: dict[str, object], role: str
-) -> Node:
+def _join(parent: Node, part: Node | Callee, args: tuple[object, ...], kwargs: dict[str, object], role: str) -> Node:
     """Make a node a part of another node, and return the part. Raises `ConfigurationError`: see `Chained.then`.
 
     `role`: a noun for the part, for errors.
@@ -275,8 +275,8 @@ def _join(
             own.queue = place.queue
         elif own.queue is not place.queue:
             raise ConfigurationError(
-                f"{node} belongs to {place.queue}, and cannot be {role} in a workflow of {own.queue}: a workflow has one "
-                "queue; enqueue such a task in a function"
+                f"{node} belongs to {place.queue}, and cannot be {role} in a workflow of {own.queue}: a workflow has "
+                "one queue; enqueue such a task in a function"
             )
         above = own.parent
     place.parent = parent

@@ -104,7 +104,9 @@ def _failure(engine: Engine, cause: str, status: TaskStatus | None) -> TaskExcep
     if metadata is None or status is None or status.state not in AT_REST:
         task = engine.storage.get(cause)
         if task is None:
-            gone = f"task {cause} did not complete, and is not in the store any more: the queue's retention is too short"
+            gone = (
+                f"task {cause} did not complete, and is not in the store any more: the queue's retention is too short"
+            )
             return TaskException(error_metadata(Task(cause, ""), "", gone))
         if metadata is None:
             state = cast(str, task.state)

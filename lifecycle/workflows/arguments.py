@@ -1,4 +1,4 @@
-"""Checks of the arguments of a workflow's tasks: an argument that will certainly be missing is refused when enqueued."""
+"""Checks of the arguments of a workflow's tasks: an argument that will certainly be missing is refused at once."""
 
 import inspect
 import typing

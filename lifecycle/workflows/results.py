@@ -181,24 +181,21 @@ class ResultGroup:
         if EXECUTING in states:
             return EXECUTING.name
         others = [state for state in states if state != COMPLETED]
-        for kind in (lambda state: state in WAITING, lambda state: state != SKIPPED, lambda state: True):
-            if found := next(filter(kind, others), None):
-                return found
-        return COMPLETED.name
+        waiting = [state for state in others if state in WAITING]
+        failed = [state for state in others if state != SKIPPED]
+        return next(iter((*waiting, *failed, *others)), COMPLETED.name)
 
     def history(self) -> list[WorkflowRecord]:
         """Return the states that all tasks have entered, error callbacks included, oldest first.
 
         A task that is not in the store any more is left out.
         """
-        records: list[WorkflowRecord] = []
-        for task_id in (*self.ids, *(result.id for result in self.callbacks)):
-            for record in self._engine.storage.history(task_id) or ():
-                records.append(
-                    WorkflowRecord(
-                        record.state, record.at, record.worker, record.attempt, record.left_out, task_id=task_id
-                    )
-                )
+        ids, storage = (*self.ids, *(result.id for result in self.callbacks)), self._engine.storage
+        records = [
+            WorkflowRecord(**attrs.asdict(record), task_id=task_id)
+            for task_id in ids
+            for record in storage.history(task_id) or ()
+        ]
         return sorted(records, key=lambda record: record.at)
 
     def cancel(self) -> None:
@@ -212,9 +209,7 @@ class ResultGroup:
             except (IllegalTransition, UnknownTask):  # at rest, or at rest for so long that it was deleted
                 continue
 
-    def revoke(
-        self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False
-    ) -> None:
+    def revoke(self, revoke_until: datetime | float | timedelta | None = None, revoke_once: bool = False) -> None:
         """Revoke all tasks, so that none starts any more: see `TaskQueue.revoke_by_id`. Error callbacks may run."""
         for task_id in reversed(self.ids):
             Result[object](self._engine, task_id).revoke(revoke_until, revoke_once)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.untraced
 
 LAYERS = """
 lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
-lifecycle.core:                  machine schedules serializer / table / step / task / policies
+lifecycle.core:                  machine nodes schedules serializer / table / step / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
 lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
@@ -27,9 +27,12 @@ lifecycle.storage.postgres:      rows schema session / errors statements transac
 lifecycle.storage.postgres:      listener pool exchange / holds insertion server / periodic summary / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
-lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction / earlier_attempts runner ticks
+lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction inputs
+lifecycle.execution:             earlier_attempts runner ticks
 lifecycle.execution:             async_runner worker
-lifecycle:                       locks result / function / decorators / periodic / queue / api
+lifecycle:                       locks result
+lifecycle.workflows:             plan / arguments results / enqueueing
+lifecycle:                       function / decorators / periodic / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_periodic / reference_storage strategies / invariants / machine / agreement
 lifecycle.testing.storage_spec:  claim_order_cases operator_rules periodic_rules worker_rules / periodic_cases / cases / spec
