@@ -21,7 +21,7 @@ lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
 lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
 lifecycle.storage:               base / claims memory_periodic memory_rows notifications / memory
-lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log / database / transaction
+lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log workflows / database / transaction
 lifecycle.storage.sqlite:        locks lookups periodic summary / storage
 lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / holds insertion server / periodic summary / storage
