@@ -23,7 +23,7 @@ lifecycle.execution:             callables forks heartbeat interruption stored_r
 lifecycle.storage:               base / claims memory_periodic memory_rows notifications / memory
 lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log workflows / database / transaction
 lifecycle.storage.sqlite:        locks lookups periodic summary / storage
-lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
+lifecycle.storage.postgres:      rows schema_of_summaries schema_of_workflows session / schema / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / holds insertion server / periodic summary / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
