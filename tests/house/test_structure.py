@@ -16,8 +16,8 @@ LAYERS = """
 lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
 lifecycle.core:                  machine schedules serializer / table / step / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
-lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
-lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
+lifecycle.diagrams:              palette drawing.layout / graph workflow / dot mermaid drawing.placement
+lifecycle.diagrams:              sequence workflow_text drawing.parts / drawing.graph drawing.narrow drawing.sequence drawing.workflow
 lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
 lifecycle.storage:               base / claims memory_periodic memory_rows notifications / memory
