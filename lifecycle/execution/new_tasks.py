@@ -82,7 +82,7 @@ def prepare(
     for task in tasks:
         if not checked:
             _check(task, now)
-        if task.expires is None and (after := task.retry.expires_after) is not None:
+        if task.expires is None and (after := task.retry.expires_after) is not None and not _waits_for_others(task):
             task.expires = (now if task.eta is None else max(now, task.eta)) + after
         try:
             task.payload = serializer.dumps(task.call)
@@ -91,6 +91,11 @@ def prepare(
             raise Unserializable(error.reason, _argument(task, path, functions)) from None
         if len(task.payload) > max_bytes:
             raise too_large(f"the arguments of {task.name}", task.payload, max_bytes)
+
+
+def _waits_for_others(task: Task) -> bool:
+    """Return whether nobody knows when the task is due: its expiry is counted later (`policies.expiry`)."""
+    return task.step is not None and task.step.awaits > 0
 
 
 def _check_policy(task: Task) -> None:
