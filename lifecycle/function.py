@@ -102,7 +102,7 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         from the step before: `TaskQueue.enqueue` checks that. Raises `TypeError` for too many or unknown arguments.
         """
         is_partial = (kwargs or len(args) not in self._fitting_counts) and self._is_partial(args, kwargs)
-        task = self._new(args, kwargs)
+        task = self._make(args, kwargs, checked=True)
         task.place = Place(self._engine, is_partial=is_partial)
         return task
 
@@ -214,12 +214,11 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def _short_name(self) -> str:
         return getattr(self._function, "__name__", self.name)
 
-    def _make(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
-        if kwargs or len(args) not in self._fitting_counts:
+    def _make(
+        self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None, *, checked: bool = False
+    ) -> Task:
+        if not checked and (kwargs or len(args) not in self._fitting_counts):
             self._check_arguments(args, kwargs)
-        return self._new(args, kwargs, task_id)
-
-    def _new(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
         options = self.options
         return Task(  # by position as far as possible: a keyword costs as much as two arguments
             task_id or new_id(self._engine.clock.now()), self.name, b"", None, None, options.expires,

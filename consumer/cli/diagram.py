@@ -12,7 +12,8 @@ from lifecycle.consumer.cli.task_ids import find_id
 from lifecycle.consumer.demo.gallery import FORMATS, PICTURES, Picture, draw
 from lifecycle.consumer.loading import load_table
 from lifecycle.core.table import LIFECYCLE
-from lifecycle.diagrams import graph, route
+from lifecycle.diagrams import graph, route, workflow
+from lifecycle.diagrams.workflow import collect
 from lifecycle.errors import ConfigurationError, UnknownTask
 
 __all__ = ["diagram"]
@@ -20,7 +21,8 @@ __all__ = ["diagram"]
 DEFAULT: Final = next(iter(PICTURES))
 DETAILS: Final = """
 With the id of a task: the states that it entered, each step numbered, with the seconds since the task was created; the
-other states are dim. With --table: a table of your own.
+other states are dim. With --table: a table of your own. With --workflow: the tasks of a pipeline, group or chord, each
+with its state, found from any of its tasks; give the option several times for tasks that do not wait for one another.
 """
 
 
@@ -40,6 +42,7 @@ other states are dim. With --table: a table of your own.
     metavar="FORMAT",
     help=f"{' or '.join(FORMATS)}; default: the ending of the file's name, else {FORMATS[0]}.",
 )
+@click.option("--workflow", "workflow_ids", metavar="ID", multiple=True, help="Draw the workflow of a task.")
 @click.option("--table", metavar="MODULE:TABLE", help="Draw a Lifecycle of your own.")
 @click.option("--url", metavar="URL", help="With an ID: the store; default: $LIFECYCLE_URL.")
 @name_option
@@ -49,6 +52,7 @@ def diagram(
     subject: str,
     target: str | None,
     format: str | None,  # noqa: A002 -- the option's name
+    workflow_ids: tuple[str, ...],
     table: str | None,
     url: str | None,
     name: str,
@@ -61,7 +65,15 @@ def diagram(
         return
     if table is not None and subject != DEFAULT:
         raise click.UsageError(f"give --table or {subject}, not both")
-    picture = _picture(subject, target, url, name) if table is None else graph(load_table(table), table)
+    picture: Picture
+    if workflow_ids:
+        if table is not None or target is not None:
+            raise click.UsageError(f"give --workflow or {'--table' if table is not None else subject}, not both")
+        picture = _workflow(workflow_ids, None if subject == DEFAULT else subject, url, name)
+    elif table is not None:
+        picture = graph(load_table(table), table)
+    else:
+        picture = _picture(subject, target, url, name)
     text = draw(picture, format or _format_of(output))
     if output is None:
         write(text)
@@ -78,6 +90,13 @@ def _format_of(path: Path | None) -> str:
         return FORMATS[0]
     ending = path.suffix.removeprefix(".")
     return next((name for name in FORMATS if ending and name.startswith(ending)), ending or FORMATS[0])
+
+
+def _workflow(texts: tuple[str, ...], target: str | None, url: str | None, name: str) -> Picture:
+    """Return the picture of the workflows that the tasks with these ids belong to."""
+    with closing(find_queue(target, url, name, to_read=True)) as queue:
+        ids = [find_id(queue, text) for text in texts]
+        return workflow(f"Workflow of {', '.join(ids)}", collect(ids, queue.storage.get))
 
 
 def _picture(subject: str, target: str | None, url: str | None, name: str) -> Picture:

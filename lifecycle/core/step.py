@@ -54,6 +54,13 @@ class Step:
     """True for an error callback: the task runs if a task before it does not complete, and is skipped otherwise."""
     verdict: Verdict | None = None
     """``None``: not decided."""
+    after: tuple[str, ...] = ()
+    """Ids of tasks that this one waits for, as far as they are not in `inputs`."""
+
+    @property
+    def prerequisites(self) -> list[str]:
+        """Ids of the tasks that this one waits for: those of `inputs`, and those of `after`."""
+        return [*input_ids(self.inputs), *self.after]
 
 
 class Report(NamedTuple):
@@ -105,7 +112,7 @@ def input_ids(inputs: Inputs) -> list[str]:
 
 def step_text(step: Step) -> str:
     """Return a step as stored text, without its verdict."""
-    return _encode((step.inputs, step.awaits, step.dependents, step.on_failure)).decode()
+    return _encode((step.inputs, step.awaits, step.dependents, step.on_failure, step.after)).decode()
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -116,8 +123,9 @@ def verdict_text(verdict: Verdict) -> str:
 def step_from(text: str, verdict: str | None) -> Step:
     """Return a step from its stored texts; `verdict`: ``None`` if nothing is decided. Raises `ValueError`."""
     values: Any = _decode(text)
-    inputs, awaits, dependents, on_failure = values
-    if verdict is None:
-        return Step(inputs, awaits, tuple(dependents), on_failure)
-    trigger, at, cause = verdict.split(" ", 2)
-    return Step(inputs, awaits, tuple(dependents), on_failure, Verdict(trigger, cause, float(at)))
+    inputs, awaits, dependents, on_failure, after = values
+    decision = None
+    if verdict is not None:
+        trigger, at, cause = verdict.split(" ", 2)
+        decision = Verdict(trigger, cause, float(at))
+    return Step(inputs, awaits, tuple(dependents), on_failure, decision, tuple(after))

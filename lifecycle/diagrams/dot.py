@@ -7,7 +7,7 @@ from typing import Final
 from lifecycle.diagrams.graph import KINDS, Graph, column
 from lifecycle.diagrams.palette import INK, LIGHT
 
-__all__ = ["dot"]
+__all__ = ["attributes", "dot", "quoted_for_dot"]
 
 DIM_ALPHA: Final = "40"
 """Opacity of dim states and edges: the last two digits of a colour in DOT."""
@@ -15,7 +15,7 @@ DIM_ALPHA: Final = "40"
 
 def dot(picture: Graph) -> str:
     """Return a directed graph: a cluster for each kind, an edge for each row, reasons as tooltips."""
-    title, about, ink = _quoted(picture.title), _quoted(picture.about), _quoted(INK[0])
+    title, about, ink = quoted_for_dot(picture.title), quoted_for_dot(picture.about), quoted_for_dot(INK[0])
     font = '[fontname="Helvetica"'
     lines = [
         "digraph lifecycle {",
@@ -30,36 +30,37 @@ def dot(picture: Graph) -> str:
             continue
         lines += [
             f'    subgraph "cluster_{kind}" {{',
-            f'        graph [label={_quoted(kind)}, style="rounded,dashed", color="{LIGHT[kind].line}"]',
+            f'        graph [label={quoted_for_dot(kind)}, style="rounded,dashed", color="{LIGHT[kind].line}"]',
         ]
         for state in states:
             tone = LIGHT[picture.shades[state.name]]
             alpha = DIM_ALPHA * picture.is_dim(state)
-            attributes = {"fillcolor": tone.fill + alpha, "color": tone.line + alpha, "fontcolor": tone.text + alpha}
-            lines.append(f"        {_quoted(state.name)} [{_attributes(attributes | {'tooltip': state.moved_by})}]")
+            look = {"fillcolor": tone.fill + alpha, "color": tone.line + alpha, "fontcolor": tone.text + alpha}
+            lines.append(f"        {quoted_for_dot(state.name)} [{attributes(look | {'tooltip': state.moved_by})}]")
         lines.append("    }")
     for edge in picture.edges:
         row, alpha = edge.row, DIM_ALPHA * picture.is_dim(edge)
-        attributes = {
+        look = {
             "label": edge.label,
             "color": LIGHT[picture.shades[row.target.name]].line + alpha,
             "tooltip": row.why,
         }
         if row.source is not None and column(row.source.kind) > column(row.target.kind):
-            attributes |= {"constraint": "false"}  # an edge back to the left does not move its target
+            look |= {"constraint": "false"}  # an edge back to the left does not move its target
         if picture.traced:
-            attributes |= {"fontcolor": INK[0] + alpha} if alpha else {"penwidth": "2.5"}
+            look |= {"fontcolor": INK[0] + alpha} if alpha else {"penwidth": "2.5"}
         lines.append(
-            f"    {_quoted('' if row.source is None else row.source.name)} -> {_quoted(row.target.name)}"
-            f" [{_attributes(attributes)}]"
+            f"    {quoted_for_dot('' if row.source is None else row.source.name)} -> {quoted_for_dot(row.target.name)}"
+            f" [{attributes(look)}]"
         )
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _attributes(pairs: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={_quoted(value)}" for name, value in pairs.items())
+def attributes(pairs: Mapping[str, str]) -> str:
+    """Return the attributes of a node or an edge."""
+    return ", ".join(f"{name}={quoted_for_dot(value)}" for name, value in pairs.items())
 
 
-def _quoted(text: str) -> str:
+def quoted_for_dot(text: str) -> str:
     """Return a text in quotes; a backslash stands for itself and begins no escape."""
     return '"' + re.sub(r'(["\\])', r"\\\1", text).replace("\n", "\\n") + '"'

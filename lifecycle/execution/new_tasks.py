@@ -85,7 +85,7 @@ def prepare(
             _check(task, now)
             if task.place is not None and task.place.is_partial and task.step is None:
                 _check_complete(task, functions)
-        if task.expires is None and (after := task.retry.expires_after) is not None:
+        if task.expires is None and (after := task.retry.expires_after) is not None and not _waits_for_others(task):
             task.expires = (now if task.eta is None else max(now, task.eta)) + after
         try:
             task.payload = serializer.dumps(task.call)
@@ -104,6 +104,11 @@ def _check_complete(task: Task, functions: Mapping[str, Function]) -> None:
             function.signature.bind(*task.args, **task.kwargs)
         except TypeError as error:
             raise TypeError(f"{task.name}(): {error}") from None
+
+
+def _waits_for_others(task: Task) -> bool:
+    """Return whether nobody knows when the task is due: its expiry is counted later (`policies.expiry`)."""
+    return task.step is not None and task.step.awaits > 0
 
 
 def _check_policy(task: Task) -> None:

@@ -16,14 +16,14 @@ LAYERS = """
 lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
 lifecycle.core:                  machine nodes schedules serializer / table / step / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
-lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
-lifecycle.diagrams:              drawing.graph drawing.narrow drawing.sequence
+lifecycle.diagrams:              palette drawing.layout / graph workflow / dot mermaid drawing.placement
+lifecycle.diagrams:              sequence workflow_text drawing.parts / drawing.graph drawing.narrow drawing.sequence drawing.workflow
 lifecycle:                       diagrams
 lifecycle.execution:             callables forks heartbeat interruption stored_result / process_name registry signals
 lifecycle.storage:               base / claims memory_periodic memory_rows notifications / memory
-lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log / database / transaction
+lifecycle.storage.sqlite:        errors file_identity schema statements watcher / removed_log workflows / database / transaction
 lifecycle.storage.sqlite:        locks lookups periodic summary / storage
-lifecycle.storage.postgres:      rows schema session / errors statements transaction url / external_transaction in_doubt
+lifecycle.storage.postgres:      rows schema_of_summaries schema_of_workflows session / schema / errors statements transaction url / external_transaction in_doubt
 lifecycle.storage.postgres:      listener pool exchange / holds insertion server / periodic summary / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage

@@ -1,22 +1,27 @@
 """`Storage.exchange` on PostgreSQL: settle attempts and claim tasks, in two round trips."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from lifecycle.core.policies import WAITING, Move, Revocation, enqueued
+from lifecycle.core.step import Report, reports
 from lifecycle.core.table import REVOKE, Kind
 from lifecycle.core.task import Task, cut_history
 from lifecycle.storage.base import PROMOTE_LIMIT, Channel, Claim, ClaimRequest, Settlement
 from lifecycle.storage.claims import ClaimDecisions, Visibility, visibility_after
 from lifecycle.storage.postgres.rows import revocation_from_columns, task_from_row
+from lifecycle.storage.postgres.schema import COLUMNS
 from lifecycle.storage.postgres.session import Command, number_array, text_array
 from lifecycle.storage.postgres.statements import Statements
 from lifecycle.storage.postgres.transaction import Transaction
 
-__all__ = ["Exchange", "Row", "cut_histories", "own_revocations"]
+__all__ = ["Exchange", "Row", "cut_histories", "own_revocations", "reports_of"]
 
 Row = tuple[Any, ...]
 _INVISIBLE: Final[Visibility] = (None, None)
+_OWN: Final = len(COLUMNS)
+_OF_FUNCTION: Final = len(COLUMNS) + 2
+"""Where a claim's row has the revocation of its task, and that of its function."""
 
 
 class Exchange:
@@ -58,8 +63,8 @@ class Exchange:
     def _decide(self, rows: Sequence[Row], decisions: ClaimDecisions) -> bool:
         """Decide about each row; return whether a revocation was spent, so that rows must be fetched again."""
         for row in rows:
-            known, own = task_from_row(row), revocation_from_columns(*row[18:20])
-            decision = decisions.decide(known, own, revocation_from_columns(*row[20:22]))
+            known, own = task_from_row(row), revocation_from_columns(*row[_OWN:_OF_FUNCTION])
+            decision = decisions.decide(known, own, revocation_from_columns(*row[_OF_FUNCTION:]))
             if isinstance(decision, Move):
                 # If another worker was faster, the revocation stops that worker's task, not this one.
                 if decisions.spends and not self._spend(known.name):
@@ -100,6 +105,9 @@ class Exchange:
             commands.append(self._statements.move(self._queue, self._unwritten))
             if revoked := [known.id for known, move, _ in self._unwritten if move.path[-1] == REVOKE]:
                 commands.append((self._statements.delete_own_revocations, (self._queue, text_array(revoked))))
+            if told := reports_of((known, move) for known, move, _ in self._unwritten):
+                commands.append(self._statements.report(self._queue, told))
+                self.changed.add(Channel.WORK)
         if self._reranked:
             commands.append(self._statements.rank(self._queue, self._reranked))
         self._unwritten, self._reranked = [], []
@@ -130,7 +138,10 @@ class Exchange:
         places = self._places(done)
         order = sorted(range(len(done)), key=lambda number: done[number].task.seq or 0)
         moved = [(*done[number], places.get(number, _INVISIBLE)) for number in order]
-        alone = request is None or any(move.follow_ups or move.frees_locks for _, move in done)
+        alone = request is None or any(
+            move.follow_ups or move.frees_locks or (known.step is not None and move.ended is not None)
+            for known, move in done
+        )
         alone = alone or bool(request and request.skip_names)
         # Claims start tasks, but a settlement may do so.
         if started := [known.seq for known, move in done if move.state.kind is Kind.RUNNING]:
@@ -150,6 +161,9 @@ class Exchange:
         self._long_histories += [known.seq or 0 for known, move in accepted if move.cuts_history]
         if ids := [known.id for known, move in accepted if move.frees_locks]:
             self._transaction.run((self._statements.free_locks, (self._queue, text_array(ids))))
+        if told := reports_of(accepted):
+            self._transaction.run(self._statements.report(self._queue, told))
+            self.changed.add(Channel.WORK)
         if follow_ups := [(task, move) for _, move in accepted for task in move.follow_ups]:
             self._insert_follow_ups(follow_ups)
         return None if alone else results[1].rows
@@ -192,8 +206,8 @@ class Exchange:
         (revocations,) = self._transaction.run((self._statements.own_revocations, (self._queue, text_array(first))))
         own = own_revocations(revocations.rows)
         moves = [first[task.id][1] for task in tasks]
-        ranks = [visibility_after(task, move, own.get(task.id))[0] for task, move in zip(tasks, moves, strict=True)]
-        (inserted,) = self._transaction.run(self._statements.insert(self._queue, tasks, moves, ranks, if_new=False))
+        places = [visibility_after(task, move, own.get(task.id)) for task, move in zip(tasks, moves, strict=True)]
+        (inserted,) = self._transaction.run(self._statements.insert(self._queue, tasks, moves, places, if_new=False))
         self.inserted += [(first[task_id][0], seq) for seq, task_id in inserted.rows]
         if inserted.rows:
             self.changed.add(Channel.WORK)
@@ -207,6 +221,16 @@ def cut_histories(
     cut = [(seq, cut_history(history)) for seq, history in sorted(histories.rows)]
     numbers, texts = number_array([seq for seq, _ in cut]), text_array([history for _, history in cut])
     return statements.set_histories, (queue, numbers, texts)
+
+
+def reports_of(moved: Iterable[tuple[Task, Move]]) -> list[Report]:
+    """Return what moves have to tell the tasks that wait for theirs. The tasks are as before the moves."""
+    return [
+        report
+        for known, move in moved
+        if known.step is not None
+        for report in reports(known.id, known.step, move.state, move.ended)
+    ]
 
 
 def own_revocations(rows: Sequence[Row]) -> dict[str, Revocation | None]:

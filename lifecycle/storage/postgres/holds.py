@@ -7,7 +7,7 @@ from lifecycle.core.policies import WAITING, Move, Revocation, recover, visibili
 from lifecycle.core.task import Task
 from lifecycle.storage.base import Actor, Channel, Claim
 from lifecycle.storage.claims import Visibility, visibility_after
-from lifecycle.storage.postgres.exchange import cut_histories, own_revocations
+from lifecycle.storage.postgres.exchange import cut_histories, own_revocations, reports_of
 from lifecycle.storage.postgres.rows import task_from_row
 from lifecycle.storage.postgres.session import Command, number_array, text_array
 from lifecycle.storage.postgres.statements import Statements
@@ -85,6 +85,9 @@ def recover_lapsed(
             statements.move(queue, rows),
             (statements.free_locks, (queue, text_array([known.id for known, _ in claims]))),
         ]
+    if told := reports_of(claims):
+        commands.append(statements.report(queue, told))
+        changed.add(Channel.WORK)
     if long := [known.seq or 0 for known, move in claims if move.cuts_history]:
         commands = [cut_histories(statements, transaction, queue, long, commands)]
     if freed:

@@ -28,7 +28,9 @@ def check_ids(tasks: Sequence[Task]) -> None:
 
 
 def fits_one_statement(tasks: Sequence[Task]) -> bool:
-    """Return whether one statement can insert the tasks."""
+    """Return whether one statement can insert the tasks; not if one is a step of a workflow."""
+    if any(task.step is not None for task in tasks):
+        return False
     return len(tasks) <= _STATEMENT_LIMIT and sum(len(task.payload) for task in tasks) <= _STATEMENT_LIMIT_BYTES
 
 
@@ -41,15 +43,16 @@ def insert(
     own = own_revocations(revocations.rows)
     numbers: dict[str, int] = {}
     for part in _parts(tasks):
-        ranks = [
-            visibility_after(task, move, own.get(task.id))[0]
-            for task, move in zip(tasks[part], moves[part], strict=True)
+        places = [
+            visibility_after(task, move, own.get(task.id)) for task, move in zip(tasks[part], moves[part], strict=True)
         ]
-        (result,) = transaction.run(statements.insert(queue, tasks[part], moves[part], ranks, if_new=False))
+        (result,) = transaction.run(statements.insert(queue, tasks[part], moves[part], places, if_new=False))
         numbers |= {task_id: seq for seq, task_id in result.rows}
     for task_id in ids:
         if task_id not in numbers:
             raise DuplicateTask(task_id)
+    if waiting := [(task.id, task.step.awaits) for task in tasks if task.step is not None and task.step.awaits]:
+        transaction.run(statements.count_awaited(queue, waiting))
     return [numbers[task_id] for task_id in ids]
 
 

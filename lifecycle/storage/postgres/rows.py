@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from lifecycle.core.policies import Revocation
+from lifecycle.core.step import Step, step_from
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, policy_fields
 
 __all__ = ["policy_text", "revocation_from_columns", "task_from_row"]
@@ -17,7 +18,8 @@ log = logging.getLogger("lifecycle.storage")
 def task_from_row(row: Sequence[Any]) -> Task:
     """Return the task in a row that begins with `schema.COLUMNS`, in the order of the task's fields."""
     retry = NO_DELAY if row[8] is None else _policy(row[8])
-    return Task(*row[:8], retry, *row[9:18])  # type: ignore[call-arg]  # mypy counts each * as any number
+    step = None if row[18] is None else _step(row[18], row[19])
+    return Task(*row[:8], retry, *row[9:18], step)  # type: ignore[call-arg]  # mypy counts each * as any number
 
 
 def revocation_from_columns(until: float | None, once: bool | None) -> Revocation | None:
@@ -28,6 +30,14 @@ def revocation_from_columns(until: float | None, once: bool | None) -> Revocatio
 def policy_text(policy: RetryPolicy) -> str | None:
     """Return a retry policy as stored text; ``None`` for the default policy."""
     return None if policy is NO_DELAY else msgspec.json.encode(policy_fields(policy)).decode()
+
+
+def _step(text: str, verdict: str | None) -> Step:
+    try:
+        return step_from(text, verdict)
+    except ValueError as error:  # the same: the task waits on
+        log.warning("cannot read the stored place of a task in its workflow: %s", error)
+        return Step()
 
 
 def _policy(text: str) -> RetryPolicy:

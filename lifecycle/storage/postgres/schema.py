@@ -6,7 +6,10 @@ SQL that is typed by hand.
 
 from typing import Final
 
-from lifecycle.core.table import LIFECYCLE, Kind
+from lifecycle.core.policies import REVOKED_RANK
+from lifecycle.core.table import ENQUEUE, LIFECYCLE, PENDING, SKIP, Kind
+from lifecycle.storage.postgres.schema_of_summaries import PAGE_FUNCTION, SUMMARIES
+from lifecycle.storage.postgres.schema_of_workflows import WORKFLOWS
 
 __all__ = ["BLOCK_BITS", "COLUMNS", "FEW", "MIGRATIONS", "VERSIONS", "migration", "quoted"]
 
@@ -15,7 +18,8 @@ _OLDEST_COLUMNS: Final = (
     " policy text, timeout float8, attempt int8, interruptions int8, worker text, version int8, lease float8, seq int8"
 )
 _SECOND_COLUMNS: Final = _OLDEST_COLUMNS + ", canceling boolean"
-_COLUMNS: Final = _SECOND_COLUMNS + ", enqueued float8"
+_THIRD_COLUMNS: Final = _SECOND_COLUMNS + ", enqueued float8"
+_COLUMNS: Final = _THIRD_COLUMNS + ", step text, verdict text"
 
 
 def _names(columns: str) -> tuple[str, ...]:
@@ -23,7 +27,7 @@ def _names(columns: str) -> tuple[str, ...]:
 
 
 COLUMNS: Final = _names(_COLUMNS)
-"""Columns of a task, in the order of its fields."""
+"""Columns of a task, in the order of its fields; the last two make one field."""
 
 BLOCK_BITS: Final = 10
 """A block is the tasks whose `seq` differ only in so many bits: 1,024 numbers. Part of the schema: never changed."""
@@ -162,175 +166,14 @@ update SCHEMA.task set enqueued = split_part(history, chr(9), 2)::float8;
 {_CLAIMABLE.replace("SCHEMA.foremost", "SCHEMA.claimed_next")}
 """
 
-_FORGETTING: Final = _CLAIMABLE.replace("create function", "create or replace function").replace(
-    "then\n    return query",
-    """then
+_FORGET: Final = """then
     if exists (select from SCHEMA.summary where block = any(array(select unnest(picked) >> BLOCK_BITS))) then
       perform SCHEMA.forget_blocks(picked);
     end if;
-    return query""",
+    return query"""
+_FORGETTING: Final = _CLAIMABLE.replace("create function", "create or replace function").replace(
+    "then\n    return query", _FORGET
 )
-
-# Summaries of blocks of 1,024 tasks (`lifecycle.storage.postgres.summary`).
-_FIFTH: Final = """
-create table SCHEMA.summary(
-  block bigint primary key,  -- its tasks are those whose `seq >> BLOCK_BITS` is this
-  ticket bigint not null,    -- the attempt that makes it
-  made boolean not null default false
-);
-
-create table SCHEMA.summary_part(
-  queue int not null,
-  name text collate "C" not null,   -- '=' and the name of a function; '': tasks of all functions
-  state text collate "C" not null,
-  block bigint not null,
-  number bigint not null,
-  latest float8,                    -- time of the latest enqueueing
-  places bigint[],                  -- the numbers of the tasks; null: they are more than FEW
-  primary key (queue, name, state, block)
-);
-
-create index summary_part_block on SCHEMA.summary_part(block);
-
--- Users of the table of tasks may use the tables that have come since, too.
-do $$
-declare granted record;
-begin
-  for granted in
-    select g.privilege_type as privilege, coalesce(quote_ident(r.rolname), 'public') as grantee, n.nspname as name
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace cross join lateral aclexplode(c.relacl) g
-    left join pg_roles r on r.oid = g.grantee
-    where n.nspname = NAME_OF_SCHEMA and c.relname = 'task' and g.grantee <> c.relowner
-  loop
-    execute format(
-      'grant %1$s on %2$I.periodic, %2$I.summary, %2$I.summary_part to %3$s',
-      granted.privilege, granted.name, granted.grantee
-    );
-  end loop;
-end $$;
-
--- A summary is deleted in the transaction that moves a task of its block. Only tasks that are not held are in
--- summaries: new tasks, and moves of running tasks, cost nothing. Claims forget the blocks of their tasks themselves,
--- with one statement for a batch.
-create function SCHEMA.forget_blocks(numbers bigint[]) returns void language plpgsql as $$
-declare
-  blocks bigint[] := array(select distinct unnest(numbers) >> BLOCK_BITS);
-begin
-  delete from SCHEMA.summary where block = any(blocks);  -- waits for who is making a summary, and then sees its parts
-  if found then
-    delete from SCHEMA.summary_part where block = any(blocks);
-  end if;
-end $$;
-
-create function SCHEMA.forget_block_of_task() returns trigger language plpgsql as $$
-begin
-  if exists (select from SCHEMA.summary where block = old.seq >> BLOCK_BITS) then
-    perform SCHEMA.forget_blocks(array[old.seq]);
-  end if;
-  return null;
-end $$;
-
-create function SCHEMA.forget_blocks_of_gone() returns trigger language plpgsql as $$
-begin
-  if tg_op = 'TRUNCATE' then
-    delete from SCHEMA.summary;
-    delete from SCHEMA.summary_part;
-  else
-    perform SCHEMA.forget_blocks(array(select seq from gone));
-  end if;
-  return null;
-end $$;
-
-create trigger task_leaves_block after update of state, lease on SCHEMA.task for each row
-when (old.lease is null and (new.lease is not null or new.state <> old.state) and new.state not in (RUNNING))
-execute function SCHEMA.forget_block_of_task();
-
-create trigger task_gone_from_block after delete on SCHEMA.task referencing old table as gone
-for each statement execute function SCHEMA.forget_blocks_of_gone();
-
-create trigger tasks_gone after truncate on SCHEMA.task
-for each statement execute function SCHEMA.forget_blocks_of_gone();
-
--- The blocks that could have a summary, and have none, up to a number. The newest block gets none, as tasks are added.
-create function SCHEMA.blocks_without_summary(up_to int) returns setof bigint language plpgsql stable as $$
-declare
-  held bigint[] := array(select distinct seq >> BLOCK_BITS from SCHEMA.task where lease is not null);
-  newest bigint := (select seq >> BLOCK_BITS from SCHEMA.task order by seq desc limit 1);
-  open_space record;
-  place bigint;
-  found_count int := 0;
-begin
-  for open_space in
-    select low, high from (
-      select s.block + 1 as low, lead(s.block, 1, newest) over (order by s.block) as high
-      from (select block from SCHEMA.summary where made union all select -1) s
-    ) spaces where low < high order by low
-  loop
-    place := open_space.low;
-    loop
-      place := (
-        select seq >> BLOCK_BITS from SCHEMA.task
-        where seq >= place << BLOCK_BITS and seq < open_space.high << BLOCK_BITS order by seq limit 1
-      );
-      exit when place is null;
-      if place <> all(held) then
-        return next place;
-        found_count := found_count + 1;
-        if found_count = up_to then return; end if;
-      end if;
-      place := place + 1;
-    end loop;
-  end loop;
-end $$;
-
--- A page of tasks, the newest first: those that summaries promise, and those that no summary counts. Each block that a
--- summary promises has at least one of them, unless it is cut by `below`.
-create function SCHEMA.newest_tasks(
-  which int, below bigint, wanted_states text[], page_size bigint, wanted_name text, since float8
-) returns table (ROW) language plpgsql stable as $$
-#variable_conflict use_column
-declare
-  part_name text := coalesce('=' || wanted_name, '');
-  missing bigint := page_size;
-  got bigint;
-  span record;
-begin
-  for span in
-    with promised as (
-      select block, array_agg(unnested.place) as places, bool_or(p.places is null) as many from (
-        select block, places from SCHEMA.summary_part
-        where queue = which and name = part_name and state = any(wanted_states) and block <= (below - 1) >> BLOCK_BITS
-        and (since is null or latest >= since)
-      ) p left join lateral unnest(p.places) as unnested(place) on true
-      group by block order by block desc limit least(page_size, 1000000000) + 1
-    ), spaces as (
-      select s.block + 1 as low, lead(s.block, 1, END_BLOCK) over (order by s.block) as high
-      from (select block from SCHEMA.summary where made union all select -1) s
-    )
-    select block << BLOCK_BITS as low, (block + 1) << BLOCK_BITS as high, case when not many then places end as places
-    from promised
-    union all
-    select low << BLOCK_BITS, high << BLOCK_BITS, null from spaces where low < high and low << BLOCK_BITS < below
-    order by low desc
-  loop
-    if span.places is null then
-      return query select FIELDS from SCHEMA.task t
-      where t.seq >= span.low and t.seq < least(span.high, below) and t.queue + 0 = which
-      and t.state = any(wanted_states) and (wanted_name is null or t.name = wanted_name)
-      and (since is null or t.enqueued >= since) order by t.seq desc limit missing;
-    else
-      return query select FIELDS from SCHEMA.task t
-      where t.seq = any(span.places) and t.seq < below and (since is null or t.enqueued >= since)
-      order by t.seq desc limit missing;
-    end if;
-    get diagnostics got = row_count;
-    missing := missing - got;
-    exit when missing <= 0;
-  end loop;
-end $$;
-
--- The functions that claim tasks, with one more statement: they forget the blocks of the tasks.
-"""
 
 
 # States of periodic tasks.
@@ -345,14 +188,41 @@ create table SCHEMA.periodic(
 """
 
 
+# Steps of workflows. Functions whose rows have new columns get new names, as before.
+_SIXTH: Final = f"""{WORKFLOWS}
+{PAGE_FUNCTION.replace("SCHEMA.newest_tasks", "SCHEMA.page_of_tasks")}
+
+{_FORGETTING.replace("SCHEMA.foremost", "SCHEMA.claim_first")}
+"""
+
+_GRANTS: Final = """\
+-- Users of the table of tasks may use the tables that have come since, too.
+do $$
+declare granted record;
+begin
+  for granted in
+    select g.privilege_type as privilege, coalesce(quote_ident(r.rolname), 'public') as grantee, n.nspname as name
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace cross join lateral aclexplode(c.relacl) g
+    left join pg_roles r on r.oid = g.grantee
+    where n.nspname = NAME_OF_SCHEMA and c.relname = 'task' and g.grantee <> c.relowner
+  loop
+    execute format(
+      'grant %1$s on TABLES to %3$s',
+      granted.privilege, granted.name, granted.grantee
+    );
+  end loop;
+end $$;"""
+
+
 def _literals(*names: str) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _filled(script: str, columns: str) -> str:
-    """Return a script with states, steps and the columns of a task filled in."""
+def _filled(script: str, columns: str, *new_tables: str) -> str:
+    """Return a script with states, steps and the columns of a task filled in; `new_tables`: those to be granted."""
     steps = [(source, target.name) for source, targets in LIFECYCLE.steps.items() for target in sorted(targets)]
     parts = {
+        "GRANTS": _GRANTS.replace("TABLES", ", ".join(f"%2$I.{table}" for table in new_tables)),
         "WAITING": _literals(*(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))),
         "RUNNING": _literals(*(state.name for state in LIFECYCLE.of_kind(Kind.RUNNING))),
         "BIRTHS": _literals(*(target for source, target in steps if source is None)),
@@ -362,6 +232,10 @@ def _filled(script: str, columns: str) -> str:
         "BLOCK_BITS": str(BLOCK_BITS),
         "END_BLOCK": str((2**63 - 1) >> BLOCK_BITS),
         "FEW": str(FEW),
+        "PENDING_STATE": PENDING.name,
+        "'SKIP'": f"'{SKIP}'",
+        "'ENQUEUE'": f"'{ENQUEUE}'",
+        "REVOKED_RANK": str(REVOKED_RANK),
     }
     for name, part in parts.items():
         script = script.replace(name, part)
@@ -371,12 +245,13 @@ def _filled(script: str, columns: str) -> str:
 MIGRATIONS: list[str] = [
     _filled(_FIRST.replace("CLAIMABLE", _CLAIMABLE), _OLDEST_COLUMNS),
     _filled(_SECOND, _SECOND_COLUMNS),
-    _filled(_THIRD, _COLUMNS),
+    _filled(_THIRD, _THIRD_COLUMNS),
     _PERIODIC,
-    _filled(_FIFTH, _COLUMNS)
-    + _filled(_FORGETTING.replace("SCHEMA.foremost", "SCHEMA.claimed_next"), _COLUMNS)
+    _filled(SUMMARIES.replace("PAGE", PAGE_FUNCTION), _THIRD_COLUMNS, "periodic", "summary", "summary_part")
+    + _filled(_FORGETTING.replace("SCHEMA.foremost", "SCHEMA.claimed_next"), _THIRD_COLUMNS)
     + _filled(_FORGETTING.replace("SCHEMA.foremost", "SCHEMA.claimable"), _SECOND_COLUMNS)
     + _filled(_FORGETTING, _OLDEST_COLUMNS),
+    _filled(_SIXTH, _COLUMNS, "awaits"),
 ]
 """Script n makes version n + 1 from version n. A released script never changes. ``SCHEMA``: the quoted schema name."""
 

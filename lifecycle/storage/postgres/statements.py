@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from lifecycle.core.policies import REVOKED_RANK, WAITING, Move
+from lifecycle.core.step import Report, step_text
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import FENCE, Task
 from lifecycle.storage.claims import Visibility
@@ -18,13 +19,14 @@ _Column = tuple[Callable[[Any], Value], Sequence[Any]]
 
 _NEW: Final = (
     "id text, name text, payload bytea, state text, eta float8, expires float8, priority int8, retries int8,"
-    " policy text, timeout float8, worker text, lease float8, rank int8, history text, enqueued float8"
+    " policy text, timeout float8, worker text, lease float8, rank int8, due float8, history text, enqueued float8,"
+    " step text"
 )
 _INSERT: Final = (
     "insert into SCHEMA.task(queue, id, name, payload, state, eta, expires, priority, retries, policy, timeout,"
-    " attempt, interruptions, worker, version, lease, rank, history, enqueued)"
+    " attempt, interruptions, worker, version, lease, rank, due, history, enqueued, step)"
     " select $1::int, id, name, payload, state, eta, expires, priority, retries, policy, timeout, 0, 0, worker, 1,"
-    " lease, rank, history, enqueued from NEW as new"
+    " lease, rank, due, history, enqueued, step from NEW as new"
 )
 _MOVED: Final = (
     "was_id text, was_seq int8, was_version int8, was_state text, was_worker text, state text, eta float8,"
@@ -74,8 +76,17 @@ class Statements:
             statement("move_one", _MOVE.replace("MOVED", _one(_MOVED))),
             statement("move_many", _MOVE.replace("MOVED", _many(_MOVED))),
         ]
+        # Workflows
+        self._report = statement(
+            "report", "select SCHEMA.report($1::int, $2::text[], $3::text[], $4::bool[], $5::float8[])"
+        )
+        self._count_awaited = statement(
+            "count_awaited",
+            "insert into SCHEMA.awaits(queue, id, number)"
+            " select $1::int, id, number from unnest($2::text[], $3::int8[]) as new(id, number)",
+        )
         # Claims
-        self.claimable = statement("claimable", "select * from SCHEMA.claimed_next($1, $2, $3, $4)")
+        self.claimable = statement("claimable", "select * from SCHEMA.claim_first($1, $2, $3, $4)")
         # The same with names to skip. Revocations are read after the tasks are locked, so that none is missed.
         self.lock_ready = statement(
             "lock_ready",
@@ -215,7 +226,7 @@ class Statements:
         )
         self.flush = [
             statement(f"flush_{table}", f"delete from SCHEMA.{table} where queue = $1")
-            for table in ("task", "revocation", "lock", "periodic")
+            for table in ("task", "revocation", "lock", "periodic", "awaits")
         ]
         # Notifications: the parameters are the queue, the channel, the channel's name for the server, and this process.
         self.notify = statement(
@@ -270,7 +281,7 @@ class Statements:
         )
 
     def insert(
-        self, queue: int, tasks: Sequence[Task], moves: Sequence[Move], ranks: Sequence[int | None], *, if_new: bool
+        self, queue: int, tasks: Sequence[Task], moves: Sequence[Move], places: Sequence[Visibility], *, if_new: bool
     ) -> Command:
         """Insert tasks, and return their `seq`; `moves`: their first moves.
 
@@ -290,9 +301,11 @@ class Statements:
             (number_array, [task.timeout for task in tasks]),
             (text_array, [move.worker for move in moves]),
             (number_array, [move.lease for move in moves]),
-            (number_array, ranks),
+            (number_array, [rank for rank, _ in places]),
+            (number_array, [due for _, due in places]),
             (text_array, [move.history for move in moves]),
             (number_array, [move.at for move in moves]),
+            (text_array, [None if task.step is None else step_text(task.step) for task in tasks]),
         ]
         return (self._insert_if_new if if_new else self._insert)[len(tasks) != 1], _parameters(queue, columns)
 
@@ -317,6 +330,21 @@ class Statements:
             (text_array, [move.history for move in moves]),
         ]
         return self._move[len(moved) != 1], _parameters(queue, columns)
+
+    def report(self, queue: int, reports: Sequence[Report]) -> Command:
+        """Tell tasks that wait for others of the ends of these."""
+        return self._report, [
+            queue,
+            text_array([report.dependent for report in reports]),
+            text_array([report.cause for report in reports]),
+            number_array([report.completed for report in reports]),
+            number_array([report.at for report in reports]),
+        ]
+
+    def count_awaited(self, queue: int, tasks: Sequence[tuple[str, int]]) -> Command:
+        """Store how many ends tasks wait for. `tasks`: id and number."""
+        ids, numbers = text_array([task_id for task_id, _ in tasks]), number_array([number for _, number in tasks])
+        return self._count_awaited, [queue, ids, numbers]
 
     def rank(self, queue: int, places: Sequence[tuple[int, Visibility]]) -> Command:
         """Store when claims find tasks that no worker holds. `places`: for each `seq` rank and due time."""

@@ -81,10 +81,10 @@ class PostgresStorage:
 
         numbers: list[int] = []
         if fits_one_statement(tasks):  # in one round trip
-            ranks = [visibility_after(task, move, None)[0] for task, move in zip(tasks, moves, strict=True)]
+            places = [visibility_after(task, move, None) for task, move in zip(tasks, moves, strict=True)]
             try:
                 inserted, *_ = self._server.write(
-                    self._statements.insert(queue, tasks, moves, ranks, if_new=True), *notifications
+                    self._statements.insert(queue, tasks, moves, places, if_new=True), *notifications
                 )
                 numbers = [seq for (seq,) in inserted.rows]
             except StorageError as error:

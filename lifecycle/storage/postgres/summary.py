@@ -87,7 +87,7 @@ select state, sum(number)::bigint from (
   ) c
 ) as every group by state
 """
-_PAGE: Final = "select * from SCHEMA.newest_tasks($1, $2, $3, $4, $5, $6)"
+_PAGE: Final = "select * from SCHEMA.page_of_tasks($1, $2, $3, $4, $5, $6)"
 
 
 class Summary:

@@ -126,7 +126,26 @@ create table periodic(
 ) strict, without rowid;
 """
 
-_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
+# Steps of workflows. The trigger is the one of the first script, with one more state, and without a list of states: of
+# more than two, SQLite makes a table each time.
+_SIXTH: Final = """
+alter table task add column step text;     -- place in a workflow, as JSON
+
+alter table task add column verdict text;  -- what has become of the tasks that it waits for
+
+-- How many ends a task still waits for. A table of its own: the row of a task that waits for many is large.
+create table awaits(
+  queue integer not null, id text not null, number integer not null, primary key (queue, id)
+) strict, without rowid;
+
+drop trigger task_rests;
+
+create trigger task_rests after update of state on task
+when (new.rank is not null or new.due is not null) and IS_NOT_WAITING
+begin update task set rank = null, due = null where seq = new.seq; end;
+"""
+
+_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
 """Script n (from 0) turns version n into version n + 1. A released script never changes."""
 VERSION: Final = len(_MIGRATIONS)
 """Version of the schema. A file with a higher version was written by a newer release."""
@@ -157,12 +176,15 @@ def version(db: sqlite3.Connection, path: str) -> int:
 def migrate(db: sqlite3.Connection, found: int) -> None:
     """Bring a file of that version (0: an empty one) up to date, within the caller's transaction."""
     # Not executescript(): it would commit the caller's transaction first.
-    waiting = ", ".join(f"'{state}'" for state in LIFECYCLE.of_kind(Kind.WAITING))
+    waiting = [f"'{state}'" for state in LIFECYCLE.of_kind(Kind.WAITING)]
+    is_not_waiting = " and ".join(f"new.state <> {state}" for state in waiting)
     for script in _MIGRATIONS[found:]:
-        for statement in _statements(script.replace("WAITING", waiting)):
+        filled = script.replace("IS_NOT_WAITING", is_not_waiting).replace("WAITING", ", ".join(waiting))
+        for statement in _statements(filled):
             db.execute(statement)
+    if found < VERSION:
+        db.executemany("insert or ignore into step(source, target) values (?, ?)", _STEPS)
     if not found:
-        db.executemany("insert into step(source, target) values (?, ?)", _STEPS)
         db.execute(f"pragma application_id = {APPLICATION_ID}")
     db.execute(f"pragma user_version = {VERSION}")
 

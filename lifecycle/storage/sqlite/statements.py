@@ -7,28 +7,30 @@ from typing import Any, Final
 import msgspec
 
 from lifecycle.core.policies import REVOKED_RANK, Revocation
+from lifecycle.core.step import Step, step_from
 from lifecycle.core.task import FENCE, NO_DELAY, RetryPolicy, Task, policy_fields
 
 __all__ = [
-    "DELETE_REVOCATION", "HAS_FENCE", "INSERT", "INSERT_ALONE", "MOVE", "NEXT_DUE", "PROMOTE", "REVOCATION", "TASK",
-    "first_ready", "marks", "next_not_skipped", "policy_text", "revocation_from", "task_from",
+    "COLUMN_COUNT", "DELETE_REVOCATION", "HAS_FENCE", "INSERT", "INSERT_ALONE", "MOVE", "NEXT_DUE", "PROMOTE",
+    "REVOCATION", "TASK", "first_ready", "marks", "next_not_skipped", "policy_text", "revocation_from", "task_from",
 ]  # fmt: skip
 
 log = logging.getLogger("lifecycle.storage")
 
 _COLUMNS: Final = (
     "id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt, interruptions, worker,"
-    " version, lease, seq, canceling, enqueued"
+    " version, lease, seq, canceling, enqueued, step, verdict"
 )
-"""Columns of a task, in the order of the fields of `Task`."""
+"""Columns of a task, in the order of the fields of `Task`; the last two make one field."""
+COLUMN_COUNT: Final = len(_COLUMNS.split(", "))
 HAS_FENCE: Final = " and ".join(f"{name}=?" for name in FENCE)
 """Condition that a row has a certain fence."""
 TASK: Final = f"select {_COLUMNS} from task"
 """Select tasks; a condition follows. `task_from` reads the rows."""
 INSERT: Final = (
     "insert into task(queue, id, name, payload, state, eta, expires, priority, retries, policy, timeout, attempt,"
-    " interruptions, worker, version, lease, rank, due, history, enqueued)"
-    " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " interruptions, worker, version, lease, rank, due, history, enqueued, step)"
+    " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 """Insert a task."""
 INSERT_ALONE: Final = (
@@ -102,12 +104,21 @@ def revocation_from(row: tuple[Any, ...] | None) -> Revocation | None:
 def task_from(row: tuple[Any, ...]) -> Task:
     """Return the task in a row that begins with the columns of `TASK`."""
     retry = NO_DELAY if row[8] is None else _policy(row[8])
-    return Task(*row[:8], retry, *row[9:16], bool(row[16]), row[17])  # type: ignore[call-arg]  # mypy cannot count the fields
+    step = None if row[18] is None else _step(row[18], row[19])
+    return Task(*row[:8], retry, *row[9:16], bool(row[16]), row[17], step)  # type: ignore[call-arg]  # mypy cannot count
 
 
 def policy_text(policy: RetryPolicy) -> str | None:
     """Return a retry policy as JSON, for its column; ``None`` for the default."""
     return None if policy is NO_DELAY else msgspec.json.encode(policy_fields(policy)).decode()
+
+
+def _step(text: str, verdict: str | None) -> Step:
+    try:
+        return step_from(text, verdict)
+    except ValueError as error:  # the same: the task waits on
+        log.warning("cannot read the stored place of a task in its workflow: error=%s", error)
+        return Step()
 
 
 def _policy(text: str) -> RetryPolicy:

@@ -2,10 +2,12 @@
 
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from functools import partial
+from typing import Final, cast
 
 from lifecycle.clock import monotonic
 from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, recover, visibility
+from lifecycle.core.step import reports, step_text
 from lifecycle.core.table import EXECUTING, REVOKE, REVOKED
 from lifecycle.core.task import Task, cut_history
 from lifecycle.errors import DuplicateTask
@@ -27,6 +29,7 @@ from lifecycle.storage.sqlite.locks import Locks
 from lifecycle.storage.sqlite.lookups import Lookups
 from lifecycle.storage.sqlite.periodic import Periodic
 from lifecycle.storage.sqlite.statements import (
+    COLUMN_COUNT,
     DELETE_REVOCATION,
     HAS_FENCE,
     INSERT,
@@ -45,8 +48,13 @@ from lifecycle.storage.sqlite.statements import (
 )
 from lifecycle.storage.sqlite.summary import Summary
 from lifecycle.storage.sqlite.transaction import Transaction
+from lifecycle.storage.sqlite.workflows import count_reports, hear
 
 __all__ = ["SQLiteStorage"]
+
+_OWN: Final = COLUMN_COUNT
+_OF_FUNCTION: Final = COLUMN_COUNT + 2
+"""Where a claim's row has the revocation of its task, and that of its function."""
 
 
 class SQLiteStorage:
@@ -87,7 +95,8 @@ class SQLiteStorage:
 
     def enqueue(self, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move]:
         """Write new tasks."""
-        if len(tasks) == 1 and actor.hold_until is None and (move := self._insert_alone(tasks[0], now, actor.worker)):
+        alone = len(tasks) == 1 and actor.hold_until is None and tasks[0].step is None
+        if alone and (move := self._insert_alone(tasks[0], now, actor.worker)):
             return [move]
         with Transaction(self._database) as db:
             inserted = [self._insert(db, task, now, *actor) for task in tasks]
@@ -181,7 +190,7 @@ class SQLiteStorage:
         if freed:
             # By the stored row: the caller may have changed its copy.
             stored = task_from(db.execute(TASK + " where seq=?", (task.seq,)).fetchone())
-            self._set_rank(db, stored, *visibility(stored, self._own_revocation(db, task.id), now))
+            self._become_visible(db, stored, now)
         return bool(freed)
 
     def _insert(
@@ -196,6 +205,8 @@ class SQLiteStorage:
                 raise DuplicateTask(task.id) from None
             raise
         self._database.work_changed = True
+        if task.step is not None:
+            count_reports(db, self._database.queue_id, task)
         return cast(int, cursor.lastrowid), move
 
     def _insert_alone(self, task: Task, now: float, worker: str) -> Move | None:
@@ -226,7 +237,7 @@ class SQLiteStorage:
         return (
             self._database.queue_id, task.id, task.name, task.payload, move.states[-1].name, task.eta, task.expires,
             task.priority, task.retries, policy_text(task.retry), task.timeout, 0, 0, move.worker, 1, move.lease, rank,
-            due, move.history, move.at,
+            due, move.history, move.at, None if task.step is None else step_text(task.step),
         )  # fmt: skip
 
     def _settle(self, db: sqlite3.Connection, task: Task, move: Move, inserted: list[tuple[Task, int]]) -> bool:
@@ -256,8 +267,10 @@ class SQLiteStorage:
             more = len(rows) == wanted
             for row in rows:
                 task = task_from(row)
-                own = revocation_from(row[18:20]) if row[18] is not None else None
-                of_function = revocation_from(row[20:22]) if row[20] is not None else None
+                own = None if row[_OWN] is None else revocation_from(row[_OWN:])
+                of_function = (
+                    revocation_from(row[_OF_FUNCTION : _OF_FUNCTION + 2]) if row[_OF_FUNCTION] is not None else None
+                )
                 decision = decisions.decide(task, own, of_function)
                 if isinstance(decision, Move):
                     self._commit(db, task, decision)
@@ -299,6 +312,8 @@ class SQLiteStorage:
         elif move.frees_locks:
             db.execute("delete from lock where queue=? and task=?", (self._database.queue_id, task.id))
         self._database.outcome_changed = self._database.outcome_changed or ended is not None or move.result is not None
+        if task.step is not None and (told := reports(task.id, task.step, move.state, ended)):
+            hear(db, self._database.queue_id, told, partial(self._become_visible, db))
         return True
 
     # Readiness -----------------------------------------------------------------------------------------------------
@@ -306,6 +321,9 @@ class SQLiteStorage:
     def _has_work(self, request: ClaimRequest) -> bool:
         due = self.next_due(request.skip_names, held=False)
         return due is not None and due <= request.now
+
+    def _become_visible(self, db: sqlite3.Connection, task: Task, now: float) -> None:
+        self._set_rank(db, task, *visibility(task, self._own_revocation(db, task.id), now))
 
     def _set_rank(self, db: sqlite3.Connection, task: Task, rank: int | None, due: float | None) -> None:
         db.execute("update task set rank=?, due=? where seq=?", (rank, due, task.seq))
@@ -354,7 +372,7 @@ class SQLiteStorage:
                 TASK + " where queue=? and id=? and lease is null", (self._database.queue_id, target.key)
             ).fetchone()
             if row is not None and (task := task_from(row)).state in WAITING:
-                self._set_rank(db, task, *visibility(task, self._own_revocation(db, task.id), now))
+                self._become_visible(db, task, now)
 
     # Look-ups ------------------------------------------------------------------------------------------------------
 
@@ -406,7 +424,7 @@ class SQLiteStorage:
     def flush(self) -> None:
         """Delete everything of this queue."""
         with Transaction(self._database) as db:
-            for table in ("task", "revocation", "lock", "periodic"):
+            for table in ("task", "revocation", "lock", "periodic", "awaits"):
                 db.execute(f"delete from {table} where queue=?", (self._database.queue_id,))
             self._database.work_changed = self._database.outcome_changed = True
 

@@ -179,6 +179,18 @@ class ClaimOrderCases(unittest.TestCase):
             f"the revocation is spent on the last of the three: {path}",
         )
 
+    def test_skipped_task_keeps_its_place_after_a_clock_step_back(self) -> None:
+        """A task that a worker has skipped goes after older tasks, also if some of these are not due any more."""
+        storage = self.opened()
+        tasks = [Task(task_id, "add", eta=eta) for task_id, eta in (("a", 5.0), ("b", 30.0), ("c", 5.0))]
+        storage.enqueue([*tasks, Task("d", "mul")], 1.0, _ACTOR)
+        skip = frozenset({"mul"})
+        storage.exchange((), ClaimRequest("w", 1.0, 10.0, limit=9, skip_names=skip))
+        storage.enqueue([Task("e", "add", priority=1)], 1.0, _ACTOR)
+        for now, limit, ids in (40.0, 1, ["e"]), (10.0, 2, ["a", "c"]), (10.0, 2, ["d"]):
+            found = [task.id for task, _ in storage.exchange((), ClaimRequest("w", now, 10.0, limit=limit))[1]]
+            require(found == ids, f"at {now} the claim takes {ids}, not {found}")
+
     def test_task_revoked_in_advance_goes_first(self) -> None:
         """A task revoked before it was enqueued goes first, also if it is a follow-up of another task."""
         storage = self.opened()

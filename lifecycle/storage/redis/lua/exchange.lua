@@ -53,7 +53,7 @@ local function set_of(names)
   return set
 end
 
--- The foremost tasks that no worker holds, at least `limit` if there are so many, in order: pairs of a set and an entry.
+-- The foremost tasks that no worker holds, `limit` if there are so many, in order: pairs of a set and an entry.
 local function foremost(limit, skipped)
   local found = {}
   if any_aside == nil then look_up_rarities() end
@@ -77,6 +77,7 @@ local function foremost(limit, skipped)
     if a[3] ~= b[3] then return a[3] < b[3] end
     return a[2] < b[2]
   end)
+  for n = #found, limit + 1, -1 do found[n] = nil end -- before these there may be tasks that were not read
   return found
 end
 
