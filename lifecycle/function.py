@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 import attrs
 
@@ -95,7 +95,11 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         self._engine.enqueue((task,), checked=True)
         return Result(self._engine, task.id)
 
-    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
+    @overload
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task: ...
+    @overload
+    def s(self, /) -> Task: ...
+    def s(self, /, *args: object, **kwargs: object) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
 
         Its fields may be changed until `TaskQueue.enqueue`. Arguments may be missing that a step of a workflow gets

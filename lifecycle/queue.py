@@ -150,7 +150,13 @@ class TaskQueue(PeriodicTasks):
             return Result(self._engine, task.id)
         return self._enqueue_workflows((task,), connection)[0]
 
-    def enqueue_many(self, tasks: Iterable[Node], connection: object = None) -> "list[Result[object] | ResultGroup]":
+    @overload
+    def enqueue_many(self, tasks: Iterable[Task], connection: object = None) -> list[Result[object]]: ...
+    @overload
+    def enqueue_many(
+        self, tasks: Iterable[Node], connection: object = None
+    ) -> Sequence[Result[object] | ResultGroup]: ...
+    def enqueue_many(self, tasks: Iterable[Node], connection: object = None) -> Sequence[Result[object] | ResultGroup]:
         """Enqueue tasks and workflows in one transaction, all or none; return the handle of each.
 
         Raises the errors of `enqueue`.
@@ -162,7 +168,7 @@ class TaskQueue(PeriodicTasks):
             return [Result(self._engine, task.id) for task in alone]
         return self._enqueue_workflows(tasks, connection)
 
-    def _enqueue_workflows(self, nodes: Sequence[Node], connection: object) -> "list[Result[object] | ResultGroup]":
+    def _enqueue_workflows(self, nodes: Sequence[Node], connection: object) -> list[Result[object] | ResultGroup]:
         planned = [planned_workflow(self._engine, node) for node in nodes]
         self._enqueue([task for one in planned for task in (*one.tasks, *one.callbacks)], connection)
         return [result_of(self._engine, one) for one in planned]
