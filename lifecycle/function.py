@@ -96,9 +96,9 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         return Result(self._engine, task.id)
 
     @overload
-    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task: ...
-    @overload
     def s(self, /) -> Task: ...
+    @overload
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task: ...
     def s(self, /, *args: object, **kwargs: object) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
 

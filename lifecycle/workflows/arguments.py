@@ -3,7 +3,8 @@
 import inspect
 import typing
 from collections.abc import Mapping
-from types import NoneType
+from types import NoneType, UnionType
+from typing import Final
 
 from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError
@@ -12,7 +13,9 @@ from lifecycle.workflows.plan import Before
 
 __all__ = ["ArgumentCheck"]
 
-_ONE = (object(),)
+_NO_CLASSES: Final = (inspect.Signature.empty, UnionType, typing.Annotated, typing.Any)
+"""Annotations that are no class of the value, although they are classes."""
+_ONE: Final = (object(),)
 """Stands for the value that a task will get."""
 
 
@@ -70,7 +73,7 @@ def _number_of_values(function: Function) -> int | None:
     if annotation is None or annotation is NoneType:
         return 0
     kind = typing.get_origin(annotation) or annotation
-    if not isinstance(kind, type) or kind is inspect.Signature.empty:
+    if not isinstance(kind, type) or kind in _NO_CLASSES:
         return None
     try:  # also an abstract class may be one of a tuple: Sequence, say
         if any(issubclass(special, kind) or issubclass(kind, special) for special in (tuple, dict, NoneType)):

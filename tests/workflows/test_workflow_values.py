@@ -94,9 +94,11 @@ class World:
             self.ids[spec.key] = node.id
         else:
             parts = [self.node(part) for part in spec.parts]
-            node = {"pipeline": lambda: Pipeline(*parts), "group": lambda: group(parts), "chord": lambda: chord(*parts)}[
-                spec.kind
-            ]()
+            node = {
+                "pipeline": lambda: Pipeline(*parts),
+                "group": lambda: group(parts),
+                "chord": lambda: chord(*parts),
+            }[spec.kind]()
         spec.names = [f"{len(self.ids)}.{number}" for number in range(spec.callbacks)]
         for name in spec.names:
             callback = self.handle.s(name)
@@ -183,7 +185,9 @@ def test_a_workflow_runs_as_the_evaluator_says(kind, new, spec):
         for key, got, named in world.calls:
             assert (got, named) == expected.arguments[key]
         handled = Counter(name for name, _ in world.handled)
-        assert handled == Counter(name for name, state in expected.states.items() if isinstance(name, str) and state == COMPLETED)
+        assert handled == Counter(
+            name for name, state in expected.states.items() if isinstance(name, str) and state == COMPLETED
+        )
         failed = {world.ids[key] for key, state in expected.states.items() if state == ERROR}
         assert {error.metadata["task_id"] for _, error in world.handled} <= failed
         assert all(error.metadata["error"].startswith("ValueError") for _, error in world.handled)
