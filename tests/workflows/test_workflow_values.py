@@ -7,7 +7,7 @@ from conftest import KINDS
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from lifecycle import ConfigurationError, Pipeline, TaskException, chord, group
+from lifecycle import Pipeline, chord, group
 from lifecycle.core.policies import AT_REST
 from lifecycle.core.table import COMPLETED, ERROR, SKIPPED
 from lifecycle.testing import drain
