@@ -87,7 +87,8 @@ def task_from_fields(task_id: bytes, at: bytes | None, call: bytes | None, paylo
         return Task(
             task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority,
             retries, NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions,
-            worker, version, _float(lease), seq, canceling, _float(enqueued), step and _step(step, *more[1:]),
+            worker, version, _float(lease), seq, canceling, _float(enqueued),
+            None if step is None else _step(step, *more[1:]),
         )  # fmt: skip
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise _damaged(task_id.decode("utf-8", "replace"), error) from None

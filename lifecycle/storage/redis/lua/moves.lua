@@ -11,6 +11,7 @@ end
 local function parse_row(id, at, history)
   local ok, values = pcall(cmsgpack.unpack, at or "")
   if not ok or type(values) ~= "table" or type(values[4]) ~= "number" or not KINDS[values[1]] then return nil end
+  if values[12] and not verdict_of({verdict = values[12]}) then return nil end
   return {
     id = id, state = values[1], version = values[2], worker = values[3], seq = values[4], attempt = values[5],
     retries = values[6], interruptions = values[7], eta = values[8], lease = values[9], canceling = values[10],
@@ -24,11 +25,13 @@ local function parse_call(row, packed)
   if not ok or type(values) ~= "table" or type(values[1]) ~= "string" or type(values[2]) ~= "number" then
     return false
   end
+  local step = values[7]
+  if step ~= nil then
+    if type(step) ~= "table" or type(step[2]) ~= "number" or type(step[3]) ~= "table" then return false end
+    row.awaits, row.dependents, row.on_failure = step[2], step[3], step[4]
+  end
   row.name, row.priority, row.expires = values[1], values[2], values[3]
   row.expires_after = type(values[4]) == "table" and values[4].expires_after or nil
-  if type(values[7]) == "table" then
-    row.awaits, row.dependents, row.on_failure = values[7][2], values[7][3], values[7][4]
-  end
   return true
 end
 

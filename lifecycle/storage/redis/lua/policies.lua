@@ -10,9 +10,10 @@ end
 
 -- The trigger, the moment and the cause of a row's verdict; nil if there is none.
 local function verdict_of(row)
-  if not row.verdict then return nil end
-  local trigger, at, cause = string.match(row.verdict, "^(%S+) (%S+) (.*)$")
-  return trigger, tonumber(at), cause
+  if type(row.verdict) ~= "string" then return nil end
+  local trigger, at, cause = string.match(row.verdict, "^(%S+) (%S+) (.*)")
+  at = tonumber(at)
+  if at then return trigger, at, cause end
 end
 
 local function verdict_text(trigger, at, cause)
