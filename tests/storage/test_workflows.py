@@ -9,13 +9,12 @@ from conftest import SERVERS, on_server
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.profiles import examples
-from support.stores import PRODUCER, start
 from support.strategies import patient
 
 from lifecycle.core import policies
 from lifecycle.core.policies import Outcome, Revocation
 from lifecycle.core.step import Step
-from lifecycle.core.table import CANCEL, COMPLETE, EXECUTING, FAIL, INTERRUPT, LIFECYCLE, SKIPPED, TIME_OUT, Kind
+from lifecycle.core.table import CANCEL, COMPLETE, EXECUTING, FAIL, INTERRUPT, LIFECYCLE, TIME_OUT, Kind
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task
 from lifecycle.storage import MemoryStorage, open_storage
 from lifecycle.storage.base import Actor, ClaimRequest, RevocationTarget, Settlement
@@ -202,9 +201,7 @@ class Call(NamedTuple):
 
     def _claim(self, pair):
         names = frozenset(FUNCTIONS[:1]) if self.which % 5 == 4 else frozenset()
-        request = ClaimRequest(
-            WORKERS[self.flag], pair.now, LEASE, self.flag, self.which % 4 + 1, None, names
-        )
+        request = ClaimRequest(WORKERS[self.flag], pair.now, LEASE, self.flag, self.which % 4 + 1, None, names)
         pair.exchange([], request)
 
     def _settle(self, pair):
