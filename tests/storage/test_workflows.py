@@ -9,18 +9,31 @@ from conftest import SERVERS, on_server
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.profiles import examples
+from support.stores import PRODUCER, settlement, start
 from support.strategies import patient
 
 from lifecycle.core import policies
 from lifecycle.core.policies import Outcome, Revocation
-from lifecycle.core.step import Step
-from lifecycle.core.table import CANCEL, COMPLETE, EXECUTING, FAIL, INTERRUPT, LIFECYCLE, TIME_OUT, Kind
+from lifecycle.core.step import Step, Verdict
+from lifecycle.core.table import (
+    CANCEL,
+    COMPLETE,
+    ENQUEUE,
+    EXECUTING,
+    FAIL,
+    INTERRUPT,
+    LIFECYCLE,
+    SKIP,
+    START,
+    TIME_OUT,
+    Kind,
+)
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task
 from lifecycle.storage import MemoryStorage, open_storage
 from lifecycle.storage.base import Actor, ClaimRequest, RevocationTarget, Settlement
 from lifecycle.testing.storage_spec.reference_storage import fields
 
-KINDS = ("sqlite", *SERVERS)
+KINDS = ("memory", "sqlite", *SERVERS)
 FUNCTIONS = ("add", "mul")
 WORKERS = ("w1", "w2")
 BEGIN = 1.0
@@ -269,6 +282,8 @@ def storage(request, tmp_path_factory):
     """A store of each kind; each case empties it."""
     if request.param in SERVERS:
         url = on_server(request.param, request)
+    elif request.param == "memory":
+        url = "memory://"
     else:
         url = f"sqlite:///{tmp_path_factory.mktemp('store')}/q.db?synchronous=off"
     with closing(open_storage(url, "default")) as storage:
@@ -288,3 +303,52 @@ def test_stores_agree_about_workflows(storage, nodes, hold, calls):
     pair.now += 2 * LEASE
     pair.recover()
     pair.drain()
+
+
+# By example --------------------------------------------------------------------------------------------------------
+
+CHORD = [Node(frozenset()), Node(frozenset()), Node(frozenset()), Node(frozenset({0, 1, 2}))]
+
+
+def claimed_paths(storage, **options):
+    """Claim; return the path of each claimed task."""
+    _, claims = storage.exchange((), ClaimRequest("w", 7.0, LEASE, limit=9, **options))
+    return {task.id: move.path for task, move in claims}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_task_starts_after_the_last_of_those_before_it(storage, together):
+    """A task that waits for several starts once all have completed, in one call or in several, and not before."""
+    storage.flush()
+    storage.enqueue(tasks_of(CHORD), BEGIN, PRODUCER)
+    running = start(storage, limit=9)
+    calls = [running] if together else [[task] for task in running]
+    for tasks in calls:
+        assert claimed_paths(storage) == {}
+        assert storage.exchange([settlement(task) for task in tasks], None)[0] == [True] * len(tasks)
+    assert claimed_paths(storage) == {"3": (ENQUEUE, START)}
+    assert storage.get("3").step.verdict == Verdict(ENQUEUE, "2", 6.0)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_first_failure_decides(storage, together):
+    """The first task that does not complete decides for those behind it; what the others come to changes nothing."""
+    storage.flush()
+    storage.enqueue(tasks_of(CHORD), BEGIN, PRODUCER)
+    first, second, third = start(storage, limit=9)
+    ends = [settlement(first, FAIL, 6.0), settlement(second, FAIL, 6.5), settlement(third, COMPLETE, 7.0)]
+    for done in [ends] if together else [[end] for end in ends]:
+        storage.exchange(done, None)
+    assert storage.get("3").step.verdict == Verdict(SKIP, "0", 6.0)
+    assert claimed_paths(storage) == {"3": (SKIP,)}
+
+
+def test_worker_without_the_function_ends_what_is_to_be_skipped(storage):
+    """A task to be skipped ends on any worker, but one that is to run waits for a worker that knows its function."""
+    storage.flush()
+    behind = [Node(frozenset({0}), name="mul"), Node(frozenset({0}), on_failure=True, name="mul")]
+    storage.enqueue(tasks_of([Node(frozenset()), *behind]), BEGIN, PRODUCER)
+    [running] = start(storage)
+    storage.exchange([settlement(running, FAIL)], None)
+    assert claimed_paths(storage, skip_names=frozenset({"mul"})) == {"1": (SKIP,)}
+    assert claimed_paths(storage) == {"2": (ENQUEUE, START)}

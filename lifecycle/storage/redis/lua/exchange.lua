@@ -4,7 +4,7 @@ local settlements, request = args[4], args[5]
 
 -- Checked before the first write, since a script that fails is not undone. A settlement that follows another one of the
 -- same task is compared with the row that the first one leaves.
-local rows, rows_after = at_hand, {}
+local rows, rows_after = {}, {}
 for _, settlement in ipairs(settlements) do
   local fence, move = settlement[1], settlement[2]
   local id, target = fence[$FENCE_ID], move[1]
@@ -95,7 +95,6 @@ end
 local function claim()
   local worker, now, lease_end, hold, limit, batchable, at, name, skip_names = unpack(request, 1, 9)
   local batchable_names, skipped = batchable and set_of(batchable), skip_names and set_of(skip_names)
-  at_hand = {} -- from here on each row is read when its turn comes
   promote_due(now)
   local claims, count, started, aside_count = {}, 0, false, 0
   while count < limit and aside_count < $PROMOTE_LIMIT do

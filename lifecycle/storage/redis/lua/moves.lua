@@ -104,9 +104,6 @@ local function cut_history(history, version)
   return table.concat(lines, "\n", 1, $HISTORY_HEAD) .. "\n" .. table.concat(lines, "\n", first) .. "\n"
 end
 
--- Rows that a script has loaded and may move later: a verdict has to be set in these.
-local at_hand = {}
-
 sort_decided = function()
   local all = decided
   decided = {}
@@ -121,10 +118,9 @@ end
 local function hear(id, cause, completed, now)
   local missing = completed and call("HINCRBY", prefix .. ":awaits", id, -1) or 0
   if missing > 0 then return end
-  local undecided = call("HDEL", prefix .. ":awaits", id) == 1 and missing == 0
-  local row = undecided and (at_hand[id] or load_row(id))
+  local was_undecided = call("HDEL", prefix .. ":awaits", id) == 1 and missing == 0
+  local row = was_undecided and load_row(id)
   if not row or row.state ~= "$PENDING" then return end
-  if not row.dependents and not parse_call(row, call("HGET", prefix .. ":task:" .. id, "call")) then return end
   row.verdict = verdict_text(completed == row.on_failure and "$SKIP" or "$ENQUEUE", now, cause)
   call("HSET", prefix .. ":task:" .. id, "at", pack_row(row))
   if not row.lease then decided[#decided + 1] = {row, now} end
