@@ -25,16 +25,19 @@ from lifecycle.execution.forks import OneProcess
 
 __all__ = [
     "SIGNALS", "SIGNAL_CANCELED", "SIGNAL_COMPLETE", "SIGNAL_ENQUEUED", "SIGNAL_ERROR", "SIGNAL_EXECUTING",
-    "SIGNAL_EXPIRED", "SIGNAL_INTERRUPTED", "SIGNAL_LOCKED", "SIGNAL_RATE_LIMITED", "SIGNAL_RETRYING",
-    "SIGNAL_REVOKED", "SIGNAL_SCHEDULED", "SIGNAL_TIMEOUT", "Handler", "Signals", "check_signals",
+    "SIGNAL_EXPIRED", "SIGNAL_INTERRUPTED", "SIGNAL_LOCKED", "SIGNAL_PENDING", "SIGNAL_RATE_LIMITED",
+    "SIGNAL_RETRYING", "SIGNAL_REVOKED", "SIGNAL_SCHEDULED", "SIGNAL_SKIPPED", "SIGNAL_TIMEOUT", "Handler",
+    "Signals", "check_signals",
 ]  # fmt: skip
 
 SIGNAL_ENQUEUED: Final = table.QUEUED.signal
 SIGNAL_SCHEDULED: Final = table.SCHEDULED.signal
+SIGNAL_PENDING: Final = table.PENDING.signal
 SIGNAL_EXECUTING: Final = table.EXECUTING.signal
 SIGNAL_COMPLETE: Final = table.COMPLETED.signal
 SIGNAL_REVOKED: Final = table.REVOKED.signal
 SIGNAL_EXPIRED: Final = table.EXPIRED.signal
+SIGNAL_SKIPPED: Final = table.SKIPPED.signal
 SIGNAL_ERROR: Final = table.ERROR.signal
 SIGNAL_TIMEOUT: Final = table.TIMEOUT.signal
 SIGNAL_LOCKED: Final = table.LOCKED.signal
