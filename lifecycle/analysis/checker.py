@@ -48,16 +48,17 @@ class Checker:
     """
 
     def __init__(self, lifecycle: Lifecycle = LIFECYCLE, *, from_start: bool = True) -> None:
-        """`lifecycle`: the table. `from_start`: the first signal of each task must be the signal of its creation.
+        """`lifecycle`: the table. `from_start`: the first signal of each task must be a signal of its creation.
 
-        With ``from_start=False`` the first signal may also be a signal that may follow the creation. That fits traces
+        With ``from_start=False`` the first signal may also be one that may follow a signal of the creation. That fits traces
         recorded only in consumers, which do not receive the signals of producers.
         """
         self._next: dict[State | None, dict[str, State]] = {
             state: {target.signal: target for target in lifecycle.targets(state)} for state in (None, *lifecycle.states)
         }
         if not from_start:
-            self._next[None] = self._next[lifecycle.initial] | self._next[None]
+            for state in lifecycle.targets(None):
+                self._next[None] = self._next[state] | self._next[None]
         self._tasks: dict[str | None, tuple[State, int]] = {}
         self._finished: OrderedDict[str | None, tuple[State, int]] = OrderedDict()
         self.count = 0

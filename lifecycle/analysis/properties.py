@@ -48,7 +48,7 @@ def properties(lifecycle: Lifecycle = LIFECYCLE) -> list[Property]:
         "each state and trigger have one target": [
             f"{trigger} from {source or '(new)'}" for (source, trigger), number in rows.items() if number > 1
         ],
-        "tasks are created in one state": [] if len(targets[None]) == 1 else (targets[None] or ["(none)"]),
+        "at least one row creates a task": [] if targets[None] else ["(none)"],
         "each signal belongs to one state": [signal for signal, number in signals.items() if number > 1],
     }
     return [Property(claim, tuple(faults)) for claim, faults in faults_by_claim.items()]

@@ -193,9 +193,14 @@ def _move(task: Task, path: tuple[str, ...], now: float, worker: str, hold_until
 
 
 def enqueued(task: Task, now: float, worker: str, hold_until: float | None = None) -> Move:
-    """Return the move that creates a task; a task that waits for others is born `pending`."""
+    """Return the move that creates a task; a task that waits for others is born `pending`.
+
+    Raises `IllegalTransition` if the task has a state: it was created before.
+    """
     path = _ENQUEUE if task.step is None or not task.step.awaits else _DEFER
-    states = LIFECYCLE.walk(task.state, path)
+    if task.state is not None:
+        raise IllegalTransition(state=task.state, trigger=path[0], allowed=LIFECYCLE.allowed(task.state))
+    states = LIFECYCLE.walk(None, path)
     return Move(
         path, states, now, worker, task.version + 1, task.attempt, task.retries, task.interruptions, task.eta,
         hold_until, None, False, hold_until,

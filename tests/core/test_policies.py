@@ -36,7 +36,8 @@ from lifecycle.execution import stored_result as outcomes
 from lifecycle.testing import strategies as drawn
 
 WAITING, OUTCOMES = of_kind("waiting"), of_kind("outcome")
-CLAIMS = [(state, trigger) for state, trigger in EDGES if state in WAITING]
+CLAIMS = [(state, trigger) for state, trigger in EDGES if state in WAITING and trigger != "enqueue"]
+CLAIMS += [("pending", "start")]  # a claim enqueues and starts a pending task in one move
 
 # The guards of a claim ---------------------------------------------------------------------------------------------
 
@@ -83,13 +84,13 @@ def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold
     task.state, trigger = edge
     move, starts = policies.claimed(task, trigger, "me", now, lease, hold_scheduled=hold), trigger == "start"
     after = some.moved(task, move)
-    assert some.legal(task, move, (trigger,))
+    assert some.legal(task, move, ("enqueue", "start") if edge == ("pending", "start") else (trigger,))
     assert some.unchanged(task, after, "attempt", "eta")
     assert (after.attempt, after.eta) == ((task.attempt + 1, None) if starts else (task.attempt, task.eta))
     assert after.lease == (now + lease if starts or (hold and trigger == "schedule") else None)
     assert (after.worker, move.at, move.result, move.follow_ups) == ("me", now, None, ())
     for state, other in itertools.product([None, *LAW], {trigger for _, trigger in CLAIMS}):
-        if (state, other) not in EDGES:
+        if (state, other) not in (*EDGES, *CLAIMS):
             with pytest.raises(IllegalTransition):
                 policies.claimed(attrs.evolve(task, state=state), other, "me", now, lease, hold_scheduled=hold)
 
@@ -97,10 +98,10 @@ def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold
 @pytest.mark.untraced
 @patient
 @given(drawn.tasks([None]), drawn.all_times, some.maybe)
-def test_new_task_is_queued_once(task, now, hold):
-    """A new task is queued, held if its caller announces it first; an existing task is not created again."""
+def test_new_task_is_created_once(task, now, hold):
+    """A new task is queued, or pending if it waits for others, and held if its caller announces it; it is created once."""
     move = policies.enqueued(task, now, "me", hold)
-    assert some.legal(task, move, ("enqueue",))
+    assert some.legal(task, move, ("defer",) if task.step is not None and task.step.awaits else ("enqueue",))
     assert some.unchanged(task, some.moved(task, move), "enqueued_at")
     assert some.moved(task, move).enqueued_at == now
     assert (move.lease, move.hold_until, move.at) == (hold, hold, now)

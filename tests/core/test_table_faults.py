@@ -137,11 +137,11 @@ def test_state_without_a_path_to_a_final_state_is_refused(table, data):
 
 @seldom
 @given(tables(), st.data())
-def test_exactly_one_row_creates_a_task(table, data):
-    """Exactly one row creates a task: not none and not two."""
+def test_at_least_one_row_creates_a_task(table, data):
+    """At least one row creates a task; a second one may create it in another state."""
     states, rows = table
-    refused(states, [row for row in rows if row.source is not None], "0 rows create a task", *states)
-    refused(states, [*rows, go(None, pick(data, states))], "2 rows create a task")
+    refused(states, [row for row in rows if row.source is not None], "no row creates a task", *states)
+    assert Lifecycle(states, [*rows, go(None, pick(data, states))]).initial == Lifecycle(states, rows).initial
 
 
 @seldom

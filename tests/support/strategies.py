@@ -21,6 +21,7 @@ RETRIER = "a retry, if any is left, or an operator's"
 LAW = {  # state: its signal, its kind, who moves it on
     "queued": ("enqueued", "waiting", "a worker that claims it"),
     "scheduled": ("scheduled", "waiting", "a worker, once its ETA has come"),
+    "pending": ("pending", "waiting", "a worker, once the tasks before it in a workflow have ended"),
     "executing": (
         "executing",
         "running",
@@ -29,6 +30,7 @@ LAW = {  # state: its signal, its kind, who moves it on
     "complete": ("complete", "final", "nobody"),
     "revoked": ("revoked", "final", "nobody"),
     "expired": ("expired", "final", "nobody"),
+    "skipped": ("skipped", "final", "nobody"),
     "error": ("error", "outcome", RETRIER),
     "timeout": ("timeout", "outcome", RETRIER),
     "locked": ("locked", "outcome", RETRIER),
@@ -38,11 +40,13 @@ LAW = {  # state: its signal, its kind, who moves it on
     "retrying": ("retrying", "passing", "the same commit that entered it"),
 }
 MOVES = {  # trigger: from, to
-    "enqueue": ((None, "retrying"), "queued"),
-    "schedule": (("queued", "retrying"), "scheduled"),
+    "enqueue": ((None, "pending", "retrying"), "queued"),
+    "defer": ((None,), "pending"),
+    "schedule": (("queued", "pending", "retrying"), "scheduled"),
     "start": (("queued", "scheduled"), "executing"),
-    "revoke": (("queued", "scheduled"), "revoked"),
-    "expire": (("queued", "scheduled"), "expired"),
+    "revoke": (("queued", "scheduled", "pending"), "revoked"),
+    "skip": (("pending",), "skipped"),
+    "expire": (("queued", "scheduled", "pending"), "expired"),
     "complete": (("executing",), "complete"),
     "fail": (("executing",), "error"),
     "time_out": (("executing",), "timeout"),

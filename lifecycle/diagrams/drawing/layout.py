@@ -31,6 +31,8 @@ class Slot:
     """Number of the block; slots of one block stay together, with a gap between blocks. 0: no block."""
     y: float = 0.0
     """Height of the middle."""
+    weight: int = 1
+    """So many crossings with other lines are worth one crossing with a line between two slots of this weight."""
     left: "list[Slot]" = attrs.field(factory=list, repr=False)
     right: "list[Slot]" = attrs.field(factory=list, repr=False)
     """Connected slots in the neighbouring ranks."""
@@ -119,11 +121,16 @@ def _around(ranks: Ranks, number: int) -> int:
 
 
 def _between(ranks: Ranks, number: int) -> int:
-    """Return the number of crossings between a rank and the next rank."""
+    """Return the weight of the crossings between a rank and the next rank."""
     at = {slot: n for n, slot in enumerate(ranks[number + 1])}
-    ends = [sorted(at[other] for other in slot.right) for slot in ranks[number]]
+    ends = [[(at[other], min(slot.weight, other.weight)) for other in slot.right] for slot in ranks[number]]
     return sum(
-        above > below for n, upper in enumerate(ends) for lower in ends[n + 1 :] for above in upper for below in lower
+        max(upper_weight, lower_weight)
+        for n, upper in enumerate(ends)
+        for lower in ends[n + 1 :]
+        for above, upper_weight in upper
+        for below, lower_weight in lower
+        if above > below
     )
 
 

@@ -280,7 +280,7 @@ def _turn_off(column: _Column, track: _Track, edges: tuple[Edge, ...]) -> str:
         )
         circle = ""
     second = f"M{px(label - side * half)} {px(y)} H{px(edge_x + side * (HEAD_LENGTH_PX - 1))}"
-    main = track.source is None or id(edges[0]) in column.main
+    main = id(edges[0]) in column.main
     return circle + arrow(
         column.picture, edges, [first, second], head(edge_x, y, -side), (label, y + 4.0), texts, main=main
     )

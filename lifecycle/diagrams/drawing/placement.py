@@ -27,6 +27,8 @@ BLOCK_GAP_PX: Final = 24.0
 """Additional distance around a box."""
 KIND_NAME_HEIGHT_PX: Final = 15.0
 """Space for a kind's name above its states."""
+MAIN_PATH_WEIGHT: Final = 5
+"""Weight of a crossing with the main path: other lines lead around the path rather."""
 PORT_GAP_PX: Final = 7.0
 """Distance of two lines at a state or at a box."""
 
@@ -93,6 +95,10 @@ class Placement:
             self.ranks[slot.rank].append(slot)
         self.lines = [self._line(edges) for edges in picture.bundles]
         self.main = {id(edge) for edge in picture.main_path}
+        for line in self.lines:
+            if id(line.edge) in self.main:
+                for slot in line.slots:
+                    slot.weight = MAIN_PATH_WEIGHT
         self.ranks = reduce_crossings(self.ranks)
         self._stack()
         for slot in self.nodes.values():

@@ -11,7 +11,7 @@ from hypothesis.stateful import invariant
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import Move, Revocation
-from lifecycle.core.table import EXECUTING, FAIL, INTERRUPT, RETRY, Kind
+from lifecycle.core.table import COMPLETE, EXECUTING, FAIL, INTERRUPT, RETRY, Kind
 from lifecycle.core.task import HISTORY_HEAD, HISTORY_STEP, HISTORY_TAIL, Record, Task
 from lifecycle.errors import DuplicateTask
 from lifecycle.storage.base import Actor, Channel, Claim, ClaimRequest, RevocationTarget, Settlement, Tick
@@ -27,6 +27,7 @@ from lifecycle.testing.storage_spec.strategies import (
     Ending,
     NewTask,
     TaskCopy,
+    workflow_tasks,
 )
 
 __all__ = ["AdapterAgreement", "assert_same"]
@@ -237,12 +238,42 @@ class AdapterAgreement(SpecMachine):
                 self.exchange([(copy, policies.retry(copy.task, self.now, worker="operator"))])
             self.call_both("revoke", RevocationTarget(function=False, key="a"), Revocation(), self.now)
             self._claim_and_flush()
+        self._take_every_transition_of_steps()
         for eta in (None, 5.0):
             self.enqueue_tasks([NewTask("a", eta=eta, expires=20.0).task(self.now)], hold=False)
             if eta is not None:
                 self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS))
             self.now += 20.0
             self._claim_and_flush()
+
+    def _take_every_transition_of_steps(self) -> None:
+        steps = [
+            NewTask("b", after=("a",)),
+            NewTask("c", after=("a",), passes=True, eta=50.0),
+            NewTask("d", after=("a",), on_failure=True),
+            NewTask("e", after=("b", "a"), expires=20.0),
+            NewTask("f", after=("c",)),
+        ]
+        self.enqueue_tasks(workflow_tasks([NewTask("a"), *steps], self.now), hold=False)
+        self.call_both("revoke", RevocationTarget(function=False, key="f"), Revocation(), self.now)
+        for _ in range(2):
+            self.adapter_and_model_agree()
+            self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS, limit=9))
+            if "a" in self.running:
+                self.settle([(self.running["a"], Ending(COMPLETE))], None)
+        self.now += 20.0
+        self._claim_and_flush()
+
+    def leave_nothing_pending(self) -> None:
+        """Complete every task, and let time pass: then nothing waits."""
+        for _ in range(2 * len(IDS)):
+            self.now += 1000.0
+            self.check_claims("recover", *self.call_both("recover", self.now, Actor("recoverer")))
+            self.exchange((), ClaimRequest("w1", self.now, LEASE_SECONDS, limit=100))
+            self.settle([(copy, Ending(COMPLETE)) for copy in self.running.values()], None)
+        self.adapter_and_model_agree()
+        waiting = [str(task) for task in self.handles[0].tasks(list(policies.WAITING))]
+        require(not waiting, f"these tasks wait for ever: {', '.join(waiting)}")
 
     def retry_often(self) -> None:
         """Retry one task so often that the middle of its history is left out several times, by every kind of call."""

@@ -10,6 +10,7 @@ import attrs
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task, numbered
 from lifecycle.testing.storage_spec.reference_storage import fields
+from lifecycle.testing.storage_spec.workflow_invariants import WorkflowChecker
 
 __all__ = ["InvariantChecker", "require"]
 
@@ -43,6 +44,7 @@ class InvariantChecker:
     _shown: dict[int, _ShownTask] = attrs.field(factory=dict)
     _claimed: set[tuple[int, int]] = attrs.field(factory=set)
     _settled: set[tuple[int, int]] = attrs.field(factory=set)
+    _workflows: WorkflowChecker = attrs.field(factory=WorkflowChecker)
 
     def check_claim(self, model_seq: int, version: int) -> None:
         """Check that this version of a task was claimed by one worker only (P1)."""
@@ -66,6 +68,8 @@ class InvariantChecker:
             now = self._shown[model_seq] = _ShownTask(task.id, fields(task), tuple(history))
             if now != seen:
                 self._check_change(task, seen.history, now.history)
+        faults = self._workflows.faults(shown)
+        require(not faults, "; ".join(faults))
 
     def _check_change(self, task: Task, known: tuple[Record, ...], history: tuple[Record, ...]) -> None:
         records, before = dict(numbered(history)), dict(numbered(known))

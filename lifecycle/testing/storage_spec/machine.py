@@ -143,6 +143,11 @@ class SpecMachine(RuleBasedStateMachine):
         """Return the ids of no stored task."""
         return tuple(task_id for task_id in IDS if self.model.row(task_id) is None)
 
+    def unawaited_ids(self) -> tuple[str, ...]:
+        """Return the ids of no stored task, without those to which a stored task reports."""
+        awaited = {one for row in self.model.rows if row.task.step is not None for one in row.task.step.dependents}
+        return tuple(task_id for task_id in self.free_ids() if task_id not in awaited)
+
     def task_ids(self, *kinds: Kind) -> list[str]:
         """Return the ids of the stored tasks, or of those in states of these kinds."""
         tasks = [row.task for row in self.model.rows]

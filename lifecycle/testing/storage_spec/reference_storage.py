@@ -26,6 +26,7 @@ from lifecycle.core.policies import (
     revoked_when_due,
     visibility,
 )
+from lifecycle.core.step import reports
 from lifecycle.core.table import (
     CANCEL,
     ENQUEUE,
@@ -35,6 +36,7 @@ from lifecycle.core.table import (
     LIFECYCLE,
     REVOKE,
     REVOKED,
+    SKIP,
     START,
     Kind,
 )
@@ -53,13 +55,13 @@ from lifecycle.storage.base import (
     TaskStatus,
     Tick,
 )
-from lifecycle.testing.storage_spec.reference_periodic import ReferencePeriodic
+from lifecycle.testing.storage_spec.reference_steps import ReferenceSteps
 
 __all__ = ["FIELDS", "ReferenceStorage", "Row", "fields", "is_at_rest", "is_waiting"]
 
 FIELDS: Final = (
     "id", "name", "payload", "state", "eta", "expires", "priority", "retries", "retry", "timeout", "attempt",
-    "interruptions", "worker", "version", "lease", "canceling", "enqueued_at",
+    "interruptions", "worker", "version", "lease", "canceling", "enqueued_at", "step",
 )  # fmt: skip
 """The fields of a task that every store keeps and returns. `seq` is compared apart: stores may number as they like."""
 
@@ -104,7 +106,7 @@ def _is_skipped(row: Row, skip_names: frozenset[str], now: float) -> bool:
 
 
 @attrs.define
-class ReferenceStorage(ReferencePeriodic):
+class ReferenceStorage(ReferenceSteps):
     """A store. Its methods keep the promises of the methods of `Storage` that have the same names.
 
     `woken_channels` collects the channels whose waiters a call has to wake; clear it before a call.
@@ -239,7 +241,7 @@ class ReferenceStorage(ReferencePeriodic):
             own = self.revocations.get(RevocationTarget(function=False, key=task.id))
             of_function = self.revocations.get(RevocationTarget(function=True, key=task.name))
             trigger = admit(task, own, of_function, now)
-            is_ending = trigger == EXPIRE or (trigger == REVOKE and revoked_when_due(task, own, now))
+            is_ending = trigger in (EXPIRE, SKIP) or (trigger == REVOKE and revoked_when_due(task, own, now))
             # Not due any more, since the clock stepped back; or the revocation of a skipped task has ended.
             if trigger is None or (task.name in skip_names and not is_ending):
                 row.rank, row.due_at = visibility(task, own, now)
@@ -294,6 +296,10 @@ class ReferenceStorage(ReferencePeriodic):
             row.rank = row.due_at = None
         if row.rested_at is not None or move.result is not None:
             self.woken_channels.add(Channel.OUTCOME)
+        for report in reports(task.id, task.step, move.state, row.rested_at):
+            waiting = self.row(report.dependent)
+            if waiting is not None and self.hear(waiting.task, report) and waiting.task.lease is None:
+                self._release(waiting, move.at)
         return Claim(before, move)
 
     def _release(self, row: Row, now: float) -> None:

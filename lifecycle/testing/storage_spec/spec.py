@@ -11,7 +11,7 @@ from lifecycle.testing.storage_spec.cases import SpecTestCase
 from lifecycle.testing.storage_spec.machine import among
 from lifecycle.testing.storage_spec.operator_rules import OperatorRules
 from lifecycle.testing.storage_spec.periodic_rules import PeriodicRules
-from lifecycle.testing.storage_spec.worker_rules import WorkerRules
+from lifecycle.testing.storage_spec.workflow_rules import WorkflowRules
 
 __all__ = ["StorageSpec"]
 
@@ -19,7 +19,7 @@ _HANDLE_LIMIT: Final = 3
 """Processes that have the store open."""
 
 
-class StorageSpec(WorkerRules, OperatorRules, PeriodicRules):
+class StorageSpec(WorkflowRules, OperatorRules, PeriodicRules):
     """Calls a storage adapter and a simple model in lockstep, and compares everything that can be read after each step.
 
     Subclass it, define how an empty store is opened, and pass its test case to pytest or unittest::
@@ -39,8 +39,9 @@ class StorageSpec(WorkerRules, OperatorRules, PeriodicRules):
     among them: workers crash, or settle with a stale copy of a task; the clock jumps to the exact end of a lease, or
     back. With `reopen`, calls alternate between several handles of one store. Besides the comparison with the model,
     `InvariantChecker` checks the adapter alone: each change is a transition of the table, histories replay, no task is
-    lost, final states stay, no task is claimed by two workers, no outcome is accepted twice. Short runs come first, so
-    that most bugs are shown in few steps. `StorageCases` has tests of cases that the machine reaches too seldom: very
+    lost, final states stay, no task is claimed by two workers, no outcome is accepted twice, and each verdict about a
+    step of a workflow agrees with the ends of the tasks before it. Short runs come first, so that most bugs are shown
+    in few steps. `StorageCases` has tests of cases that the machine reaches too seldom: very
     many due tasks, waits, the closed store.
 
     One run, always the same, **takes every transition of the table**, and ends attempts in every possible way, with
@@ -98,6 +99,7 @@ class StorageSpec(WorkerRules, OperatorRules, PeriodicRules):
             # Not if Hypothesis has broken off the run: a fault found now would keep it from shrinking a counterexample.
             if self.agreed and sys.exc_info()[0] is None:
                 self.run_to_rest()
+                self.leave_nothing_pending()
         finally:
             for storage in self.handles:
                 storage.close()

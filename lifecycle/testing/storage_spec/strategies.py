@@ -4,6 +4,7 @@ All are drawn from small sets, so that ids are used again, ranks are equal, and 
 the machine's clock.
 """
 
+from collections.abc import Sequence
 from copy import copy
 from functools import lru_cache
 from typing import Final
@@ -13,13 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.vendor.pretty import RepresentationPrinter
 
 from lifecycle.core.policies import Outcome, Revocation
+from lifecycle.core.step import Step
 from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, policy_fields
 from lifecycle.storage.base import ClaimRequest
 
 __all__ = [
     "ENDING_TRIGGERS", "FUNCTIONS", "IDS", "LEASE_SECONDS", "WORKERS", "Ending", "NewTask", "RevocationPeriod",
-    "TaskCopy", "WorkerRequest", "endings", "new_tasks", "revocation_periods", "worker_requests",
+    "TaskCopy", "WorkerRequest", "endings", "new_tasks", "revocation_periods", "worker_requests", "workflow_tasks",
+    "workflows",
 ]  # fmt: skip
 
 IDS: Final = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -68,9 +71,18 @@ class NewTask(_ShortRepr):
     retries: int = 0
     retry: RetryPolicy = NO_DELAY
     timeout: float | None = None
+    after: tuple[str, ...] = ()
+    """Ids of the tasks that this one waits for."""
+    passes: bool = False
+    """True if their results are passed to this one."""
+    on_failure: bool = False
 
-    def task(self, now: float) -> Task:
-        """Make the task."""
+    def task(self, now: float, dependents: tuple[str, ...] = ()) -> Task:
+        """Make the task; `dependents`: ids of the tasks that wait for it."""
+        step = None
+        if self.after or dependents:
+            inputs, after = (list(self.after), ()) if self.passes and self.after else (None, self.after)
+            step = Step(inputs, len(self.after), dependents, self.on_failure, None, after)
         return Task(
             self.id,
             self.function,
@@ -81,7 +93,13 @@ class NewTask(_ShortRepr):
             retries=self.retries,
             retry=self.retry,
             timeout=self.timeout,
+            step=step,
         )
+
+
+def workflow_tasks(calls: Sequence[NewTask], now: float) -> list[Task]:
+    """Make the tasks of a workflow, in the order of `calls`."""
+    return [call.task(now, tuple(other.id for other in calls if call.id in other.after)) for call in calls]
 
 
 @attrs.frozen(repr=False)
@@ -151,7 +169,9 @@ class TaskCopy:
 
     def tampered(self) -> "TaskCopy":
         """Return a copy whose fields a careless function has changed."""
-        other = attrs.evolve(self.task, name="other", payload=b"?", priority=7, eta=1.0, expires=1.0, timeout=1.0)
+        other = attrs.evolve(
+            self.task, name="other", payload=b"?", priority=7, eta=1.0, expires=1.0, timeout=1.0, step=None
+        )
         other.canceling = not other.canceling
         return TaskCopy(other, self.model_seq)
 
@@ -182,6 +202,26 @@ def _new_task(draw: st.DrawFn, ids: st.SearchStrategy[str]) -> NewTask:
     )
 
 
+@st.composite
+def workflows(draw: st.DrawFn, ids: tuple[str, ...]) -> list[NewTask]:
+    """New tasks with some of these ids; most wait for some of the tasks before them, a few for none."""
+    calls = draw(st.lists(new_tasks(ids), min_size=2, max_size=5, unique_by=lambda call: call.id))
+    for number in range(1, len(calls)):
+        before = [call.id for call in calls[:number]]
+        after = draw(st.lists(st.sampled_from(before), max_size=3, unique=True))
+        if after:
+            calls[number] = attrs.evolve(
+                calls[number],
+                after=tuple(after),
+                passes=draw(st.booleans()),
+                on_failure=draw(_on_failure),
+                # An expiry that counts from the moment when a task is due has no fixed moment as well.
+                expires=None if calls[number].retry.expires_after is not None else calls[number].expires,
+            )
+    return calls
+
+
+_on_failure: Final = st.sampled_from((False, False, True))
 _functions: Final = st.sampled_from(FUNCTIONS)
 _priorities: Final = st.sampled_from((0, 0, 1, -1))
 _etas: Final = st.sampled_from((None, None, None, 3.0, 10.0, 25.0, 0.0, -4.0))

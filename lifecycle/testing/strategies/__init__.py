@@ -12,7 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from lifecycle.core.policies import Outcome, Revocation
-from lifecycle.core.table import EXECUTING, LIFECYCLE, SCHEDULED, Kind, Lifecycle, State, Transition
+from lifecycle.core.step import Step as WorkflowStep
+from lifecycle.core.step import Verdict
+from lifecycle.core.table import (
+    ENQUEUE,
+    EXECUTING,
+    LIFECYCLE,
+    PENDING,
+    SCHEDULED,
+    SKIP,
+    SKIPPED,
+    Kind,
+    Lifecycle,
+    State,
+    Transition,
+)
 from lifecycle.core.task import RetryPolicy, Task
 from lifecycle.errors import ConfigurationError
 from lifecycle.testing.strategies.paths import Paths
@@ -240,9 +254,10 @@ def schedules(
 
 @st.composite
 def tasks(draw: DrawFn, states: Sequence[str] | None = None, times: SearchStrategy[float] = all_times) -> Task:
-    """Draw a stored task in one of these states (default: any), with any other fields; a scheduled task has an ETA.
+    """Draw a stored task in one of these states (default: any), with any other fields.
 
-    `times`: its ETA, expiry, timeout and lease. Its payload holds no arguments that a queue could read.
+    A scheduled task has an ETA, a pending task is a step that waits for others; other tasks may be steps, too. `times`:
+    its ETA, expiry, timeout and lease, and the time of a verdict. Its payload holds no arguments that a queue could read.
     """
     maybe = st.none() | times
     state = draw(st.sampled_from([state.name for state in LIFECYCLE.states] if states is None else states))
@@ -264,6 +279,30 @@ def tasks(draw: DrawFn, states: Sequence[str] | None = None, times: SearchStrate
         lease=draw(maybe),
         canceling=state is not None and LIFECYCLE.state(state).kind in _CANCELABLE and draw(st.booleans()),
         seq=draw(st.none() | st.integers(1, 9)),
+        step=draw(_workflow_steps(state, times)),
+    )
+
+
+@st.composite
+def _workflow_steps(draw: DrawFn, state: str | None, times: SearchStrategy[float]) -> WorkflowStep | None:
+    """Draw the place in a workflow of a task in this state; ``None``: in none. A started task has its verdict."""
+    waits = state in (PENDING, SKIPPED)
+    if not (waits or draw(st.booleans())):
+        return None
+    awaits = draw(st.integers(int(waits), 3))
+    before = tuple(f"before {number}" for number in range(awaits))
+    verdict = None
+    if awaits and state is not None and (state != PENDING or draw(st.booleans())):
+        triggers = {PENDING.name: (ENQUEUE, SKIP), SKIPPED.name: (SKIP,)}.get(state, (ENQUEUE,))
+        verdict = Verdict(draw(st.sampled_from(triggers)), draw(st.sampled_from(before)), draw(times))
+    inputs = draw(st.sampled_from((None, *before)))
+    return WorkflowStep(
+        inputs,
+        awaits,
+        draw(st.sampled_from(((), ("after",)))),
+        draw(st.booleans()),
+        verdict,
+        tuple(one for one in before if one != inputs),
     )
 
 
@@ -324,7 +363,9 @@ def tables(draw: DrawFn, min_open: int = 0) -> tuple[list[State], list[Transitio
     triggers = [
         f"do_{name}" for name in draw(st.lists(_names, min_size=len(edges), max_size=len(edges) + 3, unique=True))
     ]
-    rows, used = [Transition(draw(st.sampled_from(triggers or ["do"])), None, states[0], "a task is created")], set()
+    births = draw(st.lists(st.sampled_from(triggers or ["do"]), min_size=1, max_size=2, unique=True))
+    rows, used = [Transition(births[0], None, states[0], "a task is created")], set()
+    rows += [Transition(trigger, None, draw(st.sampled_from(states)), "or elsewhere") for trigger in births[1:]]
     for start, end in edges:
         trigger = draw(st.sampled_from([one for one in triggers if (start, one) not in used]))
         used.add((start, trigger))
@@ -333,7 +374,7 @@ def tables(draw: DrawFn, min_open: int = 0) -> tuple[list[State], list[Transitio
 
 
 def lifecycles(min_open: int = 0) -> SearchStrategy[Lifecycle]:
-    """Draw valid tables of any shape: with loops, shared triggers, several ends, states and transitions in any order.
+    """Draw valid tables of any shape: with loops, shared triggers, several beginnings and ends, rows in any order.
 
     At least `min_open` of the states are not final.
     """
