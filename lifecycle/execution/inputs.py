@@ -69,8 +69,6 @@ def _with_inputs(
 ) -> Call:
     args, kwargs = as_call(engine.serializer.loads(payload))
     value = _value(engine, task, inputs, statuses)
-    if isinstance(inputs, list):  # of a group: one argument
-        return (*args, value), kwargs
     if value is None:
         return args, kwargs
     if isinstance(value, tuple):
