@@ -20,7 +20,7 @@ from lifecycle import PickleSerializer
         (((8,),), ((1, 2, (8,)), {"named": 3})),
     ],
 )
-@pytest.mark.parametrize("serializer", [None, PickleSerializer(secret=b"0123456789abcdef0123456789abcdef")], ids=str)
+@pytest.mark.parametrize("serializer", [None, PickleSerializer("a secret of the tests")], ids=["msgpack", "pickle"])
 def test_a_value_is_added_to_the_arguments(make, value, expected, serializer):
     """Values come after the given arguments; given keywords stay; `None` and `()` add nothing; a list is one argument."""
     queue = make(serializer=serializer)
