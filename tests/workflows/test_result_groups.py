@@ -151,6 +151,15 @@ def test_the_rest_of_a_pipeline_is_skipped(queue, add, fail, handle):
         results.get()
 
 
+def test_a_skipped_step_is_logged(queue, fail, add, caplog):
+    """The log has a line for each skipped step, without a number of attempts."""
+    caplog.set_level("INFO", "lifecycle.task")
+    results = queue.enqueue(fail.s() | add.s(1))
+    drain(queue)
+    (line,) = [record.getMessage() for record in caplog.records if results[1].id in record.getMessage()]
+    assert line.startswith(f"task {SKIPPED}: function=add task={results[1].id} worker=")
+
+
 def test_an_error_callback_is_skipped_if_all_complete(queue, add, handle):
     """If all tasks complete, the error callback is skipped, and reading its result says why."""
     results = queue.enqueue(add.s(1, 2).then(add, 3).error(handle))
@@ -337,7 +346,7 @@ def test_no_step_starts_while_the_whole_is_canceled(queue, add, monkeypatch):
 
     def revoke_beside_a_worker(*args):
         revoke(*args)
-        queue.run_next()
+        drain(queue)
 
     monkeypatch.setattr(queue.engine, "revoke", revoke_beside_a_worker)
     results.cancel()
