@@ -339,18 +339,12 @@ def test_cancelling_the_whole(queue, add, handle):
     results.cancel()  # all at rest: nothing is left to cancel
 
 
-def test_no_step_starts_while_the_whole_is_canceled(queue, add, monkeypatch):
-    """The last step is canceled first: none starts, and none is told of the end of the step before."""
-    results = queue.enqueue(add.s(1, 2) | add.s(3) | add.s(4))
-    revoke = queue.engine.revoke
-
-    def revoke_beside_a_worker(*args):
-        revoke(*args)
-        drain(queue)
-
-    monkeypatch.setattr(queue.engine, "revoke", revoke_beside_a_worker)
+def test_the_last_step_is_canceled_first(queue, add, monkeypatch):
+    """The steps are canceled from the last to the first, so that none starts meanwhile."""
+    results, order, cancel = queue.enqueue(add.s(1, 2) | add.s(3) | add.s(4)), [], queue.engine.cancel
+    monkeypatch.setattr(queue.engine, "cancel", lambda task_id: (order.append(task_id), cancel(task_id)))
     results.cancel()
-    assert [states(result).split()[-1] for result in results] == [REVOKED] * 3
+    assert order == [result.id for result in reversed(results)]
 
 
 def test_cancelling_a_chord_cancels_its_members(queue, add, total):
