@@ -16,6 +16,7 @@ from lifecycle import (
     RetryTask,
     TaskInterrupted,
     UnknownTask,
+    group,
 )
 
 
@@ -192,6 +193,11 @@ def test_operator_can_retry_only_tasks_that_rest_in_an_outcome(make, clock, stat
         raise ending("key", 0, False) if state == "rate-limited" else ending
 
     result = ends_so.schedule(delay=5 if state == "scheduled" else None, expires=1 if state == "expired" else None)
+    if state in ("pending", "skipped"):
+        last = queue.task(name="last")(lambda error: None)
+        result = queue.enqueue(group([ends_so.s().error(last)])).callbacks[0]
+        for _ in range(3 if state == "skipped" else 0):
+            queue.run_next()
     clock.advance(1)
     if state == "revoked":
         result.revoke()

@@ -29,6 +29,8 @@ def test_handler_that_raises_is_logged_and_changes_nothing(make, clock, caplog, 
         each.tasks()[-1]
         each.handle(each.task(name="revoked")(lambda: None).schedule(delay=3).id).revoke()
         each.task(name="expired")(lambda: None).schedule(delay=6, expires=3)
+        first = each.task(name="first")(lambda: None)
+        each.enqueue(first.s() | first.s() | first.s())[1].revoke()
     for _ in range(12):
         for each in (queue, calm):
             drain(each)
