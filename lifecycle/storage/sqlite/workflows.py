@@ -19,7 +19,9 @@ _DECIDED: Final = "delete from awaits where queue=? and id=?"
 def count_reports(db: sqlite3.Connection, queue: int, task: Task) -> None:
     """Store how many ends a new task waits for, if it does."""
     if task.step is not None and task.step.awaits:
-        db.execute("insert into awaits(queue, id, number) values (?,?,?)", (queue, task.id, task.step.awaits))
+        db.execute(
+            "insert or replace into awaits(queue, id, number) values (?,?,?)", (queue, task.id, task.step.awaits)
+        )
 
 
 def hear(
