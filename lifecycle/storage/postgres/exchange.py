@@ -105,11 +105,11 @@ class Exchange:
             commands.append(self._statements.move(self._queue, self._unwritten))
             if revoked := [known.id for known, move, _ in self._unwritten if move.path[-1] == REVOKE]:
                 commands.append((self._statements.delete_own_revocations, (self._queue, text_array(revoked))))
-            if told := reports_of((known, move) for known, move, _ in self._unwritten):
-                commands.append(self._statements.report(self._queue, told))
-                self.changed.add(Channel.WORK)
         if self._reranked:
             commands.append(self._statements.rank(self._queue, self._reranked))
+        if told := reports_of((known, move) for known, move, _ in self._unwritten):  # last: see `recover_lapsed`
+            commands.append(self._statements.report(self._queue, told))
+            self.changed.add(Channel.WORK)
         self._unwritten, self._reranked = [], []
         return commands
 
