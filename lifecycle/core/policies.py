@@ -301,11 +301,14 @@ def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, 
     `hold_scheduled`, so does a move that only schedules the task.
     """
     if trigger == START:  # the ETA has come; a later wait sets a new one
-        path = _START if task.step is None or task.state != PENDING else _ENQUEUE_AND_START
-        states = LIFECYCLE.walk(task.state, path)
+        if task.step is not None and task.state == PENDING:
+            move = _move(task, _ENQUEUE_AND_START, now, worker)
+            move.attempt, move.eta, move.lease = task.attempt + 1, None, now + lease
+            return move
+        states = LIFECYCLE.walk(task.state, _START)
         return Move(
-            path, states, now, worker, task.version + len(states), task.attempt + 1, task.retries, task.interruptions,
-            None, now + lease, None, False,
+            _START, states, now, worker, task.version + 1, task.attempt + 1, task.retries, task.interruptions, None,
+            now + lease, None, False,
         )  # fmt: skip
     return _move(task, (trigger,), now, worker, now + lease if hold_scheduled else None)
 

@@ -107,7 +107,8 @@ class Exchange:
                 commands.append((self._statements.delete_own_revocations, (self._queue, text_array(revoked))))
         if self._reranked:
             commands.append(self._statements.rank(self._queue, self._reranked))
-        if told := reports_of((known, move) for known, move, _ in self._unwritten):  # last: see `recover_lapsed`
+        steps = [(known, move) for known, move, _ in self._unwritten if known.step is not None]
+        if told := reports_of(steps):  # last: see `recover_lapsed`
             commands.append(self._statements.report(self._queue, told))
             self.changed.add(Channel.WORK)
         self._unwritten, self._reranked = [], []
@@ -161,7 +162,7 @@ class Exchange:
         self._long_histories += [known.seq or 0 for known, move in accepted if move.cuts_history]
         if ids := [known.id for known, move in accepted if move.frees_locks]:
             self._transaction.run((self._statements.free_locks, (self._queue, text_array(ids))))
-        if told := reports_of(accepted):
+        if alone and (told := reports_of(accepted)):
             self._transaction.run(self._statements.report(self._queue, told))
             self.changed.add(Channel.WORK)
         if follow_ups := [(task, move) for _, move in accepted for task in move.follow_ups]:
