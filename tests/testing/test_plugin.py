@@ -236,7 +236,9 @@ def test_illegal_signal_in_a_thread_or_function_fails_the_test_at_its_end(run, h
         "-rA",
     )
     found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(["*illegal sequence*task t1: signal 1 is 'complete' as the first; legal: enqueued, pending"])
+    found.stdout.fnmatch_lines(
+        ["*illegal sequence*task t1: signal 1 is 'complete' as the first; legal: enqueued, pending"]
+    )
     found.stdout.fnmatch_lines(["it goes on"])
 
 
