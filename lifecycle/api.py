@@ -1,6 +1,7 @@
 """All public names of the package `lifecycle`, except `Consumer`. Programs import the names from `lifecycle`."""
 
 from lifecycle.core.machine import IllegalTransition
+from lifecycle.core.nodes import Chord, Group, Pipeline, chord, group
 from lifecycle.core.schedules import Crontab, crontab
 from lifecycle.core.serializer import MsgpackSerializer, PickleSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind, Lifecycle, State, Transition
@@ -52,6 +53,7 @@ from lifecycle.execution.signals import (
 from lifecycle.function import TaskFunction
 from lifecycle.queue import TaskQueue
 from lifecycle.result import Result
+from lifecycle.workflows.results import ChordResult, Progress, ResultGroup, WorkflowRecord
 
 __all__ = [
     "LIFECYCLE",
@@ -72,19 +74,25 @@ __all__ = [
     "SIGNAL_SKIPPED",
     "SIGNAL_TIMEOUT",
     "CancelExecution",
+    "Chord",
+    "ChordResult",
     "ConfigurationError",
     "Crontab",
     "DuplicateTask",
     "FaultyTable",
+    "Group",
     "IllegalTransition",
     "Kind",
     "Lifecycle",
     "LifecycleError",
     "MsgpackSerializer",
     "PickleSerializer",
+    "Pipeline",
+    "Progress",
     "RateLimitExceeded",
     "Record",
     "Result",
+    "ResultGroup",
     "ResultTimeout",
     "RetryTask",
     "Serializer",
@@ -108,6 +116,9 @@ __all__ = [
     "UnknownSignal",
     "UnknownTask",
     "Unserializable",
+    "WorkflowRecord",
     "check_canceled",
+    "chord",
     "crontab",
+    "group",
 ]

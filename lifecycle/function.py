@@ -4,10 +4,11 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 import attrs
 
+from lifecycle.core.nodes import Place
 from lifecycle.core.task import RetryPolicy, Task, new_id
 from lifecycle.errors import ConfigurationError
 from lifecycle.escaping import printable
@@ -76,7 +77,9 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         positional_only = all(p in positional for p in required)
         self._fitting_counts = range(len(required), len(positional) + 1) if positional_only else range(0)
         names = tuple(p.name for p in positional)
-        new = Function(name, function, context, is_async(function), names, task_position, origin, options.retries)
+        new = Function(
+            name, function, context, is_async(function), names, task_position, origin, self._signature, options.retries
+        )
         register(engine.functions, new)
         if options.max_interruptions is None:
             engine.interruption_limits.pop(name, None)
@@ -92,12 +95,20 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         self._engine.enqueue((task,), checked=True)
         return Result(self._engine, task.id)
 
-    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
+    @overload
+    def s(self, /) -> Task: ...
+    @overload
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Task: ...
+    def s(self, /, *args: object, **kwargs: object) -> Task:
         """Return a task for a call of the function, without enqueueing the task.
 
-        Its fields may be changed until `TaskQueue.enqueue`. Raises `TypeError` if the arguments do not fit.
+        Its fields may be changed until `TaskQueue.enqueue`. Arguments may be missing that a step of a workflow gets
+        from the step before: `TaskQueue.enqueue` checks that. Raises `TypeError` for too many or unknown arguments.
         """
-        return self._make(args, kwargs)
+        is_partial = (kwargs or len(args) not in self._fitting_counts) and self._is_partial(args, kwargs)
+        task = self._make(args, kwargs, checked=True)
+        task.place = Place(self._engine, is_partial=is_partial)
+        return task
 
     @refuses_unknown_options
     def schedule(  # noqa: C901, PLR0912 -- one line for each option
@@ -207,8 +218,10 @@ class TaskFunction(TaskCallable, Generic[P, R]):
     def _short_name(self) -> str:
         return getattr(self._function, "__name__", self.name)
 
-    def _make(self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None) -> Task:
-        if kwargs or len(args) not in self._fitting_counts:
+    def _make(
+        self, args: tuple[object, ...], kwargs: dict[str, object], task_id: str | None = None, *, checked: bool = False
+    ) -> Task:
+        if not checked and (kwargs or len(args) not in self._fitting_counts):
             self._check_arguments(args, kwargs)
         options = self.options
         return Task(  # by position as far as possible: a keyword costs as much as two arguments
@@ -216,10 +229,21 @@ class TaskFunction(TaskCallable, Generic[P, R]):
             options.priority, options.retries, options.retry, options.timeout, call=(args, kwargs),
         )  # fmt: skip
 
-    def _check_arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        """Raise the `TypeError` of a plain call if the arguments do not fit: in the caller, not later in a worker."""
+    def _is_partial(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+        """Return whether arguments are missing. Raises `TypeError` if there are too many, or unknown ones."""
         try:
             self._signature.bind(*args, **kwargs)
+        except TypeError:
+            self._check_arguments(args, kwargs, self._signature.bind_partial)
+            return True
+        return False
+
+    def _check_arguments(
+        self, args: tuple[object, ...], kwargs: dict[str, object], bind: Callable[..., object] | None = None
+    ) -> None:
+        """Raise the `TypeError` of a plain call if the arguments do not fit: in the caller, not later in a worker."""
+        try:
+            (bind or self._signature.bind)(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}(): {error}{self._hint(kwargs)}") from None
 

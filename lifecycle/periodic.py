@@ -169,11 +169,11 @@ class PeriodicTasks(Decorators):
         def declare(function: Callable[..., object]) -> TaskFunction[..., object]:
             made = decorate(function)
             try:
-                made.s()
+                self._engine.functions[made.name].signature.bind()
             except TypeError as error:
                 self._engine.functions.pop(made.name)
                 raise ConfigurationError(
-                    f"{error}: a periodic task is called without arguments; give its parameters defaults"
+                    f"{made.name}(): {error}: a periodic task is called without arguments; give its parameters defaults"
                 ) from None
             self._ticker.tasks[made.name] = PeriodicTask(made.name, schedule, checked, made.s)
             return made

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from typing import cast, overload
 
 from lifecycle.clock import Clock, RemoteClock, SystemClock
+from lifecycle.core.nodes import Chord, Group, Node, Pipeline
 from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING
 from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
@@ -28,6 +30,8 @@ from lifecycle.result import Result, new_revocation
 from lifecycle.storage import open_storage
 from lifecycle.storage.base import RevocationTarget, Storage
 from lifecycle.validation import duration, flag, instance, positive_duration, refusal, text, utc_seconds, whole_number
+from lifecycle.workflows.enqueueing import is_alone, planned_workflow
+from lifecycle.workflows.results import ChordResult, ResultGroup, result_of
 
 __all__ = ["TaskQueue"]
 
@@ -94,6 +98,7 @@ class TaskQueue(PeriodicTasks):
             max_interruptions=whole_number(max_interruptions, "max_interruptions"),
             max_bytes=whole_number(max_bytes, "max_bytes", at_least=1, at_most=2**62),
             intermediate_errors=flag(intermediate_errors, "intermediate_errors"),
+            name=self.name,
         )
         self._ticker = Ticker(self._engine)
         self.immediate = self._immediate_at_first = immediate
@@ -119,23 +124,54 @@ class TaskQueue(PeriodicTasks):
 
     # Enqueueing and running ----------------------------------------------------------------------------------------
 
-    def enqueue(self, task: Task, connection: object = None) -> Result[object]:
-        """Enqueue a task made by ``function.s(…)``, and return its handle.
+    @overload
+    def enqueue(self, task: Chord, connection: object = None) -> ChordResult[object]: ...
+    @overload
+    def enqueue(self, task: Pipeline | Group, connection: object = None) -> ResultGroup: ...
+    @overload
+    def enqueue(self, task: Task, connection: object = None) -> Result[object]: ...
+    @overload
+    def enqueue(self, task: Node, connection: object = None) -> Result[object] | ResultGroup: ...
+    def enqueue(self, task: Node, connection: object = None) -> Result[object] | ResultGroup:
+        """Enqueue a task made by ``function.s(…)``, or a workflow, and return its handle.
 
-        Raises `Unserializable` (naming the argument), `ConfigurationError` (naming the field), `DuplicateTask` or
-        `StorageError`, among them `StorageRefused` if the arguments are too large. Then nothing was enqueued and no
-        signal is sent.
+        All tasks of a workflow are enqueued in one transaction. A pipeline or a group has a `ResultGroup`, a chord the
+        `ChordResult` of its callback. A task that begins a pipeline enqueues the pipeline, and returns its
+        `ResultGroup`.
+
+        Raises `Unserializable` (naming the argument), `ConfigurationError` (naming the field), `TypeError` for a
+        missing argument (in a workflow a `ConfigurationError`), `DuplicateTask` or `StorageError`, among them
+        `StorageRefused` if the arguments are too large. Then nothing was enqueued and no signal is sent.
 
         :param connection: enqueue within the open transaction of this connection: see `transaction`.
         """
-        self._enqueue((task,), connection)
-        return Result(self._engine, task.id)
+        if isinstance(task, Task) and is_alone(task):
+            self._enqueue((task,), connection)
+            return Result(self._engine, task.id)
+        return self._enqueue_workflows((task,), connection)[0]
 
-    def enqueue_many(self, tasks: Sequence[Task], connection: object = None) -> list[Result[object]]:
-        """Enqueue tasks in one transaction, all or none, and return their handles; raises the errors of `enqueue`."""
+    @overload
+    def enqueue_many(self, tasks: Iterable[Task], connection: object = None) -> list[Result[object]]: ...
+    @overload
+    def enqueue_many(
+        self, tasks: Iterable[Node], connection: object = None
+    ) -> Sequence[Result[object] | ResultGroup]: ...
+    def enqueue_many(self, tasks: Iterable[Node], connection: object = None) -> Sequence[Result[object] | ResultGroup]:
+        """Enqueue tasks and workflows in one transaction, all or none; return the handle of each.
+
+        Raises the errors of `enqueue`.
+        """
         tasks = list(instance(tasks, Iterable, "tasks", "must be an iterable of tasks made by function.s(…)"))
-        self._enqueue(tasks, connection)
-        return [Result(self._engine, task.id) for task in tasks]
+        if all(isinstance(task, Task) and is_alone(task) for task in tasks):
+            alone = cast(list[Task], tasks)
+            self._enqueue(alone, connection)
+            return [Result(self._engine, task.id) for task in alone]
+        return self._enqueue_workflows(tasks, connection)
+
+    def _enqueue_workflows(self, nodes: Sequence[Node], connection: object) -> list[Result[object] | ResultGroup]:
+        planned = [planned_workflow(self._engine, node) for node in nodes]
+        self._enqueue([task for one in planned for task in (*one.tasks, *one.callbacks)], connection)
+        return [result_of(self._engine, one) for one in planned]
 
     def _enqueue(self, tasks: Sequence[Task], connection: object) -> None:
         if connection is None:

@@ -14,8 +14,9 @@ from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, U
 from lifecycle.escaping import printable
 from lifecycle.execution.attempt import current_task
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.inputs import end_metadata
 from lifecycle.execution.interruption import shielded
-from lifecycle.execution.stored_result import error_metadata, unpack, unpack_error
+from lifecycle.execution.stored_result import unpack, unpack_error
 from lifecycle.storage.base import Channel, RevocationTarget, TaskStatus
 from lifecycle.validation import delay_seconds, due_at, flag, moment, refusal
 
@@ -123,11 +124,11 @@ class Result(Generic[R]):
             self._returned_attempt = stored.attempt
             raise TaskException(metadata)
         if state in AT_REST and state != COMPLETED and not is_new:
-            # The task came to rest without a stored outcome: revoked, expired, or interrupted too often.
+            # The task came to rest without a stored outcome: revoked, expired, skipped, or interrupted too often.
             task = engine.get(self.id)
             if state in _FINAL or task.attempt > self._reset_attempt:
                 self._returned_attempt = task.attempt
-                raise TaskException(error_metadata(task, state, f"the task was not completed: it is {state}"))
+                raise TaskException(end_metadata(engine, task))
         if waits and state == COMPLETED and not is_new:
             raise ResultTimeout(f"task {self.id} is {state}, and that is final: after reset() no outcome can come")
         return False, None
@@ -193,7 +194,8 @@ class Result(Generic[R]):
         retries of its function, and an expiry that counts from when the copy is due; an expiry that is a fixed moment
         stays.
 
-        Raises `UnknownTask`, `ConfigurationError` for `eta` together with `delay`, and `StorageError`.
+        Raises `UnknownTask`, `ConfigurationError` for `eta` together with `delay` and for a step of a workflow, and
+        `StorageError`.
 
         :param eta: the earliest start; a naive datetime means local time.
         :param delay: time from now to the earliest start, in seconds or a timedelta.
@@ -206,10 +208,12 @@ class Result(Generic[R]):
         if delay is not None:
             due = now + delay_seconds(delay, "delay", where)
         task = engine.get(self.id)
+        if task.step is not None:
+            raise ConfigurationError(f"{where}: a step of a workflow has its turn there: enqueue a new workflow")
         function = engine.functions.get(task.name)
         copy = attrs.evolve(
             task, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
-            canceling=False, enqueued_at=None, local=None,
+            canceling=False, enqueued_at=None, local=None, place=None,
             eta=due,
             expires=task.expires if task.retry.expires_after is None else None,
             priority=task.priority if priority is None else priority,

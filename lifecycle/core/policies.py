@@ -220,7 +220,7 @@ def revoked_when_due(task: Task, own: Revocation | None, now: float) -> bool:
 
 
 def _is_undecided(task: Task) -> bool:
-    return task.state == PENDING and (task.step is None or task.step.verdict is None)
+    return task.step is not None and task.step.verdict is None and task.state == PENDING
 
 
 def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | None, float | None]:
@@ -236,7 +236,7 @@ def visibility(task: Task, own: Revocation | None, now: float) -> tuple[int | No
         return REVOKED_RANK, None
     if task.state == QUEUED:
         return task.priority, None
-    if task.state == PENDING and task.step is not None and task.step.verdict is not None:
+    if task.step is not None and task.step.verdict is not None and task.state == PENDING:
         return (REVOKED_RANK if task.step.verdict.trigger == SKIP else task.priority), None
     # A task that waits for others has no due time of its own, except for its expiry. A scheduled task
     # that expires before its ETA is due at its expiry.
@@ -274,7 +274,7 @@ def admit(task: Task, own: Revocation | None, of_function: Revocation | None, no
         and task.state == PENDING
         and (task.step.verdict is None or task.step.verdict.trigger == SKIP)
     ):
-        return task.step.verdict and SKIP
+        return None if task.step.verdict is None else SKIP
     if task.eta is not None and task.eta > now:
         return None if task.state == SCHEDULED else SCHEDULE
     if of_function is not None and of_function.holds(now):
@@ -301,7 +301,7 @@ def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, 
     `hold_scheduled`, so does a move that only schedules the task.
     """
     if trigger == START:  # the ETA has come; a later wait sets a new one
-        path = _START if task.state != PENDING else _ENQUEUE_AND_START
+        path = _START if task.step is None or task.state != PENDING else _ENQUEUE_AND_START
         states = LIFECYCLE.walk(task.state, path)
         return Move(
             path, states, now, worker, task.version + len(states), task.attempt + 1, task.retries, task.interruptions,

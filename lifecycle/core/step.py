@@ -5,6 +5,7 @@ A task that waits for others is born `pending`. A prerequisite reports once, in 
 missing, and the verdict. A claim applies the verdict: it enqueues the task, or skips it.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -21,7 +22,9 @@ __all__ = [
     "input_ids",
     "reports",
     "step_from",
+    "step_of",
     "step_text",
+    "step_values",
     "verdict_text",
 ]
 
@@ -110,9 +113,14 @@ def input_ids(inputs: Inputs) -> list[str]:
     return found
 
 
+def step_values(step: Step) -> tuple[Inputs, int, tuple[str, ...], bool, tuple[str, ...]]:
+    """Return the values of a step that a store keeps, without its verdict."""
+    return step.inputs, step.awaits, step.dependents, step.on_failure, step.after
+
+
 def step_text(step: Step) -> str:
     """Return a step as stored text, without its verdict."""
-    return _encode((step.inputs, step.awaits, step.dependents, step.on_failure, step.after)).decode()
+    return _encode(step_values(step)).decode()
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -122,7 +130,14 @@ def verdict_text(verdict: Verdict) -> str:
 
 def step_from(text: str, verdict: str | None) -> Step:
     """Return a step from its stored texts; `verdict`: ``None`` if nothing is decided. Raises `ValueError`."""
-    values: Any = _decode(text)
+    return step_of(_decode(text), verdict)
+
+
+def step_of(values: Iterable[Any], verdict: str | None) -> Step:
+    """Return a step from its stored values and the text of its verdict; ``None``: nothing is decided.
+
+    Raises `ValueError`.
+    """
     inputs, awaits, dependents, on_failure, after = values
     decision = None
     if verdict is not None:

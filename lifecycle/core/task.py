@@ -7,12 +7,13 @@ from typing import Final, Self
 
 import attrs
 
+from lifecycle.core.nodes import Chained, Place
 from lifecycle.core.step import Step
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.errors import TaskCanceled, Undecodable
 from lifecycle.escaping import printable
 
-__all__ = ["FENCE", "Record", "RetryPolicy", "Task", "new_id"]
+__all__ = ["FENCE", "Call", "Record", "RetryPolicy", "Task", "as_call", "new_id"]
 
 Call = tuple[tuple[object, ...], dict[str, object]]
 """Positional and keyword arguments."""
@@ -58,7 +59,7 @@ NO_DELAY: Final = RetryPolicy()
 
 
 @attrs.define(eq=False)
-class Task:
+class Task(Chained):
     """Call of a function, on its way through the lifecycle.
 
     Handlers, hooks and look-ups get a copy: changes of the copy are not stored. Before a task is enqueued, its fields
@@ -108,6 +109,8 @@ class Task:
     """Return whether cancellation was requested; set by the worker on the copy that runs."""
     _call: Call | None = attrs.field(default=None, repr=False)
     _local: dict[str, object] | None = attrs.field(default=None, repr=False)
+    place: Place | None = attrs.field(default=None, repr=False)
+    """Place in a workflow that the program writes, until the task is enqueued; copies have none."""
 
     @property
     def fence(self) -> tuple[str, int | None, int, str | None, str | None]:
@@ -116,7 +119,7 @@ class Task:
 
     def __copy__(self) -> Self:
         """Return a copy with an empty `local`; ten times as fast as a generic copy."""
-        return type(self)(*_field_values(self))
+        return type(self)(*_values_to_copy(self))
 
     def view(self) -> Self:
         """Return a copy for a handler, a hook or the function; all views of one task object share `local`."""
@@ -140,7 +143,7 @@ class Task:
         """Positional and keyword arguments. Raises `Undecodable` if the stored arguments cannot be read."""
         if self._call is None:
             # Decoded at first use: a task that is revoked or expired never needs the arguments.
-            self._call = _as_call(self.loads(self.payload)) if self.loads else ((), {})
+            self._call = as_call(self.loads(self.payload)) if self.loads else ((), {})
         return self._call
 
     @property
@@ -171,10 +174,10 @@ class Task:
         return printable(f"task {self.id} ({self.name})")
 
 
-_field_values: Final = attrgetter(*(field.name for field in attrs.fields(Task) if field.name != "_local"))
+_values_to_copy: Final = attrgetter(*(field.name for field in attrs.fields(Task)[:-2]))  # neither _local nor place
 
 
-def _as_call(value: object) -> Call:
+def as_call(value: object) -> Call:
     """Return `value` if it has the shape of arguments; raises `Undecodable` for any other value."""
     match value:
         case (tuple() as args, dict() as kwargs) if not kwargs or all(type(name) is str for name in kwargs):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from lifecycle.core.policies import Move
-from lifecycle.core.table import COMPLETED, ERROR, EXPIRED, INTERRUPTED, LOCKED, RATE_LIMITED, REVOKED, TIMEOUT
+from lifecycle.core.table import COMPLETED, ERROR, EXPIRED, INTERRUPTED, LOCKED, RATE_LIMITED, REVOKED, SKIPPED, TIMEOUT
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError, Undecodable
 from lifecycle.escaping import printable, printable_lines
@@ -30,7 +30,7 @@ _FAULTS: Final = frozenset((ERROR.name, TIMEOUT.name))
 """The function failed: a warning if a retry follows, else an error, with the traceback."""
 _REFUSALS: Final = frozenset((LOCKED.name, RATE_LIMITED.name, INTERRUPTED.name))
 """Usual if another attempt follows, else a warning."""
-_WITHOUT_COUNT: Final = frozenset((COMPLETED.name, REVOKED.name, EXPIRED.name))
+_WITHOUT_COUNT: Final = frozenset((COMPLETED.name, REVOKED.name, EXPIRED.name, SKIPPED.name))
 """No attempt follows, whatever retries are left."""
 
 

@@ -25,7 +25,7 @@ from lifecycle.execution.interruption import shield, shielded
 from lifecycle.execution.new_tasks import prepare
 from lifecycle.execution.process_name import has_ended
 from lifecycle.execution.registry import Function, Hooks, UnknownFunctions
-from lifecycle.execution.signals import SIGNAL_ENQUEUED, Signals
+from lifecycle.execution.signals import Signals
 from lifecycle.storage.base import Actor, RevocationTarget, Settlement, Storage
 
 __all__ = ["Engine"]
@@ -57,8 +57,10 @@ class Engine:
         max_interruptions: int,
         max_bytes: int,
         intermediate_errors: bool,
+        name: str = "default",
     ) -> None:
-        """`lease`: seconds; the rest as in `TaskQueue`."""
+        """`lease`: seconds; `name`: the queue's name; the rest as in `TaskQueue`."""
+        self.name = name
         self.serializer = serializer
         self.lease, self.max_interruptions, self.intermediate_errors = lease, max_interruptions, intermediate_errors
         self.max_bytes = max_bytes
@@ -98,6 +100,9 @@ class Engine:
         self.process_name, self.running = environment.process_name, environment.running
         self.heartbeat: LeaseKeeper = environment.lease_keeper or self._heartbeat
 
+    def __str__(self) -> str:
+        return f"the queue {self.name!r} on {self.environment.storage.location}"
+
     def flush_deferred(self) -> None:
         """Repeat the calls of the store that have failed, until one fails again."""
         while self.deferred:
@@ -126,7 +131,7 @@ class Engine:
         """
         now = self.clock.now()
         prepare(tasks, now, self.serializer, self.functions, self.max_bytes, checked=checked)
-        if SIGNAL_ENQUEUED in self.signals.connected or self.after_enqueue is not None:
+        if self.signals.announces_births or self.after_enqueue is not None:
             self._enqueue_and_announce(tasks, now)
             return
         # Nothing is held: without a handler, nobody could see a later signal overtake `enqueued`.
@@ -136,7 +141,7 @@ class Engine:
     @shielded
     def _enqueue_and_announce(self, tasks: Sequence[Task], now: float) -> None:
         requested_at = self.monotonic()
-        hold_until = now + self.lease if SIGNAL_ENQUEUED in self.signals.connected else None
+        hold_until = now + self.lease if self.signals.announces_births else None
         with self.keeping_leases(hold_until):
             moves = self.storage.enqueue(tasks, now, Actor(self.process_name(), hold_until))
             for task, move in zip(tasks, moves, strict=True):
@@ -313,7 +318,7 @@ class Engine:
             return True
         for step, trigger in enumerate(move.path):
             if task.state is None:
-                task.state = LIFECYCLE.initial.name
+                task.state = move.states[0].name
             else:
                 self._triggers[trigger](task)
             if step == last:

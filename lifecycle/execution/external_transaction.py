@@ -10,7 +10,6 @@ from lifecycle.errors import ConfigurationError
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.new_tasks import prepare
-from lifecycle.execution.signals import SIGNAL_ENQUEUED
 from lifecycle.storage.base import Actor
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def enqueue(engine: Engine, tasks: Sequence[Task], connection: object) -> None:
     prepare(tasks, now, engine.serializer, engine.functions, engine.max_bytes)
     unannounced = engine.unannounced.get(id(connection))
     # Held only if this process learns of the commit, and then announces and releases the tasks.
-    is_held = unannounced is not None and SIGNAL_ENQUEUED in engine.signals.connected
+    is_held = unannounced is not None and engine.signals.announces_births
     actor = Actor(engine.process_name(), now + engine.lease if is_held else None)
     moves = storage.enqueue_within(connection, tasks, now, actor)
     if unannounced is not None:
@@ -42,7 +41,7 @@ def transaction(engine: Engine, connection: object) -> Iterator[None]:
     """Run a block within a transaction of the connection; announce its tasks after the commit."""
     storage, committed = _postgres_storage(engine), False
     unannounced: list[tuple[Task, Move, float]] = []
-    hold_until = engine.clock.now() + engine.lease if SIGNAL_ENQUEUED in engine.signals.connected else None
+    hold_until = engine.clock.now() + engine.lease if engine.signals.announces_births else None
     with engine.keeping_leases(hold_until):
         with storage.transaction(connection):
             engine.unannounced[id(connection)] = unannounced

@@ -77,11 +77,14 @@ def prepare(
     """Check new tasks, set each expiry that counts from when the task is due, and serialize the arguments.
 
     `checked`: no caller could change the tasks since they were made of checked options. Raises `ConfigurationError`,
-    `Unserializable`, naming the argument, and `StorageRefused` if the arguments are larger than `max_bytes`.
+    `Unserializable`, naming the argument, `StorageRefused` if the arguments are larger than `max_bytes`, and
+    `TypeError` for a missing argument of a task that is no step of a workflow.
     """
     for task in tasks:
         if not checked:
             _check(task, now)
+            if task.place is not None and task.place.is_partial and task.step is None:
+                _check_complete(task, functions)
         if task.expires is None and (after := task.retry.expires_after) is not None and not _waits_for_others(task):
             task.expires = (now if task.eta is None else max(now, task.eta)) + after
         try:
@@ -91,6 +94,16 @@ def prepare(
             raise Unserializable(error.reason, _argument(task, path, functions)) from None
         if len(task.payload) > max_bytes:
             raise too_large(f"the arguments of {task.name}", task.payload, max_bytes)
+
+
+def _check_complete(task: Task, functions: Mapping[str, Function]) -> None:
+    """Raise the `TypeError` of a plain call if arguments are missing that no other task passes on."""
+    function = functions.get(task.name)
+    if function is not None:
+        try:
+            function.signature.bind(*task.args, **task.kwargs)
+        except TypeError as error:
+            raise TypeError(f"{task.name}(): {error}") from None
 
 
 def _waits_for_others(task: Task) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Container
+from inspect import Signature
 from typing import Final, TypeVar
 
 import attrs
@@ -36,6 +37,8 @@ class Function:
     task_position: int | None
     """The position of the task among the positional arguments; ``None``: the task is a keyword argument."""
     origin: Origin
+    signature: Signature
+    """The parameters as its callers see them: without the task."""
     retries: int = 0
     """The number of retries of its tasks."""
 

@@ -49,6 +49,8 @@ SIGNAL_RETRYING: Final = table.RETRYING.signal
 SIGNALS: Final = LIFECYCLE.signals
 """The names of all signals, in the table's order."""
 
+_OF_BIRTHS: Final = frozenset(state.signal for state in LIFECYCLE.targets(None))
+
 Handler = Callable[..., object]
 """Called as ``handler(signal, task)``, for `SIGNAL_ERROR` as ``handler(signal, task, exc)``. The result is ignored."""
 
@@ -76,6 +78,8 @@ class Signals:
         """The handlers whose slowness was logged."""
         self.connected: dict[str, tuple[Handler, ...]] = {}
         """Signal → its handlers in the order of registration. A signal without a handler is no key."""
+        self.announces_births = False
+        """True if a signal has a handler that new tasks send."""
 
     def connect(self, handler: Handler, signals: Iterable[str] = ()) -> None:
         """Connect a handler to these signals, or to all signals if none is named.
@@ -123,6 +127,7 @@ class Signals:
         connected = {name: tuple(one.call for one in self._handlers if name in one.signals) for name in SIGNALS}
         # Replaced, never changed: a thread that delivers a signal meanwhile goes on with the old dictionary.
         self.connected = {name: handlers for name, handlers in connected.items() if handlers}
+        self.announces_births = not _OF_BIRTHS.isdisjoint(self.connected)
 
     def send(self, signal: str, task: Task, exc: BaseException | None = None) -> None:
         """Call the handlers of a signal in the order of registration.

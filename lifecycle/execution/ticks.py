@@ -16,7 +16,6 @@ from lifecycle.core.task import Task
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.new_tasks import prepare
-from lifecycle.execution.signals import SIGNAL_ENQUEUED
 from lifecycle.storage.base import Actor, PeriodicState, Tick
 
 __all__ = ["PeriodicTask", "Ticker"]
@@ -110,7 +109,7 @@ class Ticker:
         """Store a tick with its tasks, and announce the tasks; return False if the store has refused the tick."""
         engine, requested_at = self._engine, self._engine.monotonic()
         prepare(tasks, now, engine.serializer, engine.functions, engine.max_bytes, checked=True)
-        hold_until = now + engine.lease if tasks and SIGNAL_ENQUEUED in engine.signals.connected else None
+        hold_until = now + engine.lease if tasks and engine.signals.announces_births else None
         with engine.keeping_leases(hold_until):
             moves = engine.storage.tick(tick, tasks, now, Actor(engine.process_name(), hold_until))
             if moves is None:

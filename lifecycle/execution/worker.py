@@ -19,6 +19,7 @@ from lifecycle.execution.attempt import unstorable
 from lifecycle.execution.attempt_log import log_dropped, log_end, log_of_tasks
 from lifecycle.execution.earlier_attempts import EarlierAttempts
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.inputs import read_inputs
 from lifecycle.execution.pace import Pace
 from lifecycle.execution.runner import Runner, TaskRunner
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
@@ -318,6 +319,8 @@ class Worker:
     def _begin_next(self) -> None:
         """Announce the next claim, and begin its attempt if the claim has started the task."""
         try:
+            if self._claimed[0].task.step is not None:
+                self._read_inputs()
             task, move = self._claimed.popleft()
         except IndexError:  # handed back by another thread
             return
@@ -347,12 +350,24 @@ class Worker:
         if self._slots is None:
             self._pace.note(task.name, self._ended_at - began)
 
+    def _read_inputs(self) -> None:
+        """Read what the claimed steps of workflows get from other tasks; wait while the store cannot be read."""
+        while True:
+            try:
+                read_inputs(self.engine, [task for task, move in list(self._claimed) if move.path[-1] == START])
+            except StorageError as failure:
+                if not self._wait(failure):
+                    raise
+            else:
+                return
+
     def _announce_claim(self, task: Task, move: Move) -> bool:
         """Announce a claim; return True if the task has started, and still belongs to this worker."""
         engine = self.engine
-        if move.ended is not None:  # revoked or expired
+        if move.ended is not None:  # revoked, expired or skipped
             log_end(task, move)
-        task.loads = engine.serializer.loads
+        if task.loads is None:  # else it was set with the inputs of a step
+            task.loads = engine.serializer.loads
         if not engine.announce(task, move, self._requested_at):
             return False
         if move.path[-1] == START:

@@ -64,7 +64,7 @@ class MemoryStorage:
         self._empty()
 
     def _empty(self) -> None:
-        self._rows = MemoryRows()
+        self._rows = MemoryRows(partial(self._changes.count, Channel.WORK))
         self._held: dict[str, Row] = {}
         """The rows that have a lease, by id."""
         self._revocations: dict[RevocationTarget, Revocation] = {}
@@ -204,7 +204,7 @@ class MemoryStorage:
                 if decisions.spends:
                     del self._revocations[RevocationTarget(function=True, key=row.task.name)]
             elif decision is not None:
-                self._set_rank(row, *decision)
+                self._rows.set_rank(row, *decision)
         for entry in skipped:
             heappush(self._rows.ready, entry)
         return claims
@@ -214,7 +214,7 @@ class MemoryStorage:
         for _ in range(PROMOTE_LIMIT):
             if (row := self._rows.first_scheduled()) is None or cast(float, row.due) > now:
                 break
-            self._set_rank(row, row.task.priority, None)
+            self._rows.set_rank(row, row.task.priority, None)
 
     def _commit_claim(self, row: Row, move: Move) -> Claim:
         """Commit a move that the store has decided on; return it with a copy of the task before the move."""
@@ -264,17 +264,13 @@ class MemoryStorage:
         task.lease = None
         self._held.pop(task.id, None)
         if task.state in WAITING:
-            self._set_rank(row, *visibility(task, self._own_revocation(task) if self._revocations else None, now))
+            self._rows.set_rank(row, *visibility(task, self._own_revocation(task) if self._revocations else None, now))
         else:
             row.rank = row.due = None
 
     def _own_revocation(self, task: Task) -> Revocation | None:
         """Return the revocation of the task itself, if any."""
         return self._revocations.get(RevocationTarget(function=False, key=task.id))
-
-    def _set_rank(self, row: Row, rank: int | None, due: float | None) -> None:
-        if self._rows.set_rank(row, rank, due):
-            self._changes.count(Channel.WORK)
 
     # Revocations and locks -----------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """The stored tasks of the memory adapter, and an index of them by state. The caller holds the adapter's lock."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from copy import copy
 from heapq import heappop, heappush, nlargest
 from itertools import chain, islice
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -51,8 +51,10 @@ class Row:
 class MemoryRows(dict[str, Row]):
     """Rows by the ids of their tasks, the oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, work_changed: Callable[[], object]) -> None:
+        """`work_changed`: called when a claim may find a task, or the time of the next one has changed."""
         super().__init__()
+        self._work_changed = work_changed
         self._by_state: dict[str | None, dict[str, Row]] = {state.name: {} for state in LIFECYCLE.states}
         # An entry stays in its heap when the row changes. The entry counts only while the row has the same rank or due.
         self.ready: list[tuple[int, int, str]] = []
@@ -75,16 +77,17 @@ class MemoryRows(dict[str, Row]):
         super().__delitem__(task_id)
         del self._by_state[row.task.state][task_id]
 
-    def set_rank(self, row: Row, rank: int | None, due: float | None) -> bool:
-        """Set when claims consider a row's task; return whether they ever do."""
+    def set_rank(self, row: Row, rank: int | None, due: float | None) -> None:
+        """Set when claims consider a row's task."""
         row.rank, row.due = rank, due
+        seq: Any = row.task.seq
         if rank is not None:
-            heappush(self.ready, (-rank, _age(row), row.task.id))
+            heappush(self.ready, (-rank, seq, row.task.id))
         elif due is not None:
-            heappush(self.later, (due, _age(row), row.task.id))
+            heappush(self.later, (due, seq, row.task.id))
         else:
-            return False
-        return True
+            return
+        self._work_changed()
 
     def first_ready(self) -> Row | None:
         """Return the row that a claim considers first."""

@@ -13,10 +13,12 @@ from lifecycle import (
     SIGNAL_COMPLETE,
     SIGNAL_ERROR,
     CancelExecution,
+    ChordResult,
     Lifecycle,
     MsgpackSerializer,
     Record,
     Result,
+    ResultGroup,
     RetryTask,
     Serializer,
     State,
@@ -25,6 +27,8 @@ from lifecycle import (
     TaskFunction,
     TaskQueue,
     check_canceled,
+    chord,
+    group,
 )
 from lifecycle.analysis.trace import TraceWriter
 from lifecycle.testing import (
@@ -87,7 +91,7 @@ assert_type(add.map([(1, 2), 3]), list[Result[float]])
 add("1")  # type: ignore[arg-type]
 add()  # type: ignore[call-arg]
 add(1, c=2)  # type: ignore[call-arg]
-add.s("1")  # type: ignore[arg-type]
+add.s("1")  # type: ignore[call-overload]
 fetch(5)  # type: ignore[arg-type]
 add.schedule((1,), delay="soon")  # type: ignore[arg-type]
 queue.task(retries="many")  # type: ignore[call-overload]
@@ -231,7 +235,12 @@ add(1).cancel()
 add(1).task.check_canceled()
 check_canceled()
 queue.revoke_all(fetch, datetime.now(UTC), revoke_once=True)
-queue.enqueue(add(1))  # type: ignore[arg-type]
+queue.enqueue(add(1))  # type: ignore[call-overload]
+assert_type(queue.enqueue(add.s(1).then(add, 2).error(fetch)), ResultGroup)
+assert_type(queue.enqueue(add.s(1) | add.s()), ResultGroup)
+assert_type(queue.enqueue(group([add.s(1), add.s(1) | add.s()])), ResultGroup)
+assert_type(queue.enqueue(chord([add.s(1)], add)), ChordResult[object])
+assert_type(queue.enqueue(chord(group([]), add.s())).members.get(True), list[object])
 
 result = add(1)
 assert_type(result.id, str)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.untraced
 
 LAYERS = """
 lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
-lifecycle.core:                  machine schedules serializer / table / step / task / policies
+lifecycle.core:                  machine nodes schedules serializer / table / step / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph workflow / dot mermaid drawing.placement
 lifecycle.diagrams:              sequence workflow_text drawing.parts / drawing.graph drawing.narrow drawing.sequence drawing.workflow
@@ -27,9 +27,12 @@ lifecycle.storage.postgres:      rows schema_of_summaries schema_of_workflows se
 lifecycle.storage.postgres:      listener pool exchange / holds insertion server / periodic summary / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
-lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction / earlier_attempts runner ticks
+lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction inputs
+lifecycle.execution:             earlier_attempts runner ticks
 lifecycle.execution:             async_runner worker
-lifecycle:                       locks result / function / decorators / periodic / queue / api
+lifecycle:                       locks result
+lifecycle.workflows:             plan / arguments results / enqueueing
+lifecycle:                       function / decorators / periodic / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_periodic workflow_invariants / reference_steps / reference_storage strategies / invariants / machine / agreement
 lifecycle.testing.storage_spec:  claim_order_cases operator_rules periodic_rules worker_rules / periodic_cases workflow_rules / workflow_cases / cases / spec

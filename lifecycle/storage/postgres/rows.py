@@ -32,12 +32,12 @@ def policy_text(policy: RetryPolicy) -> str | None:
     return None if policy is NO_DELAY else msgspec.json.encode(policy_fields(policy)).decode()
 
 
-def _step(text: str, verdict: str | None) -> Step | None:
+def _step(text: str, verdict: str | None) -> Step:
     try:
         return step_from(text, verdict)
-    except ValueError as error:  # the same
+    except ValueError as error:  # the same: the task waits on
         log.warning("cannot read the stored place of a task in its workflow: %s", error)
-        return None
+        return Step()
 
 
 def _policy(text: str) -> RetryPolicy:

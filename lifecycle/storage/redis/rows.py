@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from lifecycle.core.policies import Move, Revocation
+from lifecycle.core.step import Step, step_of, step_values
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, history_line, policy_fields
 from lifecycle.errors import StorageError
@@ -53,8 +54,15 @@ def move_argument(move: Move) -> ScriptArgument:
 def new_task_argument(task: Task, move: Move) -> ScriptArgument:
     """Return a new task as the function `insert_task` in rows.lua takes it. `move`: its first move."""
     policy = None if task.retry is NO_DELAY else dict(policy_fields(task.retry))
-    call = _encode((task.name, task.priority, task.expires, policy, task.timeout, move.at))
-    return task.id, _blob(call), _blob(task.payload), move_argument(move), task.priority, task.expires, task.name
+    call: ScriptArgument = task.name, task.priority, task.expires, policy, task.timeout, move.at
+    step: ScriptArgument = ()
+    if task.step is not None:
+        call = *call, step_values(task.step)
+        step = task.step.awaits, task.retry.expires_after
+    return (
+        task.id, _blob(_encode(call)), _blob(task.payload), move_argument(move), task.priority, task.expires,
+        task.name, *step,
+    )  # fmt: skip
 
 
 def settlement_argument(task: Task, move: Move, follow_ups: Sequence[ScriptArgument]) -> ScriptArgument:
@@ -74,15 +82,21 @@ def history_stamp(now: float, worker: str) -> tuple[str, str]:
 def task_from_fields(task_id: bytes, at: bytes | None, call: bytes | None, payload: bytes | None) -> Task:
     """Return a stored task, from the fields of its hash. Raises `StorageError` if the fields are damaged."""
     try:
-        state, version, worker, seq, attempt, retries, interruptions, eta, lease, canceling = _decode(at or b"")[:10]
-        name, priority, expires, policy, timeout, enqueued = (*_decode(call or b""), None)[:6]
+        state, version, worker, seq, attempt, retries, interruptions, eta, lease, canceling, *more = _decode(at or b"")
+        name, priority, expires, policy, timeout, enqueued, step = (*_decode(call or b""), None, None)[:7]
         return Task(
             task_id.decode(), name, payload or b"", LIFECYCLE.state(state).name, _float(eta), _float(expires), priority,
             retries, NO_DELAY if policy is None else RetryPolicy(**policy), _float(timeout), attempt, interruptions,
             worker, version, _float(lease), seq, canceling, _float(enqueued),
+            None if step is None else _step(step, *more[1:]),
         )  # fmt: skip
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise _damaged(task_id.decode("utf-8", "replace"), error) from None
+
+
+def _step(values: list[Any], verdict: str | bool = False) -> Step:
+    """Return a step from its values in the field `call`, and the verdict in the field `at`."""
+    return step_of(values, _text(verdict))
 
 
 def state_from_bytes(task_id: str, at: bytes) -> str:

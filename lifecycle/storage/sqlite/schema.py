@@ -126,7 +126,8 @@ create table periodic(
 ) strict, without rowid;
 """
 
-# Steps of workflows. The trigger is the one of the first script, with one more state.
+# Steps of workflows. The trigger is the one of the first script, with one more state, and without a list of states: of
+# more than two, SQLite makes a table each time.
 _SIXTH: Final = """
 alter table task add column step text;     -- place in a workflow, as JSON
 
@@ -140,7 +141,7 @@ create table awaits(
 drop trigger task_rests;
 
 create trigger task_rests after update of state on task
-when new.state not in (WAITING) and (new.rank is not null or new.due is not null)
+when (new.rank is not null or new.due is not null) and IS_NOT_WAITING
 begin update task set rank = null, due = null where seq = new.seq; end;
 """
 
@@ -175,9 +176,11 @@ def version(db: sqlite3.Connection, path: str) -> int:
 def migrate(db: sqlite3.Connection, found: int) -> None:
     """Bring a file of that version (0: an empty one) up to date, within the caller's transaction."""
     # Not executescript(): it would commit the caller's transaction first.
-    waiting = ", ".join(f"'{state}'" for state in LIFECYCLE.of_kind(Kind.WAITING))
+    waiting = [f"'{state}'" for state in LIFECYCLE.of_kind(Kind.WAITING)]
+    is_not_waiting = " and ".join(f"new.state <> {state}" for state in waiting)
     for script in _MIGRATIONS[found:]:
-        for statement in _statements(script.replace("WAITING", waiting)):
+        filled = script.replace("IS_NOT_WAITING", is_not_waiting).replace("WAITING", ", ".join(waiting))
+        for statement in _statements(filled):
             db.execute(statement)
     if found < VERSION:
         db.executemany("insert or ignore into step(source, target) values (?, ?)", _STEPS)

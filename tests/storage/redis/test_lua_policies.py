@@ -17,7 +17,8 @@ from support.strategies import patient
 
 from lifecycle import LIFECYCLE, Kind
 from lifecycle.core.policies import Move, Revocation, admit, recover, visibility
-from lifecycle.core.table import EXECUTING, REVOKE, SCHEDULED
+from lifecycle.core.step import Step, Verdict, verdict_text
+from lifecycle.core.table import ENQUEUE, EXECUTING, PENDING, REVOKE, SCHEDULED, SKIP
 from lifecycle.core.task import FENCE, NO_DELAY, RetryPolicy, Task
 from lifecycle.storage.base import Actor, ClaimRequest, RevocationTarget
 from lifecycle.storage.claims import ClaimDecisions, is_skipped
@@ -32,7 +33,7 @@ CALL_POLICIES = """
 local values, now, own, of_function, max_interruptions = unpack(cmsgpack.unpack(ARGV[1]), 1, 5)
 local row = {
   state = values[1], eta = values[2], expires = values[3] or nil, priority = values[4], interruptions = values[5],
-  canceling = values[6], attempt = values[7], expires_after = values[8],
+  canceling = values[6], attempt = values[7], expires_after = values[8], awaits = values[9], verdict = values[10],
 }
 local rank, due = visibility(row, own, now)
 local function text(number) return number and string.format("%.17g", number) or false end
@@ -68,24 +69,29 @@ revocations = st.none() | st.builds(Revocation, st.none() | moments, st.booleans
 
 
 def assert_policies_agree(
-    lua, state, eta, expires, now, own, of_function, *, priority=0, lost=(0, 0), canceling=False, attempt=0, after=None
-):
+    lua, state, eta, expires, now, own, of_function, *, priority=0, lost=(0, 0), canceling=False, attempt=0, after=None,
+    verdict=None,
+):  # fmt: skip
     """Compare the results in Lua and in Python.
 
     `lost`: how many workers the task has lost, and how many it may lose. `after`: the policy's `expires_after`.
+    `verdict`: of a task that waited for another one.
     """
     interruptions, max_interruptions = lost
     retry = NO_DELAY if after is None else RetryPolicy(expires_after=after)
     task = Task(
         "a", "add", state=state, eta=eta, expires=expires, priority=priority, interruptions=interruptions, retry=retry,
-        attempt=attempt,
+        attempt=attempt, step=Step(awaits=1, verdict=verdict) if verdict or state == PENDING else None,
     )  # fmt: skip
     rank, due = visibility(task, own, now)
     trigger = admit(task, own, of_function, now)
     task.state, task.canceling = EXECUTING.name, canceling
     path = recover(task, now, worker="w", max_interruptions=max_interruptions).path
     arguments = [None if one is None else (one.until, one.once) for one in (own, of_function)]
-    row = (state, False if eta is None else eta, expires, priority, interruptions, canceling, attempt, after)
+    row = (
+        state, False if eta is None else eta, expires, priority, interruptions, canceling, attempt, after,
+        task.step and 1, verdict and verdict_text(verdict),
+    )  # fmt: skip
     assert lua(row, now, *arguments, max_interruptions) == (rank, due, trigger, path)
 
 
@@ -102,6 +108,17 @@ def test_policies_agree_for_an_expiry_that_counts_from_when_the_task_is_due(lua)
     around = (None, 1.0, 2.0, 3.0)
     for state, eta, expires, attempt, after in product(WAITING, around, around, (0, 1), (None, 0.0, 0.5, 1.0)):
         assert_policies_agree(lua, state, eta, expires, 2.0, None, None, attempt=attempt, after=after)
+
+
+def test_policies_agree_for_steps_of_workflows(lua):
+    """In Lua a claim does to a step with a verdict, and to one without, what it does in Python."""
+    around = (None, 1.0, 2.0, 3.0)
+    verdicts = (None, Verdict(ENQUEUE, "b", 1.5), Verdict(SKIP, "b c", 2.5))
+    revoked = (None, Revocation(), Revocation(2.5), Revocation(1.0))
+    for state, eta, after, verdict, own in product(WAITING, around, (None, 0.0, 0.5, 1.0), verdicts, revoked):
+        assert_policies_agree(lua, state, eta, None, 2.0, own, None, after=after, verdict=verdict)
+        assert_policies_agree(lua, state, eta, 1.0, 2.0, None, own, after=after, verdict=verdict)
+        assert_policies_agree(lua, state, eta, 3.0, 2.0, own, own, after=after, verdict=verdict, attempt=1)
 
 
 def test_policies_agree_for_recovered_tasks(lua):

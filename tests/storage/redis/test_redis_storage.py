@@ -15,6 +15,7 @@ from support.stores import PRODUCER, settlement, start
 
 from lifecycle import LIFECYCLE, Kind
 from lifecycle.core.policies import Revocation
+from lifecycle.core.step import Step
 from lifecycle.core.table import FAIL
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError
@@ -154,6 +155,7 @@ DAMAGE = {
     "a state that there is not": ("at", msgspec.msgpack.encode(["nowhere", 1, "w", 1, 0, 0, 0, False, False, False])),
     "no call": ("call", b""),
     "another call": ("call", b"\x91\x01"),
+    "another step": ("call", msgspec.msgpack.encode(["add", 0, None, None, None, 1.0, ["a"]])),
 }
 
 
@@ -202,6 +204,54 @@ def test_damaged_running_task_is_neither_settled_nor_recovered(storage, case):
     storage.flush()
     with connected(SERVER) as db:
         assert {key.rpartition(b":")[2] for key in keys(db, storage._server.settings.prefix)} == {b"seq", b"answers"}
+
+
+@pytest.mark.parametrize("verdict", ["nonsense", "now later a", 1.0])
+def test_step_with_a_damaged_verdict_is_quarantined(storage, caplog, verdict):
+    """A step whose verdict somebody has damaged stops nobody, whoever reports to it."""
+    first, second = Task("a", "add", step=Step(dependents=("b",))), Task("b", "add", step=Step("a", 1))
+    storage.enqueue([first, second, Task("c", "add")], 1.0, PRODUCER)
+    running = start(storage, limit=2)
+    assert storage.exchange([settlement(running[0])], None) == ([True], [])
+    overwrite(
+        storage, "b", "at", msgspec.msgpack.encode([*msgspec.msgpack.decode(stored(storage, "b", "at"))[:11], verdict])
+    )
+    if isinstance(verdict, str):
+        with pytest.raises(StorageError, match="task b: the stored row is damaged"):
+            storage.get("b")
+    assert start(storage, limit=2) == []
+    assert "quarantined a damaged task: id=b" in caplog.text
+    assert storage.exchange([settlement(running[1])], None) == ([True], [])
+
+
+def test_task_of_its_own_is_stored_without_a_step(storage):
+    """A task that is no step of a workflow takes as much room as before there were workflows, and so do its moves."""
+    storage.enqueue([Task("a", "add")], 1.0, PRODUCER)
+    start(storage)
+    assert len(msgspec.msgpack.decode(stored(storage, "a", "call"))) == 6
+    assert len(msgspec.msgpack.decode(stored(storage, "a", "at"))) == 11
+
+
+@pytest.mark.parametrize("ends", ["all", "one of them, and not well", "none"])
+def test_number_of_missing_ends_is_kept_until_the_verdict(storage, ends):
+    """What a task waits for is counted in one place, and forgotten with the verdict, or with all tasks."""
+    before = [Task(one, "add", step=Step(dependents=("d",))) for one in "abc"]
+    storage.enqueue([*before, Task("d", "add", step=Step([*"abc"], 3))], 1.0, PRODUCER)
+    running = start(storage, limit=3)
+    key = f"{storage._server.prefix}:awaits"
+    with connected(SERVER) as db:
+        assert db.hgetall(key) == {b"d": b"3"}
+        storage.exchange([settlement(running[0])], None)
+        assert db.hgetall(key) == {b"d": b"2"}
+        if ends == "all":
+            storage.exchange([settlement(running[1]), settlement(running[2])], None)
+        elif ends == "none":
+            storage.flush()
+        else:
+            storage.exchange([settlement(running[1], FAIL)], None)
+            assert not db.exists(key)
+            storage.exchange([settlement(running[2])], None)
+        assert not db.exists(key)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ local function write(command, changes)
   end
 end
 
-local function flush()
+local function write_changes()
   if next(zrems) then write("ZREM", zrems) end
   if next(zadds) then write("ZADD", zadds) end
   if next(sadds) then write("SADD", sadds) end
@@ -43,6 +43,18 @@ local function flush()
       call("ZADD", prefix .. ":index", "GT", unpack(list, from, math.min(from + 3999, #list)))
     end
     index = {}
+  end
+end
+
+-- Tasks that got their verdicts, each with the moment: {row, now}. Their sets change after the deferred changes, since
+-- these may concern the same tasks. `sort_decided` is set in moves.lua: only there are verdicts given.
+local decided, sort_decided = {}, nil
+
+local function flush()
+  write_changes()
+  if next(decided) then
+    sort_decided()
+    write_changes()
   end
 end
 

@@ -101,7 +101,7 @@ local function claim()
     local found = foremost(skipped and math.max(limit - count, 100) or limit - count, skipped)
     if #found == 0 then return claims end
     for n = 1, #found do
-      if count >= limit then break end
+      if count >= limit or next(decided) then break end -- what was decided may come first
       local set, entry = found[n][1], found[n][2]
       local id = string.sub(entry, 17)
       local fields = call("HMGET", prefix .. ":task:" .. id, "at", "call", "payload", "history")
@@ -112,7 +112,8 @@ local function claim()
         row.entry = entry
         local own, of_function = revocation("t" .. id), revocation("f" .. row.name)
         local trigger = admit(row, own, of_function, now)
-        local ends = (trigger == "$EXPIRE" and row.attempt == 0) or revoked_when_due(row, own, now)
+        local has_expired = trigger == "$EXPIRE" and row.attempt == 0 and row.expires and row.expires <= now
+        local ends = has_expired or verdict_of(row) == "$SKIP" or revoked_when_due(row, own, now)
         if skipped and skipped[row.name] and not ends then
           set_aside(row, entry)
           aside_count = aside_count + 1
@@ -127,12 +128,17 @@ local function claim()
           if trigger == "$REVOKE" and of_function and of_function[2] and not revoked_when_due(row, own, now) then
             call("HDEL", prefix .. ":revocations", "f" .. row.name)
           end
-          local target = target_of(row.state, trigger)
           local attempt = starts and row.attempt + 1 or row.attempt
+          local target, steps, history = row.state, 1, ""
+          if starts and target == "$PENDING" then
+            target, steps = target_of(target, "$ENQUEUE"), 2
+            history = history_line(target, attempt, at, name)
+          end
+          target = target_of(target, trigger)
           local lease = (starts or (hold and KINDS[target] == "waiting")) and lease_end
           apply_move(row, {
-            target, 1, history_line(target, attempt, at, name), worker, attempt, row.retries, row.interruptions,
-            not starts and row.eta, lease, now,
+            target, steps, history .. history_line(target, attempt, at, name), worker, attempt, row.retries,
+            row.interruptions, not starts and row.eta, lease, now,
           }, true)
           count = count + 1
           local last = #claims

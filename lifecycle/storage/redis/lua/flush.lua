@@ -18,7 +18,7 @@ return once(function()
     end
   end
   for _, name in ipairs(call("SMEMBERS", prefix .. ":aside")) do call("UNLINK", prefix .. ":aside:" .. name) end
-  for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks", "periodic", "index"}) do
+  for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks", "periodic", "index", "awaits"}) do
     call("UNLINK", prefix .. ":" .. set)
   end
   changed.work, changed.outcome = true, true

@@ -11,10 +11,11 @@ end
 local function parse_row(id, at, history)
   local ok, values = pcall(cmsgpack.unpack, at or "")
   if not ok or type(values) ~= "table" or type(values[4]) ~= "number" or not KINDS[values[1]] then return nil end
+  if values[12] and not verdict_of({verdict = values[12]}) then return nil end
   return {
     id = id, state = values[1], version = values[2], worker = values[3], seq = values[4], attempt = values[5],
     retries = values[6], interruptions = values[7], eta = values[8], lease = values[9], canceling = values[10],
-    name = values[11] or nil, history = history or "",
+    name = values[11] or nil, verdict = values[12], history = history or "",
   }
 end
 
@@ -23,6 +24,11 @@ local function parse_call(row, packed)
   local ok, values = pcall(cmsgpack.unpack, packed or "")
   if not ok or type(values) ~= "table" or type(values[1]) ~= "string" or type(values[2]) ~= "number" then
     return false
+  end
+  local step = values[7]
+  if step ~= nil then
+    if type(step) ~= "table" or type(step[2]) ~= "number" or type(step[3]) ~= "table" then return false end
+    row.awaits, row.dependents, row.on_failure = step[2], step[3], step[4]
   end
   row.name, row.priority, row.expires = values[1], values[2], values[3]
   row.expires_after = type(values[4]) == "table" and values[4].expires_after or nil
@@ -98,6 +104,36 @@ local function cut_history(history, version)
   return table.concat(lines, "\n", 1, $HISTORY_HEAD) .. "\n" .. table.concat(lines, "\n", first) .. "\n"
 end
 
+sort_decided = function()
+  local all = decided
+  decided = {}
+  for _, one in ipairs(all) do
+    local row, now = one[1], one[2]
+    remove_from_sets(row)
+    add_to_sets(row, revocation("t" .. row.id), now)
+  end
+end
+
+-- Count the end of a task for a task that waits for it. The last end decides, and the first without success.
+local function hear(id, cause, completed, now)
+  local missing = completed and call("HINCRBY", prefix .. ":awaits", id, -1) or 0
+  if missing > 0 then return end
+  local was_undecided = call("HDEL", prefix .. ":awaits", id) == 1 and missing == 0
+  local row = was_undecided and load_row(id)
+  if not row or row.state ~= "$PENDING" then return end
+  row.verdict = verdict_text(completed == row.on_failure and "$SKIP" or "$ENQUEUE", now, cause)
+  call("HSET", prefix .. ":task:" .. id, "at", pack_row(row))
+  if not row.lease then decided[#decided + 1] = {row, now} end
+end
+
+-- Report the end of a step to the tasks that wait for it.
+local function report(row, now)
+  if not row.dependents then parse_call(row, call("HGET", prefix .. ":task:" .. row.id, "call")) end
+  local trigger, _, cause = verdict_of(row)
+  if trigger ~= "$SKIP" then cause = row.id end
+  for _, id in ipairs(row.dependents or {}) do hear(id, cause, row.state == "$COMPLETED", now) end
+end
+
 -- Move a task: the only place where a stored state changes. A move is {target, number of states, history, worker,
 -- attempt, retries, interruptions, eta, lease, time, result or nil, whether to free the locks of the attempt}.
 local function apply_move(row, move, was_ready)
@@ -139,6 +175,7 @@ local function apply_move(row, move, was_ready)
     call("HSET", key, "at", pack_row(row), "history", row.history)
   end
   if move[11] or rests then changed.outcome = true end
+  if rests and row.verdict ~= nil then report(row, move[10]) end
 end
 
 local function history_line(state, attempt, at, worker)

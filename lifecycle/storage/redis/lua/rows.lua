@@ -1,9 +1,10 @@
 -- Stored tasks: their sets, and how a new task is inserted.
 --
--- A task is a hash: `call` (name, priority, expiry, retry policy, timeout, time
--- of the enqueueing; never changed), `at` (state, worker, lease,
--- …, and the name again), `payload`, `history`, `result`. `call` and `at` are MessagePack arrays; a missing value is nil in `call` and
--- false in `at`. A task is in one set by its state and its function, ordered by age, and in one set by its next step:
+-- A task is a hash: `call` (name, priority, expiry, retry policy, timeout, time of the enqueueing, and the step in a
+-- workflow; never changed), `at` (state, worker, lease, …, the name again, and the verdict), `payload`, `history`,
+-- `result`. `call` and `at` are MessagePack arrays; a missing value is nil in `call` and false in `at`. The last value of
+-- either is there only in steps of workflows: `at` tells whether a task is a step. The hash `awaits` has for each task
+-- that waits for others the number of ends that are missing, until its verdict. A task is in one set by its state and its function, ordered by age, and in one set by its next step:
 -- ready, due, kept (held while it waits) or ended. A running task is in the set `running` only. Entries of the second
 -- kind of set begin with the sequence number, sixteen digits, so that entries with equal scores are ordered by age.
 --
@@ -47,9 +48,11 @@ local function revocation(field)
 end
 
 local function pack_row(row)
+  local name = row.name
+  if row.verdict ~= nil then name = name or false end -- no hole before the verdict
   return cmsgpack.pack({
     row.state, row.version, row.worker, row.seq, row.attempt, row.retries, row.interruptions, row.eta, row.lease,
-    row.canceling, row.name,
+    row.canceling, name, row.verdict,
   })
 end
 
@@ -77,7 +80,8 @@ local function add_to_sets(row, own, now)
   end
 end
 
--- Insert a new task {id, call, payload, move, priority, expires}; return its sequence number.
+-- Insert a new task; return its sequence number. A new task is {id, call, payload, move, priority, expires, name}, and
+-- for a step of a workflow also the number of tasks that it waits for, and `expires_after` of its retry policy.
 local function insert_task(new_task)
   local move = new_task[4]
   local row = {
@@ -85,6 +89,10 @@ local function insert_task(new_task)
     attempt = move[5], retries = move[6], interruptions = move[7], eta = move[8], lease = move[9], canceling = false,
     priority = new_task[5], expires = new_task[6], name = new_task[7],
   }
+  if new_task[8] then
+    row.verdict, row.awaits, row.expires_after = false, new_task[8], new_task[9]
+    if row.awaits > 0 then call("HSET", prefix .. ":awaits", row.id, row.awaits) end
+  end
   call(
     "HSET", prefix .. ":task:" .. row.id, "call", new_task[2], "at", pack_row(row), "payload", new_task[3],
     "history", move[3]
