@@ -137,7 +137,9 @@ class Move:
         """The lines that the move adds to the task's history, as stored."""
         if len(self.states) == 1:  # most moves are of one step
             return history_line(self.states[0].name, self.at, self.attempt, self.worker)
-        return "".join([history_line(state.name, self.at, self.attempt, self.worker) for state in self.states])
+        before = self.attempt - (self.path[-1] == START)  # the start, which comes last, counts the attempt
+        lines = [history_line(state.name, self.at, before, self.worker) for state in self.states[:-1]]
+        return "".join(lines) + history_line(self.states[-1].name, self.at, self.attempt, self.worker)
 
     @property
     def cuts_history(self) -> bool:
