@@ -252,13 +252,14 @@ def expiry(task: Task) -> float | None:
     With `RetryPolicy.expires_after` a later attempt expires that long after its ETA, whatever the first expiry was. A
     task that waits for others expires that long after the last of these has ended, or after its ETA if that is later.
     """
-    if task.step is not None and task.step.awaits and task.attempt == 0 and task.retry.expires_after is not None:
-        if task.step.verdict is None:
-            return None
-        return max(task.step.verdict.at, task.eta or 0.0) + task.retry.expires_after
-    if task.attempt == 0 or task.expires is None or task.retry.expires_after is None:
+    seconds, waits = task.retry.expires_after, task.step is not None and task.step.awaits > 0
+    if seconds is None or not (waits or (task.attempt > 0 and task.expires is not None)):
         return task.expires
-    return None if task.eta is None else task.eta + task.retry.expires_after
+    if task.attempt > 0:
+        return None if task.eta is None else task.eta + seconds
+    if task.step is None or task.step.verdict is None:
+        return None
+    return max(task.step.verdict.at, task.eta or 0.0) + seconds
 
 
 def admit(task: Task, own: Revocation | None, of_function: Revocation | None, now: float) -> str | None:
