@@ -175,7 +175,7 @@ class Chord(Chained):
     def __init__(
         self, header: Group, callback: Node | Callee, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
-        """See `chord`."""
+        """`header`: a group that stands in no workflow; `callback`, `args`, `kwargs`: as in `chord`."""
         self.place = Place()
         if isinstance(callback, Group):
             raise refusal(callback, "callback", "chord", "must be one task or a pipeline: two groups are a pipeline")

@@ -1,4 +1,4 @@
-"""What a step of a workflow gets from the tasks before it: their results, read from the store and not copied.
+"""Inputs of a step of a workflow: the results of the tasks before it, read from the store and not copied.
 
 The results are added to the arguments when these are decoded. So the function, hooks and handlers see complete
 arguments, each attempt gets the same, and a result that is missing is an error of the attempt.
@@ -69,8 +69,6 @@ def _with_inputs(
 ) -> Call:
     args, kwargs = as_call(engine.serializer.loads(payload))
     value = _value(engine, task, inputs, statuses)
-    if isinstance(inputs, list):  # of a group: one argument
-        return (*args, value), kwargs
     if value is None:
         return args, kwargs
     if isinstance(value, tuple):

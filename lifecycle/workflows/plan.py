@@ -1,7 +1,7 @@
 """The plan of a workflow: its nodes become tasks with steps, in an order in which a task comes after all before it.
 
-Each node is given what comes before it: a tree of the tasks whose values it gets, and the tasks that it waits for (the
-*tails*). It returns the same about itself, for the node after it.
+Each node is given its `Before`: a tree of the tasks whose values the node gets, and the tasks that the node waits for
+(the *tails*). Each node returns the `Before` of the node after it.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ DEPTH_LIMIT: Final = 100
 
 
 class Before(NamedTuple):
-    """What comes before a node."""
+    """The tasks before a node."""
 
     inputs: Inputs
     """The tasks whose values the node gets."""
@@ -50,7 +50,7 @@ def plan(node: Node, check: Callable[[Task, Before, str], object]) -> Planned:
 
     Raises `ConfigurationError` for a workflow with too many edges, or that is nested too deep.
 
-    :param check: called with each task, with what comes before it, and with a text that says where it stands.
+    :param check: called with each task, its `Before`, and a text that says where the task stands.
     """
     planner = _Planner(check)
     planned, _ = planner.add(node, Before(None, ()), "", 0)
@@ -74,7 +74,7 @@ class _Planner:
         self.dependents: dict[str, list[str]] = {}
 
     def add(self, node: Node, before: Before, where: str, depth: int) -> tuple[Planned, Before]:
-        """Plan a node; return its tasks, and what comes before the node that follows."""
+        """Plan a node; return its tasks, and the `Before` of the node that follows."""
         if depth > DEPTH_LIMIT:
             raise ConfigurationError(f"{node}: nested deeper than {DEPTH_LIMIT} levels; make the workflow flatter")
         if isinstance(node, Task):

@@ -330,6 +330,20 @@ def test_cancelling_the_whole(queue, add, handle):
     results.cancel()  # all at rest: nothing is left to cancel
 
 
+def test_no_step_starts_while_the_whole_is_canceled(queue, add, monkeypatch):
+    """The last step is canceled first: none starts, and none is told of the end of the step before."""
+    results = queue.enqueue(add.s(1, 2) | add.s(3) | add.s(4))
+    revoke = queue.engine.revoke
+
+    def revoke_beside_a_worker(*args):
+        revoke(*args)
+        queue.run_next()
+
+    monkeypatch.setattr(queue.engine, "revoke", revoke_beside_a_worker)
+    results.cancel()
+    assert [states(result).split()[-1] for result in results] == [REVOKED] * 3
+
+
 def test_cancelling_a_chord_cancels_its_members(queue, add, total):
     """`cancel` of a chord's handle cancels members and callback."""
     result = queue.enqueue(chord([add.s(1, 2), add.s(3, 4)], total))
@@ -402,6 +416,16 @@ def test_as_completed_yields_in_order_of_completion(live):
             queue.run_next()
         assert next(completed) is expected
     assert list(completed) == []
+
+
+def test_as_completed_waits_for_all_of_a_nested_group(queue, add):
+    """A group in a group is yielded when its last member has come to rest, and not before."""
+    results = queue.enqueue(group([group([add.s(1, 2), add.s(3, 4)]), add.s(5, 6)]))
+    assert queue.run_next() is not None
+    with pytest.raises(ResultTimeout):
+        next(results.as_completed(timeout=0))
+    drain(queue)
+    assert list(results.as_completed(timeout=0)) == list(results)
 
 
 def test_as_completed_times_out(queue, add):
