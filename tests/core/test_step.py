@@ -56,7 +56,7 @@ def test_verdict_follows_from_the_end(on_failure, completed):
 
 # As text -----------------------------------------------------------------------------------------------------------
 
-ids = st.text(min_size=1)
+ids = st.text(min_size=1) | st.text(" a", min_size=1)
 inputs = st.none() | st.recursive(ids, lambda inner: st.lists(inner | st.none(), max_size=3), max_leaves=8)
 steps = st.builds(
     Step, inputs, st.integers(0, 9), st.lists(ids).map(tuple), st.booleans(), st.none(), st.lists(ids).map(tuple)
