@@ -83,7 +83,8 @@ class Statements:
         self._count_awaited = statement(
             "count_awaited",
             "insert into SCHEMA.awaits(queue, id, number)"
-            " select $1::int, id, number from unnest($2::text[], $3::int8[]) as new(id, number)",
+            " select $1::int, id, number from unnest($2::text[], $3::int8[]) as new(id, number)"
+            " on conflict (id, queue) do update set number = excluded.number",  # the id of a task that was deleted
         )
         # Claims
         self.claimable = statement("claimable", "select * from SCHEMA.claim_first($1, $2, $3, $4)")

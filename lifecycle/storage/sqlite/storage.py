@@ -277,7 +277,8 @@ class SQLiteStorage:
                     claims.append(Claim(task, decision))
                     if decisions.spends:
                         self._delete_revocation(db, RevocationTarget(function=True, key=task.name))
-                        more = True  # the other rows were read before the revocation was spent
+                    if decisions.spends or decisions.reports:
+                        more = True  # the other rows were read before
                         break
                 elif decision is not None:
                     self._set_rank(db, task, *decision)
