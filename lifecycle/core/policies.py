@@ -137,7 +137,9 @@ class Move:
         """The lines that the move adds to the task's history, as stored."""
         if len(self.states) == 1:  # most moves are of one step
             return history_line(self.states[0].name, self.at, self.attempt, self.worker)
-        return "".join([history_line(state.name, self.at, self.attempt, self.worker) for state in self.states])
+        before = self.attempt - (self.path[-1] == START)  # the start, which comes last, counts the attempt
+        lines = [history_line(state.name, self.at, before, self.worker) for state in self.states[:-1]]
+        return "".join(lines) + history_line(self.states[-1].name, self.at, self.attempt, self.worker)
 
     @property
     def cuts_history(self) -> bool:
@@ -250,13 +252,14 @@ def expiry(task: Task) -> float | None:
     With `RetryPolicy.expires_after` a later attempt expires that long after its ETA, whatever the first expiry was. A
     task that waits for others expires that long after the last of these has ended, or after its ETA if that is later.
     """
-    if task.step is not None and task.step.awaits and task.attempt == 0 and task.retry.expires_after is not None:
-        if task.step.verdict is None:
-            return None
-        return max(task.step.verdict.at, task.eta or 0.0) + task.retry.expires_after
-    if task.attempt == 0 or task.expires is None or task.retry.expires_after is None:
+    seconds, waits = task.retry.expires_after, task.step is not None and task.step.awaits > 0
+    if seconds is None or not (waits or (task.attempt > 0 and task.expires is not None)):
         return task.expires
-    return None if task.eta is None else task.eta + task.retry.expires_after
+    if task.attempt > 0:
+        return None if task.eta is None else task.eta + seconds
+    if task.step is None or task.step.verdict is None:
+        return None
+    return max(task.step.verdict.at, task.eta or 0.0) + seconds
 
 
 def admit(task: Task, own: Revocation | None, of_function: Revocation | None, now: float) -> str | None:

@@ -36,7 +36,7 @@ lifecycle:                       function / decorators / periodic / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_periodic workflow_invariants / reference_steps / reference_storage strategies / invariants / machine / agreement
 lifecycle.testing.storage_spec:  claim_order_cases operator_rules periodic_rules worker_rules / periodic_cases workflow_rules / workflow_cases / cases / spec
-lifecycle.testing.simulation:    audit faults lease_audit stepping tick_audit / world / queue_spec random_run
+lifecycle.testing.simulation:    audit faults lease_audit stepping tick_audit workflow_audit / world / queue_spec random_run
 lifecycle.testing:               property_based
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin

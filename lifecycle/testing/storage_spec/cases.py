@@ -16,8 +16,8 @@ from lifecycle.errors import StorageError
 from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget, Settlement, Storage
 from lifecycle.testing.storage_spec.agreement import AdapterAgreement
 from lifecycle.testing.storage_spec.invariants import require
-from lifecycle.testing.storage_spec.periodic_cases import PeriodicCases
 from lifecycle.testing.storage_spec.reference_storage import fields
+from lifecycle.testing.storage_spec.workflow_cases import WorkflowCases
 
 __all__ = ["SpecTestCase", "StorageCases"]
 
@@ -28,7 +28,7 @@ _SHORT_RUN_STEP_COUNTS: Final = (5, 15)
 """Steps of the short runs, which come first."""
 
 
-class StorageCases(PeriodicCases):
+class StorageCases(WorkflowCases):
     """The tests of every adapter."""
 
     settings: ClassVar[settings]

@@ -279,7 +279,8 @@ class ReferenceStorage(ReferenceSteps):
         for state in move.states:
             task.version += 1
             task.state = state.name
-            row.history.append(Record(state.name, move.at, move.worker, move.attempt))
+            is_counted = move.state != EXECUTING or state == EXECUTING  # a start counts the attempt
+            row.history.append(Record(state.name, move.at, move.worker, move.attempt - (not is_counted)))
         task.attempt, task.retries, task.interruptions = move.attempt, move.retries, move.interruptions
         task.eta, task.worker, task.lease = move.eta, move.worker, move.lease
         row.rested_at = move.at if is_at_rest(task) else None
