@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 from lifecycle.clock import Clock, RemoteClock, SystemClock
-from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING
+from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, resting_states
 from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
@@ -320,10 +320,7 @@ class TaskQueue(PeriodicTasks):
         :param name: return only tasks of the function of this name.
         :param since: return only tasks that were enqueued at this moment (a datetime or UTC seconds) or later.
         """
-        names = [state] if isinstance(state, str) else state
-        if names is not None:
-            instance(names, Collection, "state", "must be the name of a state, or a collection of names")
-        states = None if names is None else [LIFECYCLE.state(text(one, "state")).name for one in names]
+        states = None if state is None else [LIFECYCLE.state(name).name for name in _names(state, "state")]
         whole_number(limit, "limit", at_most=2**53)
         before_seq = None if before is None else instance(before, Task, "before", "must be a task from the store").seq
         if before is not None and before_seq is None:
@@ -359,6 +356,19 @@ class TaskQueue(PeriodicTasks):
         self._engine.retry(handle.id)
         return handle
 
+    def purge(self, older_than: float | timedelta, states: str | Collection[str] | None = None) -> int:
+        """Delete tasks that have been at rest for longer, with their results and histories; return their number.
+
+        The tasks are deleted a thousand at a time; after an error a part is deleted. Raises `ConfigurationError` for a
+        state in which no task is at rest.
+
+        :param older_than: seconds or a timedelta; 0: all tasks at rest.
+        :param states: the name of a state, or several names; default: tasks at rest in any state.
+        """
+        before = self._engine.clock.now() - duration(older_than, "older_than")
+        among = None if states is None else resting_states(_names(states, "states"))
+        return sum(self._engine.purge(before, among))
+
     def flush(self) -> None:
         """Delete everything in this queue: tasks in all states, results, histories, revocations and locks.
 
@@ -392,6 +402,13 @@ def _id_of(task: Task | Result[object]) -> str:
     if isinstance(task, Task | Result):
         return text(task.id, "id")
     raise refusal(task, "task", None, "must be a task or its handle: revoke_by_id takes an id, revoke_all a function")
+
+
+def _names(states: str | Collection[str], option: str) -> list[str]:
+    """Return the names in an option that takes one name of a state, or several."""
+    names = [states] if isinstance(states, str) else states
+    instance(names, Collection, option, "must be the name of a state, or a collection of names")
+    return [text(name, option) for name in names]
 
 
 def _function(function: TaskFunction[..., object]) -> TaskFunction[..., object]:

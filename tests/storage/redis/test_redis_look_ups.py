@@ -13,7 +13,7 @@ from support.stores import PRODUCER, settlement, start
 
 from lifecycle.core import policies
 from lifecycle.core.policies import Revocation
-from lifecycle.core.table import COMPLETE, FAIL
+from lifecycle.core.table import COMPLETE, COMPLETED, EXECUTING, FAIL, LIFECYCLE
 from lifecycle.core.task import Task
 from lifecycle.storage.base import RevocationTarget, Settlement
 from lifecycle.storage.redis import scripts
@@ -154,6 +154,23 @@ def test_ages_of_blocks_without_tasks_are_forgotten(store):
         store.exchange([settlement(task) for task in store.tasks(["executing"])], None)
         store.prune(99.0, limit=2500)
         assert db.zrangebyscore(*ages) == [b"11"]
+
+
+@pytest.mark.parametrize("ended_at", [lambda number: 3.0, lambda number: float(number)])
+def test_pages_of_tasks_at_rest_miss_none(store, monkeypatch, ended_at):
+    """Pruning some states finds all tasks, however the pages and equal times fall, and however few tasks there are."""
+    monkeypatch.setattr("lifecycle.storage.redis.storage._PAGE_SIZE", 7)
+    store.enqueue([Task(f"t{n:03}", "add" if n % 3 else "mul") for n in range(100)], 1.0, PRODUCER)
+    for number, task in enumerate(start(store, "w", limit=100)):
+        trigger = FAIL if number % 5 == 0 else COMPLETE
+        end = policies.settle(task, policies.Outcome(trigger), ended_at(number), worker="w")
+        store.exchange([Settlement(task, end)], None)
+    failed = LIFECYCLE.next(EXECUTING, FAIL).name
+    assert store.prune(99.0, 12, [COMPLETED.name]) == 12
+    assert store.prune(99.0, 9, [failed]) == 9
+    assert [int(task.id[1:]) for task in store.tasks(limit=100)] == [n for n in range(99, 14, -1) if n % 5 or n > 40]
+    assert store.prune(50.0, 1000, [failed]) == (11 if ended_at(99) == 3.0 else 1)
+    assert store.prune(100.0, 1000, [COMPLETED.name]) == 68
 
 
 def test_tasks_of_an_older_layout_are_sorted_in():

@@ -1,4 +1,6 @@
--- Delete tasks that came to rest before a moment, oldest first; return the number of tasks.
+-- Delete tasks that came to rest before a moment, oldest first; return the number of tasks. With states and entries: of
+-- these entries of the set `ended` those that still count.
+local moment, limit, wanted_states, wanted_entries = unpack(args, 4, 7)
 local states = {}
 for state in string.gmatch("$STORED", "[^|]+") do states[#states + 1] = state end
 
@@ -27,9 +29,29 @@ local function tidy()
   end
 end
 
+local function still_wanted(entry)
+  local at, row = call("ZSCORE", prefix .. ":ended", entry), load_row(string.sub(entry, 17), true)
+  if not at or tonumber(at) >= moment or not row then return false end
+  for _, state in ipairs(wanted_states) do
+    if row.state == state then return true end
+  end
+  return false
+end
+
+local function old_entries()
+  if not wanted_entries then
+    local before = "(" .. string.format("%.17g", moment)
+    return call("ZRANGEBYSCORE", prefix .. ":ended", "-inf", before, "LIMIT", 0, limit)
+  end
+  local entries = {}
+  for _, entry in ipairs(wanted_entries) do
+    if still_wanted(entry) then entries[#entries + 1] = entry end
+  end
+  return entries
+end
+
 return once(function()
-  local before = "(" .. string.format("%.17g", args[4])
-  local entries = call("ZRANGEBYSCORE", prefix .. ":ended", "-inf", before, "LIMIT", 0, args[5])
+  local entries = old_entries()
   for _, entry in ipairs(entries) do
     local id = string.sub(entry, 17)
     local row = load_row(id, true) or {id = id}
