@@ -17,7 +17,7 @@ __all__ = ["STORED_STATES", "Script", "command_word", "filled", "key_prefix", "s
 
 _FOLDER: Final = Path(__file__).with_name("lua")
 _PARTS: Final = {
-    **dict.fromkeys(("tasks", "counts", "next_due", "canceling", "resolve", "resting", "state_sets", "statuses"), ()),
+    **dict.fromkeys(("tasks", "counts", "next_due", "canceling", "resolve", "state_sets", "statuses"), ()),
     **dict.fromkeys(("lock", "flush_locks", "pause_periodic"), ("base",)),
     **dict.fromkeys(("enqueue", "sort_in"), ("policies", "base", "rows")),
 }

@@ -322,21 +322,9 @@ class RedisStorage:
     # Maintenance ---------------------------------------------------------------------------------------------------
 
     def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
-        """Delete tasks that came to rest before a moment.
-
-        Tasks of certain states are looked for in several calls: one that comes to rest meanwhile may be left.
-        """
-        if states is None:
-            return int(self._server.write("prune", before, limit))
-        among = [state for state in STORED_STATES if state in states]
-        found: dict[str, None] = {}
-        last: list[str] | None = None
-        more = True
-        while more and len(found) < limit:
-            more, *ends, entries = self._server.read("resting", among, before, limit - len(found), last, _PAGE_SIZE)
-            found |= dict.fromkeys(entry.decode() for entry in entries)
-            last = [end.decode() for end in ends]
-        return int(self._server.write("prune", before, limit, among, [*found])) if found else 0
+        """Delete tasks that came to rest before a moment."""
+        among = [state for state in STORED_STATES if states is None or state in states]
+        return int(self._server.write("prune", before, limit, among))
 
     def flush(self) -> None:
         """Delete everything of the queue."""

@@ -13,7 +13,7 @@ from support.stores import PRODUCER, settlement, start
 
 from lifecycle.core import policies
 from lifecycle.core.policies import Revocation
-from lifecycle.core.table import COMPLETE, COMPLETED, EXECUTING, FAIL, LIFECYCLE
+from lifecycle.core.table import COMPLETE, FAIL
 from lifecycle.core.task import Task
 from lifecycle.storage.base import RevocationTarget, Settlement
 from lifecycle.storage.redis import scripts
@@ -156,23 +156,6 @@ def test_ages_of_blocks_without_tasks_are_forgotten(store):
         assert db.zrangebyscore(*ages) == [b"11"]
 
 
-@pytest.mark.parametrize("ended_at", [lambda number: 3.0, lambda number: float(number)])
-def test_pages_of_tasks_at_rest_miss_none(store, monkeypatch, ended_at):
-    """Pruning some states finds all tasks, however the pages and equal times fall, and however few tasks there are."""
-    monkeypatch.setattr("lifecycle.storage.redis.storage._PAGE_SIZE", 7)
-    store.enqueue([Task(f"t{n:03}", "add" if n % 3 else "mul") for n in range(100)], 1.0, PRODUCER)
-    for number, task in enumerate(start(store, "w", limit=100)):
-        trigger = FAIL if number % 5 == 0 else COMPLETE
-        end = policies.settle(task, policies.Outcome(trigger), ended_at(number), worker="w")
-        store.exchange([Settlement(task, end)], None)
-    failed = LIFECYCLE.next(EXECUTING, FAIL).name
-    assert store.prune(99.0, 12, [COMPLETED.name]) == 12
-    assert store.prune(99.0, 9, [failed]) == 9
-    assert [int(task.id[1:]) for task in store.tasks(limit=100)] == [n for n in range(99, 14, -1) if n % 5 or n > 40]
-    assert store.prune(50.0, 1000, [failed]) == (11 if ended_at(99) == 3.0 else 1)
-    assert store.prune(100.0, 1000, [COMPLETED.name]) == 68
-
-
 def test_tasks_of_an_older_layout_are_sorted_in():
     """Tasks in one set for each state, as they were stored before, are in counts and pages from the first call on."""
     prefix = unused_prefix()
@@ -189,13 +172,32 @@ def test_tasks_of_an_older_layout_are_sorted_in():
             db.zunionstore(old, [old, new])
             db.unlink(new)
         db.unlink(f"{first._server.prefix}:index")
+        db.zunionstore(f"{first._server.prefix}:ended", [f"{first._server.prefix}:ended:complete"])
+        db.unlink(f"{first._server.prefix}:ended:complete")
     with closing(open_store(prefix)) as store:
         assert store.counts() == counts
         assert [task.id for task in store.tasks(limit=COUNT)] == [one for one in everyone if one != "t001000"]
         assert [task.id for task in store.tasks(name="rare", since=700.0)] == rare
         assert [key for key in keys(store, ":state:") if key.count(":") == 2] == []
+        assert store.prune(99.0, 2) == 2
+        assert keys(store, ":ended") == [":ended:complete"]
         store.flush()
         assert keys(store, ":state:") == keys(store, ":index") == []
+
+
+def test_task_that_an_older_release_has_moved_is_not_pruned(store):
+    """A task whose entry stays among the tasks at rest, since an older release has retried it, is not deleted."""
+    store.enqueue([Task("a", "add", retries=1)], 1.0, PRODUCER)
+    (task,) = start(store, "w")
+    store.exchange([settlement(task, FAIL, retry=False)], None)
+    (ended,) = keys(store, ":ended")
+    with connected(SERVER) as db:
+        entries = db.zrange(f"{store._server.prefix}{ended}", 0, -1, withscores=True)
+        act(store, "retry", 2)
+        db.zadd(f"{store._server.prefix}{ended}", dict(entries))
+    assert store.prune(99.0) == 0
+    assert store.counts() == {"queued": 1}
+    assert keys(store, ":ended") == []
 
 
 def test_pages_by_time_go_by_the_latest_enqueueing(store):
