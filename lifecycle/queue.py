@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
@@ -14,6 +14,7 @@ from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import TaskException
 from lifecycle.execution import external_transaction
+from lifecycle.execution.by_hand import claim_task
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.environment import Environment
 from lifecycle.execution.interruption import shielded
@@ -22,7 +23,7 @@ from lifecycle.execution.ticks import Ticker
 from lifecycle.execution.worker import Worker
 from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
-from lifecycle.locks import TaskLock
+from lifecycle.locks import RESERVED, TaskLock
 from lifecycle.periodic import PeriodicTasks
 from lifecycle.result import Result, new_revocation
 from lifecycle.storage import open_storage
@@ -163,6 +164,36 @@ class TaskQueue(PeriodicTasks):
         :param now: use this time (a datetime or UTC seconds) instead of the clock's.
         """
         moment = None if now is None else utc_seconds(now, "now")
+
+        def run(worker: Worker) -> Task | None:
+            self._engine.recover(moment)
+            return worker.run_next(moment)
+
+        return self._in_caller(run)
+
+    @shielded
+    def run_task(self, id: str, now: datetime | float | None = None) -> Task | None:  # noqa: A002
+        """Claim this task and run it in this thread, with all its signals, whatever tasks wait before it.
+
+        Returns the task in its new state; also a task that was not run since it is revoked or has expired, or
+        that is only `scheduled` since its ETA is in the future. Returns ``None`` for a `scheduled` task that is not
+        due. Raises `UnknownTask`, and `IllegalTransition` if the task does not wait.
+
+        :param now: use this time (a datetime or UTC seconds) instead of the clock's.
+        """
+        task_id, moment = text(id, "id"), self._engine.clock.now() if now is None else utc_seconds(now, "now")
+
+        def run(worker: Worker) -> Task | None:
+            claim = claim_task(self._engine, worker.name, task_id, moment)
+            if claim is None:
+                return None
+            worker.run_claim(claim, moment)
+            return self._engine.get(task_id)
+
+        return self._in_caller(run)
+
+    def _in_caller(self, run: Callable[[Worker], Task | None]) -> Task | None:
+        """Call a function with the worker of this thread, and keep the worker's lease meanwhile."""
         worker: Worker | None = getattr(self._thread_local, "worker", None)
         # A new worker after a fork, and for a task that calls run_next itself.
         process_name = self._engine.process_name()
@@ -174,8 +205,7 @@ class TaskQueue(PeriodicTasks):
         if has_heartbeat:
             self._engine.heartbeat.keep(worker.name)
         try:
-            self._engine.recover(moment)
-            return worker.run_next(moment)
+            return run(worker)
         finally:
             worker.runner.close()  # at each call: a caller never says which call is the last
             if has_heartbeat:
@@ -252,7 +282,10 @@ class TaskQueue(PeriodicTasks):
         """
         if callable(name):
             raise refusal(name, "name", None, 'needs the name of the lock: write @queue.lock_task("name")')
-        return TaskLock(self._engine, text(name, "name"), None if ttl is None else positive_duration(ttl, "ttl"))
+        name = text(name, "name")
+        if name.startswith(RESERVED):
+            raise refusal(name, "name", None, "must not begin with U+001F: such names are the library's own")
+        return TaskLock(self._engine, name, None if ttl is None else positive_duration(ttl, "ttl"))
 
     def is_locked(self, name: str) -> bool:
         """Return whether a lock is held now, by any holder."""
@@ -261,7 +294,8 @@ class TaskQueue(PeriodicTasks):
     def flush_locks(self, *names: str) -> list[str]:
         """Free these locks, or all locks if none is named, whatever their holders; return the names of the freed."""
         names = tuple(text(name, "name") for name in names)
-        held = {lock.name for lock in self._engine.storage.locks(self._engine.clock.now())}
+        taken = self._engine.storage.locks(self._engine.clock.now())
+        held = {lock.name for lock in taken if not lock.name.startswith(RESERVED)}
         freed = sorted(held & set(names)) if names else sorted(held)
         self._engine.storage.flush_locks(freed)
         return freed
