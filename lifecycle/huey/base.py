@@ -74,6 +74,11 @@ class HueyBase:
     declared: dict[str, Declared]
     """The declared functions, by full name."""
 
+    @property
+    def __lifecycle__(self) -> TaskQueue:
+        """The queue, for the command line and for worker processes."""
+        return self.queue
+
     def to_datetime(self, seconds: float | None) -> datetime | None:
         """Return UTC seconds as a naive datetime in the queue's zone."""
         if seconds is None:

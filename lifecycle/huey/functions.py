@@ -56,6 +56,11 @@ class TaskWrapper(TaskCallable, Generic[R]):
         """The options that are no parameters of the function: an argument goes to the function first."""
 
     @property
+    def __lifecycle__(self) -> TaskFunction[..., R]:
+        """The function, for the command line."""
+        return self.inner
+
+    @property
     def retries(self) -> int:
         """The number of retries of the function's tasks."""
         return self.inner.options.retries

@@ -13,7 +13,7 @@ from support.strategies import LAW, MOVES
 pytestmark = pytest.mark.untraced
 
 LAYERS = """
-lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
+lifecycle:                       escaping / errors / clock hints owned_thread validation wrapping / virtual_clock
 lifecycle.core:                  machine schedules serializer / table / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph / dot mermaid drawing.placement / sequence drawing.parts
