@@ -4,24 +4,24 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from lifecycle.core.schedules import Crontab
 from lifecycle.core.serializer import Serializer
-from lifecycle.core.task import Task as CoreTask
-from lifecycle.errors import CancelExecution, ConfigurationError
-from lifecycle.execution.callables import import_name, task_function_in
+from lifecycle.errors import ConfigurationError
+from lifecycle.execution.callables import import_name
 from lifecycle.execution.environment import Environment
 from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.huey.base import LOCAL, Declared
 from lifecycle.huey.by_hand import ByHand
 from lifecycle.huey.functions import TaskWrapper, pass_view
+from lifecycle.huey.handlers import Handlers
 from lifecycle.huey.key_values import KeyValues
 from lifecycle.huey.locks import TaskLock
 from lifecycle.huey.rate_limits import RateLimit
 from lifecycle.huey.results import Result
-from lifecycle.huey.tasks import Task, inner_task, view
+from lifecycle.huey.tasks import Task, inner_task
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 from lifecycle.validation import flag, positive_duration, refusal, text, whole_number
@@ -31,14 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Huey"]
 
-F = TypeVar("F", bound=Callable[..., object])
 When = datetime | timedelta | float
 
-_CANCELED_BY_HOOK: Final = "lifecycle.huey: canceled by a hook"
-"""Key in `Task.local`."""
 
-
-class Huey(ByHand):
+class Huey(Handlers, ByHand):
     """A named queue of tasks in a store, with the names of Huey.
 
     `queue` is the `TaskQueue` behind it, with all that this library has beyond Huey; the command line takes a `Huey`
@@ -85,8 +81,7 @@ class Huey(ByHand):
         self.immediate_use_memory = immediate_use_memory
         self.declared = {}
         self.queue = TaskQueue(url, name=name, serializer=serializer, intermediate_errors=store_intermediate_errors)
-        self._wrappers: dict[Callable[..., object], Callable[..., object]] = {}
-        """Handlers and hooks of the program → those that the queue calls."""
+        self._wrappers = {}
         self._environment = self.queue.engine.environment
         self._values = KeyValues(self.queue.engine)
         self.immediate = immediate
@@ -124,14 +119,14 @@ class Huey(ByHand):
 
         Further options are attributes of all tasks of the function. Raises `ConfigurationError`.
         """
-        self.queue.task(retries, retry_delay, retry_backoff, priority, expires, timeout, context)  # checks all
 
-        def make(own_name: str) -> Callable[..., object]:
+        def make(own_name: str | None) -> Callable[..., object]:
             return cast(
                 "Callable[..., object]",
                 self.queue.task(retries, retry_delay, retry_backoff, priority, expires, timeout, context, own_name),
             )
 
+        make(None)  # checks all
         return self._decorator(make, name, context, settings)
 
     def periodic_task(
@@ -158,7 +153,7 @@ class Huey(ByHand):
             def rule(moment: datetime) -> object:
                 return validate_datetime(moment.replace(tzinfo=None))
 
-        def make(own_name: str) -> Callable[..., object]:
+        def make(own_name: str | None) -> Callable[..., object]:
             return cast(
                 "Callable[..., object]",
                 self.queue.periodic_task(
@@ -167,6 +162,7 @@ class Huey(ByHand):
                 ),
             )  # fmt: skip
 
+        make(None)  # checks all
         return self._decorator(make, name, context, settings, validate_datetime)
 
     def context_task(
@@ -211,94 +207,6 @@ class Huey(ByHand):
             return TaskWrapper(self, func, inner, settings)
 
         return decorate
-
-    # Signals and hooks -----------------------------------------------------------------------------------------------
-
-    def signal(self, *signals: str) -> Callable[[F], F]:
-        """Return a decorator that connects a handler to these signals, or to all signals if none is named."""
-        connect = self.queue.signal(*signals)
-
-        def decorate(handler: F) -> F:
-            def handle(signal: str, task: CoreTask, *error: object) -> object:
-                return handler(signal, view(self, task), *error)
-
-            connect(self._wrapper(handler, handle))
-            return handler
-
-        return decorate
-
-    def disconnect_signal(self, receiver: Callable[..., object], *signals: str) -> None:
-        """Disconnect a handler from these signals, or from all signals if none is named."""
-        self.queue.disconnect_signal(self._wrappers.get(receiver, receiver), *signals)
-
-    def pre_execute(self, name: str | None = None) -> Callable[[F], F]:
-        """Return a decorator that registers ``hook(task)``, called before each task; see `TaskQueue.pre_execute`."""
-        register = self.queue.pre_execute(name)
-
-        def decorate(hook: F) -> F:
-            def call(task: CoreTask) -> object:
-                try:
-                    return hook(view(self, task))
-                except CancelExecution:
-                    task.local[_CANCELED_BY_HOOK] = True
-                    raise
-
-            register(self._wrapper(hook, call))
-            return hook
-
-        return decorate
-
-    def post_execute(self, name: str | None = None) -> Callable[[F], F]:
-        """Return a decorator that registers ``hook(task, value, exc)``, called after each task.
-
-        Not called after a task that a hook has canceled. See `TaskQueue.post_execute`.
-        """
-        register = self.queue.post_execute(name)
-
-        def decorate(hook: F) -> F:
-            def call(task: CoreTask, value: object, exc: BaseException | None) -> object:
-                return None if _CANCELED_BY_HOOK in task.local else hook(view(self, task), value, exc)
-
-            register(self._wrapper(hook, call))
-            return hook
-
-        return decorate
-
-    def on_startup(self, name: str | None = None) -> Callable[[F], F]:
-        """Return a decorator that registers ``hook()``, called in each worker before its first task."""
-        return self.queue.on_startup(name)
-
-    def on_shutdown(self, name: str | None = None) -> Callable[[F], F]:
-        """Return a decorator that registers ``hook()``, called in each worker after its last task."""
-        return self.queue.on_shutdown(name)
-
-    def unregister_pre_execute(self, name: Callable[..., object] | str) -> bool:
-        """Remove a hook, given as itself or its name; return False if it is not registered."""
-        return self.queue.unregister_pre_execute(self._wrapped(name))
-
-    def unregister_post_execute(self, name: Callable[..., object] | str) -> bool:
-        """Remove a hook, given as itself or its name; return False if it is not registered."""
-        return self.queue.unregister_post_execute(self._wrapped(name))
-
-    def unregister_on_startup(self, name: Callable[..., object] | str) -> bool:
-        """Remove a hook, given as itself or its name; return False if it is not registered."""
-        return self.queue.unregister_on_startup(name)
-
-    def unregister_on_shutdown(self, name: Callable[..., object] | str) -> bool:
-        """Remove a hook, given as itself or its name; return False if it is not registered."""
-        return self.queue.unregister_on_shutdown(name)
-
-    def _wrapper(self, own: Callable[..., object], call: Callable[..., object]) -> Callable[..., object]:
-        """Return the callable that the queue calls in place of a handler or hook, with the origin of that one."""
-        if task_function_in(own) is not None or not callable(own):
-            return own  # the queue refuses it
-        known = self._wrappers.get(own)
-        if known is None:
-            known = self._wrappers[own] = wraps(own)(call)
-        return known
-
-    def _wrapped(self, hook: Callable[..., object] | str) -> Callable[..., object] | str:
-        return hook if isinstance(hook, str) else self._wrappers.get(hook, hook)
 
     # Enqueueing ------------------------------------------------------------------------------------------------------
 
