@@ -25,6 +25,7 @@ from lifecycle.hints import METHOD_HINTS, known_option, refuses_unknown_options
 from lifecycle.result import Result, new_revocation
 from lifecycle.storage.base import RevocationTarget
 from lifecycle.validation import (
+    checked_priority,
     delay_seconds,
     duration,
     factor,
@@ -34,6 +35,7 @@ from lifecycle.validation import (
     split_expiry,
     text,
     time_limit,
+    whole_number,
 )
 
 __all__ = ["Options", "TaskFunction", "name_of"]
@@ -182,9 +184,9 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         elif delay is not None:
             task.eta = self._engine.clock.now() + delay_seconds(delay, "delay", where)
         if priority is not None:
-            task.priority = priority
+            task.priority = checked_priority(priority, where)
         if retries is not None:
-            task.retries = retries
+            task.retries = whole_number(retries, "retries", where)
         if retry_delay is not None:
             task.retry = attrs.evolve(task.retry, delay=duration(retry_delay, "retry_delay", where))
         if retry_backoff is not None:

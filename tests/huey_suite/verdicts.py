@@ -47,9 +47,18 @@ def run_suite(url, *, only=(), hides=()):
     return {line["test"]: line for line in map(json.loads, ran.stdout.splitlines())}
 
 
-def faults(url):
-    """Yield a line for each test on a store that does not have its verdict."""
-    verdicts, ran = read_verdicts(), run_suite(url)
+def count(ran):
+    """Return how many tests of a run pass, and how many have each verdict."""
+    found, verdicts = dict.fromkeys(("pass", *KINDS), 0), read_verdicts()
+    for test, end in ran.items():
+        passes = end["status"] == "pass"
+        found["pass" if passes else next(one.verdict for one in verdicts if one.is_about(test))] += 1
+    return found
+
+
+def faults(url, ran):
+    """Yield a line for each test of a run on a store that does not have its verdict."""
+    verdicts = read_verdicts()
     used, hiding = set(), {}
     for test, end in ran.items():
         place, verdict = next(((n, v) for n, v in enumerate(verdicts) if v.is_about(test)), (None, None))
