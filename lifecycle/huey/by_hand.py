@@ -148,7 +148,7 @@ class ByHand(HueyBase):
     def _line(self) -> list[CoreTask]:
         """Return the tasks in the queue in the order in which they start."""
         line = [task for task in self._all(QUEUED.name) if task.id not in self._in_hand]
-        line += [self.queue.get(task_id) for task_id in self._back]
+        line += [task for task in map(self.queue.storage.get, self._back) if task is not None]
         return sorted(line, key=lambda task: -task.priority)
 
     def _scheduled(self) -> list[CoreTask]:

@@ -46,6 +46,8 @@ class Consumer:
         """
         del initial_delay, backoff, max_delay, scheduler_interval, check_worker_health, health_check_interval
         instance(huey, HueyBase, "huey", "must be a Huey")
+        if huey.queue.immediate:
+            raise ConfigurationError("immediate=True: each call runs its task, and a consumer would find none")
         if not flag(periodic, "periodic"):
             raise ConfigurationError("periodic=False: a tick is made once, by any consumer; leave the option out")
         if graceful_signal != "INT":

@@ -1,9 +1,9 @@
 """Functions of a queue, as Huey's decorator makes them: options of a call stand among its arguments."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import update_wrapper, wraps
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, Protocol, TypeVar, cast, overload
 
 from lifecycle.core.task import Task as CoreTask
 from lifecycle.errors import ConfigurationError
@@ -14,9 +14,11 @@ from lifecycle.huey.results import Result, ResultGroup
 from lifecycle.huey.tasks import Task, view
 from lifecycle.validation import refusal
 
-__all__ = ["TaskWrapper", "pass_view"]
+__all__ = ["TaskDecorator", "TaskWrapper", "pass_view"]
 
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
+
+T = TypeVar("T")
 
 OPTIONS: Final = (
     "delay", "eta", "expires", "id", "priority", "retries", "retry_backoff", "retry_delay", "timeout",
@@ -40,6 +42,15 @@ def pass_view(huey: HueyBase, function: Callable[..., object]) -> Callable[..., 
 
     with_view.__signature__ = own_signature(function).replace()  # type: ignore[attr-defined]
     return with_view
+
+
+class TaskDecorator(Protocol):
+    """Turns a function, plain or `async`, into a `TaskWrapper`."""
+
+    @overload
+    def __call__(self, function: Callable[..., Awaitable[T]], /) -> "TaskWrapper[T]": ...
+    @overload
+    def __call__(self, function: Callable[..., T], /) -> "TaskWrapper[T]": ...
 
 
 class TaskWrapper(TaskCallable, Generic[R]):

@@ -15,7 +15,7 @@ from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.huey.base import LOCAL, Declared
 from lifecycle.huey.by_hand import ByHand
-from lifecycle.huey.functions import TaskWrapper, pass_view
+from lifecycle.huey.functions import TaskDecorator, TaskWrapper, pass_view
 from lifecycle.huey.handlers import Handlers
 from lifecycle.huey.key_values import KeyValues
 from lifecycle.huey.locks import TaskLock
@@ -114,7 +114,7 @@ class Huey(Handlers, ByHand):
         expires: datetime | timedelta | float | None = None,
         timeout: float | timedelta | None = None,
         **settings: object,
-    ) -> Callable[[Callable[..., object]], TaskWrapper[object]]:
+    ) -> TaskDecorator:
         """Return a decorator that makes a function a task; the options are those of `TaskQueue.task`.
 
         Further options are attributes of all tasks of the function. Raises `ConfigurationError`.
@@ -141,7 +141,7 @@ class Huey(Handlers, ByHand):
         expires: datetime | timedelta | float | None = None,
         timeout: float | timedelta | None = None,
         **settings: object,
-    ) -> Callable[[Callable[..., object]], TaskWrapper[object]]:
+    ) -> TaskDecorator:
         """Return a decorator that makes a function a periodic task: consumers enqueue it in each minute of the rule.
 
         :param validate_datetime: made by `crontab`, or a function of a naive datetime in the queue's zone.
@@ -167,10 +167,10 @@ class Huey(Handlers, ByHand):
 
     def context_task(
         self, obj: AbstractContextManager[object], as_argument: bool = False, **options: object
-    ) -> Callable[[Callable[..., object]], TaskWrapper[object]]:
+    ) -> TaskDecorator:
         """Return a decorator like `task` whose function runs inside ``with obj``; `as_argument`: and gets its value."""
         flag(as_argument, "as_argument")
-        decorate = cast(Callable[..., Callable[..., TaskWrapper[object]]], self.task)(**options)
+        decorate = cast("Callable[..., TaskDecorator]", self.task)(**options)
 
         def wrap(function: Callable[..., object]) -> TaskWrapper[object]:
             @wraps(function)
@@ -180,7 +180,7 @@ class Huey(Handlers, ByHand):
 
             return decorate(in_context)
 
-        return wrap
+        return cast("TaskDecorator", wrap)
 
     def _decorator(
         self,
@@ -189,7 +189,7 @@ class Huey(Handlers, ByHand):
         context: bool,
         settings: dict[str, object],
         is_tick: Callable[[datetime], object] | None = None,
-    ) -> Callable[[Callable[..., object]], TaskWrapper[object]]:
+    ) -> TaskDecorator:
         if name is not None:
             text(name, "name")
 
@@ -206,7 +206,7 @@ class Huey(Handlers, ByHand):
             self.declared[own_name] = Declared(short_name, func, context, settings, inner.s, is_tick)
             return TaskWrapper(self, func, inner, settings)
 
-        return decorate
+        return cast("TaskDecorator", decorate)
 
     # Enqueueing ------------------------------------------------------------------------------------------------------
 

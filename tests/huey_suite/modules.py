@@ -4,9 +4,11 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 from types import ModuleType
 
 import lifecycle.huey.api
@@ -17,10 +19,10 @@ from lifecycle.huey.queue import Huey
 URL = os.environ.get("HUEY_SUITE_URL", "memory://")
 """The store of all queues; each queue begins empty."""
 FILES = Path(tempfile.mkdtemp(prefix="huey-suite-"))
-PARTS = ("api", "constants", "exceptions", "serializer", "signals", "utils")
+PARTS = ("api", "constants", "exceptions", "serializer", "signals", "utils", "contrib.asyncio")
 """Modules of Huey that `lifecycle.huey` has, too."""
 INSIDES = (
-    "consumer", "consumer_options", "registry", "storage", "contrib", "contrib.asyncio", "contrib.helpers",
+    "consumer", "consumer_options", "registry", "storage", "contrib.helpers",
     "contrib.mini", "contrib.sql_huey", "contrib.stats", "contrib.djhuey", "contrib.django_tasks",
 )  # fmt: skip
 """Modules of Huey's machinery, and its contributed modules."""
@@ -109,7 +111,14 @@ class Storage:
 
 
 class Consumer(lifecycle.huey.consumer.Consumer):
-    """A consumer; all but its public methods is machinery."""
+    """A consumer; tests may let a worker or the scheduler make single steps, and all else is machinery."""
+
+    @property
+    def worker_threads(self):
+        return [(WorkerSteps(self.huey), None)]
+
+    def _create_scheduler(self):
+        return Scheduler(self.huey)
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -117,8 +126,35 @@ class Consumer(lifecycle.huey.consumer.Consumer):
         raise Inside(f"Consumer.{name}")
 
 
+class WorkerSteps:
+    """The steps of a worker: each takes a task, and executes it."""
+
+    def __init__(self, huey):
+        self.huey = huey
+
+    def loop(self, now=None):
+        self.huey.execute(self.huey.dequeue(), now)
+
+    def __getattr__(self, name):
+        raise Inside(f"worker.{name}")
+
+
 class Scheduler:
-    """Base class of a scheduler in the tests, which they only define."""
+    """The steps of Huey's scheduler: each puts the tasks that are due into the queue."""
+
+    _next_periodic = 0.0
+
+    def __init__(self, huey):
+        self.huey = huey
+
+    def loop(self, now=None):
+        for task in self.huey.read_schedule(now):
+            self.huey.enqueue(task)
+        if self._next_periodic <= monotonic():
+            self._next_periodic = monotonic() + 60
+            for task in self.huey.read_periodic(now):
+                with suppress(ValueError):  # that a test makes
+                    self.huey.enqueue(task)
 
 
 def install(tests):
@@ -141,6 +177,7 @@ def install(tests):
 
     own = {name: type(name, (OnRunsStore,), {}) for name in stores.__all__} | {"Huey": OnRunsStore}
     module("huey", **public(lifecycle.huey) | own)
+    module("huey.contrib")
     for part in PARTS:
         names = public(import_module(f"lifecycle.huey.{part}"))
         module(

@@ -88,6 +88,7 @@ def test_an_argument_of_the_function_is_no_option(huey):
         (lambda add: setattr(add.s(1), "retry_delay", -5), "retry_delay=-5"),
         (lambda add: add.huey.create_consumer(periodic=False), "periodic=False"),
         (lambda add: add.huey.create_consumer(graceful_signal="HUP"), "graceful_signal='HUP'"),
+        (lambda add: setattr(add.huey, "immediate", True) or add.huey.create_consumer(), "immediate=True"),
         (lambda add: add.huey.create_consumer(worker=2), "did you mean workers="),
         (lambda add: add.huey.create_consumer(worker_type="fiber"), "worker_type='fiber'"),
     ],
