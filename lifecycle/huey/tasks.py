@@ -162,7 +162,7 @@ class Task:
     def check_timeout(self) -> None:
         """Raise `TaskTimeout` if the attempt has used up its time: the worker does so by itself, too."""
         if self.is_timed_out:
-            raise TaskTimeout(f"timeout {self.inner.timeout}s")
+            raise TaskTimeout(f"the attempt ran longer than {self.inner.timeout:g} s")
 
     # Others ----------------------------------------------------------------------------------------------------------
 
