@@ -7,6 +7,7 @@ retry. The functions return data (`Move`), which a store commits or refuses as a
 The functions use no clock, no randomness and no storage: `now` and `jitter` are arguments.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -34,10 +35,11 @@ from lifecycle.core.table import (
     State,
 )
 from lifecycle.core.task import HISTORY_STEP, RetryPolicy, Task, history_line, is_history_cut
+from lifecycle.errors import ConfigurationError
 
 __all__ = [
     "MAX_INTERRUPTIONS", "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued",
-    "expiry", "interruption_pause", "recover", "retry", "revokes", "settle", "visibility",
+    "expiry", "interruption_pause", "recover", "resting_states", "retry", "revokes", "settle", "visibility",
 ]  # fmt: skip
 
 WAITING: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))
@@ -60,6 +62,16 @@ MAX_INTERRUPTIONS: Final = 3
 """Interruptions after which a task is requeued, unless its queue or its function says otherwise."""
 REVOKED_RANK: Final = 2**62
 """Rank of a task with a revocation of its own: claimed before all tasks that will run."""
+
+
+def resting_states(names: Iterable[str]) -> list[str]:
+    """Return names of resting states, each once. Raises `ConfigurationError`, with the list, for another name."""
+    unique = list(dict.fromkeys(names))
+    for name in unique:
+        if name not in AT_REST:
+            resting = ", ".join(LIFECYCLE.of_kind(Kind.FINAL, Kind.OUTCOME))
+            raise ConfigurationError(f"no task is at rest in the state {name!r}: there are {resting}")
+    return unique
 
 
 @attrs.frozen

@@ -300,8 +300,8 @@ class EnqueuesHalf(MemoryStorage):
 class PrunesWhatWaits(MemoryStorage):
     """Deletes old tasks even if they have not come to rest."""
 
-    def prune(self, before, limit=1000):
-        gone = super().prune(before, limit)
+    def prune(self, before, limit=1000, states=None):
+        gone = super().prune(before, limit, states)
         for task_id, row in list(self._rows.items()):
             if row.task.state in WAITING and row.task.lease is None and self.history(task_id)[-1].at < before:
                 del self._rows[task_id]

@@ -219,7 +219,7 @@ class Statements:
         self.prune = statement(
             "prune",
             "with old as materialized (select seq from SCHEMA.task where queue = $1 and ended < $2"
-            " order by ended, seq limit $3 for update skip locked),"
+            " and state = any($4::text[]) order by ended, seq limit $3 for update skip locked),"
             " gone as (delete from SCHEMA.task t using old where t.seq = old.seq returning t.id),"
             " said as"
             " (delete from SCHEMA.revocation r using gone where r.key = gone.id and r.queue = $1 and not r.function)"

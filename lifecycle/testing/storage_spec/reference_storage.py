@@ -426,12 +426,12 @@ class ReferenceStorage(ReferenceSteps):
 
     # Maintenance -------------------------------------------------------------------------------------------------
 
-    def prune(self, before: float, limit: int = 1000) -> int:
+    def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
         """Delete the tasks that came to rest first, with their revocations."""
         old = [
             (row.rested_at, row.task.seq, row)
             for row in self.rows
-            if row.rested_at is not None and row.rested_at < before
+            if row.rested_at is not None and row.rested_at < before and (states is None or row.task.state in states)
         ]
         gone = [row for _, _, row in sorted(old, key=lambda entry: entry[:2])[:limit]]
         self.rows = [row for row in self.rows if row not in gone]
