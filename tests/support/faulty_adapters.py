@@ -377,7 +377,7 @@ class DecidesAtOnce(MemoryStorage):
             self._rows.awaits[task.id] = 1
 
 
-@bug(r"the verdict about c is None, not Verdict", by="test_first_failure_decides")
+@bug(r"the claims are \[\], not", by="test_first_failure_decides")
 class WaitsForAllEnds(MemoryStorage):
     """Decides after the last end only: a task waits on, though one of the tasks before it has failed."""
 
@@ -386,7 +386,7 @@ class WaitsForAllEnds(MemoryStorage):
             super()._report(task, move)
 
 
-@bug(r"the last end does not decide", by="test_refused_outcome_reports_nothing")
+@bug(r"accepted are \[True, False\], claimed \[\('c'", by="test_refused_outcome_reports_nothing")
 class CountsRefusedOutcomes(MemoryStorage):
     """Reports the ends of refused outcomes."""
 
