@@ -159,6 +159,8 @@ def test_expiry_counts_from_the_verdict():
     assert expiry(waiting("enqueue", eta=700.0, attempt=1, retry=policy)) == 710.0
     assert expiry(waiting("enqueue", attempt=1, retry=policy)) is None
     assert expiry(waiting("enqueue", expires=5.0)) == 5.0
+    for at, trigger in (509.5, "start"), (510.0, "expire"):
+        assert admit(waiting("enqueue", retry=policy), None, None, at) == trigger
 
 
 @patient

@@ -66,7 +66,7 @@ class WorkflowCases(PeriodicCases):
         require(states == wanted, f"the history is {states}")
 
     def test_first_failure_decides(self) -> None:
-        """The first end that is no completion decides, whatever ends later: others are skipped, error callbacks run."""
+        """The first end that is no completion decides, and no later end: steps are skipped, error callbacks run."""
         storage = self.opened()
         tasks = [_first("a", "c", "h"), _first("b", "c", "h"), _waiting("c", "a", "b", dependents=("d",))]
         tasks += [_waiting("h", "a", "b", on_failure=True), _waiting("d", "c")]
@@ -140,32 +140,32 @@ class WorkflowCases(PeriodicCases):
     def test_task_that_is_decided_passes_the_other_guards(self) -> None:
         """After its verdict a task waits for its ETA, expires, or is revoked with its function, as any other task."""
         storage = self.opened()
-        after = [_waiting(id_, "a") for id_ in ("eta", "expired", "revoked", "run")]
+        after = [_waiting(id_, "a") for id_ in ("early", "late", "stopped", "run")]
         after[0].eta, after[1].expires, after[2].name = 50.0, 4.0, "mul"
         storage.enqueue([_first("a", *(task.id for task in after)), *after], 1.0, _ACTOR)
         storage.revoke(RevocationTarget(function=True, key="mul"), Revocation(), 1.0)
         [claim] = _claim(storage, 2.0)
         _end(storage, claim, COMPLETE, 3.0)
         claims = _claim(storage, 4.0)
-        wanted = [("eta", (SCHEDULE,)), ("expired", (EXPIRE,)), ("revoked", (REVOKE,)), ("run", _RUN)]
+        wanted = [("early", (SCHEDULE,)), ("late", (EXPIRE,)), ("stopped", (REVOKE,)), ("run", _RUN)]
         require(_paths(claims) == wanted, f"the claims are {_paths(claims)}, not {wanted}")
         require(_claim(storage, 49.0) == [], "a task is started before its ETA")
-        require(_paths(_claim(storage, 50.0)) == [("eta", (START,))], "a task is not started at its ETA")
+        require(_paths(_claim(storage, 50.0)) == [("early", (START,))], "a task is not started at its ETA")
 
     def test_waiting_task_ends_early(self) -> None:
         """Before its verdict a task ends at its expiry, or if it is revoked for good; a shorter revocation is kept."""
         storage = self.opened()
-        after = [_waiting(id_, "a") for id_ in ("for good", "for a while", "expired")]
+        after = [_waiting(id_, "a") for id_ in ("for good", "for a while", "late")]
         after[2].expires = 9.0
         storage.enqueue([_first("a", *(task.id for task in after)), *after], 1.0, _ACTOR)
         [claim] = _claim(storage, 2.0)
         for id_, until in ("for good", None), ("for a while", 20.0):
             storage.revoke(RevocationTarget(function=False, key=id_), Revocation(until), 2.0)
         require(_paths(_claim(storage, 8.0)) == [("for good", (REVOKE,))], "the revoked task has not ended")
-        require(_paths(_claim(storage, 9.0)) == [("expired", (EXPIRE,))], "the expired task has not ended")
+        require(_paths(_claim(storage, 9.0)) == [("late", (EXPIRE,))], "the expired task has not ended")
         _end(storage, claim, COMPLETE, 10.0)
         require(_paths(_claim(storage, 10.0)) == [("for a while", (REVOKE,))], "the revocation does not hold")
-        for id_ in "for good", "expired":
+        for id_ in "for good", "late":
             task = storage.get(id_)
             verdict = None if task is None or task.step is None else task.step.verdict
             require(verdict is None, f"the ended task {id_!r} has the verdict {verdict}")
@@ -195,7 +195,7 @@ class WorkflowCases(PeriodicCases):
         require(order == ["e", "a", "c", "b", "d"], f"the order is {order}")
 
     def test_many_tasks_report_to_one(self) -> None:
-        """The last of many ends decides, in whatever portions they are settled, and wakes a waiter for work."""
+        """The last of many ends decides, settled in portions of any size, and wakes a waiter for work."""
         storage = self.opened()
         ids = [f"m{number}" for number in range(_MEMBER_COUNT)]
         storage.enqueue([_waiting("c", *ids), *(_first(id_, "c") for id_ in ids)], 1.0, _ACTOR)
