@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from lifecycle.consumer.import_errors import ImportFailed
 from lifecycle.core.table import Lifecycle
 from lifecycle.errors import ConfigurationError
+from lifecycle.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from lifecycle.function import TaskFunction
@@ -77,6 +78,7 @@ def _load(target: str, kind: type[T], noun: str, default: str, example: str) -> 
         if not hasattr(found, name):
             raise ConfigurationError(f"{module_name!r} has no {attribute!r}{_suggestion(found, name, kind)}")
         found = getattr(found, name)
+    found = unwrapped(found)
     if not isinstance(found, kind):
         raise ConfigurationError(
             f"{target} is a {type(found).__name__}, not a {kind.__name__}{_suggestion(module, attribute, kind)}"
@@ -97,9 +99,8 @@ def _attribute_hint(module_name: str, kind: type[object]) -> str:
     """Return a hint at an attribute of that kind, for ``tasks.queue`` in place of ``tasks:queue``."""
     parent, _, name = module_name.rpartition(".")
     found = vars(sys.modules[parent]) if parent in sys.modules else {}
-    names = (
-        [name] if isinstance(found.get(name), kind) else [other for other in found if isinstance(found[other], kind)]
-    )
+    known = [other for other, value in found.items() if isinstance(unwrapped(value), kind)]
+    names = [name] if name in known else known
     return f"; did you mean {' or '.join(f'{parent}:{name}' for name in names)}?" if names else ""
 
 
@@ -116,7 +117,7 @@ def _end_of_standard_library() -> int:
 
 def _suggestion(found: object, name: str, kind: type[object]) -> str:
     """Return a hint at attributes of that kind or, if there is none, at an attribute with a similar name."""
-    same_kind = [other for other, value in vars(found).items() if isinstance(value, kind)]
+    same_kind = [other for other, value in vars(found).items() if isinstance(unwrapped(value), kind)]
     near = same_kind or difflib.get_close_matches(name, vars(found), n=1)
     return f"; did you mean {', '.join(near)}?" if near else ""
 

@@ -12,7 +12,7 @@ from lifecycle.errors import ConfigurationError
 from lifecycle.execution.callables import check_callable, is_async, origin_of, own_signature
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.signals import Handler, check_signals
-from lifecycle.function import Options, TaskFunction, name_of, split_expiry
+from lifecycle.function import Options, TaskFunction, name_of
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.validation import (
     checked_priority,
@@ -21,6 +21,7 @@ from lifecycle.validation import (
     flag,
     number,
     refusal,
+    split_expiry,
     text,
     time_limit,
     whole_number,

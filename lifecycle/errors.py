@@ -2,7 +2,8 @@
 
 There are two families. The queue raises `LifecycleError` and its subclasses: the message says where the error is, and
 how to correct it. A task or a hook raises the exceptions at the end of this module to end its attempt in a certain way;
-they have the names that Huey uses, so that users of Huey only change an import.
+they have the names that Huey uses, so that users of Huey only change an import. Those about locks, limits and timeouts
+are of both families.
 
 `IllegalTransition` is defined beside the machine that raises it (`lifecycle.core.machine`), as a subclass of
 `transitions.MachineError`.
@@ -212,11 +213,11 @@ class RetryTask(Exception):
         self.delay = delay
 
 
-class TaskLockedException(Exception):
+class TaskLockedException(LifecycleError):
     """The lock is held already. Raised inside a task, it ends the attempt `locked`."""
 
 
-class RateLimitExceeded(Exception):
+class RateLimitExceeded(LifecycleError):
     """Raise this in a task to end the attempt `rate-limited`.
 
     `delay`: seconds until the limit allows another run. `retry`: try again then, and keep all retries.
@@ -231,7 +232,7 @@ class RateLimitExceeded(Exception):
         return f"rate limit {self.key!r} exceeded: next run possible in {self.delay:.1f} s"
 
 
-class TaskTimeout(Exception):
+class TaskTimeout(LifecycleError):
     """Raised by the worker inside a function that ran longer than its `timeout`; the attempt ends `timeout`."""
 
 

@@ -25,9 +25,21 @@ from lifecycle.execution.registry import Function, register
 from lifecycle.hints import METHOD_HINTS, known_option, refuses_unknown_options
 from lifecycle.result import Result, new_revocation
 from lifecycle.storage.base import RevocationTarget
-from lifecycle.validation import delay_seconds, duration, factor, instance, moment, refusal, text, time_limit
+from lifecycle.validation import (
+    checked_priority,
+    delay_seconds,
+    duration,
+    factor,
+    instance,
+    moment,
+    refusal,
+    split_expiry,
+    text,
+    time_limit,
+    whole_number,
+)
 
-__all__ = ["Options", "TaskFunction", "name_of", "split_expiry"]
+__all__ = ["Options", "TaskFunction", "name_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
@@ -111,7 +123,7 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         return task
 
     @refuses_unknown_options
-    def schedule(  # noqa: C901, PLR0912 -- one line for each option
+    def schedule(
         self,
         args: Sequence[object] | datetime | timedelta | float | None = None,
         kwargs: Mapping[str, object] | None = None,
@@ -142,6 +154,29 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         :param timeout: time that one attempt may take; 0: any time.
         :param id: the task's id, unique in the queue; default: a new id.
         """
+        task = self.make(
+            args, kwargs, eta, delay, priority=priority, retries=retries, retry_delay=retry_delay,
+            retry_backoff=retry_backoff, expires=expires, timeout=timeout, id=id,
+        )  # fmt: skip
+        self._engine.enqueue((task,))
+        return Result(self._engine, task.id)
+
+    def make(  # noqa: C901, PLR0912 -- one line for each option
+        self,
+        args: Sequence[object] | datetime | timedelta | float | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        *,
+        priority: int | None = None,
+        retries: int | None = None,
+        retry_delay: float | timedelta | None = None,
+        retry_backoff: float | None = None,
+        expires: datetime | timedelta | float | None = None,
+        timeout: float | timedelta | None = None,
+        id: str | None = None,  # noqa: A002 -- Huey's name, kept
+    ) -> Task:
+        """Return the task that `schedule` would enqueue, and raise the errors of its options; nothing is enqueued."""
         where = self.name
         if eta is not None and delay is not None:
             raise ConfigurationError(f"{where}: give eta or delay, not both")
@@ -160,9 +195,9 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         elif delay is not None:
             task.eta = self._engine.clock.now() + delay_seconds(delay, "delay", where)
         if priority is not None:
-            task.priority = priority
+            task.priority = checked_priority(priority, where)
         if retries is not None:
-            task.retries = retries
+            task.retries = whole_number(retries, "retries", where)
         if retry_delay is not None:
             task.retry = attrs.evolve(task.retry, delay=duration(retry_delay, "retry_delay", where))
         if retry_backoff is not None:
@@ -173,8 +208,7 @@ class TaskFunction(TaskCallable, Generic[P, R]):
                 task.retry = attrs.evolve(task.retry, expires_after=expires_after)
         if timeout is not None:
             task.timeout = time_limit(timeout, "timeout", where)
-        self._engine.enqueue((task,))
-        return Result(self._engine, task.id)
+        return task
 
     def map(self, calls: Iterable[object]) -> list[Result[R]]:
         """Enqueue a call for each item in one transaction, all or none, and return the handles.
@@ -265,15 +299,6 @@ class TaskFunction(TaskCallable, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<task function {printable(self.name)}>"
-
-
-def split_expiry(expires: object, name: str, where: object = None) -> tuple[float | None, float | None]:
-    """Return an expiry as a moment (UTC seconds), or as seconds from the moment when a task is due; else ``None``."""
-    if isinstance(expires, datetime):
-        return moment(expires, name, where), None
-    if isinstance(expires, timedelta | int | float):
-        return None, delay_seconds(expires, name, where)
-    raise refusal(expires, name, where, "must be a datetime, or a timedelta or seconds")
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar, cast
+from typing import Final, ParamSpec, Self, TypeVar, cast
 
 from lifecycle.errors import ConfigurationError, StorageError, TaskLockedException
 from lifecycle.execution.attempt import current_task
@@ -14,10 +14,18 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.interruption import shielded
 from lifecycle.storage.base import Lock
 
-__all__ = ["TaskLock"]
+__all__ = ["RESERVED", "TaskLock", "reserved_name"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+RESERVED: Final = "\x1f"
+"""The beginning of the names of entries in the table of locks that are no locks: values by key, and used-up limits."""
+
+
+def reserved_name(kind: str, name: str) -> str:
+    """Return the name of an entry of a kind that is no lock."""
+    return f"{RESERVED}{kind}{RESERVED}{name}"
 
 
 class TaskLock:

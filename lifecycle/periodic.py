@@ -180,6 +180,16 @@ class PeriodicTasks(Decorators):
 
         return cast(_PeriodicDecorator, declare)
 
+    def unregister(self, task: TaskFunction[..., object] | str) -> bool:
+        """Forget a function, given as itself or its name, in this program; return False if it is not known.
+
+        No ticks of it are made here any more. Its tasks wait for a consumer that knows the function.
+        """
+        name = task.name if isinstance(task, TaskFunction) else text(task, "task")
+        self._ticker.tasks.pop(name, None)
+        self._engine.interruption_limits.pop(name, None)
+        return self._engine.functions.pop(name, None) is not None
+
     # Ticks -----------------------------------------------------------------------------------------------------------
 
     def enqueue_periodic(self, now: datetime | float | None = None) -> list[Result[object]]:

@@ -3,19 +3,20 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import cast, overload
 
 from lifecycle.clock import Clock, RemoteClock, SystemClock
 from lifecycle.core.nodes import Chord, Group, Node, Pipeline
-from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING
+from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, resting_states
 from lifecycle.core.serializer import MsgpackSerializer, Serializer
 from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Record, Task
 from lifecycle.errors import TaskException
 from lifecycle.execution import external_transaction
+from lifecycle.execution.by_hand import claim_task
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.environment import Environment
 from lifecycle.execution.interruption import shielded
@@ -24,7 +25,7 @@ from lifecycle.execution.ticks import Ticker
 from lifecycle.execution.worker import Worker
 from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
-from lifecycle.locks import TaskLock
+from lifecycle.locks import RESERVED, TaskLock
 from lifecycle.periodic import PeriodicTasks
 from lifecycle.result import Result, new_revocation
 from lifecycle.storage import open_storage
@@ -199,6 +200,36 @@ class TaskQueue(PeriodicTasks):
         :param now: use this time (a datetime or UTC seconds) instead of the clock's.
         """
         moment = None if now is None else utc_seconds(now, "now")
+
+        def run(worker: Worker) -> Task | None:
+            self._engine.recover(moment)
+            return worker.run_next(moment)
+
+        return self._in_caller(run)
+
+    @shielded
+    def run_task(self, id: str, now: datetime | float | None = None) -> Task | None:  # noqa: A002
+        """Claim this task and run it in this thread, with all its signals, whatever tasks wait before it.
+
+        Returns the task in its new state; also a task that was not run since it is revoked or has expired, or
+        that is only `scheduled` since its ETA is in the future. Returns ``None`` for a `scheduled` task that is not
+        due. Raises `UnknownTask`, and `IllegalTransition` if the task does not wait.
+
+        :param now: use this time (a datetime or UTC seconds) instead of the clock's.
+        """
+        task_id, moment = text(id, "id"), self._engine.clock.now() if now is None else utc_seconds(now, "now")
+
+        def run(worker: Worker) -> Task | None:
+            claim = claim_task(self._engine, worker.name, task_id, moment)
+            if claim is None:
+                return None
+            worker.run_claim(claim, moment)
+            return self._engine.get(task_id)
+
+        return self._in_caller(run)
+
+    def _in_caller(self, run: Callable[[Worker], Task | None]) -> Task | None:
+        """Call a function with the worker of this thread, and keep the worker's lease meanwhile."""
         worker: Worker | None = getattr(self._thread_local, "worker", None)
         # A new worker after a fork, and for a task that calls run_next itself.
         process_name = self._engine.process_name()
@@ -210,8 +241,7 @@ class TaskQueue(PeriodicTasks):
         if has_heartbeat:
             self._engine.heartbeat.keep(worker.name)
         try:
-            self._engine.recover(moment)
-            return worker.run_next(moment)
+            return run(worker)
         finally:
             worker.runner.close()  # at each call: a caller never says which call is the last
             if has_heartbeat:
@@ -288,7 +318,10 @@ class TaskQueue(PeriodicTasks):
         """
         if callable(name):
             raise refusal(name, "name", None, 'needs the name of the lock: write @queue.lock_task("name")')
-        return TaskLock(self._engine, text(name, "name"), None if ttl is None else positive_duration(ttl, "ttl"))
+        name = text(name, "name")
+        if name.startswith(RESERVED):
+            raise refusal(name, "name", None, "must not begin with U+001F: such names are the library's own")
+        return TaskLock(self._engine, name, None if ttl is None else positive_duration(ttl, "ttl"))
 
     def is_locked(self, name: str) -> bool:
         """Return whether a lock is held now, by any holder."""
@@ -297,7 +330,8 @@ class TaskQueue(PeriodicTasks):
     def flush_locks(self, *names: str) -> list[str]:
         """Free these locks, or all locks if none is named, whatever their holders; return the names of the freed."""
         names = tuple(text(name, "name") for name in names)
-        held = {lock.name for lock in self._engine.storage.locks(self._engine.clock.now())}
+        taken = self._engine.storage.locks(self._engine.clock.now())
+        held = {lock.name for lock in taken if not lock.name.startswith(RESERVED)}
         freed = sorted(held & set(names)) if names else sorted(held)
         self._engine.storage.flush_locks(freed)
         return freed
@@ -356,10 +390,7 @@ class TaskQueue(PeriodicTasks):
         :param name: return only tasks of the function of this name.
         :param since: return only tasks that were enqueued at this moment (a datetime or UTC seconds) or later.
         """
-        names = [state] if isinstance(state, str) else state
-        if names is not None:
-            instance(names, Collection, "state", "must be the name of a state, or a collection of names")
-        states = None if names is None else [LIFECYCLE.state(text(one, "state")).name for one in names]
+        states = None if state is None else [LIFECYCLE.state(name).name for name in _names(state, "state")]
         whole_number(limit, "limit", at_most=2**53)
         before_seq = None if before is None else instance(before, Task, "before", "must be a task from the store").seq
         if before is not None and before_seq is None:
@@ -395,6 +426,19 @@ class TaskQueue(PeriodicTasks):
         self._engine.retry(handle.id)
         return handle
 
+    def purge(self, older_than: float | timedelta, states: str | Collection[str] | None = None) -> int:
+        """Delete tasks that have been at rest for longer, with their results and histories; return their number.
+
+        The tasks are deleted a thousand at a time; after an error a part is deleted. Raises `ConfigurationError` for a
+        state in which no task is at rest.
+
+        :param older_than: seconds or a timedelta; 0: all tasks at rest.
+        :param states: the name of a state, or several names; default: tasks at rest in any state.
+        """
+        before = self._engine.clock.now() - duration(older_than, "older_than")
+        among = None if states is None else resting_states(_names(states, "states"))
+        return sum(self._engine.purge(before, among))
+
     def flush(self) -> None:
         """Delete everything in this queue: tasks in all states, results, histories, revocations and locks.
 
@@ -428,6 +472,13 @@ def _id_of(task: Task | Result[object]) -> str:
     if isinstance(task, Task | Result):
         return text(task.id, "id")
     raise refusal(task, "task", None, "must be a task or its handle: revoke_by_id takes an id, revoke_all a function")
+
+
+def _names(states: str | Collection[str], option: str) -> list[str]:
+    """Return the names in an option that takes one name of a state, or several."""
+    names = [states] if isinstance(states, str) else states
+    instance(names, Collection, option, "must be the name of a state, or a collection of names")
+    return [text(name, option) for name in names]
 
 
 def _function(function: TaskFunction[..., object]) -> TaskFunction[..., object]:

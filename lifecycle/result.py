@@ -18,7 +18,7 @@ from lifecycle.execution.inputs import end_metadata
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import unpack, unpack_error
 from lifecycle.storage.base import Channel, RevocationTarget, TaskStatus
-from lifecycle.validation import delay_seconds, due_at, flag, moment, refusal
+from lifecycle.validation import delay_seconds, due_at, flag, moment, refusal, split_expiry
 
 __all__ = ["Result", "new_revocation"]
 
@@ -186,7 +186,12 @@ class Result(Generic[R]):
 
     @shielded
     def reschedule(
-        self, eta: datetime | None = None, delay: float | timedelta | None = None, priority: int | None = None
+        self,
+        eta: datetime | None = None,
+        delay: float | timedelta | None = None,
+        priority: int | None = None,
+        *,
+        expires: datetime | timedelta | float | None = None,
     ) -> "Result[R]":
         """Revoke the task, enqueue a copy with a new id for another time, and return the copy's handle.
 
@@ -200,6 +205,7 @@ class Result(Generic[R]):
         :param eta: the earliest start; a naive datetime means local time.
         :param delay: time from now to the earliest start, in seconds or a timedelta.
         :param priority: default: the task's priority.
+        :param expires: a datetime, or the time from the moment when the copy is due; default: the task's expiry.
         """
         engine, now, where = self._engine, self._engine.clock.now(), f"task {self.id}"
         if eta is not None and delay is not None:
@@ -210,12 +216,16 @@ class Result(Generic[R]):
         task = engine.get(self.id)
         if task.step is not None:
             raise ConfigurationError(f"{where}: a step of a workflow has its turn there: enqueue a new workflow")
+        at, after = task.expires, task.retry.expires_after
+        if expires is not None:
+            at, after = split_expiry(expires, "expires", where)
         function = engine.functions.get(task.name)
         copy = attrs.evolve(
             task, id=new_id(now), state=None, attempt=0, interruptions=0, worker=None, version=0, lease=None, seq=None,
             canceling=False, enqueued_at=None, local=None, place=None,
             eta=due,
-            expires=task.expires if task.retry.expires_after is None else None,
+            expires=at if after is None else None,
+            retry=task.retry if after == task.retry.expires_after else attrs.evolve(task.retry, expires_after=after),
             priority=task.priority if priority is None else priority,
             retries=max(task.retries, 0 if function is None else function.retries),
             call=task.call,

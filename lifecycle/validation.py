@@ -18,7 +18,7 @@ from lifecycle.errors import ConfigurationError
 __all__ = [
     "DURATION_LIMIT_SECONDS", "MOMENT_LIMIT", "TEXT_LIMIT", "WHOLE_NUMBER_LIMIT", "checked_priority", "delay_seconds",
     "due_at", "duration", "factor", "flag", "instance", "is_plain_text", "moment", "number", "positive_duration",
-    "refusal", "seconds", "text", "time_limit", "timestamp", "unquoted", "utc_seconds", "whole_number",
+    "refusal", "seconds", "split_expiry", "text", "time_limit", "timestamp", "unquoted", "utc_seconds", "whole_number",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -145,6 +145,15 @@ def due_at(value: object, now: float, name: str, where: object = None) -> float 
     if math.isnan(at):
         raise refusal(value, name, where, "must be a datetime, or a timedelta or seconds from now")
     return _moment_in_range(at, value, name, where)
+
+
+def split_expiry(expires: object, name: str, where: object = None) -> tuple[float | None, float | None]:
+    """Return an expiry as a moment (UTC seconds), or as seconds from the moment when a task is due; else ``None``."""
+    if isinstance(expires, datetime):
+        return moment(expires, name, where), None
+    if isinstance(expires, timedelta | int | float):
+        return None, delay_seconds(expires, name, where)
+    raise refusal(expires, name, where, "must be a datetime, or a timedelta or seconds")
 
 
 # Numbers and others ------------------------------------------------------------------------------------------------

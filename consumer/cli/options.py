@@ -57,7 +57,7 @@ SUMMARIES: Final = {
     "retry": "Run a task that rests in an outcome (error, timeout, …) once more.",
     "cancel": "Cancel a task that waits, or that runs at this moment.",
     "revoke": "Do not run a task (again).",
-    "purge": "Delete tasks that have been at rest for some time, with their results and histories.",
+    "purge": "Delete tasks that have been at rest for some time, or in a state, with their results and histories.",
     "verify": "Prove what the table promises, and print its language: as an automaton, as an expression, and counted.",
     "check": "Check a recorded trace against the table: name the first illegal signal of each task.",
     "migrate": "Create the tables of a store on PostgreSQL, or bring them up to date with this release.",

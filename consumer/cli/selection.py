@@ -18,7 +18,7 @@ from lifecycle.core.task import Task
 from lifecycle.errors import TaskException
 from lifecycle.queue import TaskQueue
 
-__all__ = ["Duration", "Found", "Selection", "filter_options", "read_duration"]
+__all__ = ["Duration", "Found", "Selection", "filter_options", "read_duration", "state_option"]
 
 UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
@@ -136,18 +136,17 @@ def _complete_state(context: click.Context, option: click.Parameter, incomplete:
     return [state.name for state in LIFECYCLE.states if state.name.startswith(incomplete)]
 
 
+def state_option(about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the decorator that gives a command the option ``--state``, and its function the argument `states`."""
+    return click.option(
+        "-s", "--state", "states", metavar="STATE", multiple=True, help=about, shell_complete=_complete_state
+    )
+
+
 def filter_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the filters, and its function a `Selection` as the argument `selection`."""
 
-    @click.option(
-        "-s",
-        "--state",
-        "states",
-        metavar="STATE",
-        multiple=True,
-        help="Only tasks in this state; repeatable.",
-        shell_complete=_complete_state,
-    )
+    @state_option("Only tasks in this state; repeatable.")
     @click.option("-t", "--task", "function_name", type=TEXT, metavar="NAME", help="Only of this function.")
     @click.option("--since", type=_Since(), metavar="TIME", help="Only enqueued since then: 30m, 2h, 7d or a date.")
     @click.option("--ended-since", type=_Since(), metavar="TIME", help="Only at rest, and come to rest since then.")

@@ -99,7 +99,7 @@ def run_demo(console: Console, *, real: bool = False, folder: Path | None = None
     `real`: with the delays of the documentation; `folder`: keep the queue's file there; `as_json`: print the
     results as JSON.
     """
-    delay, lease = (10.0, 10.0) if real else (0.5, 1.5)
+    delay, lease = (10.0, 10.0) if real else (0.5, 3.0)  # shorter, a consumer on a busy machine may seem dead
     story = Story(Console(quiet=True) if as_json else console, delay=delay, lease=lease)
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-demo-")))

@@ -24,6 +24,7 @@ from lifecycle.execution.interruption import InterruptBackend
 from lifecycle.execution.process_name import name_with_process
 from lifecycle.execution.runner import TaskRunner
 from lifecycle.queue import TaskQueue
+from lifecycle.wrapping import unwrapped
 
 __all__ = ["CANCEL", "DRAIN", "MAIN_MODULES", "SIGNALS", "STOP_NOW", "QueueSource", "find_queue", "work"]
 
@@ -57,7 +58,7 @@ class QueueSource:
     def load(self) -> TaskQueue:
         """Import the queue."""
         found: object = importlib.import_module(self.module)
-        found = getattr(found, self.name, None)
+        found = unwrapped(getattr(found, self.name, None))
         if not isinstance(found, TaskQueue):
             raise ConfigurationError(
                 f"{self.module}:{self.name} is no queue in a worker's process: make it as the module is imported"
@@ -71,7 +72,7 @@ def find_queue(queue: TaskQueue) -> QueueSource:
     # The main module last: what stands under its `if __name__ == "__main__"` is not there for other processes.
     for name, module in sorted(sys.modules.items(), key=lambda entry: entry[0] in MAIN_MODULES):
         for attribute, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
-            if value is queue and (source := _imported_as(name, module)) is not None:
+            if unwrapped(value) is queue and (source := _imported_as(name, module)) is not None:
                 return QueueSource(source, attribute, root.level if root.handlers else None)
     raise ConfigurationError(
         f"worker processes cannot find the queue {queue.name!r}: they import it anew, so it has to be a global of a"

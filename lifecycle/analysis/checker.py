@@ -50,8 +50,8 @@ class Checker:
     def __init__(self, lifecycle: Lifecycle = LIFECYCLE, *, from_start: bool = True) -> None:
         """`lifecycle`: the table. `from_start`: the first signal of each task must be a signal of its creation.
 
-        With ``from_start=False`` the first signal may also be one that may follow a signal of the creation. That fits traces
-        recorded only in consumers, which do not receive the signals of producers.
+        With ``from_start=False`` the first signal may also be one that may follow a signal of the creation. That fits
+        traces recorded only in consumers, which do not receive the signals of producers.
         """
         self._next: dict[State | None, dict[str, State]] = {
             state: {target.signal: target for target in lifecycle.targets(state)} for state in (None, *lifecycle.states)

@@ -7,6 +7,7 @@ retry. The functions return data (`Move`), which a store commits or refuses as a
 The functions use no clock, no randomness and no storage: `now` and `jitter` are arguments.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -34,10 +35,11 @@ from lifecycle.core.table import (
     State,
 )
 from lifecycle.core.task import HISTORY_STEP, RetryPolicy, Task, history_line, is_history_cut
+from lifecycle.errors import ConfigurationError
 
 __all__ = [
     "MAX_INTERRUPTIONS", "REVOKED_RANK", "Move", "Outcome", "Revocation", "admit", "backoff", "claimed", "enqueued",
-    "expiry", "interruption_pause", "recover", "retry", "revokes", "settle", "visibility",
+    "expiry", "interruption_pause", "recover", "resting_states", "retry", "revokes", "settle", "visibility",
 ]  # fmt: skip
 
 WAITING: Final = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.WAITING))
@@ -60,6 +62,16 @@ MAX_INTERRUPTIONS: Final = 3
 """Interruptions after which a task is requeued, unless its queue or its function says otherwise."""
 REVOKED_RANK: Final = 2**62
 """Rank of a task with a revocation of its own: claimed before all tasks that will run."""
+
+
+def resting_states(names: Iterable[str]) -> list[str]:
+    """Return names of resting states, each once. Raises `ConfigurationError`, with the list, for another name."""
+    unique = list(dict.fromkeys(names))
+    for name in unique:
+        if name not in AT_REST:
+            resting = ", ".join(LIFECYCLE.of_kind(Kind.FINAL, Kind.OUTCOME))
+            raise ConfigurationError(f"no task is at rest in the state {name!r}: there are {resting}")
+    return unique
 
 
 @attrs.frozen
@@ -137,7 +149,9 @@ class Move:
         """The lines that the move adds to the task's history, as stored."""
         if len(self.states) == 1:  # most moves are of one step
             return history_line(self.states[0].name, self.at, self.attempt, self.worker)
-        return "".join([history_line(state.name, self.at, self.attempt, self.worker) for state in self.states])
+        before = self.attempt - (self.path[-1] == START)  # the start, which comes last, counts the attempt
+        lines = [history_line(state.name, self.at, before, self.worker) for state in self.states[:-1]]
+        return "".join(lines) + history_line(self.states[-1].name, self.at, self.attempt, self.worker)
 
     @property
     def cuts_history(self) -> bool:
@@ -250,13 +264,14 @@ def expiry(task: Task) -> float | None:
     With `RetryPolicy.expires_after` a later attempt expires that long after its ETA, whatever the first expiry was. A
     task that waits for others expires that long after the last of these has ended, or after its ETA if that is later.
     """
-    if task.step is not None and task.step.awaits and task.attempt == 0 and task.retry.expires_after is not None:
-        if task.step.verdict is None:
-            return None
-        return max(task.step.verdict.at, task.eta or 0.0) + task.retry.expires_after
-    if task.attempt == 0 or task.expires is None or task.retry.expires_after is None:
+    seconds, waits = task.retry.expires_after, task.step is not None and task.step.awaits > 0
+    if seconds is None or not (waits or (task.attempt > 0 and task.expires is not None)):
         return task.expires
-    return None if task.eta is None else task.eta + task.retry.expires_after
+    if task.attempt > 0:
+        return None if task.eta is None else task.eta + seconds
+    if task.step is None or task.step.verdict is None:
+        return None
+    return max(task.step.verdict.at, task.eta or 0.0) + seconds
 
 
 def admit(task: Task, own: Revocation | None, of_function: Revocation | None, now: float) -> str | None:
@@ -301,11 +316,14 @@ def claimed(task: Task, trigger: str, worker: str, now: float, lease: float, *, 
     `hold_scheduled`, so does a move that only schedules the task.
     """
     if trigger == START:  # the ETA has come; a later wait sets a new one
-        path = _START if task.step is None or task.state != PENDING else _ENQUEUE_AND_START
-        states = LIFECYCLE.walk(task.state, path)
+        if task.step is not None and task.state == PENDING:
+            move = _move(task, _ENQUEUE_AND_START, now, worker)
+            move.attempt, move.eta, move.lease = task.attempt + 1, None, now + lease
+            return move
+        states = LIFECYCLE.walk(task.state, _START)
         return Move(
-            path, states, now, worker, task.version + len(states), task.attempt + 1, task.retries, task.interruptions,
-            None, now + lease, None, False,
+            _START, states, now, worker, task.version + 1, task.attempt + 1, task.retries, task.interruptions, None,
+            now + lease, None, False,
         )  # fmt: skip
     return _move(task, (trigger,), now, worker, now + lease if hold_scheduled else None)
 

@@ -238,9 +238,8 @@ def _values(field: object, name: str, every: range) -> frozenset[int]:
             low, high = int(first), int(last or first)
             if low not in every or high not in every:
                 raise refusal(field, name, "crontab", f"must have numbers from {every[0]} to {every[-1]}")
-            numbers = (
-                [*range(low, high + 1)] if low <= high else [*range(low, every[-1] + 1), *range(every[0], high + 1)]
-            )
+            top = every[-1] if every != _FIELDS[-1] else _RANGES[-1][-1]  # past the end, Sunday counts once: as 0
+            numbers = [*range(low, high + 1)] if low <= high else [*range(low, top + 1), *range(every[0], high + 1)]
         found.update(numbers[::step])
     return frozenset(found)
 

@@ -42,6 +42,8 @@ _ENDED_LIMIT: Final = 1000
 _RUNNING_LIMIT: Final = 10_000
 """How many running tasks are read to find those of one worker."""
 PRUNE_STEP_LIMIT: Final = 20
+PURGE_LIMIT: Final = 1000
+"""Tasks that one step of `Engine.purge` deletes, in one transaction."""
 """Largest number of steps of one clean-up."""
 
 
@@ -254,6 +256,14 @@ class Engine:
         for _ in range(PRUNE_STEP_LIMIT):
             if self.storage.prune(before, limit) < limit:
                 return
+
+    def purge(self, before: float, states: Collection[str] | None) -> Iterator[int]:
+        """Delete all tasks that came to rest before a moment (UTC seconds), in these states (``None``: in any).
+
+        Yields the number of tasks of each step: a caller that stops, or fails, has deleted a part.
+        """
+        while count := self.storage.prune(before, PURGE_LIMIT, states):
+            yield count
 
     def expire_leases(self, worker: str) -> None:
         """Let the leases of a worker that is certainly gone lapse now, for the next `recover`."""

@@ -123,20 +123,29 @@ class Worker:
             claims = self.engine.storage.exchange((), self._claim_request(limit=1))[1]
             if not claims:
                 return None
-            self._claimed.extend(claims)
             task, move = claims[0]
             is_unknown = move.path[-1] == START and task.name not in self.engine.functions
-            self._begin_next()
-            error = self._done[-1][1] if self._done else None
-            self._exchange(never)
-            try:
-                if isinstance(error, KeyboardInterrupt):
-                    raise error
-            finally:
-                del error  # else its traceback refers to this frame, and this frame to the error
+            self.run_claim(claims[0])
             # A task that was scheduled was not due yet, and one of an unknown function is for another process.
             if move.path != (SCHEDULE,) and not is_unknown:
                 return task
+
+    def run_claim(self, claim: Claim, now: float | None = None) -> None:
+        """Announce a claim of this worker, run the task if the claim has started the task, and settle the outcome.
+
+        `now`: in place of the clock's time (UTC seconds). A `KeyboardInterrupt` in the function is raised again.
+        """
+        if now is not None:
+            self._now = now
+        self._claimed.append(claim)
+        self._begin_next()
+        error = self._done[-1][1] if self._done else None
+        self._exchange(never)
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+        finally:
+            del error  # else its traceback refers to this frame, and this frame to the error
 
     def wait(self, generation: int | None, timeout: float) -> None:
         """Wait until an attempt ends, or until the store has changed since `generation`; or `timeout` seconds.

@@ -347,8 +347,11 @@ class Storage(Protocol):
         """
         ...
 
-    def prune(self, before: float, limit: int = 1000) -> int:
-        """Delete up to `limit` tasks that came to rest before this moment, oldest first. Return their number."""
+    def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
+        """Delete up to `limit` tasks that came to rest before this moment, oldest first. Return their number.
+
+        `states`: only tasks that rest in one of these states; ``None``: in any.
+        """
         ...
 
     def flush(self) -> None:

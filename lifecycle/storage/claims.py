@@ -50,8 +50,8 @@ class ClaimDecisions:
     """The decisions of one claim, in the order in which the store presents waiting tasks: by rank, then age.
 
     The adapter presents tasks until it has `ClaimRequest.limit` moves, until `over` is true, or until it has no more
-    tasks with a rank. The adapter writes each decision before it presents the next task. It presents no task that
-    `is_skipped`.
+    tasks with a rank. The adapter writes each decision before it presents the next task; it may read several tasks
+    ahead, as long as neither `spends` nor `reports` is true. It presents no task that `is_skipped`.
     """
 
     def __init__(self, request: ClaimRequest) -> None:
@@ -60,7 +60,9 @@ class ClaimDecisions:
         """True if the claim ends, even if there is room for more tasks."""
         self.spends = False
         """True if the last decision uses up the one-time revocation of the task's function."""
-        self._started = False
+        self.reports = False
+        """True if the last decision ends a task that others wait for: these may come before tasks that were read."""
+        self._started, self._told = False, set[str]()
 
     def decide(self, task: Task, own: Revocation | None, of_function: Revocation | None) -> Move | Visibility | None:
         """Return the decision about a waiting task that no worker holds.
@@ -72,7 +74,7 @@ class ClaimDecisions:
         `own` and `of_function`: the revocations of the task and of its function, if any.
         """
         trigger = admit(task, own, of_function, self.now)
-        self.spends = False
+        self.spends = self.reports = False
         if trigger is None or (self._skip and task.name in self._skip and not self._ends(trigger, task, own)):
             rank, due = visibility(task, own, self.now)
             return (task.priority, None) if due is not None and due <= self.now else (rank, due)
@@ -84,7 +86,11 @@ class ClaimDecisions:
             self._started, self.over = True, alone
         elif trigger == REVOKE and of_function is not None and of_function.once:
             self.spends = not revoked_when_due(task, own, self.now)
-        return claimed(task, trigger, self.worker, self.now, self._lease, hold_scheduled=self._hold_scheduled)
+        move = claimed(task, trigger, self.worker, self.now, self._lease, hold_scheduled=self._hold_scheduled)
+        if task.step is not None and move.ended is not None:  # without success: the first such end decides
+            self.reports = not self._told.issuperset(task.step.dependents)
+            self._told.update(task.step.dependents)
+        return move
 
     def _ends(self, trigger: str, task: Task, own: Revocation | None) -> bool:
         """Return whether a task ends here even if its function is to be skipped."""

@@ -404,10 +404,10 @@ class MemoryStorage:
 
     # Maintenance ---------------------------------------------------------------------------------------------------
 
-    def prune(self, before: float, limit: int = 1000) -> int:
+    def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
         """Delete old tasks that are at rest."""
         with self._mutex:
-            old = self._rows.ended_before(before, limit)
+            old = self._rows.ended_before(before, limit, states)
             for task_id in old:
                 del self._rows[task_id]
                 self._revocations.pop(RevocationTarget(function=False, key=task_id), None)

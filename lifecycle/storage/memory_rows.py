@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import attrs
 
-from lifecycle.core.policies import Move
+from lifecycle.core.policies import AT_REST, Move
 from lifecycle.core.step import Report, Step, decided
 from lifecycle.core.table import LIFECYCLE, PENDING
 from lifecycle.core.task import Task
@@ -148,10 +148,12 @@ class MemoryRows(dict[str, Row]):
         )
         return [copy(task) for task in islice(found, limit)]
 
-    def ended_before(self, moment: float, limit: int) -> list[str]:
-        """Return the ids of tasks that came to rest before a moment, the oldest first."""
-        ended = [(row.ended, row.task.seq, row.task.id) for row in self.values() if row.ended is not None]
-        return [task_id for at, _, task_id in sorted(ended) if at < moment][:limit]
+    def ended_before(self, moment: float, limit: int, states: Collection[str] | None) -> list[str]:
+        """Return the ids of tasks that came to rest in these states before a moment, the oldest first."""
+        among = AT_REST if states is None else AT_REST.intersection(states)
+        rows = chain.from_iterable(self._by_state[state].values() for state in among)
+        ended = [(at, row.task.seq, row.task.id) for row in rows if (at := cast(float, row.ended)) < moment]
+        return [task_id for _, _, task_id in sorted(ended)[:limit]]
 
     def find_ids(self, text: str, limit: int) -> list[str]:
         """Return ids that begin or end with a text, the newest first."""

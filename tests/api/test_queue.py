@@ -14,6 +14,7 @@ from conftest import Heard, drain
 import lifecycle
 from lifecycle import SIGNAL_ERROR, ConfigurationError, StorageError, StorageFull, TaskException, TaskQueue, UnknownTask
 from lifecycle.clock import SystemClock
+from lifecycle.virtual_clock import VirtualClock
 
 # The queue -----------------------------------------------------------------------------------------------------------
 
@@ -122,6 +123,48 @@ def test_durations_of_a_queue_are_seconds_or_timedeltas():
     assert TaskQueue("memory://").retention == 86_400
     assert TaskQueue("memory://", retention=timedelta(hours=1), lease=timedelta(seconds=5)).retention == 3600
     assert TaskQueue("memory://", retention=None).retention is None
+
+
+def test_purge_deletes_old_tasks_in_given_states():
+    """`purge` deletes tasks at rest for longer than a time, in any states or in some, and returns their number."""
+    clock = VirtualClock()
+    queue = TaskQueue("memory://", clock=clock)
+    add, fails = queue.task(name="add")(lambda: 0), queue.task(name="fails")(lambda: 1 / 0)
+    for _ in range(3):
+        add(), fails()
+        while queue.run_next():
+            pass
+        clock.advance(60)
+    add()
+    assert queue.purge(timedelta(minutes=5)) == 0
+    assert queue.purge(90, "error") == 2
+    assert queue.purge(150, ["error", "complete"]) == 1
+    assert {state: count for state, count in queue.counts().items() if count} == {
+        "queued": 1,
+        "complete": 2,
+        "error": 1,
+    }
+    assert queue.purge(0) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((-1,), "older_than"),
+        (("7d",), "older_than"),
+        ((0, 5), "states"),
+        ((0, [5]), "states"),
+        *(((0, [state]), f"{state}.*complete, revoked, expired, error") for state in ("queued", "executing", "gone")),
+    ],
+)
+def test_purge_refuses_other_states_and_times(arguments, words):
+    """`purge` refuses what is no duration, and a state in which no task is at rest, and deletes nothing."""
+    queue = TaskQueue("memory://")
+    queue.task(name="add")(lambda: 0)()
+    queue.run_next()
+    with pytest.raises(ConfigurationError, match=words):
+        queue.purge(*arguments)
+    assert queue.counts()["complete"] == 1
 
 
 def test_lease_is_extended_while_run_next_runs_a_task(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from support.command_line import is_one_line
 
 from lifecycle import TaskQueue
+from lifecycle.core.table import LIFECYCLE, Kind
 
 DAY = 86_400
 
@@ -47,7 +48,7 @@ def test_tasks_at_rest_for_longer_are_deleted(command_line, folder, ages, durati
 
 def test_all_steps_are_taken(command_line, folder, ages, monkeypatch):
     """However many tasks there are, all are deleted, in small steps."""
-    monkeypatch.setattr("lifecycle.consumer.cli.purge.STEP_LIMIT", 1)
+    monkeypatch.setattr("lifecycle.execution.engine.PURGE_LIMIT", 1)
     assert command_line("purge", "tasks", "--older-than", "1h", "-y") == (0, "6 tasks deleted\n", "")
 
 
@@ -82,4 +83,44 @@ def test_wrong_durations_delete_nothing(command_line, folder, ages, duration):
     code, out, err = command_line("purge", "tasks", "--older-than", duration, "--yes")
     assert (code, out) == (2, "")
     assert is_one_line(err, "--older-than", "7d")
+    assert remaining(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "gone"),
+    [
+        (["--state", "error"], {(1, 1), (10, 1), (100, 1)}),
+        (["--state", "error", "--older-than", "2d"], {(10, 1), (100, 1)}),
+        (["-s", "error", "-s", "complete", "-s", "error", "--older-than", "5w"], {(100, 0), (100, 1)}),
+        (["--state", "timeout"], set()),
+    ],
+)
+def test_tasks_in_given_states_are_deleted(command_line, folder, ages, options, gone):
+    """`--state` deletes only tasks at rest in these states; with `--older-than` only those at rest for so long."""
+    before = remaining(folder)
+    code, out, err = command_line("purge", "tasks", *options, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"at most {len(gone)} tasks are at rest in the state {options[1]}")
+    assert remaining(folder) == before
+    deleted = f"{len(gone)} task{'s' * (len(gone) != 1)} deleted\n"
+    assert command_line("purge", "tasks", *options, "--yes") == (0, deleted, "")
+    assert remaining(folder) == before - {ages[days][place] for days, place in gone}
+
+
+@pytest.mark.parametrize("state", ["queued", "executing", "retrying", "done", ""])
+def test_states_in_which_no_task_is_at_rest_are_refused(command_line, folder, ages, state):
+    """A state in which no task is at rest is refused with the list of resting states, and nothing is deleted."""
+    before = remaining(folder)
+    code, out, err = command_line("purge", "tasks", "--state", "error", "--state", state, "--yes")
+    assert (code, out) == (2, "")
+    assert is_one_line(err, repr(state), *LIFECYCLE.of_kind(Kind.FINAL, Kind.OUTCOME))
+    assert remaining(folder) == before
+
+
+def test_purge_needs_a_filter(command_line, folder, ages):
+    """Without `--older-than` and `--state` nothing is deleted, and the error names both."""
+    before = remaining(folder)
+    code, out, err = command_line("purge", "tasks", "--yes")
+    assert (code, out) == (2, "")
+    assert is_one_line(err, "--older-than", "--state")
     assert remaining(folder) == before

@@ -14,6 +14,7 @@ from support.strategies import EDGES, ENDINGS, LAW, MOVES, of_kind, patient
 from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import Outcome, Revocation, backoff, recover, revoked_when_due, settle, visibility
+from lifecycle.core.step import Step
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.core.task import (
     HISTORY_HEAD,
@@ -82,6 +83,8 @@ def test_claim_guards_follow_the_order_of_the_law(state, expires):
 def test_start_takes_a_lease_and_counts_the_attempt(task, edge, now, lease, hold):
     """A start holds the task for its lease, counts the attempt and clears the ETA; other claims change nothing else."""
     task.state, trigger = edge
+    if task.state == "pending":
+        task.step = Step("a", 1)
     move, starts = policies.claimed(task, trigger, "me", now, lease, hold_scheduled=hold), trigger == "start"
     after = some.moved(task, move)
     assert some.legal(task, move, ("enqueue", "start") if edge == ("pending", "start") else (trigger,))

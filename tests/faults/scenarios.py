@@ -18,6 +18,7 @@ from faults.places import Place, place
 from faults.poison import poison
 from faults.storm import storm
 from faults.trial import Options, Trial, open_trial
+from faults.workflows import workflows
 
 from lifecycle import StorageError
 from lifecycle.consumer.consumer import WORKER_TYPES
@@ -56,6 +57,7 @@ class Scenario(NamedTuple):
 SCENARIOS = {
     "storm": Scenario(storm, "kills"),
     "deaths": Scenario(storm, "kills", lease=600.0),
+    "workflows": Scenario(workflows, "kills"),
     "freeze": Scenario(freeze, "freezes", each_kind=True, kills=4),
     "restart": Scenario(outages.restart, "restarts", lease=5.0, stores=SERVERS, private=True),
     "cut": Scenario(outages.cut, "cuts", lease=5.0, stores=SERVERS),

@@ -14,7 +14,7 @@ from lifecycle.consumer.demo.replay import Replay
 from lifecycle.consumer.demo.story import Story
 from lifecycle.diagrams.palette import DARK, LIGHT, TERMINAL
 
-DELAY_SECONDS, LEASE_SECONDS = 0.5, 1.5
+DELAY_SECONDS, LEASE_SECONDS = 0.5, 3.0
 """As in a demo with short delays."""
 FIRST_PID = 4711
 PIDS = {scenario.title: FIRST_PID + number for number, scenario in enumerate(SCENARIOS[-2:], 1)}

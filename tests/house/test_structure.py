@@ -13,7 +13,7 @@ from support.strategies import LAW, MOVES
 pytestmark = pytest.mark.untraced
 
 LAYERS = """
-lifecycle:                       escaping / errors / clock hints owned_thread validation / virtual_clock
+lifecycle:                       escaping / errors / clock hints owned_thread validation wrapping / virtual_clock
 lifecycle.core:                  machine nodes schedules serializer / table / step / task / policies
 lifecycle.analysis:              checker properties regex trace / grammar
 lifecycle.diagrams:              palette drawing.layout / graph workflow / dot mermaid drawing.placement
@@ -27,8 +27,8 @@ lifecycle.storage.postgres:      rows schema_of_summaries schema_of_workflows se
 lifecycle.storage.postgres:      listener pool exchange / holds insertion server / periodic summary / storage
 lifecycle.storage.redis:         connection / errors listener rows scripts url / server / in_doubt / storage
 lifecycle:                       storage
-lifecycle.execution:             attempt_log environment new_tasks pace / engine / attempt external_transaction inputs
-lifecycle.execution:             earlier_attempts runner ticks
+lifecycle.execution:             attempt_log environment new_tasks pace / engine
+lifecycle.execution:             attempt by_hand external_transaction inputs / earlier_attempts runner ticks
 lifecycle.execution:             async_runner worker
 lifecycle:                       locks result
 lifecycle.workflows:             plan / arguments results / enqueueing
@@ -36,13 +36,17 @@ lifecycle:                       function / decorators / periodic / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_periodic workflow_invariants / reference_steps / reference_storage strategies / invariants / machine / agreement
 lifecycle.testing.storage_spec:  claim_order_cases operator_rules periodic_rules worker_rules / periodic_cases workflow_rules / workflow_cases / cases / spec
-lifecycle.testing.simulation:    audit faults lease_audit stepping tick_audit / world / queue_spec random_run
+lifecycle.testing.simulation:    audit faults lease_audit stepping tick_audit workflow_audit / world / queue_spec random_run
 lifecycle.testing:               property_based
 lifecycle:                       testing
 lifecycle.testing:               __main__ plugin
 lifecycle.consumer:              contact import_errors log_output os_signals process_memory states / health stop_requests / health_server
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
 lifecycle.consumer:              loading maintenance new_code / consumer
+lifecycle.huey:                  constants crontab exceptions rate_limits locks serializer signals key_values utils / base
+lifecycle.huey:                  consumer tasks / results / by_hand functions handlers / queue / stores / api
+lifecycle:                       huey
+lifecycle.huey.contrib:          asyncio
 lifecycle.consumer.demo:         environment storage_tracer / replay_processes scenarios tasks / replay story / demo gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
 lifecycle.consumer.cli:          act call check completion cron demo diagram inspect migrate purge run verify workers / main
@@ -88,6 +92,9 @@ LATE = {  # module: what it imports when that is used, and why most programs nee
         f"lifecycle.storage.{name}" for name in ("postgres.storage", "postgres.url", "redis.storage", "redis.url")
     },
     "lifecycle.execution.external_transaction": {"lifecycle.storage.postgres.storage"},
+    # A program that enqueues needs no consumer, and few programs give a `PostgresHuey` parameters in place of a URL.
+    "lifecycle.huey.queue": {"lifecycle.huey.consumer"},
+    "lifecycle.huey.stores": {"lifecycle.storage.postgres.url"},
     # A consumer uses one kind of workers, seldom a health server, and is seldom restarted.
     "lifecycle.consumer.workers.types": {
         f"lifecycle.consumer.workers.{name}" for name in ("process", "asyncio_", "gevent_")
@@ -123,6 +130,7 @@ SLEEPERS = {  # (file, function): why it sleeps
 }
 
 COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal of that name
+    ("lifecycle.testing.strategies", "skipped"): "the way in which a history is illegal",
     ("lifecycle.testing.storage_spec.agreement", "revoke"): "the name of a method of Storage",
     ("lifecycle.testing.storage_spec.agreement", "cancel"): "the name of a method of Storage",
     ("lifecycle.testing.storage_spec.agreement", "recover"): "the name of a method of Storage",
@@ -137,6 +145,9 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.hints", "expire"): "an option's name in another task queue",
     ("lifecycle.hints", "retry"): "an option's and a method's name in another task queue",
     ("lifecycle.hints", "enqueue"): "a method's name in another task queue",
+    ("lifecycle.huey.functions", "timeout"): "an option's name",
+    ("lifecycle.huey.queue", "retry"): "an option's name, in its error",
+    ("lifecycle.huey.stores", "timeout"): "an option in a URL",
     ("lifecycle.storage", "timeout"): "an option in a URL",
     ("lifecycle.testing.storage_spec.reference_storage", "retry"): "the name of a field of Task",
     ("lifecycle.testing.storage_spec.reference_storage", "timeout"): "the name of a field of Task",

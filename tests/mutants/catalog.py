@@ -86,10 +86,11 @@ def of_the_table() -> Iterator[Mutant]:
 
 def of_the_guards() -> Iterator[Mutant]:
     """Each guard dropped or bent."""
-    for file, entry in tomllib.loads((Path(__file__).parent / "guards.toml").read_text()).items():
-        for change in entry["mutant"]:
-            suites = change.pop("suites", entry["suites"])
-            yield Mutant(file=file, suites=tuple(suites), **change)
+    for catalog in sorted(Path(__file__).parent.glob("*.toml")):
+        for file, entry in tomllib.loads(catalog.read_text()).items():
+            for change in entry["mutant"]:
+                suites = change.pop("suites", entry["suites"])
+                yield Mutant(file=file, suites=tuple(suites), **change)
 
 
 EXPLAINED: dict[str, str] = {

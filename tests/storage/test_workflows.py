@@ -23,6 +23,7 @@ from lifecycle.core.table import (
     FAIL,
     INTERRUPT,
     LIFECYCLE,
+    REVOKE,
     SKIP,
     START,
     TIME_OUT,
@@ -352,3 +353,15 @@ def test_worker_without_the_function_ends_what_is_to_be_skipped(storage):
     storage.exchange([settlement(running, FAIL)], None)
     assert claimed_paths(storage, skip_names=frozenset({"mul"})) == {"1": (SKIP,)}
     assert claimed_paths(storage) == {"2": (ENQUEUE, START)}
+
+
+def test_id_of_a_deleted_task_can_be_used_again(storage):
+    """A task with the id of one that was deleted before its turn waits for as many as it says."""
+    storage.flush()
+    for _ in range(2):
+        storage.enqueue([Task("b", "add", step=Step(["a"], 1))], BEGIN, PRODUCER)
+        storage.revoke(RevocationTarget(function=False, key="b"), Revocation(), BEGIN)
+        assert claimed_paths(storage) == {"b": (REVOKE,)}
+        assert storage.prune(99.0) == 1
+    storage.enqueue(tasks_of(CHORD), BEGIN, PRODUCER)
+    assert storage.counts() == {"queued": 3, "pending": 1}

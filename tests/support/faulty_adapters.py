@@ -6,7 +6,7 @@ Each is the memory adapter, or SQLite's, with a few methods replaced.
 import attrs
 
 from lifecycle.core.policies import WAITING, visibility
-from lifecycle.core.table import START
+from lifecycle.core.table import START, Kind
 from lifecycle.storage import MemoryStorage, SQLiteStorage
 from lifecycle.storage.base import Channel, Settlement
 from lifecycle.storage.notifications import ChangeCounter
@@ -300,8 +300,8 @@ class EnqueuesHalf(MemoryStorage):
 class PrunesWhatWaits(MemoryStorage):
     """Deletes old tasks even if they have not come to rest."""
 
-    def prune(self, before, limit=1000):
-        gone = super().prune(before, limit)
+    def prune(self, before, limit=1000, states=None):
+        gone = super().prune(before, limit, states)
         for task_id, row in list(self._rows.items()):
             if row.task.state in WAITING and row.task.lease is None and self.history(task_id)[-1].at < before:
                 del self._rows[task_id]
@@ -362,3 +362,46 @@ class LocksInMemory(SQLiteStorage):
         self.own = MemoryStorage()
         for name in "lock", "unlock", "locks", "flush_locks":
             setattr(self, name, getattr(self.own, name))
+
+
+# Workflows ---------------------------------------------------------------------------------------------------------
+
+
+@bug(r"step of task .* the adapter says Step\(.*, the model Step\(")
+class DecidesAtOnce(MemoryStorage):
+    """Takes the first end for the last: a task starts before others that it waits for have completed."""
+
+    def _insert(self, task, move):
+        super()._insert(task, move)
+        if task.id in self._rows.awaits:
+            self._rows.awaits[task.id] = 1
+
+
+@bug(r"the claims are \[\], not", by="test_first_failure_decides")
+class WaitsForAllEnds(MemoryStorage):
+    """Decides after the last end only: a task waits on, though one of the tasks before it has failed."""
+
+    def _report(self, task, move):
+        if move.ended is None or move.state.kind is Kind.FINAL:
+            super()._report(task, move)
+
+
+@bug(r"accepted are \[True, False\], claimed \[\('c'", by="test_refused_outcome_reports_nothing")
+class CountsRefusedOutcomes(MemoryStorage):
+    """Reports the ends of refused outcomes."""
+
+    def _settle(self, task, move):
+        self._report(task, move)
+        return super()._settle(task, move)
+
+
+@bug(r"the claims are", by="test_every_end_reports")
+class ForgetsRecovery(MemoryStorage):
+    """Reports the outcomes of workers, and no other ends: a task waits for ever for one that was recovered."""
+
+    def recover(self, now, actor, **options):
+        self._report = lambda task, move: None
+        try:
+            return super().recover(now, actor, **options)
+        finally:
+            del self._report

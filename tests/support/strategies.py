@@ -160,6 +160,8 @@ def legal(task, move, path):
     after = moved(task, move)
     assert after.version == task.version + len(path)
     assert after.canceling == (task.canceling and move.ended is None)  # no request of cancellation outlives the rest
-    lines = [Record(state, move.at, move.worker, move.attempt) for state in entered]
+    before = task.attempt if path[-1] == "start" else move.attempt  # the start counts the attempt
+    lines = [Record(state, move.at, move.worker, before) for state in entered[:-1]]
+    lines.append(Record(entered[-1], move.at, move.worker, move.attempt))
     assert read_history(move.history) == lines
     return True

@@ -3,6 +3,7 @@
 from contextlib import closing
 from copy import copy
 
+import attrs
 import pytest
 from support.profiles import examples
 
@@ -13,8 +14,9 @@ from lifecycle.execution import runner, ticks
 from lifecycle.execution.engine import Engine
 from lifecycle.execution.signals import Signals
 from lifecycle.execution.worker import Worker
-from lifecycle.storage import MemoryStorage, SQLiteStorage
+from lifecycle.storage import MemoryStorage, SQLiteStorage, memory, memory_rows
 from lifecycle.storage.base import Claim
+from lifecycle.storage.memory_rows import MemoryRows
 from lifecycle.testing import Violation, World, simulate
 from lifecycle.testing.simulation.random_run import main
 
@@ -151,6 +153,27 @@ def doubled(original):
     return due_ticks
 
 
+def forgetful(original):
+    """The first of many ends decides, as if a task waited for one other."""
+
+    def hear(self, report):
+        if report.completed and report.dependent in self.awaits:
+            self.awaits[report.dependent] = 1
+        return original(self, report)
+
+    return hear
+
+
+def repeating(original):
+    """An end is counted twice, as after a lost answer."""
+
+    def hear(self, report):
+        first = original(self, report)
+        return original(self, report) or first
+
+    return hear
+
+
 BUGS = {
     "a fence that does not look at the version": (
         Task, "fence", lambda original: property(lambda self: (self.id, self.state)),
@@ -165,6 +188,19 @@ BUGS = {
     "a signal that is not sent": (Signals, "send", deaf),
     "a tick is accepted from a frozen process": (MemoryStorage, "tick", blind),
     "each tick is made twice": (ticks, "due_ticks", doubled),
+    "the first end decides": (MemoryRows, "hear", forgetful),
+    "an end counts twice": (MemoryRows, "hear", repeating),
+    "no end is reported": (MemoryStorage, "_report", lambda original: lambda self, task, move: None),
+    "error callbacks are skipped": (
+        memory_rows, "decided",
+        lambda original: lambda step, report: original(attrs.evolve(step, on_failure=False), report),
+    ),
+    "a skipped task is a cause": (
+        memory, "reports",
+        lambda original: lambda task_id, step, *end: (
+            original(task_id, None if step is None else attrs.evolve(step, verdict=None), *end)
+        ),
+    ),
     "one history line for a whole path": (
         Move, "history", lambda original: property(lambda self: original.fget(self).splitlines(keepends=True)[-1]),
     ),

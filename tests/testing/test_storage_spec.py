@@ -76,7 +76,7 @@ def test_faulty_adapter_is_found(adapter, monkeypatch):
     if by == MACHINE:
         assert steps.pop() == "teardown"
         assert 0 < len(steps) <= STEPS
-        assert steps[0].startswith(("enqueue", "make_ticks"))
+        assert steps[0].startswith(("enqueue", "make_ticks", "work_on_workflow"))
 
 
 def test_faulty_adapters_of_each_kind_exist():

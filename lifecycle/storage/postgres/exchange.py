@@ -61,7 +61,7 @@ class Exchange:
             rows = self._fetch(request, 0, wanted)
 
     def _decide(self, rows: Sequence[Row], decisions: ClaimDecisions) -> bool:
-        """Decide about each row; return whether a revocation was spent, so that rows must be fetched again."""
+        """Decide about each row; return whether rows must be fetched again, since a decision concerns other rows."""
         for row in rows:
             known, own = task_from_row(row), revocation_from_columns(*row[_OWN:_OF_FUNCTION])
             decision = decisions.decide(known, own, revocation_from_columns(*row[_OF_FUNCTION:]))
@@ -73,8 +73,8 @@ class Exchange:
             elif decision is not None:
                 self._reranked.append((known.seq or 0, decision))
                 self.changed.add(Channel.WORK)
-            if decisions.spends or decisions.over:
-                return decisions.spends
+            if decisions.spends or decisions.reports or decisions.over:
+                return decisions.spends or decisions.reports
         return False
 
     def _spend(self, function: str) -> bool:
@@ -105,11 +105,12 @@ class Exchange:
             commands.append(self._statements.move(self._queue, self._unwritten))
             if revoked := [known.id for known, move, _ in self._unwritten if move.path[-1] == REVOKE]:
                 commands.append((self._statements.delete_own_revocations, (self._queue, text_array(revoked))))
-            if told := reports_of((known, move) for known, move, _ in self._unwritten):
-                commands.append(self._statements.report(self._queue, told))
-                self.changed.add(Channel.WORK)
         if self._reranked:
             commands.append(self._statements.rank(self._queue, self._reranked))
+        steps = [(known, move) for known, move, _ in self._unwritten if known.step is not None]
+        if told := reports_of(steps):  # last: see `recover_lapsed`
+            commands.append(self._statements.report(self._queue, told))
+            self.changed.add(Channel.WORK)
         self._unwritten, self._reranked = [], []
         return commands
 
@@ -161,7 +162,7 @@ class Exchange:
         self._long_histories += [known.seq or 0 for known, move in accepted if move.cuts_history]
         if ids := [known.id for known, move in accepted if move.frees_locks]:
             self._transaction.run((self._statements.free_locks, (self._queue, text_array(ids))))
-        if told := reports_of(accepted):
+        if alone and (told := reports_of(accepted)):
             self._transaction.run(self._statements.report(self._queue, told))
             self.changed.add(Channel.WORK)
         if follow_ups := [(task, move) for _, move in accepted for task in move.follow_ups]:
@@ -208,7 +209,10 @@ class Exchange:
         moves = [first[task.id][1] for task in tasks]
         places = [visibility_after(task, move, own.get(task.id)) for task, move in zip(tasks, moves, strict=True)]
         (inserted,) = self._transaction.run(self._statements.insert(self._queue, tasks, moves, places, if_new=False))
-        self.inserted += [(first[task_id][0], seq) for seq, task_id in inserted.rows]
+        new = [(first[task_id][0], seq) for seq, task_id in inserted.rows]
+        self.inserted += new
+        if waiting := [(task.id, task.step.awaits) for task, _ in new if task.step is not None and task.step.awaits]:
+            self._transaction.run(self._statements.count_awaited(self._queue, waiting))
         if inserted.rows:
             self.changed.add(Channel.WORK)
 

@@ -85,14 +85,14 @@ def recover_lapsed(
             statements.move(queue, rows),
             (statements.free_locks, (queue, text_array([known.id for known, _ in claims]))),
         ]
-    if told := reports_of(claims):
-        commands.append(statements.report(queue, told))
-        changed.add(Channel.WORK)
     if long := [known.seq or 0 for known, move in claims if move.cuts_history]:
         commands = [cut_histories(statements, transaction, queue, long, commands)]
     if freed:
         changed.add(Channel.WORK)
         commands.append(statements.rank(queue, freed))
+    if told := reports_of(claims):  # last: one of the tasks that are freed here may get its verdict
+        changed.add(Channel.WORK)
+        commands.append(statements.report(queue, told))
     return Recovery(claims, changed, commands)
 
 

@@ -83,7 +83,8 @@ class Statements:
         self._count_awaited = statement(
             "count_awaited",
             "insert into SCHEMA.awaits(queue, id, number)"
-            " select $1::int, id, number from unnest($2::text[], $3::int8[]) as new(id, number)",
+            " select $1::int, id, number from unnest($2::text[], $3::int8[]) as new(id, number)"
+            " on conflict (id, queue) do update set number = excluded.number",  # the id of a task that was deleted
         )
         # Claims
         self.claimable = statement("claimable", "select * from SCHEMA.claim_first($1, $2, $3, $4)")
@@ -218,7 +219,7 @@ class Statements:
         self.prune = statement(
             "prune",
             "with old as materialized (select seq from SCHEMA.task where queue = $1 and ended < $2"
-            " order by ended, seq limit $3 for update skip locked),"
+            " and state = any($4::text[]) order by ended, seq limit $3 for update skip locked),"
             " gone as (delete from SCHEMA.task t using old where t.seq = old.seq returning t.id),"
             " said as"
             " (delete from SCHEMA.revocation r using gone where r.key = gone.id and r.queue = $1 and not r.function)"

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Final, cast
 
 from lifecycle.clock import Clock, RemoteClock
-from lifecycle.core.policies import MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, visibility
+from lifecycle.core.policies import AT_REST, MAX_INTERRUPTIONS, WAITING, Move, Revocation, enqueued, visibility
 from lifecycle.core.table import REVOKED
 from lifecycle.core.task import Record, Task, read_history
 from lifecycle.errors import ConfigurationError, StorageError
@@ -367,10 +367,11 @@ class PostgresStorage:
 
     # Maintenance ---------------------------------------------------------------------------------------------------
 
-    def prune(self, before: float, limit: int = 1000) -> int:
+    def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
         """Delete tasks that came to rest before a moment."""
         self._summary.make()  # regularly, so that look-ups find little to do
-        (result,) = self._server.write((self._statements.prune, (self._server.queue_id, before, limit)))
+        among = text_array(AT_REST if states is None else states)
+        (result,) = self._server.write((self._statements.prune, (self._server.queue_id, before, limit, among)))
         return int(result.rows[0][0])
 
     def flush(self) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult, quote
+from urllib.parse import SplitResult, quote, urlencode
 
 from lifecycle.errors import ConfigurationError
 from lifecycle.storage.postgres.session import driver
 
-__all__ = ["ConnectionSettings", "parsed"]
+__all__ = ["ConnectionSettings", "parsed", "url_of"]
 
 DEFAULT_POOL_SIZE: Final = 10
 DEFAULT_SCHEMA: Final = "lifecycle"
@@ -68,3 +68,23 @@ def parsed(url: SplitResult, options: dict[str, str]) -> ConnectionSettings:
             " characters that mean something in URLs as %3F and the like"
         ) from None
     return ConnectionSettings({**parameters, **options}, schema, migrate == "yes", int(pool_size or DEFAULT_POOL_SIZE))
+
+
+def url_of(dsn: str, parameters: Mapping[str, object]) -> str:
+    """Return the URL for parameters of libpq, given as a text, by name, or both.
+
+    Raises `ConfigurationError` for a parameter that libpq does not know; the message contains no value.
+    """
+    psycopg = driver()
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()} | {"database"}
+    if unknown := [name for name in parameters if name not in known]:
+        raise ConfigurationError(f"no parameter {', '.join(unknown)} of a PostgreSQL database: see those of libpq")
+    given = {"dbname" if name == "database" else name: value for name, value in parameters.items()}
+    try:
+        found = psycopg.conninfo.conninfo_to_dict(dsn, **given)
+    except psycopg.Error:  # its message repeats a part of the text
+        raise ConfigurationError(
+            "dsn: write postgresql://user@host/database, or parameters as in 'dbname=app'"
+        ) from None
+    database = quote(str(found.pop("dbname", "")), safe="")
+    return f"postgresql:///{database}" + (f"?{urlencode(found)}" if found else "")

@@ -321,9 +321,10 @@ class RedisStorage:
 
     # Maintenance ---------------------------------------------------------------------------------------------------
 
-    def prune(self, before: float, limit: int = 1000) -> int:
+    def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
         """Delete tasks that came to rest before a moment."""
-        return int(self._server.write("prune", before, limit))
+        among = [state for state in STORED_STATES if states is None or state in states]
+        return int(self._server.write("prune", before, limit, among))
 
     def flush(self) -> None:
         """Delete everything of the queue."""

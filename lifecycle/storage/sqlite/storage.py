@@ -277,7 +277,8 @@ class SQLiteStorage:
                     claims.append(Claim(task, decision))
                     if decisions.spends:
                         self._delete_revocation(db, RevocationTarget(function=True, key=task.name))
-                        more = True  # the other rows were read before the revocation was spent
+                    if decisions.spends or decisions.reports:
+                        more = True  # the other rows were read before
                         break
                 elif decision is not None:
                     self._set_rank(db, task, *decision)
@@ -409,14 +410,16 @@ class SQLiteStorage:
 
     # Maintenance ---------------------------------------------------------------------------------------------------
 
-    def prune(self, before: float, limit: int = 1000) -> int:
+    def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
         """Delete old tasks that are at rest."""
         self._summary.make()  # regularly, so that look-ups find little to do
-        old = " from task where queue=? and ended<? order by ended, seq limit ?"
-        if not self._database.read("select 1" + old, (self._database.queue_id, before, 1)):
+        among = "" if states is None else f" and state in ({marks(states)})"
+        old = f" from task where queue=? and ended<?{among} order by ended, seq limit ?"
+        values = self._database.queue_id, before, *(states or ())
+        if not self._database.read("select 1" + old, (*values, 1)):
             return 0
         with Transaction(self._database) as db:
-            rows = db.execute("select seq, id" + old, (self._database.queue_id, before, limit)).fetchall()
+            rows = db.execute("select seq, id" + old, (*values, limit)).fetchall()
             db.executemany("delete from task where seq=?", [(seq,) for seq, _ in rows])
             db.executemany(DELETE_REVOCATION, [(self._database.queue_id, 0, task_id) for _, task_id in rows])
             return len(rows)

@@ -12,6 +12,7 @@ from lifecycle.storage.sqlite.statements import TASK, task_from
 __all__ = ["count_reports", "hear"]
 
 _AWAITS: Final = "select number from awaits where queue=? and id=?"
+_EXPECT: Final = "insert or replace into awaits(queue, id, number) values (?,?,?)"
 _COUNT: Final = "update awaits set number=number-1 where queue=? and id=?"
 _DECIDED: Final = "delete from awaits where queue=? and id=?"
 
@@ -19,7 +20,7 @@ _DECIDED: Final = "delete from awaits where queue=? and id=?"
 def count_reports(db: sqlite3.Connection, queue: int, task: Task) -> None:
     """Store how many ends a new task waits for, if it does."""
     if task.step is not None and task.step.awaits:
-        db.execute("insert into awaits(queue, id, number) values (?,?,?)", (queue, task.id, task.step.awaits))
+        db.execute(_EXPECT, (queue, task.id, task.step.awaits))
 
 
 def hear(

@@ -59,10 +59,10 @@ class LeaseAudit:
 
     def _note_claims(self, claims: Sequence[Claim]) -> None:
         for task, move in claims:
-            if move.path == (START,):
+            if move.path[-1] == START:
                 if task.id in self._held:
                     self._add_fault(f"{task} was claimed by {move.worker}, but is held by {self._held[task.id]}")
-                self._held[task.id] = _Lease(move.worker, task.version + 1, move.lease)
+                self._held[task.id] = _Lease(move.worker, move.version, move.lease)
 
     def _note_recovery(self, claims: Sequence[Claim], now: float) -> None:
         for task, move in claims:

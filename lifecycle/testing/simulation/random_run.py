@@ -17,6 +17,7 @@ import attrs
 
 from lifecycle.clock import monotonic
 from lifecycle.core.machine import IllegalTransition
+from lifecycle.core.nodes import Node, Pipeline, chord, group
 from lifecycle.core.schedules import IntervalSchedule, Misfire
 from lifecycle.core.table import EXECUTING, LIFECYCLE, Kind
 from lifecycle.core.task import Task
@@ -43,6 +44,8 @@ TICK_SECONDS: Final = 7.0
 """Interval of the periodic task."""
 OTHER_TICK_SECONDS: Final = 10.0
 """Interval of the same task in another version of the program."""
+WORKFLOW_PROBABILITY: Final = 0.3
+"""Probability that a producer enqueues a workflow as well."""
 BUSY_PROBABILITY: Final = 0.9
 """Probability that a process just takes its next steps."""
 
@@ -131,7 +134,7 @@ class _RandomDriver:
         self._number = 0
         queue = world.queue
 
-        def chore(endings: list[int], task: object = None) -> int:
+        def chore(endings: list[int], *_values: object, task: object = None) -> int:
             attempt = task.attempt  # type: ignore[attr-defined]
             if attempt <= len(endings):  # else endings that ask for a retry would go on for ever
                 error = _ENDINGS[endings[attempt - 1]](random.Random(attempt))  # noqa: S311
@@ -202,8 +205,25 @@ class _RandomDriver:
     def _produce(self) -> None:
         while self.left:
             # Sometimes many at once, so that workers are busy.
-            tasks = [self._task() for _ in range(min(self.left, self.rng.choice((1, 1, 12))))]
-            self.world.queue.enqueue_many(tasks)
+            nodes: list[Node] = [self._task() for _ in range(min(self.left, self.rng.choice((1, 1, 12))))]
+            if self.left > 1 and self.rng.random() < WORKFLOW_PROBABILITY:
+                nodes.append(self._workflow(min(self.left, self.rng.choice((2, 3, 4, 6)))))
+            self.world.queue.enqueue_many(nodes)
+
+    def _workflow(self, size: int) -> Node:
+        """Make a workflow of so many tasks, at least two: of which shape, and in which order, is random."""
+        parts: list[Task | Pipeline] = [self._task() for _ in range(size)]
+        first, *rest = parts
+        if len(rest) > 2 and self.rng.random() < 0.5:  # noqa: PLR2004 -- some have pipelines in them
+            rest = [Pipeline(*rest[:2]), *rest[2:]]
+        shape = self.rng.choice(("pipeline", "group", "chord", "caught"))
+        if shape == "pipeline":
+            return Pipeline(first, *rest)
+        if shape == "group":
+            return group([first, *rest])
+        if shape == "chord":
+            return chord(rest, first)
+        return Pipeline(*rest).error(first)
 
     def _task(self) -> Task:
         self.left -= 1

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, Final, Self, cast
 
-from lifecycle.core.policies import WAITING
+from lifecycle.core.policies import FOREVER, WAITING
 from lifecycle.core.table import EXECUTING
 from lifecycle.core.task import Task
 from lifecycle.execution.environment import Environment
@@ -29,6 +29,7 @@ from lifecycle.testing.simulation.faults import FaultyFunctions
 from lifecycle.testing.simulation.lease_audit import LeaseAudit
 from lifecycle.testing.simulation.stepping import ManualHeartbeat, SimulatedProcess, current_process
 from lifecycle.testing.simulation.tick_audit import TickAudit
+from lifecycle.testing.simulation.workflow_audit import WorkflowAudit
 from lifecycle.virtual_clock import VirtualClock
 
 __all__ = ["World"]
@@ -55,6 +56,7 @@ class World:
         self.auditor = WorldAudit(self.storage)
         self.lease_audit = LeaseAudit(self.auditor.add_fault)
         self.tick_audit = TickAudit(self.auditor.add_fault)
+        self.workflow_audit = WorkflowAudit(self.auditor.add_fault)
         self._tickers: list[SimulatedProcess] = []
         self.failures: list[tuple[BaseException, bool]] = []
         """The failures of the next functions: an exception, and whether the function does its work before."""
@@ -165,7 +167,7 @@ class World:
             if not any(counts.get(name) for name in (*WAITING, EXECUTING.name)):
                 return
             due = self.storage.next_due()
-            if due is None:  # a task of a crashed worker
+            if due is None or due == FOREVER:  # a task of a crashed worker; others may wait for its end
                 self.advance(self.queue.engine.lease)
             elif due > self.clock.now():
                 self.advance(due - self.clock.now())
@@ -191,6 +193,7 @@ class World:
 
     def audit(self) -> None:
         """Compare everything that has happened with the promises; raise `Violation` with every broken promise."""
+        self.workflow_audit.finish()
         self.auditor.finish()
 
     def transition_counts(self) -> Counter[tuple[str | None, str]]:
@@ -289,6 +292,7 @@ class _PausingStorage:
     def _note(self, name: str, arguments: tuple[object, ...], answer: object) -> object:
         self._world.lease_audit.note(name, arguments, answer)
         self._world.tick_audit.note(name, arguments, answer)
+        self._world.workflow_audit.note(name, arguments, answer)
         if name == "cancel":
             self._world.auditor.note_cancel_request(cast(str, arguments[0]), accepted=bool(answer))
         return answer

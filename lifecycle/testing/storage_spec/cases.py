@@ -10,14 +10,14 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from lifecycle.core import policies
 from lifecycle.core.policies import Outcome, Revocation
-from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LIFECYCLE
+from lifecycle.core.table import CANCEL, COMPLETE, EXECUTING, FAIL, INTERRUPT, LIFECYCLE, QUEUED, TIME_OUT
 from lifecycle.core.task import Task
 from lifecycle.errors import StorageError
 from lifecycle.storage.base import Actor, Channel, ClaimRequest, Lock, RevocationTarget, Settlement, Storage
 from lifecycle.testing.storage_spec.agreement import AdapterAgreement
 from lifecycle.testing.storage_spec.invariants import require
-from lifecycle.testing.storage_spec.periodic_cases import PeriodicCases
 from lifecycle.testing.storage_spec.reference_storage import fields
+from lifecycle.testing.storage_spec.workflow_cases import WorkflowCases
 
 __all__ = ["SpecTestCase", "StorageCases"]
 
@@ -28,7 +28,7 @@ _SHORT_RUN_STEP_COUNTS: Final = (5, 15)
 """Steps of the short runs, which come first."""
 
 
-class StorageCases(PeriodicCases):
+class StorageCases(WorkflowCases):
     """The tests of every adapter."""
 
     settings: ClassVar[settings]
@@ -227,6 +227,28 @@ class StorageCases(PeriodicCases):
             require(
                 (deleted, there) == (gone, left), f"before {before} {deleted} are deleted, {there} left, not {left}"
             )
+
+    def test_prune_takes_tasks_of_the_given_states(self) -> None:
+        """With states only tasks that rest in one of them are deleted, oldest first, up to the limit."""
+        storage = self.opened()
+        storage.enqueue([Task(task_id, "add" if task_id in "ace" else "mul") for task_id in "abcdef"], 1.0, _ACTOR)
+        _, claims = storage.exchange((), ClaimRequest("w", 2.0, 10.0, limit=5))
+        triggers, moments = (COMPLETE, FAIL, FAIL, TIME_OUT, COMPLETE), (3.0, 6.0, 5.0, 4.0, 7.0)
+        for (task, move), trigger, now in zip(claims, triggers, moments, strict=True):
+            move.apply(task)
+            end = policies.settle(task, Outcome(trigger), now, worker="w")
+            storage.exchange([Settlement(task, end)], None)
+        failed = [LIFECYCLE.next(EXECUTING, trigger).name for trigger in (FAIL, TIME_OUT)]
+        for before, limit, states, left in (
+            (99.0, 9, [QUEUED.name, EXECUTING.name], "fedcba"),
+            (99.0, 9, [], "fedcba"),
+            (4.0, 9, failed, "fedcba"),
+            (99.0, 2, failed, "feba"),
+            (99.0, 9, failed[:1], "fea"),
+            (99.0, 9, None, "f"),
+        ):
+            gone, there = storage.prune(before, limit, states), "".join(task.id for task in storage.tasks())
+            require(there == left, f"{gone} are deleted of states {states}, {there} left, not {left}")
 
     def test_revoked_task_is_not_restored(self) -> None:
         """A revocation of a waiting task can be removed; a task that is already revoked cannot be restored."""

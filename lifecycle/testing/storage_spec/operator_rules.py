@@ -153,11 +153,12 @@ class OperatorRules(AdapterAgreement):
             lambda self: sorted({r.rested_at + more for r in self.model.rows if r.rested_at for more in (0, 1)})
         ),
         limit=st.sampled_from((1000, 1000, 1)),
+        states=st.none() | st.lists(st.sampled_from(STORED_STATES), max_size=4),
     )
-    def prune(self, before: float, limit: int) -> None:
-        """A process deletes tasks that came to rest before a given time."""
+    def prune(self, before: float, limit: int, states: list[str] | None) -> None:
+        """A process deletes tasks that came to rest before a given time, in any states or in some."""
         self.deletes = True
-        assert_same("prune", *self.call_both("prune", before, limit))
+        assert_same("prune", *self.call_both("prune", before, limit, states))
 
     @precondition(lambda self: not self.free_ids())
     @rule()

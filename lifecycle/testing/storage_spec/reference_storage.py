@@ -279,7 +279,8 @@ class ReferenceStorage(ReferenceSteps):
         for state in move.states:
             task.version += 1
             task.state = state.name
-            row.history.append(Record(state.name, move.at, move.worker, move.attempt))
+            is_counted = move.state != EXECUTING or state == EXECUTING  # a start counts the attempt
+            row.history.append(Record(state.name, move.at, move.worker, move.attempt - (not is_counted)))
         task.attempt, task.retries, task.interruptions = move.attempt, move.retries, move.interruptions
         task.eta, task.worker, task.lease = move.eta, move.worker, move.lease
         row.rested_at = move.at if is_at_rest(task) else None
@@ -425,12 +426,12 @@ class ReferenceStorage(ReferenceSteps):
 
     # Maintenance -------------------------------------------------------------------------------------------------
 
-    def prune(self, before: float, limit: int = 1000) -> int:
+    def prune(self, before: float, limit: int = 1000, states: Collection[str] | None = None) -> int:
         """Delete the tasks that came to rest first, with their revocations."""
         old = [
             (row.rested_at, row.task.seq, row)
             for row in self.rows
-            if row.rested_at is not None and row.rested_at < before
+            if row.rested_at is not None and row.rested_at < before and (states is None or row.task.state in states)
         ]
         gone = [row for _, _, row in sorted(old, key=lambda entry: entry[:2])[:limit]]
         self.rows = [row for row in self.rows if row not in gone]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.vendor.pretty import RepresentationPrinter
 
 from lifecycle.core.policies import Outcome, Revocation
-from lifecycle.core.step import Step
+from lifecycle.core.step import Inputs, Step
 from lifecycle.core.table import CANCEL, COMPLETE, FAIL, INTERRUPT, LOCK_OUT, RATE_LIMIT, RETRY, TIME_OUT
 from lifecycle.core.task import NO_DELAY, RetryPolicy, Task, policy_fields
 from lifecycle.storage.base import ClaimRequest
@@ -81,7 +81,8 @@ class NewTask(_ShortRepr):
         """Make the task; `dependents`: ids of the tasks that wait for it."""
         step = None
         if self.after or dependents:
-            inputs, after = (list(self.after), ()) if self.passes and self.after else (None, self.after)
+            inputs: Inputs = [*self.after] if self.passes and self.after else None
+            after = () if inputs else self.after
             step = Step(inputs, len(self.after), dependents, self.on_failure, None, after)
         return Task(
             self.id,

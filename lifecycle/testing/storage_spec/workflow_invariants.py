@@ -46,8 +46,8 @@ class WorkflowChecker:
                 self._prerequisites[model_seq] = [seqs[one] for one in step.prerequisites]
             ends = [list(self._ends.get(one, {}).values()) for one in self._prerequisites[model_seq]]
             states = [record.state for record in history]
-            for fault in (*self._changed(model_seq, step), *_unjustified(step, ends), *_disobeyed(step, states, ends)):
-                found.append(f"{task}: {fault}")
+            faults = (*self._changed(model_seq, step), *_unjustified(step, ends), *_disobeyed(step, states, ends))
+            found += [f"{task}: {fault}" for fault in faults]
         return found
 
     def _changed(self, model_seq: int, step: Step) -> Iterator[str]:

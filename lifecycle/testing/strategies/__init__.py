@@ -257,7 +257,7 @@ def tasks(draw: DrawFn, states: Sequence[str] | None = None, times: SearchStrate
     """Draw a stored task in one of these states (default: any), with any other fields.
 
     A scheduled task has an ETA, a pending task is a step that waits for others; other tasks may be steps, too. `times`:
-    its ETA, expiry, timeout and lease, and the time of a verdict. Its payload holds no arguments that a queue could read.
+    its ETA, expiry, timeout and lease, and the time of a verdict. Its payload holds no arguments for a queue to read.
     """
     maybe = st.none() | times
     state = draw(st.sampled_from([state.name for state in LIFECYCLE.states] if states is None else states))

@@ -141,7 +141,50 @@ def forking(code, task=None):
     end(task)
 
 
+def flat(value):
+    """Return the sum of a number, or of the numbers in nested lists."""
+    return sum(map(flat, value)) if isinstance(value, list) else value
+
+
+@queue.task(context=True)
+def plus(more, value=0, task=None):
+    """Step of a workflow: add a number to the values of the steps before."""
+    begin(task)
+    end(task)
+    return more + flat(value)
+
+
+@queue.task(retries=1, context=True)
+def shaky_plus(more, value=0, task=None):
+    """Do the same, but take a while, and fail at the first attempt that is not interrupted before."""
+    begin(task)
+    time.sleep(0.01)
+    if task.retries == 1:
+        raise ValueError("uh-oh")
+    end(task)
+    return more + flat(value)
+
+
+@queue.task(context=True)
+def no_plus(more, value=0, task=None):
+    """Fail as a step of a workflow."""
+    begin(task)
+    raise ValueError(f"no {more} for {value}")
+
+
+@queue.task(context=True)
+def told(error, task=None):
+    """Error callback: return the name of the function that failed."""
+    begin(task)
+    end(task)
+    return error.metadata["error_type"]
+
+
 RESTS = {
+    "plus": ["complete", "skipped"],
+    "shaky_plus": ["complete", "skipped"],
+    "no_plus": ["error", "skipped"],
+    "told": ["complete", "skipped"],
     "quick": ["complete"],
     "steady": ["complete"],
     "patient": ["complete"],

@@ -172,13 +172,32 @@ def test_tasks_of_an_older_layout_are_sorted_in():
             db.zunionstore(old, [old, new])
             db.unlink(new)
         db.unlink(f"{first._server.prefix}:index")
+        db.zunionstore(f"{first._server.prefix}:ended", [f"{first._server.prefix}:ended:complete"])
+        db.unlink(f"{first._server.prefix}:ended:complete")
     with closing(open_store(prefix)) as store:
         assert store.counts() == counts
         assert [task.id for task in store.tasks(limit=COUNT)] == [one for one in everyone if one != "t001000"]
         assert [task.id for task in store.tasks(name="rare", since=700.0)] == rare
         assert [key for key in keys(store, ":state:") if key.count(":") == 2] == []
+        assert store.prune(99.0, 2) == 2
+        assert keys(store, ":ended") == [":ended:complete"]
         store.flush()
         assert keys(store, ":state:") == keys(store, ":index") == []
+
+
+def test_task_that_an_older_release_has_moved_is_not_pruned(store):
+    """A task whose entry stays among the tasks at rest, since an older release has retried it, is not deleted."""
+    store.enqueue([Task("a", "add", retries=1)], 1.0, PRODUCER)
+    (task,) = start(store, "w")
+    store.exchange([settlement(task, FAIL, retry=False)], None)
+    (ended,) = keys(store, ":ended")
+    with connected(SERVER) as db:
+        entries = db.zrange(f"{store._server.prefix}{ended}", 0, -1, withscores=True)
+        act(store, "retry", 2)
+        db.zadd(f"{store._server.prefix}{ended}", dict(entries))
+    assert store.prune(99.0) == 0
+    assert store.counts() == {"queued": 1}
+    assert keys(store, ":ended") == []
 
 
 def test_pages_by_time_go_by_the_latest_enqueueing(store):

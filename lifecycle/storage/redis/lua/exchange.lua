@@ -132,7 +132,7 @@ local function claim()
           local target, steps, history = row.state, 1, ""
           if starts and target == "$PENDING" then
             target, steps = target_of(target, "$ENQUEUE"), 2
-            history = history_line(target, attempt, at, name)
+            history = history_line(target, row.attempt, at, name) -- the start counts the attempt
           end
           target = target_of(target, trigger)
           local lease = (starts or (hold and KINDS[target] == "waiting")) and lease_end

@@ -17,6 +17,7 @@ return once(function()
       call("UNLINK", set)
     end
   end
+  for state in string.gmatch("$STORED", "[^|]+") do call("UNLINK", prefix .. ":ended:" .. state) end
   for _, name in ipairs(call("SMEMBERS", prefix .. ":aside")) do call("UNLINK", prefix .. ":aside:" .. name) end
   for _, set in ipairs({"ready", "aside", "due", "kept", "running", "ended", "damaged", "canceling", "revocations", "locks", "periodic", "index", "awaits"}) do
     call("UNLINK", prefix .. ":" .. set)

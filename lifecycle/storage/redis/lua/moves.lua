@@ -79,7 +79,8 @@ local function remove_from_sets(row, was_ready)
     defer(zrems, KINDS[row.state] == "running" and ":running" or ":kept", set_entry(row))
     call("SREM", prefix .. ":worker:" .. row.worker, row.id)
   else
-    defer(zrems, ":ended", set_entry(row))
+    defer(zrems, ":ended:" .. row.state, set_entry(row))
+    defer(zrems, ":ended", set_entry(row)) -- the set of an older release
   end
 end
 

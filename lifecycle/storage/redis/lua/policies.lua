@@ -32,7 +32,9 @@ local function expiry(row)
     local _, at = verdict_of(row)
     return at and math.max(at, row.eta or 0) + row.expires_after
   end
-  if row.expires and row.attempt > 0 and row.expires_after then return row.eta and row.eta + row.expires_after end
+  if row.expires_after and row.attempt > 0 and (row.expires or (row.awaits or 0) > 0) then
+    return row.eta and row.eta + row.expires_after
+  end
   return row.expires
 end
 

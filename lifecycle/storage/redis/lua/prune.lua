@@ -1,4 +1,5 @@
--- Delete tasks that came to rest before a moment, oldest first; return the number of tasks.
+-- Delete tasks that came to rest in certain states before a moment, oldest first; return the number of tasks.
+local moment, limit, wanted_states = unpack(args, 4, 6)
 local states = {}
 for state in string.gmatch("$STORED", "[^|]+") do states[#states + 1] = state end
 
@@ -27,21 +28,46 @@ local function tidy()
   end
 end
 
-return once(function()
-  local before = "(" .. string.format("%.17g", args[4])
-  local entries = call("ZRANGEBYSCORE", prefix .. ":ended", "-inf", before, "LIMIT", 0, args[5])
-  for _, entry in ipairs(entries) do
-    local id = string.sub(entry, 17)
-    local row = load_row(id, true) or {id = id}
-    for _, state in ipairs(row.state and {row.state} or states) do
-      row.state = state
-      remove_from_state_set(row)
+-- The oldest entries of the sets of tasks at rest: {time, entry, state}, at most `limit`.
+local function oldest_entries()
+  local sources, found = {}, {}
+  for _, state in ipairs(wanted_states) do
+    local before = "(" .. string.format("%.17g", moment)
+    local entries = call("ZRANGEBYSCORE", prefix .. ":ended:" .. state, "-inf", before, "WITHSCORES", "LIMIT", 0, limit)
+    local source = {place = 1}
+    for n = 1, #entries, 2 do source[#source + 1] = {tonumber(entries[n + 1]), entries[n], state} end
+    if #source > 0 then sources[#sources + 1] = source end
+  end
+  while #found < limit and #sources > 0 do
+    local best, first
+    for n, source in ipairs(sources) do
+      local next_one = source[source.place]
+      if not best or next_one[1] < first[1] or (next_one[1] == first[1] and next_one[2] < first[2]) then
+        best, first = n, next_one
+      end
     end
-    defer(zrems, ":ended", entry)
-    call("UNLINK", prefix .. ":task:" .. id)
-    call("HDEL", prefix .. ":revocations", "t" .. id)
+    found[#found + 1] = first
+    sources[best].place = sources[best].place + 1
+    if sources[best].place > #sources[best] then table.remove(sources, best) end
+  end
+  return found
+end
+
+return once(function()
+  local count = 0
+  for _, found in ipairs(oldest_entries()) do
+    local entry, state = found[2], found[3]
+    local id = string.sub(entry, 17)
+    local row = load_row(id, true)
+    defer(zrems, ":ended:" .. state, entry)
+    if not row or row.state == state then -- else an older release has moved the task
+      for _, one in ipairs(row and {state} or states) do remove_from_state_set({id = id, state = one, name = row and row.name}) end
+      call("UNLINK", prefix .. ":task:" .. id)
+      call("HDEL", prefix .. ":revocations", "t" .. id)
+      count = count + 1
+    end
   end
   flush()
-  if #entries > 0 then tidy() end
-  return #entries
+  if count > 0 then tidy() end
+  return count
 end, true)

@@ -4,8 +4,9 @@
 -- workflow; never changed), `at` (state, worker, lease, …, the name again, and the verdict), `payload`, `history`,
 -- `result`. `call` and `at` are MessagePack arrays; a missing value is nil in `call` and false in `at`. The last value of
 -- either is there only in steps of workflows: `at` tells whether a task is a step. The hash `awaits` has for each task
--- that waits for others the number of ends that are missing, until its verdict. A task is in one set by its state and its function, ordered by age, and in one set by its next step:
--- ready, due, kept (held while it waits) or ended. A running task is in the set `running` only. Entries of the second
+-- that waits for others the number of ends that are missing, until its verdict. A task is in one set by its state and
+-- its function, ordered by age, and in one set by its next step: ready, due, kept (held while it waits) or, for each
+-- resting state, ended. A running task is in the set `running` only. Entries of the second
 -- kind of set begin with the sequence number, sixteen digits, so that entries with equal scores are ordered by age.
 --
 -- The set `index` has the names of the functions after an equals sign, with an infinite score, and for each block of 256
@@ -76,7 +77,7 @@ local function add_to_sets(row, own, now)
     end
     changed.work = true
   else
-    defer(zadds, ":ended", now, set_entry(row))
+    defer(zadds, ":ended:" .. row.state, now, set_entry(row))
   end
 end
 

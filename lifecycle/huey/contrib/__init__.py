@@ -1,0 +1,1 @@
+"""The contributed modules of Huey that have a counterpart."""
