@@ -328,14 +328,17 @@ class QueueMachine(RuleBasedStateMachine):
 @pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_mixture_of_scenarios_follows_the_table(kind, new):
-    """In any mixture of scenarios each task follows the table, and its signals, result and count agree."""
+    """In any mixture of scenarios each task follows the table, and its signals, result and count agree.
+
+    The scenarios have no workflows: the rows of these are taken in `workflows/test_result_groups.py`.
+    """
 
     class Machine(QueueMachine):
         entered, taken = Counter(), Counter()
 
     Machine.kind, Machine.new = kind, staticmethod(new)
-    rows = {(source, target) for (source, _), target in EDGES.items()}
+    rows = {(source, target) for (source, _), target in EDGES.items() if "pending" not in (source, target)}
     how = settings(max_examples=examples(60), stateful_step_count=20, deadline=None)
     repeat_until(lambda: run_state_machine_as_test(Machine, settings=how), Machine, lambda: set(Machine.taken) == rows)
     assert set(Machine.taken) == rows, "a row of the table was never taken"
-    assert set(Machine.entered) == set(LAW), "a state was never entered"
+    assert set(Machine.entered) == set(LAW) - {"pending", "skipped"}, "a state was never entered"

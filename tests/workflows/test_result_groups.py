@@ -1,9 +1,12 @@
 """The handles of workflows: values, progress, states, histories, waiting, and changing the whole."""
 
+from itertools import pairwise
+
 import pytest
 from conftest import PATIENCE, SOON, another_thread, drain, failure, states
 
 from lifecycle import (
+    LIFECYCLE,
     SIGNAL_COMPLETE,
     SIGNAL_ENQUEUED,
     SIGNAL_PENDING,
@@ -290,6 +293,29 @@ def test_a_handler_of_pending_alone_comes_before_the_start(queue, add):
     assert seen == [(SIGNAL_PENDING, PENDING, True)]
     drain(queue)
     assert results.get() == [3, 6]
+
+
+def test_each_row_of_a_step_that_waits_is_taken(queue, clock, add, fail):
+    """A step that waits starts, is scheduled, revoked, expired or skipped: each row of the table that leaves `pending`."""
+    later, late = add.s(3), add.s(3)
+    later.eta, late.expires = clock.now() + 5, clock.now() + 1
+    results = [
+        queue.enqueue(add.s(1, 2) | later),
+        queue.enqueue(add.s(1, 2) | add.s(3) | add.s(4)),
+        queue.enqueue(fail.s() | add.s(3)),
+    ]
+    results[1][2].revoke()
+    drain(queue)
+    waits = fail.s()
+    waits.eta = clock.now() + 10
+    results.append(queue.enqueue(waits | late))
+    clock.advance(5)
+    drain(queue)
+    taken = set()
+    for result in (step for one in results for step in one):
+        path = [None, *(record.state for record in result.history())]
+        taken |= {(source, target) for source, target in pairwise(path) if PENDING in (source, target)}
+    assert taken == {(row.source, row.target) for row in LIFECYCLE.transitions if PENDING in (row.source, row.target)}
 
 
 # The whole ---------------------------------------------------------------------------------------------------------
