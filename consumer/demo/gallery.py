@@ -7,6 +7,7 @@ from typing import Final
 
 from lifecycle.consumer.demo.replay import STORAGE_PROTOCOL, record_scenario
 from lifecycle.consumer.demo.scenarios import SCENARIOS
+from lifecycle.consumer.demo.workflow_example import example_workflow
 from lifecycle.consumer.states import CONSUMER_LIFECYCLE
 from lifecycle.core.table import LIFECYCLE
 from lifecycle.diagrams import (
@@ -54,6 +55,7 @@ def _slug(title: str) -> str:
 PICTURES: Final[Mapping[str, Callable[[], Picture]]] = {
     "lifecycle": partial(graph, LIFECYCLE, "The lifecycle of a task"),
     "consumer": partial(graph, CONSUMER_LIFECYCLE, "The states of a consumer"),
+    "workflow": example_workflow,
     "storage": partial(record_scenario, STORAGE_PROTOCOL, full=True),
     **{f"scenario-{_slug(scenario.title)}": partial(record_scenario, scenario) for scenario in SCENARIOS},
 }

@@ -1,5 +1,6 @@
 """Content of a diagram of a workflow: its tasks, each with its state, and which waits for which."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -120,7 +121,8 @@ def workflow(title: str, tasks: Sequence[Task]) -> Workflow:
     pairs = dict.fromkeys(
         (number_of[task_id], number_of[dependent]) for task_id, others in links.items() for dependent in others
     )
-    states = [f"{len(node.ids)} {node.name} {node.state}" for node in nodes]
+    numbers = Counter((task.name, task.state) for task in tasks)
+    states = [f"{number} {name} {state}" for (name, state), number in numbers.items()]
     about = f"{len(tasks)} tasks: {', '.join(states)}."
     return Workflow(title, about, tuple(nodes), tuple(Link(*pair) for pair in pairs))
 

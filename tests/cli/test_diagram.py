@@ -129,3 +129,46 @@ def test_unknown_names_are_one_line_and_exit_code_2(cli, task, arguments, messag
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """The ids of the tasks of a pipeline that is half-way through, and the URL of its store."""
+    with closing(TaskQueue(f"sqlite:///{tmp_path}/flow.db")) as queue:
+        add = queue.task(name="add")(lambda a, b: a + b)
+        results = queue.enqueue(add.s(1, 2) | add.s(3) | add.s(4))
+        queue.run_next()
+    return [result.id for result in results], f"sqlite:///{tmp_path}/flow.db"
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_workflow_is_drawn_from_any_of_its_tasks(cli, workflow, place):
+    """`--workflow` with the end of the id of any task prints the whole workflow, each task with its state."""
+    ids, url = workflow
+    code, out, err = cli("--workflow", ids[place][-10:], "--url", url)
+    assert (code, err) == (0, "")
+    assert re.findall(r'"add: (.*)"', out) == ["complete", "pending", "pending"]
+    assert re.findall(r"(t\d) --> (t\d)", out) == [("t0", "t1"), ("t1", "t2")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table", "letters:LETTERS"], "give --workflow or --table, not both"),
+        (["lifecycle", "tasks:queue"], "give --workflow or lifecycle, not both"),
+        (["-f", "svg-narrow"], "svg-narrow cannot show a workflow: draw .* as mermaid or dot or svg"),
+    ],
+)
+def test_what_does_not_go_with_a_workflow_is_refused(cli, workflow, arguments, message):
+    """`--workflow` with a table, with a picture's name or in a narrow format is refused; the error names what it is."""
+    ids, url = workflow
+    code, out, err = cli("--workflow", ids[0], "--url", url, *arguments)
+    assert (code, out) == (2, "")
+    assert re.search(message, err)
+
+
+def test_workflow_of_an_unknown_task_is_refused(cli, workflow):
+    """`--workflow` with an id that no task has is refused with that id."""
+    code, _, err = cli("--workflow", "nonsense", "--url", workflow[1])
+    assert code == 2
+    assert "nonsense" in err

@@ -31,7 +31,7 @@ real process.
 
 The scenarios are those of `lifecycle demo`. Real queues, workers and handlers play each scenario on a virtual clock, and
 a tracer records it at the store. `lifecycle diagram NAME --format mermaid|dot|svg|svg-narrow` prints a picture,
-`lifecycle diagram ID` the path of one task, `lifecycle diagram --table module:TABLE` a table of your own.
+`lifecycle diagram ID` the path of one task, `lifecycle diagram --workflow ID` a workflow, `lifecycle diagram --table module:TABLE` a table of your own.
 """
 
 

@@ -47,7 +47,7 @@ lifecycle.huey:                  constants crontab exceptions rate_limits locks 
 lifecycle.huey:                  consumer tasks / results / by_hand functions handlers / queue / stores / api
 lifecycle:                       huey
 lifecycle.huey.contrib:          asyncio
-lifecycle.consumer.demo:         environment storage_tracer / replay_processes scenarios tasks / replay story / demo gallery
+lifecycle.consumer.demo:         environment storage_tracer workflow_example / replay_processes scenarios tasks / replay story / demo gallery
 lifecycle.consumer.cli:          options output streams / columns reload task_fields task_ids / selection / listing
 lifecycle.consumer.cli:          act call check completion cron demo diagram inspect migrate purge run verify workers / main
 lifecycle:                       __main__
