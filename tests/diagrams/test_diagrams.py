@@ -20,7 +20,7 @@ from lifecycle.consumer.demo.demo import SCENARIOS
 from lifecycle.consumer.demo.gallery import FORMATS, PICTURES, draw, formats
 from lifecycle.core.table import Kind, Lifecycle, State, Transition
 from lifecycle.core.task import Record
-from lifecycle.diagrams import Graph, dot, graph, mermaid, route, svg, svg_narrow
+from lifecycle.diagrams import Graph, Workflow, dot, graph, mermaid, route, svg, svg_narrow
 from lifecycle.diagrams.drawing.parts import for_theme
 from lifecycle.diagrams.drawing.placement import text_width
 from lifecycle.diagrams.palette import DARK, INK, LIGHT, SHADES, TERMINAL
@@ -112,11 +112,11 @@ def test_committed_diagrams_are_up_to_date():
 
 
 def test_each_scenario_and_table_has_a_diagram_of_its_own():
-    """Each scenario of the demo has its picture, and each table; no two are alike."""
+    """Each scenario of the demo has its picture, each table, and a workflow; no two are alike."""
     made = [make() for make in PICTURES.values()]
     titles = [picture.title for picture in made]
     assert [title for title in titles if title in {one.title for one in SCENARIOS}] == [s.title for s in SCENARIOS]
-    assert len({draw(picture, "mermaid") for picture in made}) == len(made) == len(SCENARIOS) + 3
+    assert len({draw(picture, "mermaid") for picture in made}) == len(made) == len(SCENARIOS) + 4
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_drawings_have_title_description_and_dark_colours(name):
         (f"{SVG}desc", picture.about),
     ]
     assert "prefers-color-scheme: dark" in root.find(f"{SVG}style").text
-    assert isinstance(picture, Graph) == ("dot" in formats(picture))
+    assert isinstance(picture, Graph | Workflow) == ("dot" in formats(picture))
 
 
 def test_unknown_format_is_refused_with_the_list_of_formats():

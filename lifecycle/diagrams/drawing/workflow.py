@@ -30,7 +30,7 @@ def workflow_svg(picture: Workflow) -> str:
     top = MARGIN_PX + TITLE_HEIGHT_PX
     height = top + placement.height + MARGIN_PX + LEGEND_HEIGHT_PX * is_dashed
     width = max(placement.width, 2 * MARGIN_PX + text_width(picture.title))
-    lines = opening(picture.title, picture.about, width, height, [*diagram_style(), *_style()])
+    lines = opening(picture.title, picture.about, width, height, _style())
     lines.append(f'<text class="title" x="{MARGIN_PX:g}" y="22">{escaped(picture.title)}</text>')
     lines.append(f'<g transform="translate(0 {top:g})">')
     lines += [placement.arrow(link) for link in picture.links]
@@ -45,12 +45,10 @@ def workflow_svg(picture: Workflow) -> str:
 
 
 def _style() -> list[str]:
-    """Return the style rules of links, on light and on dark pages, and of the texts of nodes."""
-    style = [".node .name { font-weight: 600; } .failure { stroke-dasharray: 5 4; }"]
-    for ink, indent in ((INK[0], ""), (INK[1], "@media (prefers-color-scheme: dark) { ")):
-        rule = f".link .line {{ stroke: {ink}; }} .link .head {{ fill: {ink}; }}"
-        style.append(f"{indent}{rule}{' }' * bool(indent)}")
-    return style
+    """Return the style rules: those of all diagrams, and those of links and of the texts of nodes."""
+    light, dark = (f".link .line {{ stroke: {ink}; }} .link .head {{ fill: {ink}; }}" for ink in INK)
+    *rules, end = diagram_style()  # the last rules are those for dark pages
+    return [".node .name { font-weight: 600; } .failure { stroke-dasharray: 5 4; }", light, *rules, f"  {dark}", end]
 
 
 class _Placement:
