@@ -31,8 +31,8 @@ lifecycle.execution:             attempt_log environment new_tasks pace / engine
 lifecycle.execution:             attempt by_hand external_transaction inputs / earlier_attempts runner ticks
 lifecycle.execution:             async_runner worker
 lifecycle:                       locks result
-lifecycle.workflows:             plan / arguments results / enqueueing
-lifecycle:                       function / decorators / periodic / queue / api
+lifecycle.workflows:             plan / arguments results / planning
+lifecycle:                       function / decorators enqueueing / periodic / queue / api
 lifecycle.testing:               strategies.paths / strategies / assertions inline signal_log
 lifecycle.testing.storage_spec:  reference_periodic workflow_invariants / reference_steps / reference_storage strategies / invariants / machine / agreement
 lifecycle.testing.storage_spec:  claim_order_cases operator_rules periodic_rules worker_rules / periodic_cases workflow_rules / workflow_cases / cases / spec
@@ -142,6 +142,8 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.function", "timeout"): "an option's name, in its error",
     ("lifecycle.decorators", "timeout"): "an option's name, in its error",
     ("lifecycle.hints", "timeout"): "an option's name",
+    ("lifecycle.core.schedules", "skip"): "what becomes of missed ticks",
+    ("lifecycle.hints", "defer"): "a method's name in another task queue",
     ("lifecycle.hints", "expire"): "an option's name in another task queue",
     ("lifecycle.hints", "retry"): "an option's and a method's name in another task queue",
     ("lifecycle.hints", "enqueue"): "a method's name in another task queue",
