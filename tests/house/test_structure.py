@@ -130,6 +130,8 @@ SLEEPERS = {  # (file, function): why it sleeps
 }
 
 COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal of that name
+    ("lifecycle.core.schedules", "skip"): "what becomes of a tick that was missed",
+    ("lifecycle.hints", "defer"): "the name of a method of another task queue",
     ("lifecycle.testing.strategies", "skipped"): "the way in which a history is illegal",
     ("lifecycle.testing.storage_spec.agreement", "revoke"): "the name of a method of Storage",
     ("lifecycle.testing.storage_spec.agreement", "cancel"): "the name of a method of Storage",

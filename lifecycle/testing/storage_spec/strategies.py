@@ -170,9 +170,7 @@ class TaskCopy:
 
     def tampered(self) -> "TaskCopy":
         """Return a copy whose fields a careless function has changed."""
-        other = attrs.evolve(
-            self.task, name="other", payload=b"?", priority=7, eta=1.0, expires=1.0, timeout=1.0, step=None
-        )
+        other = attrs.evolve(self.task, name="other", payload=b"?", priority=7, eta=1.0, expires=1.0, timeout=1.0)
         other.canceling = not other.canceling
         return TaskCopy(other, self.model_seq)
 
