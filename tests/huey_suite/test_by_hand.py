@@ -25,7 +25,7 @@ def test_a_task_is_run_by_its_id(huey):
     task = queue.run_task(second.id)
     assert (task.state, second.get(), first.state) == ("complete", 7, "queued")
     assert log.of(second) == ["enqueued", "executing", "complete"]
-    with pytest.raises(IllegalTransition, match="cannot start"):
+    with pytest.raises(IllegalTransition, match=f"task {second.id} .add. is complete: cannot start"):
         queue.run_task(second.id)
     with pytest.raises(UnknownTask):
         queue.run_task("no-such-task")

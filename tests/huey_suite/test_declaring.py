@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -127,6 +128,17 @@ def test_attributes_of_the_decorator_are_those_of_the_tasks(huey):
         work.s(1).color
 
 
+@pytest.fixture
+def far_west(monkeypatch):
+    """Let local time be that of California."""
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_west")
 def test_times_are_naive_in_the_zone_of_the_queue():
     """Datetimes that programs get are UTC, or local time with ``utc=False``; those that they give may be aware."""
     at = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -138,6 +150,11 @@ def test_times_are_naive_in_the_zone_of_the_queue():
         assert not huey.ready_to_run(task, shown - timedelta(microseconds=1))
         task.eta = shown + timedelta(hours=1)
         assert task.inner.eta == at.timestamp() + 3600
+        huey.periodic_task(crontab(minute="4", hour="3"), name="p")(abs_or_none)
+        assert [one.name for one in huey.read_periodic(datetime(2030, 1, 2, 3, 4))] == ["p"]
+        huey.queue.enqueue_periodic(at)
+        hours = {datetime.fromtimestamp(status.next_at, UTC).hour for status in huey.queue.periodic_tasks()}
+        assert hours <= ({3} if utc else {10, 11})  # in summer and in winter
         huey.close()
 
 
