@@ -144,7 +144,6 @@ COINCIDENCES = {  # (module, word): why it is not the state, trigger or signal o
     ("lifecycle.function", "timeout"): "an option's name, in its error",
     ("lifecycle.decorators", "timeout"): "an option's name, in its error",
     ("lifecycle.hints", "timeout"): "an option's name",
-    ("lifecycle.core.schedules", "skip"): "what becomes of missed ticks",
     ("lifecycle.hints", "expire"): "an option's name in another task queue",
     ("lifecycle.hints", "retry"): "an option's and a method's name in another task queue",
     ("lifecycle.hints", "enqueue"): "a method's name in another task queue",
