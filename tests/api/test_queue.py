@@ -154,7 +154,10 @@ def test_purge_deletes_old_tasks_in_given_states():
         (("7d",), "older_than"),
         ((0, 5), "states"),
         ((0, [5]), "states"),
-        *(((0, [state]), f"{state}.*complete, revoked, expired, skipped, error") for state in ("queued", "executing", "gone")),
+        *(
+            ((0, [state]), f"{state}.*complete, revoked, expired, skipped, error")
+            for state in ("queued", "executing", "gone")
+        ),
     ],
 )
 def test_purge_refuses_other_states_and_times(arguments, words):
