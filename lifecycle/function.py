@@ -176,7 +176,10 @@ class TaskFunction(TaskCallable, Generic[P, R]):
         timeout: float | timedelta | None = None,
         id: str | None = None,  # noqa: A002 -- Huey's name, kept
     ) -> Task:
-        """Return the task that `schedule` would enqueue, and raise the errors of its options; nothing is enqueued."""
+        """Return the task that `schedule` would enqueue, and raise the errors of its options; nothing is enqueued.
+
+        As for `s`, arguments may be missing that a step of a workflow gets from the step before.
+        """
         where = self.name
         if eta is not None and delay is not None:
             raise ConfigurationError(f"{where}: give eta or delay, not both")
@@ -189,7 +192,10 @@ class TaskFunction(TaskCallable, Generic[P, R]):
             raise refusal(args, "args", where, "must be a tuple or a list of the positional arguments, as in (1,)")
         if kwargs is not None:
             instance(kwargs, Mapping, "kwargs", f"must be a mapping of the keyword arguments of {where}")
-        task = self._make(tuple(args or ()), dict(kwargs or {}), None if id is None else text(id, "id", where))
+        positional, by_name = tuple(args or ()), dict(kwargs or {})
+        task = self._make(positional, by_name, None if id is None else text(id, "id", where), checked=True)
+        is_partial = (by_name or len(positional) not in self._fitting_counts) and self._is_partial(positional, by_name)
+        task.place = Place(self._engine, is_partial=bool(is_partial))
         if eta is not None:
             task.eta = moment(eta, "eta", where)
         elif delay is not None:

@@ -10,10 +10,10 @@ from lifecycle.clock import monotonic
 from lifecycle.core.policies import AT_REST, Revocation
 from lifecycle.core.table import COMPLETED, LIFECYCLE, LOCKED, QUEUED, RATE_LIMITED, Kind
 from lifecycle.core.task import Record, Task, new_id
-from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException, UnknownTask
+from lifecycle.errors import ConfigurationError, ResultTimeout, TaskException
 from lifecycle.escaping import printable
 from lifecycle.execution.attempt import current_task
-from lifecycle.execution.engine import Engine
+from lifecycle.execution.engine import Engine, unknown_task
 from lifecycle.execution.inputs import end_metadata
 from lifecycle.execution.interruption import shielded
 from lifecycle.execution.stored_result import unpack, unpack_error
@@ -136,7 +136,7 @@ class Result(Generic[R]):
     def _status(self) -> TaskStatus:
         status = self._engine.storage.status(self.id)
         if status is None:
-            raise _unknown_task(self.id)
+            raise unknown_task(self.id)
         return status
 
     def reset(self) -> None:
@@ -160,7 +160,7 @@ class Result(Generic[R]):
         """Return the states that the task has entered, oldest first. Raises `UnknownTask`."""
         history = self._engine.storage.history(self.id)
         if history is None:
-            raise _unknown_task(self.id)
+            raise unknown_task(self.id)
         return history
 
     def cancel(self) -> None:
@@ -243,7 +243,3 @@ def new_revocation(engine: Engine, until: datetime | float | timedelta | None, o
     if isinstance(until, bool):
         raise refusal(until, "revoke_until", None, "is no moment: did you mean revoke_once=True?")
     return Revocation(due_at(until, engine.clock.now(), "revoke_until"), flag(once, "revoke_once"))
-
-
-def _unknown_task(task_id: str) -> UnknownTask:
-    return UnknownTask(f"no task {task_id} in the store: was it pruned, or is this another queue's id?")

@@ -4,7 +4,7 @@ from lifecycle.core import policies
 from lifecycle.core.machine import IllegalTransition
 from lifecycle.core.policies import WAITING
 from lifecycle.core.table import LIFECYCLE, REVOKE, START
-from lifecycle.execution.engine import Engine
+from lifecycle.execution.engine import Engine, unknown_task
 from lifecycle.execution.signals import SIGNAL_SCHEDULED
 from lifecycle.storage.base import Claim, RevocationTarget, Settlement
 
@@ -18,7 +18,9 @@ def claim_task(engine: Engine, worker: str, task_id: str, now: float) -> Claim |
     task does not wait.
     """
     while True:
-        task = engine.get(task_id)
+        task = engine.storage.get(task_id)  # without a decoder: the worker gives a step one that knows its inputs
+        if task is None:
+            raise unknown_task(task_id)
         if task.state not in WAITING:
             allowed = LIFECYCLE.allowed(task.state)
             raise IllegalTransition(state=task.state, trigger=START, allowed=allowed, subject=str(task))

@@ -28,7 +28,7 @@ from lifecycle.execution.registry import Function, Hooks, UnknownFunctions
 from lifecycle.execution.signals import Signals
 from lifecycle.storage.base import Actor, RevocationTarget, Settlement, Storage
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "unknown_task"]
 
 log = logging.getLogger("lifecycle")
 
@@ -173,7 +173,7 @@ class Engine:
         """Return a copy of a stored task; raises `UnknownTask`."""
         task = self.storage.get(task_id)
         if task is None:
-            raise UnknownTask(f"no task {task_id} in the store: was it pruned, or is this another queue's id?")
+            raise unknown_task(task_id)
         return self.attach_serializer(task)
 
     def attach_serializer(self, task: Task) -> Task:
@@ -380,3 +380,8 @@ class Engine:
         if connected and any(entered.signal in connected for entered in LIFECYCLE.walk(state, path)):
             return now + self.lease
         return None
+
+
+def unknown_task(task_id: str) -> UnknownTask:
+    """Return the error for an id that is not in the store."""
+    return UnknownTask(f"no task {task_id} in the store: was it pruned, or is this another queue's id?")

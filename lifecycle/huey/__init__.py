@@ -9,7 +9,7 @@ from lifecycle.huey.crontab import crontab
 from lifecycle.huey.exceptions import CancelExecution, HueyException, RetryTask
 from lifecycle.huey.functions import TaskWrapper
 from lifecycle.huey.queue import Huey
-from lifecycle.huey.results import Result, ResultGroup
+from lifecycle.huey.results import ChordResult, Result, ResultGroup
 from lifecycle.huey.stores import (
     BlackHoleHuey,
     CySqliteHuey,
@@ -24,10 +24,34 @@ from lifecycle.huey.stores import (
 )
 from lifecycle.huey.tasks import PeriodicTask, Task
 from lifecycle.huey.utils import SKIPPED, Error
+from lifecycle.huey.workflows import chord, group
 
 __all__ = [
-    "SKIPPED", "BlackHoleHuey", "CancelExecution", "CySqliteHuey", "Error", "FileHuey", "Huey",
-    "HueyException", "MemoryHuey", "PeriodicTask", "PostgresHuey", "PriorityRedisExpireHuey", "PriorityRedisHuey",
-    "RedisExpireHuey", "RedisHuey", "Result", "ResultGroup", "RetryTask", "SqliteHuey", "Task", "TaskWrapper",
-    "crontab", "exceptions", "signals",
+    "SKIPPED",
+    "BlackHoleHuey",
+    "CancelExecution",
+    "ChordResult",
+    "CySqliteHuey",
+    "Error",
+    "FileHuey",
+    "Huey",
+    "HueyException",
+    "MemoryHuey",
+    "PeriodicTask",
+    "PostgresHuey",
+    "PriorityRedisExpireHuey",
+    "PriorityRedisHuey",
+    "RedisExpireHuey",
+    "RedisHuey",
+    "Result",
+    "ResultGroup",
+    "RetryTask",
+    "SqliteHuey",
+    "Task",
+    "TaskWrapper",
+    "chord",
+    "crontab",
+    "exceptions",
+    "group",
+    "signals",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from lifecycle.core.policies import OUTCOMES, WAITING
-from lifecycle.core.table import COMPLETED, QUEUED, SCHEDULED
+from lifecycle.core.table import COMPLETED, ENQUEUE, PENDING, QUEUED, SCHEDULED, SKIP
 from lifecycle.core.task import Task as CoreTask
 from lifecycle.execution.stored_result import read_error, unpack
 from lifecycle.huey.base import HueyBase
@@ -58,6 +58,7 @@ class ByHand(HueyBase):
         if ended is None:
             return None
         task.inner = ended
+        self._skip_steps()
         return self.queue.handle(ended.id).get() if ended.state == COMPLETED else None
 
     def ready_to_run(self, task: Task, timestamp: datetime | None = None) -> bool:
@@ -94,7 +95,8 @@ class ByHand(HueyBase):
     def pending_count(self) -> int:
         """Return the number of tasks in the queue."""
         held = sum(state == QUEUED for state in self._states_in_hand())
-        return self.queue.counts()[QUEUED.name] - held + len(self._back)
+        ready = sum(task.id not in self._in_hand for task in self._ready_steps())
+        return self.queue.counts()[QUEUED.name] - held + len(self._back) + ready
 
     def scheduled_count(self) -> int:
         """Return the number of scheduled tasks."""
@@ -148,8 +150,25 @@ class ByHand(HueyBase):
     def _line(self) -> list[CoreTask]:
         """Return the tasks in the queue in the order in which they start."""
         line = [task for task in self._all(QUEUED.name) if task.id not in self._in_hand]
+        line += [task for task in self._ready_steps() if task.id not in self._in_hand]
         line += [task for task in map(self.queue.storage.get, self._back) if task is not None]
-        return sorted(line, key=lambda task: -task.priority)
+        return sorted(line, key=lambda task: (-task.priority, task.id in self._back, task.seq))
+
+    def _ready_steps(self) -> list[CoreTask]:
+        """Return the steps of workflows whose turn has come, and that no worker has taken yet."""
+        return self._decided_steps(ENQUEUE)
+
+    def _skip_steps(self) -> None:
+        """Skip the steps that come after a task that did not complete, as a worker does with its next claim."""
+        while skipped := self._decided_steps(SKIP):
+            for task in skipped:
+                self.queue.run_task(task.id)
+
+    def _decided_steps(self, trigger: str) -> list[CoreTask]:
+        """Return the steps of workflows that wait for nothing but a claim that applies this trigger."""
+        pending = self._all(PENDING.name) if self.queue.counts()[PENDING.name] else []
+        verdicts = [(task, None if task.step is None else task.step.verdict) for task in pending]
+        return [task for task, verdict in verdicts if verdict is not None and verdict.trigger == trigger]
 
     def _scheduled(self) -> list[CoreTask]:
         held = self._in_hand | self._back.keys()

@@ -7,12 +7,16 @@ from typing import Final, TypeVar
 from lifecycle.core.task import Task as CoreTask
 from lifecycle.errors import CancelExecution
 from lifecycle.execution.callables import check_callable, own_signature
+from lifecycle.huey import signals as hueys
 from lifecycle.huey.base import HueyBase
 from lifecycle.huey.tasks import view
 
 __all__ = ["Handlers"]
 
 F = TypeVar("F", bound=Callable[..., object])
+
+HUEYS_SIGNALS: Final = tuple(getattr(hueys, name) for name in hueys.__all__)
+"""The signals that Huey has, too."""
 
 _CANCELED_BY_HOOK: Final = "lifecycle.huey: canceled by a hook"
 """Key in `Task.local`."""
@@ -25,8 +29,8 @@ class Handlers(HueyBase):
     """Handlers and hooks of the program → those that the queue calls."""
 
     def signal(self, *signals: str) -> Callable[[F], F]:
-        """Return a decorator that connects a handler to these signals, or to all signals if none is named."""
-        connect = self.queue.signal(*signals)
+        """Return a decorator that connects a handler to these signals, or to all that Huey has if none is named."""
+        connect = self.queue.signal(*(signals or HUEYS_SIGNALS))
 
         def decorate(handler: F) -> F:
             def handle(signal: str, task: CoreTask, *error: object) -> object:

@@ -20,8 +20,9 @@ from lifecycle.huey.handlers import Handlers
 from lifecycle.huey.key_values import KeyValues
 from lifecycle.huey.locks import TaskLock
 from lifecycle.huey.rate_limits import RateLimit
-from lifecycle.huey.results import Result
-from lifecycle.huey.tasks import Task, inner_task
+from lifecycle.huey.results import ChordResult, Result, ResultGroup
+from lifecycle.huey.tasks import Task
+from lifecycle.huey.workflows import chord, group, node_of, steps_of
 from lifecycle.queue import TaskQueue
 from lifecycle.storage import MemoryStorage
 from lifecycle.validation import flag, positive_duration, refusal, text, whole_number
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Huey"]
 
 When = datetime | timedelta | float
+AnyResult = Result[object] | ResultGroup[object] | ChordResult[object]
+"""The handle of a task, of a pipeline or group, or of a chord."""
 
 
 class Huey(Handlers, ByHand):
@@ -210,19 +213,34 @@ class Huey(Handlers, ByHand):
 
     # Enqueueing ------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, task: Task) -> Result[object]:
-        """Enqueue a task made by ``function.s(…)``, and return its handle; ``None`` if the queue has ``results=False``.
+    def enqueue(self, task: Task | group | chord) -> AnyResult:
+        """Enqueue a task made by ``function.s(…)``, with its pipeline, or a group or chord, in one transaction.
 
-        A task that `dequeue` or `read_schedule` returned goes back into the queue. Raises the errors of
-        `TaskQueue.enqueue`.
+        Returns the handle of a task, a `ResultGroup` for a pipeline or a group, a `ChordResult` for a chord; ``None``
+        if the queue has ``results=False``. A task that `dequeue` or `read_schedule` returned goes back into the queue.
+        Raises the errors of `TaskQueue.enqueue`.
         """
         self.enqueue_all([task])
-        return Result(self, task) if self.results else cast("Result[object]", None)
+        return self._handle(task) if self.results else cast("AnyResult", None)
 
     def enqueue_all(self, tasks: Iterable[object]) -> None:
-        """Enqueue tasks in one transaction."""
-        inner = [inner_task(task) for task in tasks]
-        self.queue.enqueue_many([task for task in inner if not self.put_back(task)])
+        """Enqueue tasks, groups and chords in one transaction."""
+        new = [task for task in tasks if not (isinstance(task, Task) and self.put_back(task.inner))]
+        self.queue.enqueue_many([node_of(task) for task in new])
+
+    def _handle(self, task: Task | group | chord) -> AnyResult:
+        if isinstance(task, group):
+            return ResultGroup([cast("Result[object]", self._handle(member)) for member in task.tasks])
+        if isinstance(task, chord):
+            callback = [Result[object](self, step) for step in steps_of(task.callback)]
+            last = [_tail(member) for member in task.tasks]
+            return ChordResult(
+                [Result[object](self, step) for step in last],
+                callback[0],
+                ResultGroup(callback) if callback[1:] else None,
+            )
+        steps = [Result[object](self, step) for step in steps_of(task)]
+        return ResultGroup(steps) if len(steps) > 1 else steps[0]
 
     def result(
         self,
@@ -341,3 +359,8 @@ def _function(function: object) -> TaskWrapper[object]:
     if isinstance(function, TaskWrapper):
         return function
     raise refusal(function, "task_class", None, "must be a function with the decorator task()")
+
+
+def _tail(member: Task | chord) -> Task:
+    """Return the last step of a member of a chord."""
+    return steps_of(member.callback if isinstance(member, chord) else member)[-1]

@@ -6,18 +6,18 @@ from typing import Generic, TypeVar
 
 from lifecycle import result as core
 from lifecycle.core.policies import AT_REST
-from lifecycle.core.table import COMPLETED, LIFECYCLE, Kind
+from lifecycle.core.table import EXPIRED, REVOKED
 from lifecycle.errors import ResultTimeout, TaskException, UnknownTask
 from lifecycle.huey.base import HueyBase
 from lifecycle.huey.tasks import Task, view
 from lifecycle.huey.utils import Error
 from lifecycle.storage.base import Channel
 
-__all__ = ["Result", "ResultGroup"]
+__all__ = ["ChordResult", "Result", "ResultGroup"]
 
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
 
-_NO_RESULT = frozenset(state.name for state in LIFECYCLE.of_kind(Kind.FINAL)) - {COMPLETED}
+_NO_RESULT = (REVOKED.name, EXPIRED.name)
 """States in which a task has not run: Huey keeps no result then."""
 
 
@@ -185,3 +185,35 @@ class ResultGroup(Generic[R]):
 
     def __len__(self) -> int:
         return len(self._results)
+
+
+class ChordResult(Generic[R]):
+    """The handle of a chord."""
+
+    def __init__(
+        self,
+        results: Sequence[Result[object]],
+        callback_result: Result[R],
+        pipeline: ResultGroup[object] | None = None,
+    ) -> None:
+        """`results`: of the members, of each the last step; `pipeline`: of the callback and the steps after it."""
+        self.results = ResultGroup(results)
+        self.callback, self.pipeline_results = callback_result, pipeline
+
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | timedelta | None = None,
+        backoff: float = 1.15,
+        max_delay: float = 1.0,
+        revoke_on_timeout: bool = False,
+        preserve: bool = False,
+    ) -> R | None:
+        """Return the value of the callback: see `Result.get`."""
+        return self.callback.get(blocking, timeout, backoff, max_delay, revoke_on_timeout, preserve)
+
+    __call__ = get
+
+    def reset(self) -> None:
+        """Forget the outcome that was read."""
+        self.callback.reset()

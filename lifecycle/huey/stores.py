@@ -6,10 +6,13 @@ from typing import cast
 from urllib.parse import quote, urlencode
 
 from lifecycle.core.serializer import Serializer
+from lifecycle.core.task import Task
 from lifecycle.errors import ConfigurationError
+from lifecycle.execution.new_tasks import prepare
 from lifecycle.huey.queue import Huey
-from lifecycle.huey.tasks import inner_task
+from lifecycle.huey.workflows import node_of
 from lifecycle.validation import duration, text
+from lifecycle.workflows.planning import is_alone, planned_workflow
 
 __all__ = [
     "BlackHoleHuey", "CySqliteHuey", "FileHuey", "MemoryHuey", "PostgresHuey", "PriorityRedisExpireHuey",
@@ -187,9 +190,12 @@ class BlackHoleHuey(MemoryHuey):
     """A queue that drops each task: nothing is stored and nothing runs."""
 
     def enqueue_all(self, tasks: Iterable[object]) -> None:
-        """Drop the tasks."""
+        """Check the tasks, and drop them."""
+        engine = self.queue.engine
         for task in tasks:
-            inner_task(task)
+            node = node_of(task)
+            new = [node] if isinstance(node, Task) and is_alone(node) else planned_workflow(engine, node).tasks
+            prepare(new, engine.clock.now(), engine.serializer, engine.functions, engine.max_bytes)
 
 
 def _start(huey: Huey, name: str, url: str, options: dict[str, object]) -> None:

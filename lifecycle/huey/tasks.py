@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Self
 
 import attrs
 
 from lifecycle.clock import monotonic
 from lifecycle.core import task as core
+from lifecycle.core.nodes import Place
 from lifecycle.core.policies import WAITING
 from lifecycle.errors import ConfigurationError, TaskTimeout
 from lifecycle.huey.base import Declared, HueyBase
@@ -33,6 +35,10 @@ class Task:
         self.inner = inner
         """The task of this library."""
         self.huey = huey
+        self.on_complete: Task | None = None
+        """The next step of the pipeline that begins with this task."""
+        self.on_error: Task | None = None
+        """The task that runs if this one does not complete, with its error."""
         self._deadline: float | None = None
 
     @property
@@ -134,6 +140,49 @@ class Task:
     def retry_backoff(self, value: float) -> None:
         self.inner.retry = attrs.evolve(self.inner.retry, backoff=factor(value, "retry_backoff", self.inner))
 
+    # Pipelines -------------------------------------------------------------------------------------------------------
+
+    def then(self, task: object, *args: object, **kwargs: object) -> Self:
+        """Let a step follow at the end of this task's pipeline, with the value of the step before; return this task.
+
+        A tuple is passed as further arguments, a dict as keyword arguments, and ``None`` adds nothing.
+
+        :param task: a function, or a task made by ``function.s(…)``; `args` and `kwargs` are arguments of the step.
+        """
+        last: Task = self
+        while last.on_complete is not None:
+            last = last.on_complete
+        last.on_complete = signature(task, args, kwargs)
+        return self
+
+    def error(self, task: object, *args: object, **kwargs: object) -> Self:
+        """Let a task run once if this one does not complete, with its `TaskException`; return this task.
+
+        A second call is for the failure of the first such task.
+        """
+        last: Task = self
+        while last.on_error is not None:
+            last = last.on_error
+        last.on_error = signature(task, args, kwargs)
+        return self
+
+    def with_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Self:
+        """Add arguments behind those that the task has, and keyword arguments that it has not; return the task."""
+        if args or kwargs:
+            own_args, own_kwargs = self.inner.call
+            call = (*own_args, *args), {**kwargs, **own_kwargs}
+            place = self.inner.place
+            self.inner = attrs.evolve(self.inner, call=call, place=place and Place(place.queue, is_partial=True))
+        return self
+
+    def copy(self) -> "Task":
+        """Return another task for the same call, which has an id of its own; what follows this task is left out."""
+        place = self.inner.place
+        inner = attrs.evolve(
+            self.inner, id=core.new_id(0.0), place=place and Place(place.queue, is_partial=place.is_partial)
+        )
+        return type(self)(inner=inner, huey=self.huey)
+
     # Running ---------------------------------------------------------------------------------------------------------
 
     def execute(self) -> object:
@@ -208,6 +257,20 @@ class PeriodicTask(Task):
         """Return whether the function is to run in this minute, a naive datetime in the queue's zone."""
         declared = self._declared
         return declared is not None and declared.is_tick is not None and bool(declared.is_tick(timestamp))
+
+
+def signature(task: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Task:
+    """Return a task for a step of a workflow: a function makes one, and a task gets further arguments.
+
+    Raises `ConfigurationError` for any other object.
+    """
+    if isinstance(task, Task):
+        return task.with_arguments(args, kwargs)
+    make = getattr(type(task), "s", None)
+    if make is None:
+        raise ConfigurationError(f"task={task!r}: must be a function with the decorator task(), or a task of one")
+    made: Task = make(task, *args, **kwargs)
+    return made
 
 
 def view(huey: HueyBase, inner: core.Task) -> Task:

@@ -44,7 +44,7 @@ lifecycle.consumer:              contact import_errors log_output os_signals pro
 lifecycle.consumer.workers:      base shared_status / loop / process_main thread / asyncio_ gevent_ process / types
 lifecycle.consumer:              loading maintenance new_code / consumer
 lifecycle.huey:                  constants crontab exceptions rate_limits locks serializer signals key_values utils / base
-lifecycle.huey:                  consumer tasks / results / by_hand functions handlers / queue / stores / api
+lifecycle.huey:                  consumer tasks / results workflows / by_hand functions handlers / queue / stores / api
 lifecycle:                       huey
 lifecycle.huey.contrib:          asyncio
 lifecycle.consumer.demo:         environment storage_tracer workflow_example / replay_processes scenarios tasks / replay story / demo gallery

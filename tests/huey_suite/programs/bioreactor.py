@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from datetime import datetime
 
-from huey import SqliteHuey, crontab
+from huey import SqliteHuey, chord, crontab, group
 from huey.api import PeriodicTask, Result, Task, TaskWrapper
 from huey.exceptions import HueyException, TaskException, TaskLockedException
 from huey.signals import SIGNAL_COMPLETE, SIGNAL_LOCKED
@@ -57,6 +57,18 @@ def feed(millilitres):
         return millilitres * 2
     finally:
         pump.release()
+
+
+@huey.task()
+def rate(amount, hours):
+    """Return a rate."""
+    return amount * hours
+
+
+@huey.task()
+def mean(rates):
+    """Return the mean of some rates."""
+    return sum(rates) / len(rates)
 
 
 class Valve:
@@ -150,6 +162,9 @@ def main():
     found["fed"] = [outcome(feed(n)) for n in (1, 2)]
     found["drained"] = [outcome(drain(1)), outcome(drain(99))]
     found["recipe"] = step.map(range(5))(blocking=True, timeout=20)
+    found["batch"] = huey.enqueue(group([step.s(number) for number in (7, 8)]))(blocking=True, timeout=20)
+    mixed = huey.enqueue(chord([rate.s(n, 2) for n in (1, 2)] + [rate.s(3, 2).then(rate, 10)], mean).then(rate, 3))
+    found["mixed"] = [outcome(mixed), mixed.results(blocking=True, timeout=20), mixed.pipeline_results(True, 20)]
     due = huey.read_periodic(datetime(2024, 2, 29, 8, 0))
     for task in due:
         huey.enqueue(task)

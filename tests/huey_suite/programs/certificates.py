@@ -17,10 +17,15 @@ blocked = {"spam.example"}
 audit, signals, names = [], defaultdict(list), {}
 
 
+def shown(args):
+    """Return arguments for a list; of an error only that there is one."""
+    return ["an error" if isinstance(arg, Exception) else arg for arg in args]
+
+
 @huey.signal()
 def record(signal, task, exc=None):
     signals[task.id].append(signal)
-    names.setdefault(task.id, f"{task.name}{list(task.args)}")
+    names.setdefault(task.id, f"{task.name}{shown(task.args)}")
     if exc is not None:
         audit.append(f"{task.name} failed with {type(exc).__name__}, {task.retries} retries left")
 
@@ -39,12 +44,12 @@ def refuse_blocked(task):
 @huey.pre_execute()
 def note_begin(task):
     args, kwargs = task.data
-    audit.append(f"begin {task.name}{list(args)} {sorted(kwargs)}")
+    audit.append(f"begin {task.name}{shown(args)} {sorted(kwargs)}")
 
 
 @huey.post_execute()
 def note_end(task, value, exc):
-    audit.append(f"end {task.name}{list(task.args)}: {value} {type(exc).__name__}")
+    audit.append(f"end {task.name}{shown(task.args)}: {value} {type(exc).__name__}")
 
 
 @huey.task(retries=2, retry_delay=1, priority=10)
@@ -82,6 +87,24 @@ def renew(domain):
 
 
 @huey.task()
+def install(certificate, server):
+    """Install a certificate on a server, which gives it a name of its own."""
+    return {"server": server, "of": certificate.rpartition(" ")[2]}
+
+
+@huey.task()
+def announce(server, of):
+    """Write to the customer."""
+    return f"{of} is on {server}"
+
+
+@huey.task()
+def apologize(domain, error):
+    """Write to the customer that there is no certificate."""
+    audit.append(f"no certificate of {domain}: {isinstance(error, Exception)}")
+
+
+@huey.task()
 def give_up(domain, retry):
     """End without a certificate."""
     raise CancelExecution(f"{domain} withdrawn", retry=retry)
@@ -113,6 +136,8 @@ def main():
     unwanted.revoke()
     assert unwanted.is_revoked()
     late = renew("late.example", expires=datetime.now() - timedelta(seconds=5))
+    installed = huey.enqueue(order.s("i.example").then(install, "web1").then(announce))
+    failed = huey.enqueue(order.s("j.example", failures=9, retries=0).error(apologize, "j.example"))
     consumer = huey.create_consumer(workers=1, initial_delay=0.01, max_delay=0.05)
     consumer.start()
     found = {}
@@ -126,6 +151,11 @@ def main():
         found[label] = [outcome(one) for one in result] if label == "map" else outcome(result)
     ends = ["revoked"], ["canceled"], ["expired"]
     while [signals[one.id][-1:] for one in (unwanted, refused, late)] != [*ends]:
+        consumer_turn()
+    found["installed"], found["failed"] = installed.get(blocking=True, timeout=20), outcome(failed)
+    while (
+        not any("no certificate of j" in line for line in audit) or sum("end apologize" in line for line in audit) < 1
+    ):
         consumer_turn()
     consumer.stop(graceful=True)
     found |= {"unwanted": unwanted.get(), "late": late.get(), "pending": len(huey), "scheduled": huey.scheduled_count()}
