@@ -1,4 +1,4 @@
--- Common to all scripts that write: the table, deferred changes of sets, notifications, and answers that are kept.
+-- Common to all scripts that write: the table, changes of sets, notifications, and answers that are kept.
 
 local KINDS = {$KINDS}
 
@@ -6,11 +6,21 @@ local function allowed(source, target)
   return string.find("$STEPS", "|" .. source .. ">" .. target .. "|", 1, true) ~= nil
 end
 
--- Changes of sets, collected so that the changes of many tasks are one command for each set.
-local zadds, zrems, sadds = {}, {}, {}
-local index = {}
+-- Changes of sets: those of one task are made at once, those of many tasks are collected, so that they are one command
+-- for each set.
+local of_many = false
+local collected = {}
 
-local function defer(changes, key, a, b)
+local function change(command, key, a, b)
+  if not of_many then
+    if b == nil then call(command, prefix .. key, a) else call(command, prefix .. key, a, b) end
+    return
+  end
+  local changes = collected[command]
+  if not changes then
+    changes = {}
+    collected[command] = changes
+  end
   local list = changes[key]
   if not list then
     changes[key] = {a, b}
@@ -20,8 +30,8 @@ local function defer(changes, key, a, b)
   end
 end
 
-local function write(command, changes)
-  for key, list in pairs(changes) do
+local function write(command)
+  for key, list in pairs(collected[command] or {}) do
     for from = 1, #list, 4000 do
       call(command, prefix .. key, unpack(list, from, math.min(from + 3999, #list)))
     end
@@ -29,24 +39,14 @@ local function write(command, changes)
 end
 
 local function write_changes()
-  if next(zrems) then write("ZREM", zrems) end
-  if next(zadds) then write("ZADD", zadds) end
-  if next(sadds) then write("SADD", sadds) end
-  zrems, zadds, sadds = {}, {}, {}
-  if next(index) then
-    local list = {}
-    for member, score in pairs(index) do
-      list[#list + 1] = score
-      list[#list + 1] = member
-    end
-    for from = 1, #list, 4000 do
-      call("ZADD", prefix .. ":index", "GT", unpack(list, from, math.min(from + 3999, #list)))
-    end
-    index = {}
-  end
+  if not next(collected) then return end
+  write("ZREM")
+  write("ZADD")
+  write("SADD")
+  collected = {}
 end
 
--- Tasks that got their verdicts, each with the moment: {row, now}. Their sets change after the deferred changes, since
+-- Tasks that got their verdicts, each with the moment: {row, now}. Their sets change after the collected changes, since
 -- these may concern the same tasks. `sort_decided` is set in moves.lua: only there are verdicts given.
 local decided, sort_decided = {}, nil
 

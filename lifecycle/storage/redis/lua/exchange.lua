@@ -1,10 +1,12 @@
 -- Settle attempts and claim tasks: {whether each settlement took, sequence numbers of its follow-ups, claims, ids of
 -- damaged tasks}. A settlement is {fence, move, follow-ups}.
 local settlements, request = args[4], args[5]
+of_many = #settlements > 1
 
 -- Checked before the first write, since a script that fails is not undone. A settlement that follows another one of the
 -- same task is compared with the row that the first one leaves.
 local rows, rows_after = {}, {}
+local when_full = #settlements > 0
 for _, settlement in ipairs(settlements) do
   local fence, move = settlement[1], settlement[2]
   local id, target = fence[$FENCE_ID], move[1]
@@ -14,6 +16,7 @@ for _, settlement in ipairs(settlements) do
     if not allowed(row.state, target) then
       return redis.error_reply("ILLEGAL from " .. row.state .. " to " .. target)
     end
+    if row.lease then when_full = false end -- the first write of its move takes no memory: see `once`
     rows_after[id] = {id = id, seq = row.seq, version = row.version + move[2], state = target, worker = move[4]}
     if KINDS[target] == "waiting" and not parse_call(rows[id], call("HGET", prefix .. ":task:" .. id, "call")) then
       rows[id], rows_after[id] = false, nil
@@ -38,8 +41,8 @@ local function promote_due(now)
   for _, entry in ipairs(call("ZRANGEBYSCORE", prefix .. ":due", "-inf", now, "LIMIT", 0, $PROMOTE_LIMIT)) do
     local row = load_row(string.sub(entry, 17))
     if row then
-      defer(zrems, ":due", entry)
-      defer(zadds, ":ready", -row.priority, entry)
+      change("ZREM", ":due", entry)
+      change("ZADD", ":ready", -row.priority, entry)
     else
       quarantine(":due", entry)
     end
@@ -83,9 +86,9 @@ end
 
 -- Set a task aside for workers that know its function.
 local function set_aside(row, entry)
-  defer(zrems, ":ready", entry)
-  defer(zadds, ":aside:" .. row.name, -row.priority, entry)
-  if row.expires and row.attempt == 0 then defer(zadds, ":due", row.expires, entry) end
+  change("ZREM", ":ready", entry)
+  change("ZADD", ":aside:" .. row.name, -row.priority, entry)
+  if row.expires and row.attempt == 0 then change("ZADD", ":due", row.expires, entry) end
   call("SADD", prefix .. ":aside", row.name)
   any_aside = true
 end
@@ -95,11 +98,19 @@ end
 local function claim()
   local worker, now, lease_end, hold, limit, batchable, at, name, skip_names = unpack(request, 1, 9)
   local batchable_names, skipped = batchable and set_of(batchable), skip_names and set_of(skip_names)
-  promote_due(now)
+  local key_count = count_rarities(prefix .. ":ready", prefix .. ":due")
+  if key_count == 0 then return {} end
+  if key_count == 1 and call("EXISTS", prefix .. ":ready") == 1 then -- the one that is there: nothing else is
+    any_revoked, any_aside = false, false
+  else
+    of_many = true
+    promote_due(now)
+  end
   local claims, count, started, aside_count = {}, 0, false, 0
   while count < limit and aside_count < $PROMOTE_LIMIT do
     local found = foremost(skipped and math.max(limit - count, 100) or limit - count, skipped)
     if #found == 0 then return claims end
+    of_many = #found > 1
     for n = 1, #found do
       if count >= limit or next(decided) then break end -- what was decided may come first
       local set, entry = found[n][1], found[n][2]
@@ -110,7 +121,8 @@ local function claim()
         quarantine(set, entry)
       else
         row.entry = entry
-        local own, of_function = revocation("t" .. id), revocation("f" .. row.name)
+        local own, of_function
+        if any_revoked then own, of_function = revocation("t" .. id), revocation("f" .. row.name) end
         local trigger = admit(row, own, of_function, now)
         local has_expired = trigger == "$EXPIRE" and row.attempt == 0 and row.expires and row.expires <= now
         local ends = has_expired or verdict_of(row) == "$SKIP" or revoked_when_due(row, own, now)
@@ -136,6 +148,10 @@ local function claim()
           end
           target = target_of(target, trigger)
           local lease = (starts or (hold and KINDS[target] == "waiting")) and lease_end
+          if lease and count == 0 then -- the first write of a claim is one that a server without memory refuses
+            call("SADD", prefix .. ":worker:" .. worker, id)
+            row.is_at_worker = true
+          end
           apply_move(row, {
             target, steps, history .. history_line(target, attempt, at, name), worker, attempt, row.retries,
             row.interruptions, not starts and row.eta, lease, now,
@@ -158,4 +174,4 @@ return once(function()
   for n, settlement in ipairs(settlements) do took[n], follow_ups[n] = settle(settlement) end
   flush()
   return {took, follow_ups, request and claim() or {}, damaged}
-end, #settlements > 0)
+end, when_full)

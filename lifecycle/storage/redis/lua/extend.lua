@@ -8,7 +8,7 @@ return once(function()
         local row = load_row(id, true)
         if row and row.lease and row.worker == worker then
           row.lease = lease_end
-          defer(zadds, KINDS[row.state] == "running" and ":running" or ":kept", lease_end, set_entry(row))
+          change("ZADD", KINDS[row.state] == "running" and ":running" or ":kept", lease_end, set_entry(row))
           call("HSET", prefix .. ":task:" .. id, "at", pack_row(row))
           count = count + 1
         else

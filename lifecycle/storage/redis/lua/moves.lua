@@ -60,10 +60,10 @@ end
 -- Remove a task that does not run from its set by state and function.
 local function remove_from_state_set(row)
   if row.name then
-    defer(zrems, state_set(row), row.id)
+    change("ZREM", state_set(row), row.id)
   else
     for _, member in ipairs(call("ZRANGEBYSCORE", prefix .. ":index", "+inf", "+inf")) do
-      defer(zrems, ":state:" .. row.state .. ":" .. string.sub(member, 2), row.id)
+      change("ZREM", ":state:" .. row.state .. ":" .. string.sub(member, 2), row.id)
     end
   end
 end
@@ -71,16 +71,16 @@ end
 -- Remove a task from the set of its next step. `was_ready`: the task is known to be in `ready`.
 local function remove_from_sets(row, was_ready)
   if KINDS[row.state] == "waiting" and not row.lease then
-    defer(zrems, ":ready", set_entry(row))
+    change("ZREM", ":ready", set_entry(row))
     if any_aside == nil then look_up_rarities() end
-    if any_aside then defer(zrems, ":aside:" .. row.name, set_entry(row)) end
-    if any_aside or not was_ready then defer(zrems, ":due", set_entry(row)) end
+    if any_aside then change("ZREM", ":aside:" .. row.name, set_entry(row)) end
+    if any_aside or not was_ready then change("ZREM", ":due", set_entry(row)) end
   elseif row.lease then
-    defer(zrems, KINDS[row.state] == "running" and ":running" or ":kept", set_entry(row))
+    change("ZREM", KINDS[row.state] == "running" and ":running" or ":kept", set_entry(row))
     call("SREM", prefix .. ":worker:" .. row.worker, row.id)
   else
-    defer(zrems, ":ended:" .. row.state, set_entry(row))
-    defer(zrems, ":ended", set_entry(row)) -- the set of an older release
+    change("ZREM", ":ended:" .. row.state, set_entry(row))
+    change("ZREM", ":ended", set_entry(row)) -- the set of an older release
   end
 end
 
@@ -144,8 +144,8 @@ local function apply_move(row, move, was_ready)
   row.attempt, row.retries, row.interruptions, row.eta, row.lease = move[5], move[6], move[7], move[8], move[9]
   local kind = KINDS[row.state]
   if kind ~= "running" then
-    defer(zadds, state_set(row), row.seq, row.id)
-    if not row.name then index["="] = math.huge end
+    change("ZADD", state_set(row), row.seq, row.id)
+    if not row.name then call("ZADD", prefix .. ":index", "+inf", "=") end
   end
   local rests = kind == "resting"
   if rests and row.canceling then

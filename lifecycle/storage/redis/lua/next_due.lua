@@ -1,6 +1,7 @@
 -- {whether a claim may find a task now, earliest due time or false, earliest end of a hold or false}. With the names of
 -- functions to skip, a claim sets such tasks aside first: few of them are ready, or a claim has to be made.
 local ready, set_aside = prefix .. ":ready", prefix .. ":aside"
+if call("EXISTS", ready, set_aside, prefix .. ":due", prefix .. ":kept") == 0 then return {0, false, false} end
 local due = call("ZRANGE", prefix .. ":due", 0, 0, "WITHSCORES")[2]
 local kept = call("ZRANGE", prefix .. ":kept", 0, 0, "WITHSCORES")[2]
 local skipped = {}

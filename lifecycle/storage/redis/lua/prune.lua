@@ -1,5 +1,6 @@
 -- Delete tasks that came to rest in certain states before a moment, oldest first; return the number of tasks.
 local moment, limit, wanted_states = unpack(args, 4, 6)
+of_many = true
 local states = {}
 for state in string.gmatch("$STORED", "[^|]+") do states[#states + 1] = state end
 
@@ -59,7 +60,7 @@ return once(function()
     local entry, state = found[2], found[3]
     local id = string.sub(entry, 17)
     local row = load_row(id, true)
-    defer(zrems, ":ended:" .. state, entry)
+    change("ZREM", ":ended:" .. state, entry)
     if not row or row.state == state then -- else an older release has moved the task
       for _, one in ipairs(row and {state} or states) do remove_from_state_set({id = id, state = one, name = row and row.name}) end
       call("UNLINK", prefix .. ":task:" .. id)

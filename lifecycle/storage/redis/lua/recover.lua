@@ -1,6 +1,7 @@
 -- Recover tasks whose leases have lapsed: {for each task that moved its id and its fields before the move, ids of damaged
 -- tasks}.
 local now, worker, hold_until, max_interruptions, of_functions, limit, at, name, cursor = unpack(args, 4, 12)
+of_many = true
 
 return once(function()
   local lapsed = {}

@@ -10,7 +10,7 @@
 -- kind of set begin with the sequence number, sixteen digits, so that entries with equal scores are ordered by age.
 --
 -- The set `index` has the names of the functions after an equals sign, with an infinite score, and for each block of 256
--- sequence numbers the time of the latest enqueueing: pages by time look only at blocks with later tasks.
+-- sequence numbers the time of the latest enqueueing, or a second more: pages by time look only at blocks with later tasks.
 --
 -- A task that a claim was told to skip is moved from `ready` to `aside:` and the name of its function, so that the next
 -- claim of such a worker does not look at it again. The set `aside` has those names. Claims of other workers take the
@@ -21,15 +21,26 @@ local function state_set(row)
   return ":state:" .. row.state .. ":" .. (row.name or "")
 end
 
--- Add a new task to the sets that look-ups begin with.
+-- Names and blocks of this call that are in the index, with their scores.
+local indexed = {}
+
+-- Add a new task to the sets that look-ups begin with. The time of a block is rounded up: most tasks leave it as it is.
 local function add_to_look_ups(row, enqueued)
-  defer(zadds, state_set(row), row.seq, row.id)
-  index["=" .. (row.name or "")] = math.huge
-  local block = math.floor(row.seq / 256)
-  if enqueued > (index[block] or -math.huge) then index[block] = enqueued end
+  change("ZADD", state_set(row), row.seq, row.id)
+  local name, block, latest = "=" .. (row.name or ""), math.floor(row.seq / 256), math.ceil(enqueued)
+  if indexed[name] and latest <= (indexed[block] or latest - 1) then return end
+  call("ZADD", prefix .. ":index", "GT", "+inf", name, latest, block)
+  indexed[name], indexed[block] = true, latest
 end
 
 local any_revoked, any_aside
+
+-- Count the keys that exist among these, the revocations and the tasks that are set aside: usually there are none.
+local function count_rarities(...)
+  local count = call("EXISTS", prefix .. ":revocations", prefix .. ":aside", ...)
+  if count == 0 then any_revoked, any_aside = false, false end
+  return count
+end
 
 -- Find out, once in a call, whether there are revocations, and tasks that are set aside: usually neither.
 local function look_up_rarities()
@@ -66,18 +77,18 @@ end
 -- Add a task to the set of its next step. `own`: the revocation of the task itself, if any.
 local function add_to_sets(row, own, now)
   if row.lease then
-    defer(zadds, KINDS[row.state] == "running" and ":running" or ":kept", row.lease, set_entry(row))
-    defer(sadds, ":worker:" .. row.worker, row.id)
+    change("ZADD", KINDS[row.state] == "running" and ":running" or ":kept", row.lease, set_entry(row))
+    if not row.is_at_worker then change("SADD", ":worker:" .. row.worker, row.id) end
   elseif KINDS[row.state] == "waiting" then
     local rank, due = visibility(row, own, now)
     if rank then
-      defer(zadds, ":ready", -rank, set_entry(row))
+      change("ZADD", ":ready", -rank, set_entry(row))
     else
-      defer(zadds, ":due", due, set_entry(row))
+      change("ZADD", ":due", due, set_entry(row))
     end
     changed.work = true
   else
-    defer(zadds, ":ended:" .. row.state, now, set_entry(row))
+    change("ZADD", ":ended:" .. row.state, now, set_entry(row))
   end
 end
 
