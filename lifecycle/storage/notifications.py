@@ -139,6 +139,9 @@ class Notifier(ChangeCounter):
         self._last_wait = dict.fromkeys(Channel, -UNSUBSCRIBE_AFTER_SECONDS)
         """Beginning or end of the last wait for each channel (`monotonic`)."""
         self._subscribed: set[Channel] = set()
+        """Channels whose notifications the thread receives; a wait for another channel has to wake the thread."""
+        self._listening = False
+        """False if the thread sleeps, or is about to sleep: then a wait has to wake it."""
         self._recheck_at = 0.0
         """Moment when all waits end once (`monotonic`); 0: none."""
         self._subscription: Subscription | None = None
@@ -164,7 +167,7 @@ class Notifier(ChangeCounter):
             self._thread = threading.Thread(target=target, args=arguments, name="lifecycle-listen", daemon=True)
             self._thread.start()
         self._last_wait[channel] = monotonic()
-        if self._waiting_count == 1 or channel not in self._subscribed:
+        if not self._listening or channel not in self._subscribed:
             self._wake_thread()
 
     def _end_wait(self, channel: Channel) -> None:
@@ -192,7 +195,7 @@ class Notifier(ChangeCounter):
                 self._subscription = self._connect()
             if (subscription := self._subscription) is not None:
                 self._subscribe(subscription)
-                while self._waiting_count and not self._closed:
+                while self._keeps_listening():
                     self._await_notification(subscription, wake_fd)
                     self._receive(subscription)
                     self._subscribe(subscription)
@@ -207,12 +210,18 @@ class Notifier(ChangeCounter):
         self._end_subscription()
         return None
 
+    def _keeps_listening(self) -> bool:
+        """Return whether a thread waits; otherwise the next wait wakes the thread that listens."""
+        with self._lock:
+            self._listening = self._waiting_count > 0 and not self._closed
+            return self._listening
+
     def _forget_pipe(self) -> None:
         with self._changed:
             self._pipe = None
 
     def _end_subscription(self) -> None:
-        self._subscribed = set()
+        self._subscribed, self._listening = set(), False
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             subscription.close()
@@ -221,7 +230,11 @@ class Notifier(ChangeCounter):
         """Subscribe to the channels with a recent wait."""
         now = monotonic()
         earliest = now - UNSUBSCRIBE_AFTER_SECONDS - MAX_WAIT_SECONDS
-        recent = {channel for channel in Channel if not self._closed and self._last_wait[channel] > earliest}
+        with self._lock:
+            recent = {channel for channel, at in self._last_wait.items() if not self._closed and at > earliest}
+            if recent == self._subscribed:
+                return
+            self._subscribed &= recent  # from now on a wait for another channel wakes this thread again
         if new := subscription.subscribe(recent):
             self.notify(*new)  # changes from before the subscription
             self._recheck_at = now + self._recheck_seconds if self._recheck_seconds else 0.0

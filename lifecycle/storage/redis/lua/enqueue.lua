@@ -11,16 +11,21 @@ end
 
 -- The first id that is taken, by a stored task or by an earlier one of the call; nil: none is.
 local function taken_id()
-  local seen, keys = {}, {}
+  local seen, keys, twice = {}, {}, nil
   for n, new_task in ipairs(new_tasks) do
     local id = new_task[1]
-    if seen[id] then return id end
+    if seen[id] then
+      twice = id
+      break
+    end
     seen[id], keys[n] = true, prefix .. ":task:" .. id
   end
-  if #keys <= 4000 and count_rarities(unpack(keys)) == 0 then return nil end
-  for n, key in ipairs(keys) do
-    if call("EXISTS", key) == 1 then return new_tasks[n][1] end
+  if #keys > 4000 or count_rarities(unpack(keys)) > 0 then
+    for n, key in ipairs(keys) do
+      if call("EXISTS", key) == 1 then return new_tasks[n][1] end
+    end
   end
+  return twice
 end
 
 return once(function()

@@ -1,4 +1,5 @@
 -- Prolong the leases of certain workers, on tasks and locks; return the number of tasks.
+of_many = true
 return once(function()
   local workers, lease_end, count = {}, args[5], 0
   for _, worker in ipairs(args[4]) do
