@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.profiles import examples
 
-from lifecycle import Consumer, LifecycleError, RateLimitExceeded, RetryTask, TaskQueue
+from lifecycle import Consumer, IllegalTransition, LifecycleError, RateLimitExceeded, RetryTask, TaskQueue
 from lifecycle.core.task import RetryPolicy, Task
 from lifecycle.function import TaskFunction
 from lifecycle.result import Result
@@ -199,7 +199,7 @@ def outcome(queue, call, value):
     before = stored(queue)
     try:
         answer = "returned", shown(call(queue, function, value))
-    except (LifecycleError, TypeError) as error:
+    except (LifecycleError, IllegalTransition, TypeError) as error:
         answer = "raised", type(error).__name__, re.sub(r"[0-9a-f]{32}", "id", str(error))
         assert str(error)
         if "task" not in str(error) or "could" not in str(error):
@@ -222,6 +222,7 @@ def test_any_value_means_the_same_on_each_store(kind, new):
     @example("lock_task", 42)
     @example("RetryTask(delay)", -0.1)
     @example("tasks(limit)", 2**53)
+    @example("retry", "known")
     @example("enqueue_many", [Task("mine", "add"), Task("mine", "add")])
     def same(name, value):
         with ExitStack() as queues:

@@ -49,7 +49,7 @@ def test_check_counts_a_legal_trace(cli, tmp_path):
     code, said, _ = cli("check", path, "--strict")
     assert code == 1
     assert said.splitlines() == [
-        "✗ line 2: task b: signal 1 is 'executing' as the first; legal: enqueued",
+        "✗ line 2: task b: signal 1 is 'executing' as the first; legal: enqueued, pending",
         "✗ 1 task not legal; 3 signals of 1 task were legal",
     ]
 

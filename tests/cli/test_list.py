@@ -108,7 +108,7 @@ def test_each_state_has_a_colour_by_its_place_in_the_table():
     named = {colour: [name for name, its in colours.items() if its == colour] for colour in colours.values()}
     assert named["green"] == ["complete"]
     assert named["red"] == ["error", "timeout"]
-    assert named["bright_black"] == ["revoked", "expired"]
+    assert named["bright_black"] == ["revoked", "expired", "skipped"]
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR"])

@@ -344,6 +344,19 @@ def test_first_failure_decides(storage, together):
     assert claimed_paths(storage) == {"3": (SKIP,)}
 
 
+def test_revoked_step_goes_before_others_once_it_is_decided(storage):
+    """A step that is revoked for a while is revoked at its turn, before tasks of any priority, and not earlier."""
+    storage.flush()
+    storage.enqueue([*tasks_of(CHORD), Task("urgent", "add", priority=9)], BEGIN, PRODUCER)
+    storage.revoke(RevocationTarget(function=False, key="3"), Revocation(until=99.0), BEGIN)
+    urgent, *running = start(storage, limit=9)
+    assert claimed_paths(storage) == {}
+    storage.enqueue([Task("more urgent", "add", priority=9)], BEGIN, PRODUCER)
+    storage.exchange([settlement(task) for task in [urgent, *running]], None)
+    _, claims = storage.exchange((), ClaimRequest("w", 7.0, LEASE))
+    assert [(task.id, move.path) for task, move in claims] == [("3", (REVOKE,))]
+
+
 def test_worker_without_the_function_ends_what_is_to_be_skipped(storage):
     """A task to be skipped ends on any worker, but one that is to run waits for a worker that knows its function."""
     storage.flush()
