@@ -15,12 +15,15 @@ from lifecycle.core.task import Task
 from lifecycle.errors import Undecodable
 
 __all__ = [
-    "StoredResult", "error_metadata", "pack_error", "pack_value", "read_error", "unpack", "unpack_error",
+    "METADATA", "StoredResult", "error_metadata", "pack_error", "pack_value", "read_error", "unpack", "unpack_error",
     "users_frames",
 ]  # fmt: skip
 
 TEXT_LENGTH_LIMIT: Final = 20_000
 """Characters kept of an exception's repr (the beginning), and of its traceback (the end, where the cause stands)."""
+
+METADATA: Final = "lifecycle_metadata"
+"""Attribute of an exception: a dict of plain values for `TaskException.metadata`, beside those of each error."""
 
 _RUNNERS: Final = __name__.rpartition(".")[0] + "."
 """The beginning of the names of the modules that call a task's function."""
@@ -48,9 +51,13 @@ def pack_value(attempt: int, data: bytes) -> bytes:
 
 
 def pack_error(task: Task, state: State, error: BaseException) -> bytes:
-    """Encode the outcome of an attempt that ended in `state` because of `error`."""
+    """Encode the outcome of an attempt that ended in `state` because of `error`, with its `METADATA`, if any.
+
+    Raises `TypeError` if these are no plain values.
+    """
     metadata = error_metadata(task, state.name, describe(error))
     metadata |= {"error_type": _type_name(error), "traceback": _traceback(error)}
+    metadata |= getattr(error, METADATA, {})
     return _encode((task.attempt, False, _encode(metadata)))
 
 

@@ -7,14 +7,16 @@ from typing import Final, Generic, Protocol, TypeVar, cast, overload
 
 from lifecycle.core.task import Task as CoreTask
 from lifecycle.errors import ConfigurationError
-from lifecycle.execution.callables import TaskCallable, own_signature
+from lifecycle.execution.attempt import current_task
+from lifecycle.execution.callables import TaskCallable, check_callable, own_signature
+from lifecycle.execution.stored_result import METADATA
 from lifecycle.function import TaskFunction
 from lifecycle.huey.base import HueyBase
 from lifecycle.huey.results import Result, ResultGroup
 from lifecycle.huey.tasks import Task, view
 from lifecycle.validation import refusal
 
-__all__ = ["TaskDecorator", "TaskWrapper", "pass_view"]
+__all__ = ["TaskDecorator", "TaskWrapper", "note_errors", "pass_view"]
 
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 -- one name for what a function returns
 
@@ -42,6 +44,26 @@ def pass_view(huey: HueyBase, function: Callable[..., object]) -> Callable[..., 
 
     with_view.__signature__ = own_signature(function).replace()  # type: ignore[attr-defined]
     return with_view
+
+
+def note_errors(
+    huey: HueyBase, function: Callable[..., object], metadata: Callable[[Task, Exception], Mapping[str, object]]
+) -> Callable[..., object]:
+    """Return a function whose exceptions carry metadata. Raises `ConfigurationError` for an `async` function."""
+    check_callable(function, "task of a queue with its own build_error_result")
+
+    @wraps(function)
+    def noting(*args: object, **kwargs: object) -> object:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            task = current_task.get()
+            if task is not None:
+                setattr(error, METADATA, dict(metadata(view(huey, task), error)))
+            raise
+
+    noting.__signature__ = own_signature(function).replace()  # type: ignore[attr-defined]
+    return noting
 
 
 class TaskDecorator(Protocol):

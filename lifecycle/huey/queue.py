@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, cast
 
 from lifecycle.core.schedules import Crontab
 from lifecycle.core.serializer import Serializer
+from lifecycle.core.table import EXECUTING, FAIL, LIFECYCLE
 from lifecycle.errors import ConfigurationError
 from lifecycle.execution.callables import import_name
 from lifecycle.execution.environment import Environment
+from lifecycle.execution.stored_result import pack_error, unpack, unpack_error
 from lifecycle.function import TaskFunction
 from lifecycle.hints import refuses_unknown_options
 from lifecycle.huey.base import LOCAL, Declared
 from lifecycle.huey.by_hand import ByHand
-from lifecycle.huey.functions import TaskDecorator, TaskWrapper, pass_view
+from lifecycle.huey.functions import TaskDecorator, TaskWrapper, note_errors, pass_view
 from lifecycle.huey.handlers import Handlers
 from lifecycle.huey.key_values import KeyValues
 from lifecycle.huey.locks import TaskLock
@@ -205,11 +207,19 @@ class Huey(Handlers, ByHand):
             known = self.declared.get(own_name)
             if known is not None and known.call is func:
                 raise ConfigurationError(f"name={own_name!r}: the function is declared already; give it another name")
-            inner = cast("TaskFunction[..., object]", make(own_name)(pass_view(self, func) if context else func))
+            call = pass_view(self, func) if context else func
+            if type(self).build_error_result is not Huey.build_error_result:
+                call = note_errors(self, call, self.build_error_result)
+            inner = cast("TaskFunction[..., object]", make(own_name)(call))
             self.declared[own_name] = Declared(short_name, func, context, settings, inner.s, is_tick)
             return TaskWrapper(self, func, inner, settings)
 
         return cast("TaskDecorator", decorate)
+
+    def build_error_result(self, task: Task, exception: Exception) -> dict[str, object]:
+        """Return the metadata of an error. A subclass may override the method and add plain values."""
+        state = LIFECYCLE.next(EXECUTING.name, FAIL)
+        return unpack_error(unpack(pack_error(task.inner, state, exception)).data)
 
     # Enqueueing ------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from faults.freeze import freeze
 from faults.places import Place, place
 from faults.poison import poison
 from faults.storm import storm
+from faults.ticks import ticks
 from faults.trial import Options, Trial, open_trial
 from faults.workflows import workflows
 
@@ -58,6 +59,7 @@ SCENARIOS = {
     "storm": Scenario(storm, "kills"),
     "deaths": Scenario(storm, "kills", lease=600.0),
     "workflows": Scenario(workflows, "kills"),
+    "ticks": Scenario(ticks, "kills", tasks=1000),
     "freeze": Scenario(freeze, "freezes", each_kind=True, kills=4),
     "restart": Scenario(outages.restart, "restarts", lease=5.0, stores=SERVERS, private=True),
     "cut": Scenario(outages.cut, "cuts", lease=5.0, stores=SERVERS),

@@ -1,5 +1,6 @@
 """Faults, tried for real, a little of each. ``python tests/faults`` does the same with thousands of tasks and more kills."""
 
+import math
 import os
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from faults import ticks
 from faults.audit import END, Audit
 from faults.consumer_processes import process_environment
 from faults.figures import PAGE, page_with, text
@@ -22,6 +24,9 @@ from faults.storm import storm
 from faults.trial import Options, open_trial, read
 from support.processes import PATIENCE
 from support.profiles import thorough
+
+from lifecycle.core.task import Task
+from lifecycle.storage.base import Actor, Tick
 
 OPTIONS = Options(tasks=40, kills=1, seed=7, consumers=2, workers=2, interruptions=1)
 
@@ -75,6 +80,28 @@ def test_planted_loss_and_duplicate_are_found(tmp_path):
         audit = trial.audit()
     assert audit.count("lost") == 1
     assert audit.count("unexplained") == 2
+
+
+@pytest.mark.parametrize("planted", ["a loss", "a duplicate"])
+def test_planted_loss_and_duplicate_of_a_tick_are_found(tmp_path, planted):
+    """A tick whose task was deleted from the store is found, and so is a tick with a second task."""
+    with place("sqlite", tmp_path) as where, open_trial(where, tmp_path, OPTIONS, lease=1.5) as trial:
+        begun = ticks.begin(trial)
+        name = next(iter(trial.work.RULES))
+        for one in trial.work.RULES:
+            made = [Task(f"{one}-{number}", one) for number in range(3)]
+            now = math.floor(begun) + 3.5
+            trial.queue.storage.tick(Tick(one, begun, now), made, now, Actor("planted", None))
+        ticks.compare(trial, begun)
+        assert trial.problems == []
+        if planted == "a loss":
+            with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as db:
+                assert db.execute("delete from task where id = ?", [f"{name}-1"]).rowcount == 1
+        else:
+            trial.queue.storage.enqueue([Task("again", name)], begun + 2.0, Actor("planted", None))
+        ticks.compare(trial, begun)
+    (problem,) = trial.problems
+    assert problem.startswith(f"{name} has 3 ticks and {2 if planted == 'a loss' else 4} tasks")
 
 
 # What the scenarios are made with ------------------------------------------------------------------------------------

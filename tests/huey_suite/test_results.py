@@ -1,8 +1,10 @@
 """Handles with Huey's names."""
 
+import asyncio
+
 import pytest
 
-from lifecycle import ResultTimeout, TaskException
+from lifecycle import ConfigurationError, ResultTimeout, TaskException
 from lifecycle.huey import Error, MemoryHuey, Result, ResultGroup, Task
 
 
@@ -58,6 +60,32 @@ def test_a_task_that_does_not_run_has_no_result(huey):
         with pytest.raises(TaskException):
             result.get(blocking=True)
     assert not revoked.restore()
+
+
+def test_a_queue_may_add_to_the_metadata_of_errors():
+    """An override of `build_error_result` adds plain values to the error of each task; other values fail it clearly."""
+
+    class Named(MemoryHuey):
+        def build_error_result(self, task, exception):
+            found = super().build_error_result(task, exception)
+            return found | {"function": task.name, "arguments": task.args if task.args != ("no",) else self}
+
+    huey = Named()
+    work = huey.task(context=True)(lambda n, task: 1 / 0)
+    work_well = huey.task(name="well")(lambda n: n)
+    results = [work(3), work("no"), work_well(4)]
+    run(huey)
+    with pytest.raises(TaskException, match="ZeroDivisionError") as caught:
+        results[0].get()
+    assert caught.value.metadata["function"] == "<lambda>"
+    assert caught.value.metadata["arguments"] == [3]
+    assert caught.value.metadata["task_id"] == results[0].id
+    with pytest.raises(TaskException, match="TypeError"):
+        results[1].get()
+    assert results[2].get() == 4
+    with pytest.raises(ConfigurationError, match="must be a plain function"):
+        huey.task()(asyncio.sleep)
+    huey.close()
 
 
 def test_a_wait_has_an_end(huey):

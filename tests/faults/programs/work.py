@@ -180,7 +180,25 @@ def told(error, task=None):
     return error.metadata["error_type"]
 
 
+def ticking(task=None):
+    begin(task)
+    time.sleep(0.02)
+    end(task)
+
+
+RULES = {f"work.ticking_{number}": 1.0 if number % 2 else "* * * * * *" for number in range(20)}
+"""Rule of each periodic task: a tick in each second. Consumers make ticks only if they are told to."""
+
+for name, rule in RULES.items():
+    if not setting.get("ticks"):
+        queue.task(context=True, name=name)(ticking)
+    elif isinstance(rule, str):
+        queue.periodic(rule, misfire="run_all", context=True, name=name)(ticking)
+    else:
+        queue.periodic(every=rule, misfire="run_all", context=True, name=name)(ticking)
+
 RESTS = {
+    **{name.removeprefix("work."): ["complete"] for name in RULES},
     "plus": ["complete", "skipped"],
     "shaky_plus": ["complete", "skipped"],
     "no_plus": ["error", "skipped"],

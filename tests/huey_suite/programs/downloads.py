@@ -33,8 +33,8 @@ def begun(signal, task):
 
 @huey.signal(signals.SIGNAL_COMPLETE)
 def done(signal, task):
-    status[task.id] = "done"
     log.append(f"{task.args[0]} is here: {huey.result(task.id, preserve=True)}")
+    status[task.id] = "done"
 
 
 @huey.signal(signals.SIGNAL_ERROR)
@@ -132,7 +132,9 @@ def main():
         consumer.start()
         until(lambda: "locked" in sent[blocked.id])
     again = scrape("videos.example")
-    until(lambda: status.get(large.id) == "done" and status.get(slow.id) == "timeout")
+    ends = {small: "done", large: "done", allowed: "done", forbidden: "canceled", moved: "done", slow: "timeout"}
+    ends |= {again: "done", pictures[0]: "done", pictures[1]: "done", pictures[2]: "rate-limited"}
+    until(lambda: all(status.get(result.id) == end for result, end in ends.items()))  # the handlers read the results
     large.reset()
     found = {
         label: outcome(result)
