@@ -262,14 +262,15 @@ def expiry(task: Task) -> float | None:
     """Return the moment from which a waiting task is not started any more; ``None``: there is none.
 
     With `RetryPolicy.expires_after` a later attempt expires that long after its ETA, whatever the first expiry was. A
-    task that waits for others expires that long after the last of these has ended, or after its ETA if that is later.
+    task that waits for others, without an expiry of its own, expires that long after the last of these has ended, or
+    after its ETA if that is later.
     """
     seconds, waits = task.retry.expires_after, task.step is not None and task.step.awaits > 0
-    if seconds is None or not (waits or (task.attempt > 0 and task.expires is not None)):
+    if seconds is None or (task.attempt == 0 and task.expires is not None):
         return task.expires
     if task.attempt > 0:
-        return None if task.eta is None else task.eta + seconds
-    if task.step is None or task.step.verdict is None:
+        return None if task.eta is None or not (waits or task.expires is not None) else task.eta + seconds
+    if not waits or task.step is None or task.step.verdict is None:
         return None
     return max(task.step.verdict.at, task.eta or 0.0) + seconds
 

@@ -134,6 +134,13 @@ def test_verdict_counts_only_in_pending(state):
 # When a claim looks ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_expiry_of_its_own_goes_before_one_that_counts_from_the_verdict(verdict):
+    """A step with an expiry at a moment expires then, also if its function has one that counts from the verdict."""
+    task = waiting(verdict, expires=700.0, retry=RetryPolicy(expires_after=9000.0))
+    assert (expiry(task), admit(task, None, None, 700.0)) == (700.0, "expire")
+
+
 @pytest.mark.parametrize("own", REVOCATIONS)
 @pytest.mark.parametrize("expires", [None, 700.0, LATER])
 def test_step_is_seen_by_claims_with_its_verdict(own, expires):

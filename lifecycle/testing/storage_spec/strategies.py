@@ -214,8 +214,6 @@ def workflows(draw: st.DrawFn, ids: tuple[str, ...]) -> list[NewTask]:
                 after=tuple(after),
                 passes=draw(st.booleans()),
                 on_failure=draw(_on_failure),
-                # An expiry that counts from the moment when a task is due has no fixed moment as well.
-                expires=None if calls[number].retry.expires_after is not None else calls[number].expires,
             )
     return calls
 

@@ -28,7 +28,7 @@ end
 
 -- The moment from which a waiting task is not started any more, or nil.
 local function expiry(row)
-  if row.expires_after and row.attempt == 0 and (row.awaits or 0) > 0 then
+  if row.expires_after and not row.expires and row.attempt == 0 and (row.awaits or 0) > 0 then
     local _, at = verdict_of(row)
     return at and math.max(at, row.eta or 0) + row.expires_after
   end
