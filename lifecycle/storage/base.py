@@ -342,6 +342,7 @@ class Storage(Protocol):
     def next_due(self, skip_names: frozenset[str] = frozenset()) -> float | None:
         """Return the moment from which a claim may find a task: ``-inf`` for now, ``None`` if no task waits.
 
+        ``inf`` if all tasks that wait do so for the ends of others, and none of them expires.
         A waiting task that is held counts as due at the end of its lease. `skip_names`: as in the claim. A task that
         the claim would pass over counts as due when it expires before its first attempt.
         """
