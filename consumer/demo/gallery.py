@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from lifecycle.consumer.demo.replay import STORAGE_PROTOCOL, record_scenario
+from lifecycle.consumer.demo.replay import PERIODIC_TICK, STORAGE_PROTOCOL, record_scenario
 from lifecycle.consumer.demo.scenarios import SCENARIOS
 from lifecycle.consumer.demo.workflow_example import example_workflow
 from lifecycle.consumer.states import CONSUMER_LIFECYCLE
@@ -56,6 +56,7 @@ PICTURES: Final[Mapping[str, Callable[[], Picture]]] = {
     "lifecycle": partial(graph, LIFECYCLE, "The lifecycle of a task"),
     "consumer": partial(graph, CONSUMER_LIFECYCLE, "The states of a consumer"),
     "workflow": example_workflow,
+    "periodic": partial(record_scenario, PERIODIC_TICK),
     "storage": partial(record_scenario, STORAGE_PROTOCOL, full=True),
     **{f"scenario-{_slug(scenario.title)}": partial(record_scenario, scenario) for scenario in SCENARIOS},
 }

@@ -32,11 +32,12 @@ from lifecycle.core.table import LIFECYCLE, Kind
 from lifecycle.core.task import Task
 from lifecycle.diagrams.sequence import Arrow, Participant, Sequence
 from lifecycle.errors import LifecycleError
+from lifecycle.execution.signals import SIGNAL_ENQUEUED
 from lifecycle.result import Result
 from lifecycle.storage import MemoryStorage, Storage
 from lifecycle.virtual_clock import VirtualClock
 
-__all__ = ["STORAGE_PROTOCOL", "Replay", "record_scenario"]
+__all__ = ["PERIODIC_TICK", "STORAGE_PROTOCOL", "Replay", "record_scenario"]
 
 PRODUCER: Final = "producer"
 START_TIME: Final = 1_000_000_000.0
@@ -291,3 +292,21 @@ STORAGE_PROTOCOL: Final = Scenario(
     "The storage protocol, as used for one task", SCENARIOS[-1].promised, _storage_protocol
 )
 """A scenario for the picture of the storage protocol; the demo does not run it."""
+
+
+def _periodic_tick(replay: DemoEnvironment) -> Result[object]:
+    """Let two consumers declare a periodic task, and look at its next tick one after the other."""
+    consumers = cast("Replay", replay).consumers
+    replay.start_consumer()
+    for consumer in consumers:
+        consumer.queue.periodic(every=TICK_SECONDS, name="poll")(lambda: "polled")
+        consumer.queue.enqueue_periodic()
+    cast("Replay", replay).clock.advance(TICK_SECONDS)
+    made = [result for consumer in consumers for result in consumer.queue.enqueue_periodic()]
+    replay.expect(len(made) == 1, "two consumers make one task of a tick")
+    return Result(replay.queue.engine, made[0].id)
+
+
+TICK_SECONDS: Final = 60.0
+PERIODIC_TICK: Final = Scenario("A tick of a periodic task", (SIGNAL_ENQUEUED, *SCENARIOS[0].promised), _periodic_tick)
+"""A scenario for a picture; the demo does not run it."""

@@ -9,7 +9,18 @@ from lifecycle.core.task import Task
 from lifecycle.diagrams.palette import FAILED, shade
 from lifecycle.diagrams.sequence import Arrow, Message, Note
 from lifecycle.storage import Storage
-from lifecycle.storage.base import NO_LIMITS, Actor, Channel, Claim, ClaimRequest, Lock, RevocationTarget, Settlement
+from lifecycle.storage.base import (
+    NO_LIMITS,
+    Actor,
+    Channel,
+    Claim,
+    ClaimRequest,
+    Lock,
+    PeriodicState,
+    RevocationTarget,
+    Settlement,
+    Tick,
+)
 
 __all__ = ["HANDLERS", "STORE", "StepLog", "StorageTracer"]
 
@@ -96,6 +107,20 @@ class StorageTracer:
             state = LIFECYCLE.state(status.state)
             held = HELD * (actor.hold_until is not None)
             self._step_log.add_note(STORE, state.name + held, shade(LIFECYCLE, state))
+        return moves
+
+    def periodic_states(self) -> list[PeriodicState]:
+        """Look at the periodic tasks, and record it."""
+        states = self._store.periodic_states()
+        self._record("look at the ticks")
+        return states
+
+    def tick(self, tick: Tick, tasks: Sequence[Task], now: float, actor: Actor) -> list[Move] | None:
+        """Make ticks, and record the new tasks."""
+        moves = self._store.tick(tick, tasks, now, actor)
+        what = f", enqueue {', '.join(_short_name(task) for task in tasks)}" * bool(tasks)
+        outcomes = [f"{REFUSED}: another consumer was first"] if moves is None else moves
+        self._record(f"tick {tick.name}{what}", *outcomes)
         return moves
 
     def exchange(self, done: Sequence[Settlement], request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
