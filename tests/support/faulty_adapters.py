@@ -86,8 +86,10 @@ class WakesNobody(MemoryStorage):
 class LowestFirst(MemoryStorage):
     """Starts low priorities before high ones."""
 
-    def _set_rank(self, row, rank, due):
-        super()._set_rank(row, -rank if rank else rank, due)
+    def _empty(self):
+        super()._empty()
+        set_rank = self._rows.set_rank
+        self._rows.set_rank = lambda row, rank, due: set_rank(row, -rank if rank else rank, due)
 
 
 @bug(r"exchange: the moves: the adapter says .*'(executing|revoked)'.*, the model .*'expired'")
@@ -127,7 +129,7 @@ class IgnoresHolds(MemoryStorage):
     def _commit(self, row, move):
         claim = super()._commit(row, move)
         if row.task.lease is not None and row.task.state in WAITING:
-            self._set_rank(row, *visibility(row.task, None, move.at))
+            self._rows.set_rank(row, *visibility(row.task, None, move.at))
         return claim
 
 
@@ -149,12 +151,16 @@ class NeverSpends(MemoryStorage):
 class YoungestFirst(MemoryStorage):
     """Orders tasks of one priority by id, not by age."""
 
-    def _first_ready(self):
-        entries = {task_id for _, _, task_id in self._ready}  # without those that the claim has passed over
+    def _empty(self):
+        super()._empty()
+        self._rows.first_ready = self._first_by_id
+
+    def _first_by_id(self):
+        entries = {task_id for _, _, task_id in self._rows.ready}  # without those that the claim has passed over
         ready = [row for row in self._rows.values() if row.rank is not None and row.task.id in entries]
         first = min(ready, key=lambda row: (-row.rank, row.task.id), default=None)
         if first is not None:
-            self._ready.sort(key=lambda entry: entry[2] != first.task.id)  # a claim takes the entry off
+            self._rows.ready.sort(key=lambda entry: entry[2] != first.task.id)  # a claim takes the entry off
         return first
 
 
