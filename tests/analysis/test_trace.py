@@ -228,7 +228,7 @@ def test_written_lines_are_read_back(tmp_path_factory, written):
         (b'{"id": null, "signal": "executing"}', "Expected `int | str`, got `null` - at `$.id`"),
         (b'{"id": "7", "signal": 5}', "Expected `str`, got `int` - at `$.signal`"),
         (b'{"id": "7", "signal": "executing", "at": "now"}', "Expected `float | null`, got `str` - at `$.at`"),
-        (b'{"id": "\xff", "signal": "executing"}', "utf-8"),
+        (b'{"id": "\xff", "signal": "executing"}', "utf-8"),  # in capitals, from msgspec 0.23 on
         (b"\x00" * 50, "malformed"),
     ],
 )
@@ -238,7 +238,7 @@ def test_unreadable_line_is_reported_and_reading_continues(text, reason):
     found = reading(good + text + b"\n" + good)
     assert [number for number, _ in found] == [1, 2, 3]
     assert [type(line) for _, line in found] == [TraceLine, BadTraceLine, TraceLine]
-    assert reason in found[1][1].reason
+    assert reason.lower() in found[1][1].reason.lower()
 
 
 def test_variants_of_lines_are_accepted():
