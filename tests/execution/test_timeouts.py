@@ -401,8 +401,7 @@ class TimeoutAtStep:
 
 
 @pytest.mark.untraced
-# A timeout that is raised within the callback of a weak reference, at any moment, is printed and lost: the next one comes.
-@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")  # within a weakref
 @pytest.mark.parametrize("action", ACTIONS)
 def test_timeout_at_any_step_of_the_library_leaves_whole_writes(queue, action):
     """A timeout at any step of a library call leaves the call done or not done, and other threads go on."""
