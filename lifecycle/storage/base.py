@@ -26,6 +26,15 @@ before the move. `Move.apply` gives a task the fields that its row has after the
 worker. The request is no transition: the version stays the same, and the store accepts the worker's outcome, whatever
 the outcome is. A move to a resting state deletes the request in the same commit. Any other move keeps the request in
 the row, even if the caller's copy of the task has none: a task that is requeued or retried is still to be canceled.
+
+**Waiting for others.** A new task whose `Task.step` awaits others is stored `pending`, with the number of ends that it
+awaits. The commit of any move that brings a task to rest (of a settlement, a claim or a recovery) also makes the
+reports of `lifecycle.core.step.reports` to the tasks that wait. For each report, in the order of the moves: nothing happens if
+the waiting task has its verdict. A report of a completed task counts the missing ends down; at the last one, and at a
+report of any other end, the store stores the verdict of `lifecycle.core.step.decided` with the waiting task, if that is
+still `pending`. A verdict is no transition: the version stays the same. From then on, the waiting task has the rank of
+`policies.visibility`, or has it once the hold has ended. Tasks that are claimed later in the same call may be among
+them: see `ClaimDecisions.reports`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -115,7 +124,8 @@ class Settlement(NamedTuple):
     """A move that a caller asks the store to commit: the outcome of an attempt, or an operator's retry."""
 
     task: Task
-    """The task before the move, as the caller knows it: its fence is compared with the row's."""
+    """The task before the move, as the caller knows it: its fence is compared with the row's. Its `step` is that of the
+    claim."""
     move: Move
 
 
