@@ -29,12 +29,12 @@ the row, even if the caller's copy of the task has none: a task that is requeued
 
 **Waiting for others.** A new task whose `Task.step` awaits others is stored `pending`, with the number of ends that it
 awaits. The commit of any move that brings a task to rest (of a settlement, a claim or a recovery) also makes the
-reports of `lifecycle.core.step.reports` to the tasks that wait. For each report, in the order of the moves: nothing happens if
-the waiting task has its verdict. A report of a completed task counts the missing ends down; at the last one, and at a
-report of any other end, the store stores the verdict of `lifecycle.core.step.decided` with the waiting task, if that is
-still `pending`. A verdict is no transition: the version stays the same. From then on, the waiting task has the rank of
-`policies.visibility`, or has it once the hold has ended. Tasks that are claimed later in the same call may be among
-them: see `ClaimDecisions.reports`.
+reports of `lifecycle.core.step.reports` to the tasks that wait. For each report, in the order of the moves: nothing
+happens if the waiting task has its verdict. A report of a completed task counts the missing ends down; at the last one,
+and at a report of any other end, the store stores the verdict of `lifecycle.core.step.decided` with the waiting task,
+if that is still `pending`. A verdict is no transition: the version stays the same. From then on, the waiting task has
+the rank of `policies.visibility`, or has it once the hold has ended. Tasks that are claimed later in the same call may
+be among them: see `ClaimDecisions.reports`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
